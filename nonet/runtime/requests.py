@@ -1,0 +1,104 @@
+"""The one inner language: every face turns its input into an :class:`InferRequest` and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from nonet.runtime.errors import ServingError
+from nonet.runtime.tensors import Tensor
+
+Parameter = bool | int | float | str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """One output the caller asks for.
+
+    Args:
+        name: the output's name.
+        classification: top-k of the protocol's classification extension; 0 returns the tensor itself,
+            k > 0 returns BYTES ``"score:index[:label]"``.
+        parameters: the rest, e.g. ``binary_data`` (which only the REST codec reads).
+    """
+
+    name: str
+    classification: int = 0
+    parameters: Mapping[str, Parameter] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class InferRequest:
+    """One inference request inside Nonet, whatever face it came through.
+
+    Args:
+        model: name of an OIP model: a network or a service.
+        version: version as text; empty means the one the repository's policy prefers.
+        inputs: the tensors, in the caller's order.
+        outputs: requested outputs; empty means all of them.
+        parameters: request parameters that change the answer (they enter the cache key and keep
+            requests that differ in them out of each other's batches).
+        id: the caller's request id, empty if none.
+        deadline: monotonic instant (seconds of the process's Clock) by which the answer must be ready;
+            None means no deadline was given.
+        priority: 0 is the highest.
+        tenant: whose request this is; "" when keys are off. Cache entries never cross tenants.
+        use_cache: False when the caller said ``no-store`` or ``no-cache``.
+        store_in_cache: False when the caller said ``no-store``.
+    """
+
+    model: str
+    inputs: tuple[Tensor, ...]
+    version: str = ""
+    outputs: tuple[RequestedOutput, ...] = ()
+    parameters: Mapping[str, Parameter] = dataclasses.field(default_factory=dict)
+    id: str = ""
+    deadline: float | None = None
+    priority: int = 1
+    tenant: str = ""
+    use_cache: bool = True
+    store_in_cache: bool = True
+
+    def input(self, name: str) -> Tensor | None:
+        """The input called ``name``, or None."""
+        return next((tensor for tensor in self.inputs if tensor.name == name), None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of one request went, in seconds."""
+
+    decode: float = 0.0
+    queue: float = 0.0
+    compute: float = 0.0
+    encode: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class InferResponse:
+    """The answer to one request.
+
+    ``device``, ``batch_size`` and ``cache`` (``hit`` ``miss`` ``coalesced`` ``bypass``) are filled in on
+    the way out and become response headers.
+    """
+
+    model: str
+    version: str
+    outputs: tuple[Tensor, ...]
+    id: str = ""
+    parameters: Mapping[str, Parameter] = dataclasses.field(default_factory=dict)
+    timings: Timings = Timings()
+    device: str = ""
+    batch_size: int = 1
+    cache: str = "bypass"
+
+    def output(self, name: str) -> Tensor:
+        """The output called ``name``. Raises KeyError if there is none."""
+        for tensor in self.outputs:
+            if tensor.name == name:
+                return tensor
+        raise KeyError(name)
+
+
+Outcome = InferResponse | ServingError
+"""What became of one item of a batch: its own answer or its own failure, never a peer's."""
