@@ -66,6 +66,10 @@ class Servable(Protocol):
         """
         ...
 
+    def sample_request(self, rows: int) -> InferRequest:
+        """A valid request of ``rows`` rows (1 if the model does not batch), for warm-up and profiling."""
+        ...
+
     def warm_up(self) -> None:
         """Run once at the batch sizes that will be used, so that the first request is not the slowest."""
         ...

@@ -1,0 +1,107 @@
+"""Plain facts about what happened; exporters live elsewhere and subscribe.
+
+The core calls an :class:`Observer` on its event loop; an observer must return quickly and never raise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One request that was resolved, exactly once.
+
+    Args:
+        model, version: of the OIP model; version is "" when it never resolved. ``model`` is "" when no such
+            model exists (so that made-up names cannot become metric labels).
+        rows: batch rows it carried (1 if the model does not batch).
+        ok: whether an answer was given.
+        code: error code of :class:`~nonet.runtime.errors.ServingError`, or "".
+        stage: where it ended: ``admission``, ``cache``, ``queued``, ``executing`` or ``done``.
+        cache: ``hit``, ``miss``, ``coalesced`` or ``bypass``.
+        device: name of the device that ran it, or "".
+        batch_size: rows of the batch it ran in (0 if it never ran).
+        total, queue, decode, compute, encode: seconds.
+        deadline_met: True or False if it had a deadline, else None.
+    """
+
+    model: str
+    version: str
+    rows: int
+    ok: bool
+    code: str
+    stage: str
+    cache: str
+    device: str
+    batch_size: int
+    total: float
+    queue: float
+    decode: float
+    compute: float
+    encode: float
+    deadline_met: bool | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """One execution on a device: model, version, requests and rows in it, seconds, and whether it failed."""
+
+    model: str
+    version: str
+    device: str
+    requests: int
+    rows: int
+    seconds: float
+    failed: bool
+
+
+class Observer(Protocol):
+    """Receives the facts. All methods are called on the event loop."""
+
+    def on_request(self, record: RequestRecord) -> None: ...
+
+    def on_batch(self, record: BatchRecord) -> None: ...
+
+    def on_queue_depth(self, model: str, version: str, requests: int) -> None:
+        """The number of requests of a model that wait, after it changed."""
+        ...
+
+
+@dataclasses.dataclass(slots=True)
+class DurationTotal:
+    """A count and the nanoseconds they took together, as Triton's statistics report them."""
+
+    count: int = 0
+    nanoseconds: int = 0
+
+    def add(self, seconds: float, count: int = 1) -> None:
+        self.count += count
+        self.nanoseconds += round(seconds * 1e9)
+
+
+@dataclasses.dataclass(slots=True)
+class ModelStatistics:
+    """Running totals of one model version, with the meaning of Triton's statistics extension.
+
+    ``inference_count`` counts rows, ``execution_count`` batches; ``batches`` maps rows of a batch to its
+    executions' (input, infer, output) totals. ``last_inference_ms`` is milliseconds since the epoch.
+    """
+
+    name: str
+    version: str
+    last_inference_ms: int = 0
+    inference_count: int = 0
+    execution_count: int = 0
+    success: DurationTotal = dataclasses.field(default_factory=DurationTotal)
+    fail: DurationTotal = dataclasses.field(default_factory=DurationTotal)
+    queue: DurationTotal = dataclasses.field(default_factory=DurationTotal)
+    compute_input: DurationTotal = dataclasses.field(default_factory=DurationTotal)
+    compute_infer: DurationTotal = dataclasses.field(default_factory=DurationTotal)
+    compute_output: DurationTotal = dataclasses.field(default_factory=DurationTotal)
+    cache_hit: DurationTotal = dataclasses.field(default_factory=DurationTotal)
+    cache_miss: DurationTotal = dataclasses.field(default_factory=DurationTotal)
+    batches: dict[int, tuple[DurationTotal, DurationTotal, DurationTotal]] = dataclasses.field(
+        default_factory=dict
+    )
