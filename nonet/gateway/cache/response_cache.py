@@ -1,0 +1,45 @@
+"""The cache as the core uses it: a store, exact keys, checked entries."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from nonet.gateway.cache.entry import decode_entry, encode_entry
+from nonet.gateway.cache.key import CacheKey
+from nonet.gateway.cache.single_flight import SingleFlight
+from nonet.gateway.cache.store import CacheStore
+from nonet.runtime.requests import InferResponse
+
+
+class ResponseCache:
+    """Looks answers up and keeps them. Only answers are kept, never errors.
+
+    Args:
+        store: where entries live; None keeps nothing but still joins equal requests in flight.
+    """
+
+    def __init__(self, store: CacheStore | None) -> None:
+        self._store = store
+        self.flights: SingleFlight[InferResponse] = SingleFlight()
+
+    async def get(self, key: CacheKey) -> InferResponse | None:
+        """The kept answer, or None. An entry that is another request's or damaged is deleted."""
+        if self._store is None:
+            return None
+        entry = await self._store.get(key.slot)
+        if entry is None:
+            return None
+        response = decode_entry(key, entry)
+        if response is None:
+            await self._store.delete(key.slot)
+            return None
+        return dataclasses.replace(response, cache="hit")
+
+    async def put(self, key: CacheKey, response: InferResponse) -> None:
+        """Keep an answer."""
+        if self._store is not None:
+            await self._store.set(key.slot, encode_entry(key, response))
+
+    async def close(self) -> None:
+        if self._store is not None:
+            await self._store.close()

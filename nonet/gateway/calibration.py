@@ -1,0 +1,85 @@
+"""Gives the scheduler a latency profile for what is loaded in this process, before it takes requests.
+
+A network is measured at one row and at its largest batch, a service at one row; the rest of a service's
+profile is its network's plus its own share per row. A profile measured earlier on this machine (see
+``nonet models profile``) saves the time. Models that run elsewhere are learnt from their first batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from nonet.gateway.dispatcher import Dispatcher
+from nonet.gateway.executor.embedded import EmbeddedDevice
+from nonet.runtime.catalog import Catalog
+from nonet.runtime.errors import ServingError
+from nonet.runtime.profile import measure_latency
+from nonet.runtime.servable import ModelInfo
+
+logger = logging.getLogger(__name__)
+
+
+class Calibrator:
+    """Measures versions as they appear in the catalog and forgets those that leave.
+
+    Versions published before :meth:`start` are measured there; later ones in the thread that publishes them.
+    """
+
+    def __init__(self, catalog: Catalog, dispatcher: Dispatcher) -> None:
+        self._catalog = catalog
+        self._dispatcher = dispatcher
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._devices = [
+            device.name for device in dispatcher.devices.values() if isinstance(device, EmbeddedDevice)
+        ]
+        self._known: dict[tuple[str, str], Mapping[int, float]] = {}
+        catalog.on_change(self._changed)
+
+    async def start(self) -> None:
+        """Measure everything that is loaded; returns when all of it has a profile."""
+        self._loop = asyncio.get_running_loop()
+        for info in sorted(self._catalog.infos(), key=lambda info: info.network != ""):
+            await asyncio.to_thread(self._calibrate, info)
+
+    def stop(self) -> None:
+        """Ignore further changes."""
+        self._loop = None
+
+    def _changed(self, name: str, version: str, info: ModelInfo | None) -> None:
+        loop = self._loop
+        if loop is None:
+            return
+        if info is not None:
+            self._calibrate(info)
+        else:
+            self._known.pop((name, version), None)
+            loop.call_soon_threadsafe(self._dispatcher.forget, (name, version))
+
+    def _calibrate(self, info: ModelInfo) -> None:
+        key = (info.name, info.version)
+        device = next((name for name in self._devices if self._dispatcher.devices[name].serves(key)), None)
+        loop = self._loop
+        if device is None or loop is None:
+            return
+        try:
+            profile = self._measure(info)
+        except Exception as error:
+            # It has warmed up, so it can run; without a profile it is learnt from its first batches.
+            reason = error.message if isinstance(error, ServingError) else type(error).__name__
+            logger.warning("model %s could not be measured: %s", info.name, reason)
+            return
+        self._known[key] = profile
+        for name in self._devices:
+            loop.call_soon_threadsafe(self._dispatcher.learn, name, key, profile)
+
+    def _measure(self, info: ModelInfo) -> dict[int, float]:
+        largest = max(info.max_batch_size, 1)
+        with self._catalog.lease(info.name, info.version) as lease:
+            network = self._known.get((info.network, info.version))
+            if network is None:
+                return measure_latency(lease.servable, sorted({1, largest}))
+            alone = measure_latency(lease.servable, [1])[1]
+        share = max(alone - network[1], 0.0) if 1 in network else 0.0
+        return {rows: seconds + share * rows for rows, seconds in network.items()}

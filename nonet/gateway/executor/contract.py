@@ -1,0 +1,66 @@
+"""The contract between the dispatcher and whatever executes batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from nonet.gateway.scheduler import QueueKey
+from nonet.runtime.errors import Unavailable
+from nonet.runtime.requests import InferRequest, Outcome
+from nonet.runtime.servable import Servable
+
+
+class BackendCrashed(Unavailable):
+    """The process behind a device went away with the batch; the same work may be tried once elsewhere."""
+
+    default_code = "BACKEND_CRASHED"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class BatchJob:
+    """One batch to execute.
+
+    Args:
+        servable: the model version, leased by the caller for as long as the job runs.
+        requests: its requests; they agree in all but the batch dimension and the values.
+        finished: called exactly once, on the event loop, with the outcomes in order (or the exception that
+            failed the whole batch) and the seconds of execution.
+    """
+
+    servable: Servable
+    requests: Sequence[InferRequest]
+    finished: Callable[[list[Outcome] | BaseException, float], None]
+
+
+class Device(Protocol):
+    """Runs batches on its lanes.
+
+    ``healthy`` False takes it out of every decision; devices of one ``group`` stand in for each other, and
+    the server is ready only while each group has a healthy one. ``on_health`` is set by the dispatcher and
+    called, on the event loop, when ``healthy`` changes.
+    """
+
+    name: str
+    lanes: int
+    group: str
+    on_health: Callable[[], None]
+
+    @property
+    def healthy(self) -> bool: ...
+
+    def serves(self, key: QueueKey) -> bool:
+        """Whether it can run this model version now."""
+        ...
+
+    async def start(self) -> None: ...
+
+    def submit(self, job: BatchJob) -> Callable[[], None]:
+        """Start ``job`` now, on the event loop; returns a function that abandons it where that is possible
+        (its ``finished`` is still called)."""
+        ...
+
+    async def stop(self) -> None:
+        """Wait for what runs, then free threads and connections."""
+        ...

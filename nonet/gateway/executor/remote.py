@@ -1,0 +1,283 @@
+"""The device that is another process: a service, Triton, Ray Serve or KServe behind the protocol's gRPC.
+
+The device asks the service every ``poll_seconds`` whether it is ready and what it serves, publishes that in
+the catalog, and sends each request of a batch on its own: the service has a scheduler of its own and batches
+them again. The caller's deadline travels as the gRPC deadline. A service that does not answer is unhealthy
+until it answers again; a batch it takes down with it fails with :class:`BackendCrashed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from nonet.gateway.executor import description
+from nonet.gateway.executor.contract import BackendCrashed, BatchJob
+from nonet.gateway.executor.errors import from_status
+from nonet.gateway.scheduler import QueueKey
+from nonet.runtime.catalog import Catalog
+from nonet.runtime.errors import Internal, ServingError
+from nonet.runtime.oip import proto_codec
+from nonet.runtime.oip.messages import message
+from nonet.runtime.oip.metadata import info_from_proto
+from nonet.runtime.requests import InferRequest, InferResponse, Outcome
+from nonet.runtime.servable import ModelInfo
+
+logger = logging.getLogger(__name__)
+
+_SERVICE = "/inference.GRPCInferenceService/"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RemotePolicy:
+    """How a remote device behaves.
+
+    Args:
+        lanes: batches in flight to the service at a time.
+        poll_seconds: between looks at its health and models.
+        probe_timeout: seconds a look may take before the service counts as dead.
+        failures: looks in a row that must fail before it does.
+        max_message_bytes: largest message either way.
+    """
+
+    lanes: int = 8
+    poll_seconds: float = 1.0
+    probe_timeout: float = 1.0
+    failures: int = 2
+    max_message_bytes: int = 128 << 20
+
+
+class RemoteServable:
+    """A model version that another process serves: only its description is here."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self._info = info
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
+        """Raises BackendCrashed: a device sends the batch; this process cannot run it."""
+        raise BackendCrashed(f"model '{self._info.name}' does not run in this process")
+
+    def sample_request(self, rows: int) -> InferRequest:
+        """Raises Internal: the service measures its own models."""
+        raise Internal(f"model '{self._info.name}' does not run in this process")
+
+    def warm_up(self) -> None:
+        """Nothing: the service has warmed up before it said it was ready."""
+
+    def close(self) -> None:
+        """Nothing is held here."""
+
+
+class RemoteDevice:
+    """A service at ``address`` (``host:port``); see the module's text.
+
+    Args:
+        address: where its gRPC port listens.
+        catalog: where its models are published.
+        group: devices of one group (replicas of a service) stand in for each other.
+        policy: limits.
+    """
+
+    def __init__(
+        self, address: str, catalog: Catalog, *, group: str, policy: RemotePolicy | None = None
+    ) -> None:
+        self._policy = policy or RemotePolicy()
+        self._address = address
+        self._catalog = catalog
+        self.name = f"remote:{address}"
+        self.group = group
+        self.lanes = self._policy.lanes
+        self.on_health: Callable[[], None] = lambda: None
+        self._healthy = False
+        self._failures = 0
+        self._models: dict[QueueKey, str] = {}  # version -> digest, as the service last told
+        self._channel: grpc.aio.Channel | None = None
+        self._poller: asyncio.Task[None] | None = None
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    @property
+    def healthy(self) -> bool:
+        return self._healthy
+
+    def serves(self, key: QueueKey) -> bool:
+        return key in self._models
+
+    async def start(self) -> None:
+        limit = self._policy.max_message_bytes
+        self._channel = grpc.aio.insecure_channel(
+            self._address,
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", limit),
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 1000),
+            ],
+        )
+        await self._probe()
+        self._poller = asyncio.create_task(self._poll(), name=f"{self.name}-poll")
+
+    def submit(self, job: BatchJob) -> Callable[[], None]:
+        task = asyncio.get_running_loop().create_task(self._run(job))
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        return lambda: _cancel(task)
+
+    async def stop(self) -> None:
+        if self._poller is not None:
+            self._poller.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._poller
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=1.0)
+        if self._channel is not None:
+            await self._channel.close()
+
+    # -- batches --------------------------------------------------------------------------------
+
+    async def _run(self, job: BatchJob) -> None:
+        started = time.monotonic()
+        result: list[Outcome] | BaseException
+        try:
+            result = list(await asyncio.gather(*(self._infer(request) for request in job.requests)))
+        except asyncio.CancelledError:
+            result = BackendCrashed("the batch was abandoned")
+        except Exception as error:
+            result = error
+        if isinstance(result, BackendCrashed):
+            self._failed()
+        job.finished(result, time.monotonic() - started)
+
+    async def _infer(self, request: InferRequest) -> Outcome:
+        timeout = None
+        if request.deadline is not None:
+            timeout = max(request.deadline - time.monotonic(), 0.001)
+        try:
+            reply = await self._call(
+                "ModelInfer",
+                proto_codec.encode_request(request),
+                "inference.ModelInferResponse",
+                timeout,
+                (("x-priority", str(request.priority)), ("cache-control", "no-store")),
+            )
+        except grpc.aio.AioRpcError as error:
+            failure = from_status(error)
+            if failure is None:
+                raise BackendCrashed("the service behind this model went away during the request") from None
+            return failure
+        response: InferResponse = proto_codec.decode_response(reply)
+        return response
+
+    async def _call(
+        self,
+        method: str,
+        request: Any,
+        reply: str,
+        seconds: float | None,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> Any:
+        assert self._channel is not None
+        call = self._channel.unary_unary(
+            _SERVICE + method,
+            request_serializer=lambda sent: sent.SerializeToString(),
+            response_deserializer=message(reply).FromString,
+        )
+        return await call(request, timeout=seconds, metadata=tuple(metadata))
+
+    # -- health and models ----------------------------------------------------------------------
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._policy.poll_seconds)
+            await self._probe()
+
+    async def _probe(self) -> None:
+        wait = self._policy.probe_timeout
+        try:
+            reply = await self._call(
+                "ServerReady",
+                message("inference.ServerReadyRequest")(),
+                "inference.ServerReadyResponse",
+                wait,
+            )
+            if not reply.ready:
+                self._failed()
+                return
+            await self._discover()
+        except (grpc.aio.AioRpcError, ServingError) as error:
+            logger.info("%s did not answer a probe: %s", self.name, type(error).__name__)
+            self._failed()
+            return
+        self._failures = 0
+        self._set_health(True)
+
+    async def _discover(self) -> None:
+        wait = self._policy.probe_timeout
+        index = await self._call(
+            "RepositoryIndex",
+            message("inference.RepositoryIndexRequest")(ready=True),
+            "inference.RepositoryIndexResponse",
+            wait,
+        )
+        seen: dict[QueueKey, str] = {}
+        for entry in index.models:
+            if entry.state not in ("READY", ""):
+                continue
+            info = await self._describe(entry.name, entry.version)
+            key = (info.name, info.version)
+            seen[key] = info.digest
+            if self._models.get(key) != info.digest:
+                self._publish(info)
+        for name, version in self._models.keys() - seen.keys():
+            self._withdraw(name, version)
+        self._models = seen
+
+    async def _describe(self, name: str, version: str) -> ModelInfo:
+        wait = self._policy.probe_timeout
+        request = message("inference.ModelConfigRequest")(name=name, version=version)
+        config = await self._call("ModelConfig", request, "inference.ModelConfigResponse", wait)
+        parameters = config.config.parameters
+        if description.PARAMETER in parameters:
+            return description.from_json(parameters[description.PARAMETER].string_value, {})
+        request = message("inference.ModelMetadataRequest")(name=name, version=version)
+        metadata = await self._call("ModelMetadata", request, "inference.ModelMetadataResponse", wait)
+        return info_from_proto(metadata, config.config, version)
+
+    def _publish(self, info: ModelInfo) -> None:
+        """Put a version in the catalog, unless a replica has put the same one there."""
+        try:
+            if self._catalog.info(info.name, info.version).digest == info.digest:
+                return
+        except ServingError:
+            pass
+        self._catalog.publish(RemoteServable(info))
+
+    def _withdraw(self, name: str, version: str) -> None:
+        with contextlib.suppress(ServingError):
+            self._catalog.retire(name, version, timeout=0)
+
+    def _failed(self) -> None:
+        self._failures += 1
+        if self._failures >= self._policy.failures or not self._models:
+            self._set_health(False)
+
+    def _set_health(self, healthy: bool) -> None:
+        if healthy != self._healthy:
+            self._healthy = healthy
+            logger.warning("%s is %s", self.name, "healthy" if healthy else "not healthy")
+            self.on_health()
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()

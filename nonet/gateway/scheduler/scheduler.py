@@ -1,0 +1,316 @@
+"""Devices pull work that they can finish in time.
+
+Algorithm. Each model version has one queue, ordered by priority, deadline and arrival. When a lane of a
+device is free, :meth:`Scheduler.pull` looks at the heads of the queues the device serves, takes the queue
+whose head has the highest priority and must start soonest, and builds the largest batch of compatible items
+in that order whose predicted end meets the deadline of every item in it. Free sibling lanes share what
+waits, so that one lane does not take all the work while another idles. An item that no device can finish in
+time any more is dropped before it costs anything; :meth:`Scheduler.submit` refuses one at once if, behind the
+work ahead of it, it would end too late.
+
+Guarantees (tested in simulated time): every submitted item leaves exactly once, through a batch, `cancel`,
+`expire` or a refusal; no batch exceeds its model's rows; order within a queue is by urgency; nothing waits
+while a device that can run it in time idles.
+
+Limits: priorities are strict, so a flood of priority 0 starves the rest until their deadlines drop them.
+Predictions take the lanes of a device as equal and independent; the online correction absorbs the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+
+from nonet.gateway.scheduler.latency import LatencyModel
+from nonet.gateway.scheduler.policy import SchedulerPolicy
+from nonet.gateway.scheduler.queue import Item, ItemState, ModelQueue, QueueKey
+from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, Unavailable
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Batch:
+    """Items taken together by one lane of one device."""
+
+    key: QueueKey
+    device: str
+    items: list[Item]
+    rows: int
+    started: float
+    predicted: float
+
+
+class DeviceState:
+    """What the scheduler knows of a device.
+
+    Args:
+        name: unique name, e.g. ``cpu`` or ``remote:host:port``.
+        lanes: batches it runs at a time, >= 1.
+        serves: whether it can run a model version now.
+    """
+
+    def __init__(self, name: str, lanes: int, serves: Callable[[QueueKey], bool]) -> None:
+        if lanes < 1:
+            raise ValueError(f"device {name} needs at least one lane, got {lanes}")
+        self.name = name
+        self.lanes = lanes
+        self.serves = serves
+        self.healthy = True
+        self.running: list[Batch] = []
+        self.latency: dict[QueueKey, LatencyModel] = {}
+
+    @property
+    def free_lanes(self) -> int:
+        return self.lanes - len(self.running)
+
+    def model(self, key: QueueKey) -> LatencyModel:
+        """The latency model of ``key`` here; made empty when first asked for."""
+        found = self.latency.get(key)
+        if found is None:
+            found = self.latency[key] = LatencyModel()
+        return found
+
+    def can_run(self, key: QueueKey) -> bool:
+        return self.healthy and self.serves(key)
+
+
+class Scheduler:
+    """Owns the queues; see the module's text. Not thread-safe: one event loop drives it."""
+
+    def __init__(self, policy: SchedulerPolicy, devices: Iterable[DeviceState]) -> None:
+        self.policy = policy
+        self.devices: dict[str, DeviceState] = {device.name: device for device in devices}
+        self.queues: dict[QueueKey, ModelQueue] = {}
+        self._sequence = 0
+
+    # -- entering -------------------------------------------------------------------------------
+
+    def submit(self, item: Item, now: float) -> None:
+        """Queue ``item``.
+
+        Raises:
+            DeadlineExceeded: its deadline has passed.
+            Unavailable: its queue is full, or no healthy device serves its model.
+            DeadlineUnattainable: no device can finish it in time; ``retry_after`` is the time after which
+                the work ahead of it will have gone.
+        """
+        if item.deadline <= now:
+            raise DeadlineExceeded("the deadline had passed when the request arrived")
+        queue = self.queues.get(item.key)
+        waiting = len(queue) if queue is not None else 0
+        if waiting >= self.policy.max_waiting_requests:
+            raise Unavailable(
+                f"the queue of model '{item.key[0]}' is full ({waiting} requests wait)",
+                code="QUEUE_FULL",
+                retry_after=max(self.wait(item.key, item.priority, math.inf, now), 0.05),
+            )
+        if not any(device.can_run(item.key) for device in self.devices.values()):
+            raise Unavailable(
+                f"no healthy device serves model '{item.key[0]}'", code="NO_DEVICE", retry_after=1.0
+            )
+        if item.deadline < math.inf:
+            end = self.estimate(item.key, item.rows, item.priority, item.deadline, now)
+            if end > item.deadline:
+                late = end - item.deadline
+                raise DeadlineUnattainable(
+                    f"the answer would come in {(end - now) * 1e3:.0f} ms, "
+                    f"{late * 1e3:.0f} ms after the deadline; allow more time or retry later",
+                    retry_after=max(late, 0.05),
+                )
+        if item.sequence < 0:
+            item.sequence = self._sequence
+            self._sequence += 1
+        item.state = ItemState.WAITING
+        if queue is None:
+            queue = self.queues[item.key] = ModelQueue(item.key)
+        queue.add(item)
+
+    def estimate(self, key: QueueKey, rows: int, priority: int, deadline: float, now: float) -> float:
+        """The instant at which a request arriving now would be answered, at the best device.
+
+        ``math.inf`` if no healthy device serves the model. While a model's latency is unknown its share
+        counts as nothing.
+        """
+        run = min(
+            (device.model(key).predict(rows) for device in self.devices.values() if device.can_run(key)),
+            default=math.inf,
+        )
+        wait = self.wait(key, priority, deadline, now)
+        return now + wait + run * self.policy.safety_factor + self.policy.dispatch_overhead
+
+    def wait(self, key: QueueKey, priority: int, deadline: float, now: float) -> float:
+        """Seconds until a lane would turn to a request of this urgency: the work ahead of it, over the
+        devices that could take it, as parallel servers."""
+        rank = (priority, deadline, self._sequence)
+        rate = 0.0
+        for device in self.devices.values():
+            if not device.can_run(key):
+                continue
+            ahead = self._work_ahead(device, rank)
+            busy = sum(max(batch.started + batch.predicted - now, 0.0) for batch in device.running)
+            if device.free_lanes > 0 and ahead == 0.0:
+                return 0.0
+            if device.free_lanes == 0 and ahead == 0.0:
+                # The next lane to end is the one that will take it.
+                first = min(max(batch.started + batch.predicted - now, 0.0) for batch in device.running)
+                pending = first * device.lanes
+            else:
+                pending = ahead + busy
+            rate += device.lanes / max(pending, 1e-9)
+        return 1.0 / rate if rate else math.inf
+
+    def _work_ahead(self, device: DeviceState, rank: tuple[int, float, int]) -> float:
+        """Device-seconds of the waiting items more urgent than ``rank`` that this device would run."""
+        total = 0.0
+        for key, queue in self.queues.items():
+            if not queue or not device.can_run(key):
+                continue
+            rows = queue.rows_ahead(rank)
+            if rows:
+                head = queue.head
+                full = head.max_rows if head is not None else 1
+                latency = device.model(key)
+                batches, rest = divmod(rows, full)
+                total += batches * latency.predict(full) + (latency.predict(rest) if rest else 0.0)
+        return total
+
+    # -- leaving --------------------------------------------------------------------------------
+
+    def cancel(self, item: Item) -> bool:
+        """The caller has gone. True if the item was waiting and has left; False if it runs or is done
+        (a running item's result is for its owner to drop)."""
+        if item.state is not ItemState.WAITING:
+            return False
+        self._take(item)
+        item.state = ItemState.DONE
+        return True
+
+    def expire(self, now: float) -> list[Item]:
+        """Remove and return the waiting items that no device can finish in time any more."""
+        hopeless = [
+            item
+            for queue in self.queues.values()
+            for item in queue
+            if item.deadline < math.inf and self._latest_start(item) < now
+        ]
+        for item in hopeless:
+            self._take(item)
+            item.state = ItemState.DONE
+        return hopeless
+
+    def share(self, item: Item, priority: int, deadline: float) -> None:
+        """Another caller with the same request waits for ``item`` too: it becomes as urgent as the most
+        urgent of them and lives as long as the most patient. Does nothing once it runs."""
+        if item.state is not ItemState.WAITING:
+            return
+        queue = self.queues[item.key]
+        queue.remove(item)
+        item.priority = min(priority, item.priority)
+        item.due = min(deadline, item.due)
+        item.deadline = max(deadline, item.deadline)
+        queue.add(item)
+
+    def pull(self, name: str, now: float) -> Batch | None:
+        """The batch a free lane of device ``name`` should run now, or None. Items in it become running."""
+        device = self.devices[name]
+        if not device.healthy or device.free_lanes < 1:
+            return None
+        candidates = []
+        for key, queue in self.queues.items():
+            if not queue or not device.serves(key):
+                continue
+            latency = device.model(key)
+            head = next((item for item in queue if self._in_time(latency, item, item.rows, now)), None)
+            if head is not None:
+                start_by = head.deadline - latency.predict(head.rows)
+                candidates.append((head.priority, start_by, head.sequence, head))
+        if not candidates:
+            return None
+        head = min(candidates, key=lambda candidate: candidate[:3])[3]
+        return self._form(device, head, now)
+
+    def finish(self, batch: Batch, now: float, seconds: float | None = None) -> None:
+        """A batch has ended; its lane is free. ``seconds`` of execution corrects the profile; None (a
+        failure) teaches nothing."""
+        device = self.devices[batch.device]
+        device.running.remove(batch)
+        for item in batch.items:
+            item.state = ItemState.DONE
+        if seconds is not None:
+            device.model(batch.key).observe(batch.rows, seconds)
+
+    def requeue(self, item: Item) -> None:
+        """Put an item of a failed batch back, with its old urgency (one safe retry on another device)."""
+        item.state = ItemState.WAITING
+        self.queues.setdefault(item.key, ModelQueue(item.key)).add(item)
+
+    def forget(self, key: QueueKey) -> list[Item]:
+        """A model version is gone: drop its profile, remove and return what still waits for it."""
+        for device in self.devices.values():
+            device.latency.pop(key, None)
+        queue = self.queues.pop(key, None)
+        left = list(queue) if queue is not None else []
+        for item in left:
+            item.state = ItemState.DONE
+        return left
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _form(self, device: DeviceState, head: Item, now: float) -> Batch:
+        latency = device.model(head.key)
+        queue = self.queues[head.key]
+        limit = max(head.max_rows, head.rows)
+        if device.free_lanes > 1:
+            # Sibling lanes are idle too: a fair share each ends sooner than one large batch.
+            limit = max(min(limit, math.ceil(queue.rows / device.free_lanes)), head.rows)
+        chosen = [head]
+        rows = head.rows
+        earliest = head.deadline
+        for item in queue:
+            if rows >= limit:
+                break
+            if item is head or item.group != head.group or rows + item.rows > limit:
+                continue
+            end = self._end(latency, rows + item.rows, now)
+            if end > earliest:
+                break  # every further item only makes the batch longer
+            if end > item.deadline:
+                continue
+            chosen.append(item)
+            rows += item.rows
+            earliest = min(earliest, item.deadline)
+        for item in chosen:
+            queue.remove(item)
+            item.state = ItemState.RUNNING
+            item.started = now
+        if not queue:
+            del self.queues[head.key]
+        batch = Batch(head.key, device.name, chosen, rows, now, latency.predict(rows))
+        device.running.append(batch)
+        return batch
+
+    def _take(self, item: Item) -> None:
+        queue = self.queues[item.key]
+        queue.remove(item)
+        if not queue:
+            del self.queues[item.key]
+
+    def _end(self, latency: LatencyModel, rows: int, now: float) -> float:
+        """When a batch of ``rows`` started now would be answered. While the safety margin guards the
+        door, work that was let in is held against the plain prediction."""
+        return now + latency.predict(rows) + self.policy.dispatch_overhead
+
+    def _in_time(self, latency: LatencyModel, item: Item, rows: int, now: float) -> bool:
+        return self._end(latency, rows, now) <= item.deadline
+
+    def _latest_start(self, item: Item) -> float:
+        """Last instant at which some device could still start the item and end in time."""
+        run = min(
+            (
+                device.model(item.key).predict(item.rows)
+                for device in self.devices.values()
+                if device.can_run(item.key)
+            ),
+            default=0.0,
+        )
+        return item.deadline - run - self.policy.dispatch_overhead

@@ -1,0 +1,59 @@
+"""The latency model: exact at its points, monotone between them, corrected by what happens."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nonet.gateway.scheduler import LatencyModel
+
+profiles = st.dictionaries(st.integers(1, 64), st.floats(1e-4, 10.0), min_size=1, max_size=6)
+
+
+def test_unknown_model_predicts_nothing_and_learns_from_the_first_batch() -> None:
+    model = LatencyModel()
+    assert not model.known
+    assert model.predict(4) == 0.0
+    model.observe(4, 0.2)
+    assert model.known
+    assert model.predict(4) == pytest.approx(0.2)
+    assert model.predict(8) == pytest.approx(0.4)
+
+
+def test_interpolates_between_points_and_extends_their_slope() -> None:
+    model = LatencyModel({1: 0.010, 8: 0.045})
+    assert model.predict(1) == pytest.approx(0.010)
+    assert model.predict(8) == pytest.approx(0.045)
+    assert model.predict(4) == pytest.approx(0.025)
+    assert model.predict(15) == pytest.approx(0.080)
+
+
+@given(profiles, st.integers(1, 128), st.integers(1, 128))
+def test_more_rows_never_take_less_time(profile: dict[int, float], first: int, second: int) -> None:
+    model = LatencyModel(profile)
+    small, large = sorted((first, second))
+    assert model.predict(small) <= model.predict(large) + 1e-12
+
+
+def test_correction_converges_to_reality_and_one_stall_does_not_shut_the_door() -> None:
+    model = LatencyModel({1: 0.01, 8: 0.08})
+    model.observe(8, 60.0)
+    assert model.predict(8) <= 0.08 * 1.5
+    for _ in range(100):
+        model.observe(4, 0.08)
+    assert model.predict(4) == pytest.approx(0.08, rel=0.05)
+
+
+@given(profiles, st.lists(st.tuples(st.integers(1, 64), st.floats(0.0, 1e4)), max_size=30))
+def test_predictions_stay_finite_and_positive(
+    profile: dict[int, float], seen: list[tuple[int, float]]
+) -> None:
+    model = LatencyModel(profile)
+    for rows, seconds in seen:
+        model.observe(rows, seconds)
+    assert 0.0 < model.predict(3) < 1e6
+
+
+@pytest.mark.parametrize("profile", [{0: 0.1}, {1: 0.0}, {1: -1.0}])
+def test_refuses_an_impossible_profile(profile: dict[int, float]) -> None:
+    with pytest.raises(ValueError, match="rows >= 1"):
+        LatencyModel(profile)
