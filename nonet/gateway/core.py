@@ -43,17 +43,21 @@ class PlanePolicy:
 
     Args:
         default_timeout: seconds a request without a deadline may take.
+        max_in_flight_bytes: bytes of all inputs between arrival and answer; more is refused (503).
         preferred_families: families that ``model: auto`` tries first.
 
-    Raises ValueError for a timeout that is not positive.
+    Raises ValueError for a timeout or a limit that is not positive.
     """
 
     default_timeout: float = 30.0
+    max_in_flight_bytes: int = 512 << 20
     preferred_families: tuple[str, ...] = ("imagenet",)
 
     def __post_init__(self) -> None:
         if not self.default_timeout > 0:
             raise ValueError(f"default_timeout must be positive seconds, got {self.default_timeout}")
+        if self.max_in_flight_bytes < 1:
+            raise ValueError(f"max_in_flight_bytes must be positive, got {self.max_in_flight_bytes}")
 
 
 @dataclasses.dataclass(slots=True)
@@ -101,6 +105,7 @@ class DataPlane:
         self._router = Router(catalog, self._answered_at, self._policy.preferred_families)
         self._tickets: dict[bytes, Ticket] = {}
         self._in_flight = 0
+        self._in_flight_bytes = 0
         self._started = False
         self._draining = False
         self._idle = asyncio.Event()
@@ -217,7 +222,9 @@ class DataPlane:
         journey = _Journey(deadline=request.deadline)
         response: InferResponse | None = None
         code = ""
+        size = sum(tensor.nbytes for tensor in request.inputs)
         self._in_flight += 1
+        self._in_flight_bytes += size
         try:
             response = await self._serve(request, arrival, journey)
             journey.stage = "done"
@@ -236,6 +243,7 @@ class DataPlane:
             raise
         finally:
             self._in_flight -= 1
+            self._in_flight_bytes -= size
             if self._in_flight == 0 and self._draining:
                 self._idle.set()
             self._record(journey, response, code, arrival)
@@ -243,6 +251,8 @@ class DataPlane:
     async def _serve(self, request: InferRequest, arrival: float, journey: _Journey) -> InferResponse:
         if not self.accepting:
             raise Unavailable("the server is draining; try another one", code="DRAINING")
+        if self._in_flight_bytes > self._policy.max_in_flight_bytes:
+            raise Unavailable("the server holds as much input as it may; retry later", code="OVERLOADED")
         request = normalised(request, arrival)
         with self.catalog.lease(request.model, request.version) as lease:
             info = lease.info

@@ -188,29 +188,40 @@ class Dispatcher:
             observer.on_batch(record)
         tickets: list[Ticket] = [item.payload for item in batch.items]
         if isinstance(result, BaseException):
-            self._batch_failed(tickets, result)
+            self._batch_failed(batch, tickets, result)
         else:
             for ticket, outcome in zip(tickets, result, strict=True):
                 if isinstance(outcome, InferResponse):
                     outcome = _with_journey(outcome, batch, ticket, seconds)
+                elif not isinstance(outcome, ServingError):
+                    logger.error("model %s gave something that is no outcome", batch.key[0])
+                    outcome = _model_failed()
                 ticket.lease.release()
                 self._settle(ticket, outcome)
         self._pump()
 
-    def _batch_failed(self, tickets: list[Ticket], error: BaseException) -> None:
+    def _batch_failed(self, batch: Batch, tickets: list[Ticket], error: BaseException) -> None:
+        """Give what may be innocent another chance: elsewhere after a crash, in halves after a failure."""
+        crashed = isinstance(error, BackendCrashed)
+        split = len(tickets) > 1 and not isinstance(error, ServingError)
+        servable = any(state.can_run(batch.key) for state in self.scheduler.devices.values())
         for ticket in tickets:
-            gone = ticket.done.done()
-            if isinstance(error, BackendCrashed) and not ticket.retried and not gone:
+            wanted = servable and not ticket.done.done()
+            if wanted and crashed and not ticket.retried:
                 ticket.retried = True
-                if any(state.can_run(ticket.item.key) for state in self.scheduler.devices.values()):
-                    self.scheduler.requeue(ticket.item)
-                    continue
-            ticket.lease.release()
-            if isinstance(error, ServingError):
-                self._settle(ticket, error)
+                self.scheduler.requeue(ticket.item)
+            elif wanted and split:
+                # Apart from the rest of the queue, so that a bad item takes no new peers down with it.
+                ticket.item.group = ("after a failure", ticket.item.group)
+                ticket.item.max_rows = max(batch.rows // 2, ticket.item.rows)
+                self.scheduler.requeue(ticket.item)
             else:
-                logger.error("model %s failed a batch", ticket.item.key[0], exc_info=error)
-                self._settle(ticket, Internal("the model failed on this request", code="MODEL_FAILED"))
+                ticket.lease.release()
+                if isinstance(error, ServingError):
+                    self._settle(ticket, error)
+                else:
+                    logger.error("model %s failed a batch", batch.key[0], exc_info=error)
+                    self._settle(ticket, _model_failed())
 
     def _refuse(self, item: Item, error: ServingError) -> None:
         """Resolve a waiting item with an error; it has left, or now leaves, its queue."""
@@ -250,6 +261,10 @@ class Dispatcher:
         depth = len(queue) if queue is not None else 0
         for observer in self._observers:
             observer.on_queue_depth(*key, depth)
+
+
+def _model_failed() -> Internal:
+    return Internal("the model failed on this request", code="MODEL_FAILED")
 
 
 def _with_journey(response: InferResponse, batch: Batch, ticket: Ticket, seconds: float) -> InferResponse:

@@ -94,6 +94,13 @@ class Tensor:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.data.shape)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the content; for BYTES the sum of the elements' lengths."""
+        if self.datatype is DataType.BYTES:
+            return sum(map(len, self.data.reshape(-1).tolist()))
+        return int(self.data.nbytes)
+
     @classmethod
     def of(cls, name: str, array: Array) -> Tensor:
         """Wrap a numpy array, finding the protocol's type from its dtype."""
