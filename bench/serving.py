@@ -202,7 +202,8 @@ def write(rows: list[dict[str, object]], arguments: argparse.Namespace) -> None:
         f"`make bench` ({arguments.network}, {arguments.pairs} pairs of {arguments.seconds:g} s, "
         f"concurrency {arguments.concurrency}), {time.strftime('%Y-%m-%d')}; {os.cpu_count()} CPUs, "
         f"{platform.machine()}, onnxruntime {onnxruntime.__version__}. "
-        f"Server and bare loop on processor {SERVER_CPU} with one lane, client on processor {CLIENT_CPU}. Median (range) over the pairs.",
+        f"Server and bare loop on processor {SERVER_CPU} with one lane, "
+        f"client on processor {CLIENT_CPU}. Median (range) over the pairs.",
         "",
         "| input | throughput / bare loop | CPU a request / bare loop | p50 at concurrency 1 | p99 | "
         "p50 over the bare loop | memory | bare loop |",
