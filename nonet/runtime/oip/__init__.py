@@ -1,0 +1,13 @@
+"""The Open Inference Protocol, version 2: codecs between its forms and Nonet's one inner language.
+
+messages        message classes of the `.proto` contracts, in a pool of their own
+fields          single fields of unchecked requests: names, types, shapes, parameters
+raw             tensors as raw bytes
+json_values     tensors as JSON values
+json_codec      REST bodies, with or without binary tensor data
+proto_codec     gRPC messages
+validation      a request against its model, an answer against its model
+finite          NaN and infinity
+classification  the classification extension
+metadata        what the protocol tells of server and models
+"""
