@@ -1,0 +1,459 @@
+"""The life of models: what serves keeps serving, what is broken never does, what goes is freed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_zoo
+import pytest
+from misbehaving import DoublingServable, FailingWarmUpServable, doubling_info
+
+from nonet.runtime.backends import BackendOptions
+from nonet.runtime.catalog import Catalog, IndexEntry, ModelState
+from nonet.runtime.clock import ManualClock
+from nonet.runtime.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from nonet.runtime.profile import ProfileStore
+from nonet.runtime.repository import ChangeKind, Derivation, RepositoryManager
+from nonet.runtime.requests import InferRequest, InferResponse
+from nonet.runtime.servable import Servable
+from nonet.runtime.tensors import Tensor
+
+
+class House:
+    """A repository, a catalog and the manager between them."""
+
+    def __init__(self, root: Path, cache: Path, *, strict: bool = False, derive: Sequence[Derivation] = ()):
+        self.root = root
+        self.catalog = Catalog()
+        self.clock = ManualClock()
+        self.manager = RepositoryManager(
+            root,
+            self.catalog,
+            options=BackendOptions(concurrency=2),
+            derivations=derive,
+            strict=strict,
+            store=ProfileStore(cache),
+            clock=self.clock,
+        )
+
+    def ask(self, name: str = "scaled", version: str = "") -> float:
+        """What the model makes of 1: its factor."""
+        with self.catalog.lease(name, version) as lease:
+            tensor = Tensor.of("x", np.ones((1, 1), np.float32))
+            (outcome,) = lease.servable.execute([InferRequest(model=name, inputs=(tensor,))])
+        assert isinstance(outcome, InferResponse), outcome
+        return float(outcome.outputs[0].data[0, 0])
+
+    def entry(self, name: str, version: str) -> IndexEntry | None:
+        return next(
+            (line for line in self.catalog.index() if (line.name, line.version) == (name, version)), None
+        )
+
+    def did(self) -> list[tuple[str, str, str]]:
+        """Refresh; what was done, without reasons."""
+        return [(change.model, change.version, change.kind.value) for change in self.manager.refresh()]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    root = tmp_path / "models"
+    root.mkdir()
+    return House(root, tmp_path / "cache")
+
+
+def policy(house: House, text: str, name: str = "scaled") -> None:
+    path = house.root / name / "config.pbtxt"
+    path.write_text(path.read_text().replace("version_policy: { all { } }", text))
+
+
+def test_everything_sound_is_loaded_and_the_broken_is_explained(house: House) -> None:
+    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    onnx_zoo.add_scaled(house.root, "scaled", 20, 2)
+    broken = onnx_zoo.add_scaled(house.root, "broken", 1, 1)
+    (broken / "model.onnx").write_bytes((broken / "model.onnx").read_bytes()[:-5])
+    house.manager.load_all()
+    assert (house.ask(), house.ask(version="1")) == (20.0, 10.0)
+    entry = house.entry("broken", "1")
+    assert entry is not None
+    assert entry.state is ModelState.UNAVAILABLE
+    assert "does not match its hash" in entry.reason
+    assert str(house.root) not in entry.reason
+    with pytest.raises(Unavailable):
+        house.catalog.lease("broken")
+    assert house.manager.refresh() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "loaded"),
+    [
+        ("", ["3"]),
+        ("version_policy: { latest { num_versions: 2 } }", ["2", "3"]),
+        ("version_policy: { all { } }", ["1", "2", "3"]),
+        ("version_policy: { specific { versions: [1, 3, 9] } }", ["1", "3"]),
+    ],
+)
+def test_the_version_policy_decides_what_serves(house: House, text: str, loaded: list[str]) -> None:
+    for version in (1, 2, 3):
+        onnx_zoo.add_scaled(house.root, "scaled", 10.0 * version, version)
+    policy(house, text)
+    house.manager.load_all()
+    assert house.catalog.versions("scaled") == loaded
+
+
+def test_a_broken_latest_version_gives_way_to_the_one_before(house: House) -> None:
+    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    bad = onnx_zoo.add_scaled(house.root, "scaled", 20, 2)
+    whole = (bad / "model.onnx").read_bytes()
+    (bad / "model.onnx").write_bytes(b"")
+    policy(house, "")
+    house.manager.load_all()
+    assert house.catalog.versions("scaled") == ["1"]
+    assert house.manager.refresh() == []
+    (bad / "model.onnx").write_bytes(whole)
+    assert house.did() == [("scaled", "2", "loaded"), ("scaled", "1", "unloaded")]
+    assert house.ask() == 20.0
+    assert [line.version for line in house.catalog.index()] == ["2"]
+
+
+def test_new_changed_and_removed_versions_are_noticed(house: House, tmp_path: Path) -> None:
+    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    house.manager.load_all()
+    onnx_zoo.add_scaled(house.root, "scaled", 20, 2)
+    assert house.did() == [("scaled", "2", "loaded")]
+    digest = house.catalog.info("scaled").digest
+    shutil.rmtree(house.root / "scaled" / "2")
+    onnx_zoo.add_scaled(house.root, "scaled", 30, 2)
+    assert house.did() == [("scaled", "2", "reloaded")]
+    assert house.ask() == 30.0
+    assert house.catalog.info("scaled").digest != digest
+    shutil.rmtree(house.root / "scaled" / "2")
+    assert house.did() == [("scaled", "2", "unloaded")]
+    assert house.ask() == 10.0
+    (house.root / "scaled").rename(tmp_path / "gone")
+    assert house.did() == [("scaled", "1", "unloaded")]
+    assert house.catalog.index() == []
+    with pytest.raises(NotFound):
+        house.catalog.lease("scaled")
+
+
+def test_a_version_that_goes_bad_on_disk_keeps_serving_and_says_why(house: House) -> None:
+    folder = onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    whole = (folder / "model.onnx").read_bytes()
+    house.manager.load_all()
+    (folder / "model.onnx").write_bytes(whole[:10])
+    assert house.did() == [("scaled", "1", "failed")]
+    assert house.did() == []
+    entry = house.entry("scaled", "1")
+    assert entry is not None
+    assert (entry.state, "hash" in entry.reason) == (ModelState.READY, True)
+    assert house.ask() == 10.0
+    (folder / "model.onnx").write_bytes(whole)
+    house.did()
+    entry = house.entry("scaled", "1")
+    assert entry is not None
+    assert (entry.state, entry.reason) == (ModelState.READY, "")
+
+
+def test_a_bad_configuration_stops_nothing_and_heals(house: House) -> None:
+    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    house.manager.load_all()
+    path = house.root / "scaled" / "config.pbtxt"
+    good = path.read_text()
+    path.write_text("max_batch_sise: 4")
+    assert house.did() == [("scaled", "1", "failed")]
+    assert house.did() == []
+    assert house.ask() == 10.0
+    entry = house.entry("scaled", "1")
+    assert entry is not None
+    assert "did you mean 'max_batch_size'" in entry.reason
+    path.write_text(good.replace("max_batch_size: 8", "max_batch_size: 4"))
+    assert house.did() == [("scaled", "1", "reloaded")]
+    assert house.catalog.info("scaled").max_batch_size == 4
+
+
+def test_a_copy_without_manifest_is_taken_when_it_stopped_changing(house: House) -> None:
+    house.manager.load_all()
+    folder = onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    (folder / "manifest.json").unlink()
+    assert house.did() == []
+    entry = house.entry("scaled", "1")
+    assert entry is not None
+    assert entry.state is ModelState.UNAVAILABLE
+    (folder / "extra").write_bytes(b"still copying")
+    assert house.did() == []
+    assert house.did() == [("scaled", "1", "loaded")]
+    assert house.ask() == 10.0
+
+
+def test_a_strict_repository_wants_manifests(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    folder = onnx_zoo.add_scaled(root, "scaled", 10, 1)
+    (folder / "manifest.json").unlink()
+    house = House(root, tmp_path / "cache", strict=True)
+    (change,) = house.manager.load_all()
+    assert change.kind is ChangeKind.FAILED
+    assert "manifest.json is missing" in change.reason
+
+
+def test_a_file_the_manifest_does_not_list_is_not_loaded(house: House) -> None:
+    folder = onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    (folder / "other.onnx").write_bytes(onnx_zoo.classifier(2))
+    path = house.root / "scaled" / "config.pbtxt"
+    path.write_text(path.read_text() + 'default_model_filename: "other.onnx"\n')
+    (change,) = house.manager.load_all()
+    assert "'other.onnx' would be read, but manifest.json does not list it" in change.reason
+
+
+def test_unload_by_hand_lasts_until_load_by_hand(house: House) -> None:
+    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    house.manager.load_all()
+    assert house.manager.unload("scaled") is True
+    assert house.did() == []
+    entry = house.entry("scaled", "1")
+    assert entry is not None
+    assert (entry.state, entry.reason) == (ModelState.UNAVAILABLE, "unloaded")
+    with pytest.raises(Unavailable):
+        house.ask()
+    assert house.manager.unload("scaled") is True
+    assert [change.kind for change in house.manager.load("scaled")] == [ChangeKind.LOADED]
+    assert house.ask() == 10.0
+    assert house.manager.load("scaled") == []
+
+
+def test_unload_waits_for_requests_and_then_frees(house: House) -> None:
+    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    house.manager.load_all()
+    lease = house.catalog.lease("scaled")
+    assert house.manager.unload("scaled", timeout=0.01) is False
+    with pytest.raises(Unavailable):
+        house.catalog.lease("scaled")
+    (outcome,) = lease.servable.execute([lease.servable.sample_request(1)])
+    assert isinstance(outcome, InferResponse), "the request in flight is still answered"
+    done = threading.Event()
+    assert house.manager.load("scaled")
+    second = house.catalog.lease("scaled")
+    waiter = threading.Thread(target=lambda: (house.manager.unload("scaled", timeout=20), done.set()))
+    waiter.start()
+    assert not done.is_set()
+    second.release()
+    waiter.join()
+    assert done.is_set()
+    lease.release()
+
+
+@pytest.mark.parametrize("name", ["nothing", "../scaled", "a/b", "..", "", "scaled\n", "%2e%2e"])
+def test_unknown_and_malformed_names_are_not_found(house: House, name: str) -> None:
+    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    house.manager.load_all()
+    for action in (house.manager.load, house.manager.unload):
+        with pytest.raises(NotFound) as refused:
+            action(name)
+        assert "/" not in refused.value.message
+    assert house.ask() == 10.0
+
+
+def test_load_says_why_it_failed_and_what_served_goes_on(house: House) -> None:
+    folder = onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    house.manager.load_all()
+    (folder / "model.onnx").write_bytes(b"broken")
+    with pytest.raises(Conflict, match=r"cannot be loaded: file .* does not match") as refused:
+        house.manager.load("scaled")
+    assert refused.value.code == "MODEL_LOAD_FAILED"
+    assert house.ask() == 10.0
+
+
+def test_an_override_takes_the_place_of_the_file_until_the_next_load(house: House) -> None:
+    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    onnx_zoo.add_scaled(house.root, "scaled", 20, 2)
+    house.manager.load_all()
+    house.manager.load("scaled", json.dumps({"max_batch_size": 2}))
+    assert house.catalog.info("scaled").max_batch_size == 2
+    assert house.catalog.versions("scaled") == ["2"]
+    assert house.manager.refresh() == []
+    house.manager.load("scaled")
+    assert house.catalog.info("scaled").max_batch_size == 8
+    assert house.catalog.versions("scaled") == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "{",
+        json.dumps({"max_batch_sise": 2}),
+        json.dumps({"name": "other"}),
+        json.dumps({"max_batch_size": 2, "input": [{"name": "x", "data_type": "TYPE_INT8", "dims": [-1]}]}),
+        json.dumps({"backend": "python"}),
+    ],
+)
+def test_a_bad_override_changes_nothing(house: House, override: str) -> None:
+    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    house.manager.load_all()
+    digest = house.catalog.info("scaled").digest
+    with pytest.raises(InvalidArgument):
+        house.manager.load("scaled", override)
+    assert house.ask() == 10.0
+    assert house.catalog.info("scaled").digest == digest
+    entry = house.entry("scaled", "1")
+    assert entry is not None
+    assert (entry.state, entry.reason) == (ModelState.READY, "")
+    assert house.manager.refresh() == []
+
+
+def test_the_digest_follows_files_labels_and_configuration_but_not_the_batch_size(house: House) -> None:
+    size = (("config.pbtxt", "max_batch_size: 8", "max_batch_size: 4"),)
+    labels = (("labels.txt", "apple", "pear"),)
+    digests = {}
+    for name, edits in {"plain": (), "size": size, "labels": labels}.items():
+        onnx_zoo.add_classifier(house.root, name, 4, family="tiny", top1=0.5)
+        for file, before, after in edits:
+            path = house.root / name / file
+            path.write_text(path.read_text().replace(before, after))
+    onnx_zoo.add_classifier(house.root, "weights", 8, family="tiny", top1=0.5)
+    house.manager.load_all()
+    digests = {info.name: info.digest for info in house.catalog.infos()}
+    assert digests["plain"] == digests["size"]
+    assert len({digests["plain"], digests["labels"], digests["weights"]}) == 3
+    details = house.catalog.info("plain").details
+    assert details["engine"] == "onnxruntime"
+    assert details["precision"] == "fp32"
+    assert details["preprocessing"]["crop"] == onnx_zoo.IMAGE_SIZE
+    assert house.catalog.info("plain").labels == onnx_zoo.LABELS
+
+
+def derive_doubler(network: Servable) -> Sequence[Servable]:
+    return [DoublingServable(doubling_info(f"double.{network.info.name}", network.info.version))]
+
+
+def test_services_live_and_die_with_their_network(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    onnx_zoo.add_scaled(root, "scaled", 10, 1)
+    made: list[DoublingServable] = []
+
+    def derive(network: Servable) -> Sequence[Servable]:
+        made.append(DoublingServable(doubling_info(f"double.{network.info.name}", network.info.version)))
+        return made[-1:]
+
+    house = House(root, tmp_path / "cache", derive=[derive])
+    house.manager.load_all()
+    assert house.ask("double.scaled") == 2.0
+    for action in (house.manager.load, house.manager.unload):
+        with pytest.raises(Conflict, match="service of network 'scaled'"):
+            action("double.scaled")
+    house.manager.unload("scaled")
+    assert made[0].closed.is_set()
+    with pytest.raises(Unavailable):
+        house.ask("double.scaled")
+    house.manager.load("scaled")
+    assert house.ask("double.scaled") == 2.0
+    shutil.rmtree(root / "scaled")
+    house.manager.refresh()
+    assert made[1].closed.is_set()
+    assert house.catalog.index() == []
+
+
+def test_a_service_may_not_take_the_name_of_a_model(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    onnx_zoo.add_scaled(root, "scaled", 10, 1)
+    onnx_zoo.add_scaled(root, "double.scaled", 30, 1)
+    house = House(root, tmp_path / "cache", derive=[derive_doubler])
+    changes = {change.model: change for change in house.manager.load_all()}
+    assert changes["double.scaled"].kind is ChangeKind.LOADED
+    assert "would take the name of another model" in changes["scaled"].reason
+    assert house.ask("double.scaled") == 30.0
+
+
+def test_a_model_whose_service_does_not_warm_up_is_not_served(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    onnx_zoo.add_scaled(root, "scaled", 10, 1)
+    made: list[FailingWarmUpServable] = []
+
+    def derive(network: Servable) -> Sequence[Servable]:
+        made.append(FailingWarmUpServable(doubling_info("double.scaled")))
+        return made[-1:]
+
+    house = House(root, tmp_path / "cache", derive=[derive])
+    (change,) = house.manager.load_all()
+    assert change.kind is ChangeKind.FAILED
+    assert made[0].closed.is_set()
+    assert house.catalog.infos() == []
+    assert house.manager.refresh() == [], "not before its time"
+    house.clock.advance(1.1)
+    assert house.did() == [("scaled", "1", "failed")]
+    house.clock.advance(1.1)
+    assert house.did() == [], "the delay grows"
+    house.clock.advance(1.1)
+    assert house.did() == [("scaled", "1", "failed")]
+
+
+@pytest.fixture
+def asking(house: House) -> Iterator[tuple[list[float], list[BaseException]]]:
+    """Threads that ask ``scaled`` without a pause until the end of the test."""
+    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    house.manager.load_all()
+    answers: list[float] = []
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            try:
+                answers.append(house.ask())
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    yield answers, failures
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_reloads_under_load_fail_no_request(
+    house: House, asking: tuple[list[float], list[BaseException]]
+) -> None:
+    answers, failures = asking
+    for step in range(2, 12):
+        onnx_zoo.add_scaled(house.root, "scaled", 10.0 * step, step)
+        if step % 3 == 0:
+            (house.root / "scaled" / str(step) / "model.onnx").write_bytes(b"broken")
+        house.manager.refresh()
+        shutil.rmtree(house.root / "scaled" / str(step - 2), ignore_errors=True)
+        house.manager.refresh()
+        count = len(answers)
+        while len(answers) < count + 5 and not failures:
+            os.sched_yield()
+    assert failures == []
+    assert answers[-1] == 110.0
+
+
+def test_work_on_one_model_does_not_wait_for_another(house: House) -> None:
+    onnx_zoo.add_scaled(house.root, "busy", 10, 1)
+    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    house.manager.load_all()
+    lease = house.catalog.lease("busy")
+    waiting = threading.Thread(target=house.manager.unload, args=("busy", None))
+    waiting.start()
+    house.manager.unload("scaled")
+    house.manager.load("scaled")
+    assert house.ask() == 10.0
+    lease.release()
+    waiting.join()
+
+
+def test_a_repository_that_vanishes_unloads_nothing(house: House, tmp_path: Path) -> None:
+    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    house.manager.load_all()
+    house.root.rename(tmp_path / "away")
+    with pytest.raises(FileNotFoundError):
+        house.manager.refresh()
+    assert house.ask() == 10.0
+    (tmp_path / "away").rename(house.root)
+    assert house.manager.refresh() == []
