@@ -1,0 +1,132 @@
+"""From an image to a network's input, exactly as the version's manifest says."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from nonet.runtime.images.decode import DecodedImage
+
+_FILTERS: Final = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_LONGEST_ASPECT: Final = 4
+_LARGEST_SIDE: Final = 4096
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """Resize the short side, crop the centre, normalise. Raises ValueError for a value out of range.
+
+    Args:
+        resize: short side after resizing, in pixels (``crop`` to 4096).
+        crop: side of the square that is cut from the middle, in pixels.
+        interpolation: ``bicubic``, ``bilinear`` or ``lanczos``; all antialiased.
+        mean, std: per RGB channel, on the scale 0..1.
+    """
+
+    resize: int
+    crop: int
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize <= _LARGEST_SIDE:
+            raise ValueError(f"preprocessing: 1 <= crop <= resize <= {_LARGEST_SIDE} must hold")
+        if self.interpolation not in _FILTERS:
+            raise ValueError(f"preprocessing: interpolation must be one of {', '.join(_FILTERS)}")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise ValueError(f"preprocessing: {name} must be three finite numbers")
+        if min(self.std) <= 0:
+            raise ValueError("preprocessing: std must be positive")
+
+    @classmethod
+    def from_manifest(cls, fields: Mapping[str, Any]) -> Preprocessing:
+        """Read the manifest's ``preprocessing`` object. Raises ValueError naming what is wrong."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := set(fields) - known:
+            raise ValueError(f"preprocessing: unknown fields {', '.join(sorted(unknown))}")
+        try:
+            return cls(
+                resize=int(fields["resize"]),
+                crop=int(fields["crop"]),
+                interpolation=str(fields.get("interpolation", "bicubic")),
+                mean=_triple(fields["mean"]),
+                std=_triple(fields["std"]),
+            )
+        except KeyError as error:
+            raise ValueError(f"preprocessing: {error.args[0]} is missing") from error
+        except TypeError as error:
+            raise ValueError("preprocessing: a field has the wrong type") from error
+
+    def to_manifest(self) -> dict[str, Any]:
+        """The manifest's ``preprocessing`` object."""
+        return dataclasses.asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @property
+    def target(self) -> tuple[int, int]:
+        """What to give :func:`decode_image` as its target."""
+        return self.resize, self.resize
+
+
+def preprocess(image: DecodedImage, spec: Preprocessing) -> npt.NDArray[np.float32]:
+    """float32 [3, crop, crop]: resized, cropped, ``(value / 255 - mean) / std``, channels first, RGB.
+
+    The long side becomes ``int(resize * long / short)``; the crop starts at ``round((side - crop) / 2)``.
+    Of a picture longer than 4 : 1, whose ends the crop never reaches, the middle 4 : 1 is resized, so that
+    the cost does not depend on the aspect ratio.
+    """
+    source, width, height = _middle(image)
+    short, long = min(width, height), max(width, height)
+    long_side = int(spec.resize * long / short)
+    size = (spec.resize, long_side) if width <= height else (long_side, spec.resize)
+    resized = source if source.size == size else source.resize(size, _FILTERS[spec.interpolation])
+    left, top = (round((side - spec.crop) / 2) for side in size)
+    pixels = np.asarray(resized.crop((left, top, left + spec.crop, top + spec.crop)))
+    table = _table(spec)
+    out = np.empty((3, spec.crop, spec.crop), dtype=np.float32)
+    for channel in range(3):
+        np.take(table[channel], pixels[:, :, channel], out=out[channel])
+    return out
+
+
+def _middle(image: DecodedImage) -> tuple[Image.Image, int, int]:
+    """The part that is resized, and its size in pixels of the original."""
+    width, height = image.width, image.height
+    source = image.image
+    if max(width, height) <= _LONGEST_ASPECT * min(width, height):
+        return source, width, height
+    columns, rows = source.size
+    keep = _LONGEST_ASPECT * min(columns, rows)
+    left, top = max(0, (columns - keep) // 2), max(0, (rows - keep) // 2)
+    source = source.crop((left, top, min(columns, left + keep), min(rows, top + keep)))
+    return source, *source.size
+
+
+@functools.lru_cache(maxsize=64)
+def _table(spec: Preprocessing) -> npt.NDArray[np.float32]:
+    """float32 [3, 256]: the normalised value of each level, rounded once from double precision."""
+    levels = np.arange(256, dtype=np.float64) / 255
+    mean, std = np.array(spec.mean)[:, None], np.array(spec.std)[:, None]
+    table: npt.NDArray[np.float32] = ((levels - mean) / std).astype(np.float32)
+    table.setflags(write=False)
+    return table
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    if isinstance(values, str) or len(values) != 3:
+        raise TypeError
+    first, second, third = (float(value) for value in values)
+    return first, second, third
