@@ -155,11 +155,11 @@ class DataPlane:
         return True
 
     def ready(self) -> bool:
-        """Accepting, and each group of devices has a healthy one."""
+        """Accepting, something to serve, and a healthy device in each group of devices."""
         groups: dict[str, bool] = {}
         for device in self._dispatcher.devices.values():
             groups[device.group] = groups.get(device.group, False) or device.healthy
-        return self.accepting and all(groups.values())
+        return self.accepting and not self.catalog.empty and all(groups.values())
 
     def model_ready(self, name: str, version: str = "") -> bool:
         """Whether a version would be served now. Raises NotFound for one nobody knows."""

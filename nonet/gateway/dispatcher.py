@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device
 from nonet.gateway.scheduler import (
@@ -163,9 +164,15 @@ class Dispatcher:
                         "the deadline can no longer be met; the request was dropped before any work"
                     ),
                 )
-        for name, state in self.scheduler.devices.items():
-            while state.free_lanes > 0 and (batch := self.scheduler.pull(name, now)) is not None:
+        open_devices = [state for state in self.scheduler.devices.values() if state.free_lanes > 0]
+        while open_devices and self.scheduler.queues:
+            # The least busy device is asked first, so that replicas share the load.
+            state = min(open_devices, key=lambda state: len(state.running) / state.lanes)
+            batch = self.scheduler.pull(state.name, now)
+            if batch is not None:
                 self._launch(batch)
+            if batch is None or state.free_lanes == 0:
+                open_devices.remove(state)
 
     def _launch(self, batch: Batch) -> None:
         tickets: list[Ticket] = [item.payload for item in batch.items]
@@ -193,7 +200,7 @@ class Dispatcher:
             for ticket, outcome in zip(tickets, result, strict=True):
                 if isinstance(outcome, InferResponse):
                     outcome = _with_journey(outcome, batch, ticket, seconds)
-                elif not isinstance(outcome, ServingError):
+                elif not isinstance(cast(object, outcome), ServingError):
                     logger.error("model %s gave something that is no outcome", batch.key[0])
                     outcome = _model_failed()
                 ticket.lease.release()

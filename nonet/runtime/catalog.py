@@ -204,6 +204,12 @@ class Catalog:
                 for version in sorted(versions, key=_version_order)
             ]
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing at all can be called."""
+        with self._lock:
+            return not self._entries
+
     def versions(self, name: str) -> list[str]:
         """The ready versions of a model, ascending; empty for an unknown model."""
         with self._lock:

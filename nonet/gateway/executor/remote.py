@@ -24,7 +24,7 @@ from nonet.gateway.executor.contract import BackendCrashed, BatchJob
 from nonet.gateway.executor.errors import from_status
 from nonet.gateway.scheduler import QueueKey
 from nonet.runtime.catalog import Catalog
-from nonet.runtime.errors import Internal, ServingError
+from nonet.runtime.errors import ClientClosed, Internal, ServingError
 from nonet.runtime.oip import proto_codec
 from nonet.runtime.oip.messages import message
 from nonet.runtime.oip.metadata import info_from_proto
@@ -152,11 +152,12 @@ class RemoteDevice:
         try:
             result = list(await asyncio.gather(*(self._infer(request) for request in job.requests)))
         except asyncio.CancelledError:
-            result = BackendCrashed("the batch was abandoned")
+            result = ClientClosed("the batch was abandoned: nobody waits for it any more")
         except Exception as error:
             result = error
         if isinstance(result, BackendCrashed):
-            self._failed()
+            # Out of every decision at once; the next probe that is answered brings it back.
+            self._set_health(False)
         job.finished(result, time.monotonic() - started)
 
     async def _infer(self, request: InferRequest) -> Outcome:
@@ -216,7 +217,7 @@ class RemoteDevice:
                 return
             await self._discover()
         except (grpc.aio.AioRpcError, ServingError) as error:
-            logger.info("%s did not answer a probe: %s", self.name, type(error).__name__)
+            logger.debug("%s did not answer a probe: %s", self.name, type(error).__name__)
             self._failed()
             return
         self._failures = 0
