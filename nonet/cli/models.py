@@ -171,15 +171,20 @@ def profile(
 
 @app.command("pull")
 def pull(
-    model: Annotated[str, typer.Argument(help="Name, e.g. efficientnet_lite0.")],
+    model: Annotated[str, typer.Argument(help="Name; without it, what there is to pull.")] = "",
     repository: Repository = DEFAULT_REPOSITORY,
 ) -> None:
     """Fetch official weights, check their hash and publish them as a network.
 
     Example: nonet models pull efficientnet_lite0
     """
+    from nonet.cli.pull import available
     from nonet.cli.pull import pull as fetch
 
+    if not model:
+        for each in available():
+            print(f"{each.name}  {each.summary}")
+        return
     pulled = fetch(model, repository)
     what = "published" if pulled.fresh else "already there:"
     print(f"{what} {pulled.model} version {pulled.version} in {repository}")

@@ -105,7 +105,7 @@ class Tensor:
     def of(cls, name: str, array: Array) -> Tensor:
         """Wrap a numpy array, finding the protocol's type from its dtype."""
         datatype = DataType.of(array)
-        return cls(name, datatype, np.ascontiguousarray(array, dtype=datatype.numpy))
+        return cls(name, datatype, np.asarray(array, dtype=datatype.numpy, order="C"))
 
     @classmethod
     def of_bytes(cls, name: str, items: list[bytes], shape: tuple[int, ...] | None = None) -> Tensor:
