@@ -183,7 +183,7 @@ def pull(
 
     if not model:
         for each in available():
-            print(f"{each.name}  {each.summary}")
+            print(f"{each.name}  {each.description} ({each.size / 1e6:.0f} MB, {each.licence})")
         return
     pulled = fetch(model, repository)
     what = "published" if pulled.fresh else "already there:"
