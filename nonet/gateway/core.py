@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-import logging
 from collections.abc import Sequence
 
 from nonet.gateway.cache import ResponseCache, cache_key
 from nonet.gateway.calibration import Calibrator
 from nonet.gateway.dispatcher import Dispatcher, Ticket
-from nonet.gateway.executor.contract import Device
+from nonet.gateway.executor.contract import Device, VersionGone
+from nonet.gateway.plane_policy import PlanePolicy
 from nonet.gateway.routing import Router
 from nonet.gateway.scheduler import ItemState, SchedulerPolicy
 from nonet.gateway.shaping import normalised, selected
@@ -34,30 +34,7 @@ from nonet.runtime.oip import validation
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
 
-logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PlanePolicy:
-    """Choices of the data plane.
-
-    Args:
-        default_timeout: seconds a request without a deadline may take.
-        max_in_flight_bytes: bytes of all inputs between arrival and answer; more is refused (503).
-        preferred_families: families that ``model: auto`` tries first.
-
-    Raises ValueError for a timeout or a limit that is not positive.
-    """
-
-    default_timeout: float = 30.0
-    max_in_flight_bytes: int = 512 << 20
-    preferred_families: tuple[str, ...] = ("imagenet",)
-
-    def __post_init__(self) -> None:
-        if not self.default_timeout > 0:
-            raise ValueError(f"default_timeout must be positive seconds, got {self.default_timeout}")
-        if self.max_in_flight_bytes < 1:
-            raise ValueError(f"max_in_flight_bytes must be positive, got {self.max_in_flight_bytes}")
+__all__ = ["DataPlane", "PlanePolicy"]
 
 
 @dataclasses.dataclass(slots=True)
@@ -104,6 +81,7 @@ class DataPlane:
         self._calibrator = Calibrator(catalog, self._dispatcher)
         self._router = Router(catalog, self._answered_at, self._policy.preferred_families)
         self._tickets: dict[bytes, Ticket] = {}
+        self._hurries: dict[bytes, list[tuple[int, float]]] = {}
         self._in_flight = 0
         self._in_flight_bytes = 0
         self._started = False
@@ -254,14 +232,25 @@ class DataPlane:
         if self._in_flight_bytes > self._policy.max_in_flight_bytes:
             raise Unavailable("the server holds as much input as it may; retry later", code="OVERLOADED")
         request = normalised(request, arrival)
+        try:
+            return await self._serve_version(request, arrival, journey)
+        except VersionGone:
+            if request.version:
+                raise
+        # The version was replaced where it runs; a caller that named none gets the new one.
+        return await self._serve_version(request, arrival, journey)
+
+    async def _serve_version(self, request: InferRequest, arrival: float, journey: _Journey) -> InferResponse:
         with self.catalog.lease(request.model, request.version) as lease:
             info = lease.info
+            request = dataclasses.replace(request, version=info.version)
             journey.model, journey.version, journey.deadline = info.name, info.version, request.deadline
             validation.validate(request, info)
             journey.rows = request.inputs[0].shape[0] if info.max_batch_size else 1
             deadline = request.deadline
             if deadline is None:
                 deadline = arrival + self._policy.default_timeout
+            deadline = min(deadline, arrival + self._policy.max_timeout)
             left = deadline - self.clock.now()
             if left <= 0:
                 raise DeadlineExceeded("the deadline had passed when the request arrived")
@@ -285,13 +274,12 @@ class DataPlane:
             journey.stage = "queued"
             return await self._execute(request, lease, deadline, journey)
         key = cache_key(request, info)
-        journey.cache = "miss"
         if not request.use_cache:
             journey.stage = "queued"
             response = await self._execute(request, lease, deadline, journey)
             await cache.put(key, response)
             return response
-        journey.flight = key.digest
+        journey.flight, journey.cache = key.digest, "miss"
         while True:
             found = await cache.get(key)
             if found is not None:
@@ -305,8 +293,11 @@ class DataPlane:
                 flew = True
                 # The flight may outlive the request that started it, so it holds a lease of its own.
                 with lease.share() as flight_lease:
-                    response = await self._execute(request, flight_lease, deadline, journey)
-                    await cache.put(key, response)
+                    try:
+                        response = await self._execute(request, flight_lease, deadline, journey)
+                        await cache.put(key, response)
+                    finally:
+                        self._hurries.pop(key.digest, None)
                     return response
 
             try:
@@ -333,6 +324,8 @@ class DataPlane:
         ticket = self._dispatcher.submit(request, lease.share(), journey.rows, deadline)
         if flight:
             self._tickets[flight] = ticket
+            for hurry in self._hurries.pop(flight, ()):
+                self._dispatcher.share(ticket, *hurry)
         try:
             outcome = await ticket.done
         except asyncio.CancelledError:
@@ -351,6 +344,9 @@ class DataPlane:
         ticket = self._tickets.get(flight)
         if ticket is not None:
             self._dispatcher.share(ticket, priority, deadline)
+        else:
+            # Joined in the turn of the loop that started the flight: its ticket comes next.
+            self._hurries.setdefault(flight, []).append((priority, deadline))
 
     def _answered_at(self, info: ModelInfo, priority: int, deadline: float) -> float:
         return self._dispatcher.scheduler.estimate(

@@ -36,6 +36,7 @@ from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
 
 logger = logging.getLogger(__name__)
 
+_TICK = 0.01  # seconds between looks at the queues while something waits
 _EXPIRE_EVERY = 0.005  # seconds between searches for waiting items that can no longer make it
 
 
@@ -70,6 +71,7 @@ class Dispatcher:
         self._clock = clock
         self._observers = observers
         self._pump_due = False
+        self._tick_due = False
         self._last_expire = -math.inf
         self._running: dict[int, tuple[Batch, Callable[[], None]]] = {}
         for device in devices:
@@ -101,7 +103,7 @@ class Dispatcher:
         now = self._clock.now()
         group = (
             info.digest,
-            tuple(sorted(request.parameters.items())),
+            tuple(sorted((name, type(value).__name__, value) for name, value in request.parameters.items())),
             tuple(
                 (tensor.name, tensor.datatype, tensor.shape[1:] if info.max_batch_size else tensor.shape)
                 for tensor in request.inputs
@@ -173,6 +175,14 @@ class Dispatcher:
                 self._launch(batch)
             if batch is None or state.free_lanes == 0:
                 open_devices.remove(state)
+        if self.scheduler.queues and not self._tick_due:
+            # What waits behind a hung lane must be dropped in time too.
+            self._tick_due = True
+            asyncio.get_running_loop().call_later(_TICK, self._tick)
+
+    def _tick(self) -> None:
+        self._tick_due = False
+        self._pump()
 
     def _launch(self, batch: Batch) -> None:
         tickets: list[Ticket] = [item.payload for item in batch.items]
@@ -189,7 +199,9 @@ class Dispatcher:
         self._running.pop(id(batch), None)
         failed = isinstance(result, BaseException)
         now = self._clock.now()
-        self.scheduler.finish(batch, now, None if failed else seconds)
+        # Only true answers teach how long the model takes: errors are often quicker.
+        answered = isinstance(result, list) and all(isinstance(each, InferResponse) for each in result)
+        self.scheduler.finish(batch, now, seconds if answered else None)
         record = BatchRecord(*batch.key, batch.device, len(batch.items), batch.rows, seconds, failed=failed)
         for observer in self._observers:
             observer.on_batch(record)
@@ -198,6 +210,8 @@ class Dispatcher:
             self._batch_failed(batch, tickets, result)
         else:
             for ticket, outcome in zip(tickets, result, strict=True):
+                if isinstance(outcome, BackendCrashed) and self._retry(ticket):
+                    continue
                 if isinstance(outcome, InferResponse):
                     outcome = _with_journey(outcome, batch, ticket, seconds)
                 elif not isinstance(cast(object, outcome), ServingError):
@@ -209,15 +223,12 @@ class Dispatcher:
 
     def _batch_failed(self, batch: Batch, tickets: list[Ticket], error: BaseException) -> None:
         """Give what may be innocent another chance: elsewhere after a crash, in halves after a failure."""
-        crashed = isinstance(error, BackendCrashed)
         split = len(tickets) > 1 and not isinstance(error, ServingError)
         servable = any(state.can_run(batch.key) for state in self.scheduler.devices.values())
         for ticket in tickets:
-            wanted = servable and not ticket.done.done()
-            if wanted and crashed and not ticket.retried:
-                ticket.retried = True
-                self.scheduler.requeue(ticket.item)
-            elif wanted and split:
+            if isinstance(error, BackendCrashed) and self._retry(ticket):
+                continue
+            if split and servable and not ticket.done.done():
                 # Apart from the rest of the queue, so that a bad item takes no new peers down with it.
                 ticket.item.group = ("after a failure", ticket.item.group)
                 ticket.item.max_rows = max(batch.rows // 2, ticket.item.rows)
@@ -229,6 +240,15 @@ class Dispatcher:
                 else:
                     logger.error("model %s failed a batch", batch.key[0], exc_info=error)
                     self._settle(ticket, _model_failed())
+
+    def _retry(self, ticket: Ticket) -> bool:
+        """Try a request again whose device went away with it: once, and only if somebody still waits."""
+        servable = any(state.can_run(ticket.item.key) for state in self.scheduler.devices.values())
+        if ticket.retried or ticket.done.done() or not servable:
+            return False
+        ticket.retried = True
+        self.scheduler.requeue(ticket.item)
+        return True
 
     def _refuse(self, item: Item, error: ServingError) -> None:
         """Resolve a waiting item with an error; it has left, or now leaves, its queue."""

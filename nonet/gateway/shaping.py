@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.errors import InvalidArgument, ModelOutputInvalid
 from nonet.runtime.oip.classification import classify_output
 from nonet.runtime.requests import InferRequest, InferResponse, Parameter
 from nonet.runtime.servable import ModelInfo
+
+LOWEST_PRIORITY = 255
+"""Priorities run from 0, the highest, to this."""
 
 _OF_THE_PROTOCOL = frozenset({"binary_data_output", "binary_data_size", "timeout", "priority", "headers"})
 """Request parameters that say how to talk, not what to compute; they never reach a model or a cache key."""
@@ -19,10 +22,11 @@ def normalised(request: InferRequest, arrival: float) -> InferRequest:
     if _OF_THE_PROTOCOL.isdisjoint(parameters):
         return request
     deadline, priority = request.deadline, request.priority
-    if "timeout" in parameters:
-        deadline = _earlier(deadline, arrival + _whole(parameters["timeout"], "timeout") / 1e6)
-    if "priority" in parameters:
-        priority = _whole(parameters["priority"], "priority")
+    # For the clients that send them, 0 means "not given", as it does for Triton.
+    if timeout := _whole(parameters.get("timeout", 0), "timeout"):
+        deadline = _earlier(deadline, arrival + timeout / 1e6)
+    if wanted := _whole(parameters.get("priority", 0), "priority"):
+        priority = min(wanted, LOWEST_PRIORITY)
     rest = {name: value for name, value in parameters.items() if name not in _OF_THE_PROTOCOL}
     return dataclasses.replace(request, parameters=rest, deadline=deadline, priority=priority)
 
@@ -45,7 +49,10 @@ def selected(response: InferResponse, request: InferRequest, info: ModelInfo) ->
         return response
     outputs = []
     for wanted in request.outputs:
-        tensor = response.output(wanted.name)
+        try:
+            tensor = response.output(wanted.name)
+        except KeyError:
+            raise ModelOutputInvalid(f"the model left out its output '{wanted.name}'") from None
         if wanted.classification:
             tensor = classify_output(tensor, wanted.classification, info.labels)
         outputs.append(tensor)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from nonet.gateway.scheduler import QueueKey
-from nonet.runtime.errors import Unavailable
+from nonet.runtime.errors import NotFound, Unavailable
 from nonet.runtime.requests import InferRequest, Outcome
 from nonet.runtime.servable import Servable
 
@@ -16,6 +16,12 @@ class BackendCrashed(Unavailable):
     """The process behind a device went away with the batch; the same work may be tried once elsewhere."""
 
     default_code = "BACKEND_CRASHED"
+
+
+class VersionGone(NotFound):
+    """The service no longer has the version it told of; it may have a newer one."""
+
+    default_code = "VERSION_NOT_FOUND"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

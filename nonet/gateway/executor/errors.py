@@ -6,15 +6,17 @@ import grpc
 import grpc.aio
 
 from nonet.runtime.errors import (
-    ClientClosed,
     Conflict,
     DeadlineExceeded,
+    InsufficientStorage,
     Internal,
     InvalidArgument,
+    ModelOutputInvalid,
     NotFound,
     NotImplementedHere,
     PayloadTooLarge,
     PermissionDenied,
+    QuotaExceeded,
     ServingError,
     Unauthenticated,
     Unavailable,
@@ -33,10 +35,14 @@ _BY_STATUS: dict[grpc.StatusCode, type[ServingError]] = {
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.ABORTED: Conflict,
     grpc.StatusCode.RESOURCE_EXHAUSTED: PayloadTooLarge,
-    grpc.StatusCode.CANCELLED: ClientClosed,
     grpc.StatusCode.UNIMPLEMENTED: NotImplementedHere,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.INTERNAL: Internal,
+}
+
+
+_BY_CODE: dict[str, type[ServingError]] = {
+    kind.default_code: kind for kind in (QuotaExceeded, InsufficientStorage, ModelOutputInvalid)
 }
 
 
@@ -44,7 +50,8 @@ def from_status(error: grpc.aio.AioRpcError) -> ServingError | None:
     """The failure the service reported; None if the service itself went away.
 
     A service that refuses (overloaded, draining) says UNAVAILABLE with :data:`ERROR_CODE`; a broken
-    connection says UNAVAILABLE without it.
+    connection says UNAVAILABLE without it. A status the failure model has no place for is a failure of this
+    request alone.
     """
     trailing = dict(error.trailing_metadata() or ())
     code = trailing.get(ERROR_CODE)
@@ -56,9 +63,9 @@ def from_status(error: grpc.aio.AioRpcError) -> ServingError | None:
             return None
         retry = trailing.get(RETRY_AFTER)
         return Unavailable(message, code=named, retry_after=_seconds(retry))
-    kind = _BY_STATUS.get(status)
-    if kind is None or (status is grpc.StatusCode.CANCELLED and named is None):
-        return None
+    kind = _BY_CODE.get(named or "") or _BY_STATUS.get(status)
+    if kind is None:
+        return Internal("the service behind this model failed on this request", code="BACKEND_FAILED")
     return kind(message, code=named)
 
 

@@ -3,7 +3,7 @@
 The device asks the service every ``poll_seconds`` whether it is ready and what it serves, publishes that in
 the catalog, and sends each request of a batch on its own: the service has a scheduler of its own and batches
 them again. The caller's deadline travels as the gRPC deadline. A service that does not answer is unhealthy
-until it answers again; a batch it takes down with it fails with :class:`BackendCrashed`.
+until it answers again; a request it takes down with it fails with :class:`BackendCrashed`, its peers do not.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf import json_format
 
 from nonet.gateway.executor import description
-from nonet.gateway.executor.contract import BackendCrashed, BatchJob
+from nonet.gateway.executor.contract import BackendCrashed, BatchJob, VersionGone
 from nonet.gateway.executor.errors import from_status
 from nonet.gateway.scheduler import QueueKey
 from nonet.runtime.catalog import Catalog
-from nonet.runtime.errors import ClientClosed, Internal, ServingError
+from nonet.runtime.errors import ClientClosed, Internal, ModelOutputInvalid, NotFound, ServingError
 from nonet.runtime.oip import proto_codec
 from nonet.runtime.oip.messages import message
 from nonet.runtime.oip.metadata import info_from_proto
-from nonet.runtime.requests import InferRequest, InferResponse, Outcome
+from nonet.runtime.requests import InferRequest, InferResponse, Outcome, RequestedOutput
 from nonet.runtime.servable import ModelInfo
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class RemotePolicy:
         probe_timeout: seconds a look may take before the service counts as dead.
         failures: looks in a row that must fail before it does.
         max_message_bytes: largest message either way.
+        key: API key of the service, "" if it wants none.
     """
 
     lanes: int = 8
@@ -53,6 +55,7 @@ class RemotePolicy:
     probe_timeout: float = 1.0
     failures: int = 2
     max_message_bytes: int = 128 << 20
+    key: str = dataclasses.field(default="", repr=False)
 
 
 class RemoteServable:
@@ -103,6 +106,7 @@ class RemoteDevice:
         self._healthy = False
         self._failures = 0
         self._models: dict[QueueKey, str] = {}  # version -> digest, as the service last told
+        self._odd: set[QueueKey] = set()  # versions it describes in a way we cannot read
         self._channel: grpc.aio.Channel | None = None
         self._poller: asyncio.Task[None] | None = None
         self._jobs: set[asyncio.Task[None]] = set()
@@ -155,12 +159,15 @@ class RemoteDevice:
             result = ClientClosed("the batch was abandoned: nobody waits for it any more")
         except Exception as error:
             result = error
-        if isinstance(result, BackendCrashed):
+        if isinstance(result, list) and any(isinstance(outcome, BackendCrashed) for outcome in result):
             # Out of every decision at once; the next probe that is answered brings it back.
             self._set_health(False)
         job.finished(result, time.monotonic() - started)
 
     async def _infer(self, request: InferRequest) -> Outcome:
+        # Classes are made from scores by the gateway, for local and remote models alike.
+        plain = tuple(RequestedOutput(output.name) for output in request.outputs)
+        request = dataclasses.replace(request, outputs=plain)
         timeout = None
         if request.deadline is not None:
             timeout = max(request.deadline - time.monotonic(), 0.001)
@@ -175,9 +182,17 @@ class RemoteDevice:
         except grpc.aio.AioRpcError as error:
             failure = from_status(error)
             if failure is None:
-                raise BackendCrashed("the service behind this model went away during the request") from None
+                return BackendCrashed("the service behind this model went away during the request")
+            if isinstance(failure, NotFound):
+                await self._probe()  # the service has changed since the last look
+                return VersionGone(failure.message)
             return failure
-        response: InferResponse = proto_codec.decode_response(reply)
+        try:
+            response: InferResponse = proto_codec.decode_response(reply)
+        except ServingError as error:
+            return error
+        if response.version != request.version:
+            return ModelOutputInvalid("the service answered with another version of the model")
         return response
 
     async def _call(
@@ -194,14 +209,21 @@ class RemoteDevice:
             request_serializer=lambda sent: sent.SerializeToString(),
             response_deserializer=message(reply).FromString,
         )
-        return await call(request, timeout=seconds, metadata=tuple(metadata))
+        key = self._policy.key
+        sent = (*metadata, ("authorization", f"Bearer {key}")) if key else tuple(metadata)
+        return await call(request, timeout=seconds, metadata=sent)
 
     # -- health and models ----------------------------------------------------------------------
 
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._policy.poll_seconds)
-            await self._probe()
+            try:
+                await self._probe()
+            except Exception:
+                # A look that goes wrong in an unforeseen way must not be the last one.
+                logger.exception("looking at %s failed", self.name)
+                self._set_health(False)
 
     async def _probe(self) -> None:
         wait = self._policy.probe_timeout
@@ -213,12 +235,11 @@ class RemoteDevice:
                 wait,
             )
             if not reply.ready:
-                self._failed()
+                self._failed("it says that it is not ready")
                 return
             await self._discover()
-        except (grpc.aio.AioRpcError, ServingError) as error:
-            logger.debug("%s did not answer a probe: %s", self.name, type(error).__name__)
-            self._failed()
+        except grpc.aio.AioRpcError as error:
+            self._failed(f"{error.code().name}: {(error.details() or '')[:120]}")
             return
         self._failures = 0
         self._set_health(True)
@@ -235,14 +256,21 @@ class RemoteDevice:
         for entry in index.models:
             if entry.state not in ("READY", ""):
                 continue
-            info = await self._describe(entry.name, entry.version)
-            key = (info.name, info.version)
-            seen[key] = info.digest
-            if self._models.get(key) != info.digest:
-                self._publish(info)
-        for name, version in self._models.keys() - seen.keys():
+            try:
+                info = await self._describe(entry.name, entry.version)
+            except ServingError as error:
+                if (entry.name, entry.version) not in self._odd:
+                    self._odd.add((entry.name, entry.version))
+                    logger.warning("%s, model %s: %s", self.name, entry.name[:100], error.message)
+                continue
+            seen[(info.name, info.version)] = info.digest
+            # At every look: a replica that stopped serving the version has taken it out of the catalog.
+            self._publish(info)
+        before, self._models = self._models, seen
+        for name, version in before.keys() - seen.keys():
             self._withdraw(name, version)
-        self._models = seen
+        if before.keys() != seen.keys():
+            self.on_health()
 
     async def _describe(self, name: str, version: str) -> ModelInfo:
         wait = self._policy.probe_timeout
@@ -250,7 +278,10 @@ class RemoteDevice:
         config = await self._call("ModelConfig", request, "inference.ModelConfigResponse", wait)
         parameters = config.config.parameters
         if description.PARAMETER in parameters:
-            return description.from_json(parameters[description.PARAMETER].string_value, {})
+            described = parameters[description.PARAMETER].string_value
+            del parameters[description.PARAMETER]
+            plain = json_format.MessageToDict(config.config, preserving_proto_field_name=True)
+            return description.from_json(described, plain)
         request = message("inference.ModelMetadataRequest")(name=name, version=version)
         metadata = await self._call("ModelMetadata", request, "inference.ModelMetadataResponse", wait)
         return info_from_proto(metadata, config.config, version)
@@ -268,9 +299,11 @@ class RemoteDevice:
         with contextlib.suppress(ServingError):
             self._catalog.retire(name, version, timeout=0)
 
-    def _failed(self) -> None:
+    def _failed(self, reason: str) -> None:
         self._failures += 1
-        if self._failures >= self._policy.failures or not self._models:
+        if self._failures == 1:
+            logger.warning("%s did not answer a look: %s", self.name, reason)
+        if self._failures >= self._policy.failures:
             self._set_health(False)
 
     def _set_health(self, healthy: bool) -> None:

@@ -3,13 +3,20 @@
 Algorithm: the profile is a table rows -> seconds, linear between its points, through the last two points'
 slope beyond them. Reality (other lanes busy, a slower clock) is held in one correction factor: an
 exponentially weighted mean of actual / predicted, each observation clamped so that one stall does not shut
-the door on the requests that follow. Without a profile the first observations make one.
+the door on the requests that follow. Without a measured profile the first observation makes one.
+
+What was learnt fades while nothing runs (half of it every :data:`HALF_LIFE` seconds): the factor towards 1,
+a learnt profile towards "unknown". A prediction that refuses everything is thus tested again by and by,
+where it would otherwise never meet the execution that corrects it.
 """
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Mapping
+
+HALF_LIFE = 5.0
+"""Seconds without an execution after which half of what executions taught is forgotten."""
 
 _WEIGHT = 0.1  # of a new observation; about the last ten batches count
 _FACTOR_MIN, _FACTOR_MAX = 0.2, 5.0
@@ -23,10 +30,12 @@ class LatencyModel:
         profile: rows -> seconds as measured at warm-up; may be empty.
     """
 
-    __slots__ = ("_factor", "_rows", "_seconds")
+    __slots__ = ("_factor", "_measured", "_rows", "_seconds", "_seen")
 
     def __init__(self, profile: Mapping[int, float] | None = None) -> None:
         self._factor = 1.0
+        self._measured = False
+        self._seen = 0.0
         self._rows: list[int] = []
         self._seconds: list[float] = []
         self.replace(profile or {})
@@ -43,28 +52,40 @@ class LatencyModel:
             previous = self._seconds[-1] if self._seconds else 0.0
             self._seconds.append(max(profile[rows], previous))
         self._factor = 1.0
+        self._measured = bool(profile)
 
     @property
     def known(self) -> bool:
         """Whether there is anything to predict from."""
         return bool(self._rows)
 
-    def predict(self, rows: int) -> float:
-        """Expected seconds for a batch of ``rows``; 0.0 while nothing is known (nothing is refused)."""
-        return self._base(rows) * self._factor
+    def predict(self, rows: int, now: float) -> float:
+        """Expected seconds for a batch of ``rows`` at the instant ``now``; 0.0 while nothing is known
+        (nothing is refused)."""
+        return self._base(rows) * self._faded(now)
 
-    def observe(self, rows: int, seconds: float) -> None:
-        """Learn from one execution of ``rows`` rows that took ``seconds``."""
+    def observe(self, rows: int, seconds: float, now: float) -> None:
+        """Learn from one execution of ``rows`` rows that took ``seconds`` and ended at ``now``."""
         if seconds <= 0:
             return
         if not self._rows:
-            self._rows, self._seconds = [rows], [seconds]
+            self._rows, self._seconds, self._seen = [rows], [seconds], now
             return
+        if self._measured:
+            self._factor = self._faded(now)
+        self._seen = now
         ratio = seconds / self._base(rows)
         low, high = self._factor / _OBSERVATION_CLAMP, self._factor * _OBSERVATION_CLAMP
         ratio = min(max(ratio, low), high)
         self._factor += _WEIGHT * (ratio - self._factor)
         self._factor = min(max(self._factor, _FACTOR_MIN), _FACTOR_MAX)
+
+    def _faded(self, now: float) -> float:
+        """The factor with the share of it that is still remembered at ``now``."""
+        kept: float = 0.5 ** (max(now - self._seen, 0.0) / HALF_LIFE)
+        if self._measured:
+            return 1.0 + (self._factor - 1.0) * kept
+        return self._factor * kept
 
     def _base(self, rows: int) -> float:
         points = self._rows

@@ -96,6 +96,10 @@ class Scheduler:
         """
         if item.deadline <= now:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
+        if not any(device.can_run(item.key) for device in self.devices.values()):
+            raise Unavailable(
+                f"no healthy device serves model '{item.key[0]}'", code="NO_DEVICE", retry_after=1.0
+            )
         queue = self.queues.get(item.key)
         waiting = len(queue) if queue is not None else 0
         if waiting >= self.policy.max_waiting_requests:
@@ -103,10 +107,6 @@ class Scheduler:
                 f"the queue of model '{item.key[0]}' is full ({waiting} requests wait)",
                 code="QUEUE_FULL",
                 retry_after=max(self.wait(item.key, item.priority, math.inf, now), 0.05),
-            )
-        if not any(device.can_run(item.key) for device in self.devices.values()):
-            raise Unavailable(
-                f"no healthy device serves model '{item.key[0]}'", code="NO_DEVICE", retry_after=1.0
             )
         if item.deadline < math.inf:
             end = self.estimate(item.key, item.rows, item.priority, item.deadline, now)
@@ -132,7 +132,7 @@ class Scheduler:
         counts as nothing.
         """
         run = min(
-            (device.model(key).predict(rows) for device in self.devices.values() if device.can_run(key)),
+            (device.model(key).predict(rows, now) for device in self.devices.values() if device.can_run(key)),
             default=math.inf,
         )
         wait = self.wait(key, priority, deadline, now)
@@ -146,7 +146,7 @@ class Scheduler:
         for device in self.devices.values():
             if not device.can_run(key):
                 continue
-            ahead = self._work_ahead(device, rank)
+            ahead = self._work_ahead(device, rank, now)
             busy = sum(max(batch.started + batch.predicted - now, 0.0) for batch in device.running)
             if device.free_lanes > 0 and ahead == 0.0:
                 return 0.0
@@ -159,7 +159,7 @@ class Scheduler:
             rate += device.lanes / max(pending, 1e-9)
         return 1.0 / rate if rate else math.inf
 
-    def _work_ahead(self, device: DeviceState, rank: tuple[int, float, int]) -> float:
+    def _work_ahead(self, device: DeviceState, rank: tuple[int, float, int], now: float) -> float:
         """Device-seconds of the waiting items more urgent than ``rank`` that this device would run."""
         total = 0.0
         for key, queue in self.queues.items():
@@ -171,7 +171,7 @@ class Scheduler:
                 full = head.max_rows if head is not None else 1
                 latency = device.model(key)
                 batches, rest = divmod(rows, full)
-                total += batches * latency.predict(full) + (latency.predict(rest) if rest else 0.0)
+                total += batches * latency.predict(full, now) + (latency.predict(rest, now) if rest else 0.0)
         return total
 
     # -- leaving --------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class Scheduler:
             item
             for queue in self.queues.values()
             for item in queue
-            if item.deadline < math.inf and self._latest_start(item) < now
+            if item.deadline < math.inf and self._latest_start(item, now) < now
         ]
         for item in hopeless:
             self._take(item)
@@ -222,7 +222,7 @@ class Scheduler:
             latency = device.model(key)
             head = next((item for item in queue if self._in_time(latency, item, item.rows, now)), None)
             if head is not None:
-                start_by = head.deadline - latency.predict(head.rows)
+                start_by = head.deadline - latency.predict(head.rows, now)
                 candidates.append((head.priority, start_by, head.sequence, head))
         if not candidates:
             return None
@@ -237,22 +237,12 @@ class Scheduler:
         for item in batch.items:
             item.state = ItemState.DONE
         if seconds is not None:
-            device.model(batch.key).observe(batch.rows, seconds)
+            device.model(batch.key).observe(batch.rows, seconds, now)
 
     def requeue(self, item: Item) -> None:
         """Put an item of a failed batch back, with its old urgency (one safe retry on another device)."""
         item.state = ItemState.WAITING
         self.queues.setdefault(item.key, ModelQueue(item.key)).add(item)
-
-    def forget(self, key: QueueKey) -> list[Item]:
-        """A model version is gone: drop its profile, remove and return what still waits for it."""
-        for device in self.devices.values():
-            device.latency.pop(key, None)
-        queue = self.queues.pop(key, None)
-        left = list(queue) if queue is not None else []
-        for item in left:
-            item.state = ItemState.DONE
-        return left
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -285,7 +275,7 @@ class Scheduler:
             item.started = now
         if not queue:
             del self.queues[head.key]
-        batch = Batch(head.key, device.name, chosen, rows, now, latency.predict(rows))
+        batch = Batch(head.key, device.name, chosen, rows, now, latency.predict(rows, now))
         device.running.append(batch)
         return batch
 
@@ -298,16 +288,16 @@ class Scheduler:
     def _end(self, latency: LatencyModel, rows: int, now: float) -> float:
         """When a batch of ``rows`` started now would be answered. While the safety margin guards the
         door, work that was let in is held against the plain prediction."""
-        return now + latency.predict(rows) + self.policy.dispatch_overhead
+        return now + latency.predict(rows, now) + self.policy.dispatch_overhead
 
     def _in_time(self, latency: LatencyModel, item: Item, rows: int, now: float) -> bool:
         return self._end(latency, rows, now) <= item.deadline
 
-    def _latest_start(self, item: Item) -> float:
+    def _latest_start(self, item: Item, now: float) -> float:
         """Last instant at which some device could still start the item and end in time."""
         run = min(
             (
-                device.model(item.key).predict(item.rows)
+                device.model(item.key).predict(item.rows, now)
                 for device in self.devices.values()
                 if device.can_run(item.key)
             ),

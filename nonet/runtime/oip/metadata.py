@@ -73,7 +73,8 @@ def info_from_proto(metadata: Any, config: Any, version: str) -> ModelInfo:
 
     Returns:
         The description. The digest covers metadata and configuration only, for the server tells nothing of
-        the files behind them: a cache must not outlive the other server's reload of a model.
+        the files behind them; answers are therefore cached only if the configuration asks for it
+        (``response_cache``) and the model keeps no state between requests.
 
     Raises:
         ModelOutputInvalid: the metadata names a data type or shape that is not the protocol's.
@@ -94,6 +95,7 @@ def info_from_proto(metadata: Any, config: Any, version: str) -> ModelInfo:
         inputs=inputs,
         outputs=outputs,
         max_batch_size=max(config.max_batch_size, 0),
+        cacheable=config.response_cache.enable and not config.HasField("sequence_batching"),
         config=json_format.MessageToDict(config, preserving_proto_field_name=True),
     )
 

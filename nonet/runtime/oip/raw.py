@@ -12,6 +12,9 @@ import numpy as np
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.tensors import Array, DataType, element_count
 
+MAX_BYTES_ELEMENTS = 1 << 16
+"""Each element of a BYTES tensor is an object of its own; more of them cost seconds and hold no more meaning."""
+
 _LENGTH_PREFIX = 4
 
 
@@ -65,6 +68,11 @@ def _decode_bytes(
     where: str,
 ) -> Array:
     count = element_count(shape)
+    if count > MAX_BYTES_ELEMENTS:
+        raise InvalidArgument(
+            f"{tensor}: {count} elements, but a BYTES tensor may have at most {MAX_BYTES_ELEMENTS}",
+            param=where,
+        )
     if count * _LENGTH_PREFIX > size:
         raise InvalidArgument(
             f"{tensor}: {size} bytes of data, but the {count} elements of shape {list(shape)} need at least "

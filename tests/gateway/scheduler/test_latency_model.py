@@ -12,35 +12,46 @@ profiles = st.dictionaries(st.integers(1, 64), st.floats(1e-4, 10.0), min_size=1
 def test_unknown_model_predicts_nothing_and_learns_from_the_first_batch() -> None:
     model = LatencyModel()
     assert not model.known
-    assert model.predict(4) == 0.0
-    model.observe(4, 0.2)
+    assert model.predict(4, 0.0) == 0.0
+    model.observe(4, 0.2, 0.0)
     assert model.known
-    assert model.predict(4) == pytest.approx(0.2)
-    assert model.predict(8) == pytest.approx(0.4)
+    assert model.predict(4, 0.0) == pytest.approx(0.2)
+    assert model.predict(8, 0.0) == pytest.approx(0.4)
 
 
 def test_interpolates_between_points_and_extends_their_slope() -> None:
     model = LatencyModel({1: 0.010, 8: 0.045})
-    assert model.predict(1) == pytest.approx(0.010)
-    assert model.predict(8) == pytest.approx(0.045)
-    assert model.predict(4) == pytest.approx(0.025)
-    assert model.predict(15) == pytest.approx(0.080)
+    assert model.predict(1, 0.0) == pytest.approx(0.010)
+    assert model.predict(8, 0.0) == pytest.approx(0.045)
+    assert model.predict(4, 0.0) == pytest.approx(0.025)
+    assert model.predict(15, 0.0) == pytest.approx(0.080)
 
 
 @given(profiles, st.integers(1, 128), st.integers(1, 128))
 def test_more_rows_never_take_less_time(profile: dict[int, float], first: int, second: int) -> None:
     model = LatencyModel(profile)
     small, large = sorted((first, second))
-    assert model.predict(small) <= model.predict(large) + 1e-12
+    assert model.predict(small, 0.0) <= model.predict(large, 0.0) + 1e-12
 
 
 def test_correction_converges_to_reality_and_one_stall_does_not_shut_the_door() -> None:
     model = LatencyModel({1: 0.01, 8: 0.08})
-    model.observe(8, 60.0)
-    assert model.predict(8) <= 0.08 * 1.5
+    model.observe(8, 60.0, 0.0)
+    assert model.predict(8, 0.0) <= 0.08 * 1.5
     for _ in range(100):
-        model.observe(4, 0.08)
-    assert model.predict(4) == pytest.approx(0.08, rel=0.05)
+        model.observe(4, 0.08, 0.0)
+    assert model.predict(4, 0.0) == pytest.approx(0.08, rel=0.05)
+
+
+def test_what_made_a_model_look_slow_fades_while_it_idles() -> None:
+    measured, learnt = LatencyModel({1: 0.02}), LatencyModel()
+    for model in (measured, learnt):
+        for _ in range(60):
+            model.observe(1, 2.0, 100.0)
+        assert model.predict(1, 100.0) > 0.09
+    assert measured.predict(1, 200.0) == pytest.approx(0.02, rel=0.01)
+    assert learnt.predict(1, 200.0) < 0.001
+    assert measured.predict(1, 100.0) > measured.predict(1, 105.0) > 0.02
 
 
 @given(profiles, st.lists(st.tuples(st.integers(1, 64), st.floats(0.0, 1e4)), max_size=30))
@@ -49,8 +60,8 @@ def test_predictions_stay_finite_and_positive(
 ) -> None:
     model = LatencyModel(profile)
     for rows, seconds in seen:
-        model.observe(rows, seconds)
-    assert 0.0 < model.predict(3) < 1e6
+        model.observe(rows, seconds, 0.0)
+    assert 0.0 < model.predict(3, 0.0) < 1e6
 
 
 @pytest.mark.parametrize("profile", [{0: 0.1}, {1: 0.0}, {1: -1.0}])

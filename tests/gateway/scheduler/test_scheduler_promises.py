@@ -111,7 +111,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 continue
             for queue in self.scheduler.queues.values():
                 for item in queue:
-                    assert self.now + state.model(item.key).predict(item.rows) > item.deadline
+                    assert self.now + state.model(item.key).predict(item.rows, self.now) > item.deadline
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), failed=st.booleans())
