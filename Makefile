@@ -1,0 +1,83 @@
+# Every target creates .venv when it is missing and reuses it when it is there. Installing again is skipped
+# until a lock or pyproject.toml changes. ARGS are handed on: make run ARGS="--http-port 9000"
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BENCH := $(VENV)/bench
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The build of PyTorch is the machine's choice (pip takes what its configuration offers); the release is ours.
+TORCH := torch==2.13.0
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bench bench-fasternet docs lock clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+run: $(VENV)/.serve  ## serve the models on ports 8000 (HTTP) and 8001 (gRPC)
+	@test -d model_repository/efficientnet_lite0 || \
+	    timeout 120 $(BIN)/nonet models pull efficientnet_lite0 || \
+	    echo "going on without efficientnet_lite0; 'nonet models pull efficientnet_lite0' fetches it later"
+	@exec $(BIN)/nonet serve $(ARGS)
+
+test: lint  ## lint, then all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test  ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.serve  ## the server against a bare ONNX Runtime loop (a few minutes)
+	$(BIN)/python bench/serving.py $(ARGS)
+
+bench-fasternet: $(BENCH)/.ready  ## FasterNet against its peers on this CPU (about half an hour)
+	PYTHONPATH=. $(BENCH)/bin/python bench/fasternet.py $(ARGS)
+
+docs: $(VENV)/.serve  ## write the generated pages of docs/
+	$(BIN)/nonet settings --reference > docs/settings.md
+
+lock: $(VENV)/.uv  ## resolve the dependencies anew and write requirements/*.lock
+	$(LOCK) --upgrade pyproject.toml requirements/build.in requirements/research.in \
+	    --extra test --extra openvino --extra redis -o requirements/test.lock
+	$(LOCK) --upgrade pyproject.toml requirements/build.in -c requirements/test.lock -o requirements/serve.lock
+
+clean:  ## remove caches (the environment stays)
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+# Hashes pin the files; no address of an index is written, so any mirror will do. serve.lock takes the
+# versions of test.lock, so that what is served is what was tested.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Nonet needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: requirements/serve.lock pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements/serve.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: requirements/test.lock pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements/test.lock
+	$(PIP) install '$(TORCH)'
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.serve
+
+# The peers come from timm, which wants torchvision for a data pipeline that is not used here.
+$(BENCH)/.ready: bench/requirements.txt | $(BIN)/python
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install '$(TORCH)' -r bench/requirements.txt
+	$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps timm
+	@touch $@
+
+$(VENV)/.uv: | $(BIN)/python
+	$(PIP) install uv
+	@touch $@

@@ -1,0 +1,93 @@
+"""``nonet train`` and ``nonet evaluate``: the research systems from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nonet.research.systems import SYSTEMS, EvaluateOptions, TrainOptions, check_preset, command_of, find
+
+__all__ = ["register"]
+
+_SYSTEM_HELP = "Which system: " + "; ".join(f"{name} = {system.summary}" for name, system in SYSTEMS.items())
+
+
+def train(
+    system: Annotated[str, typer.Argument(help=_SYSTEM_HELP, show_default=False)],
+    preset: Annotated[
+        str, typer.Option(help="Size of the run: tiny (minutes to hours on a CPU) or paper (as published).")
+    ] = "tiny",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue where the run was interrupted.")] = False,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="Train only this member or variant (fasternet: nano, t0, t1, t2, s, m, l)."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Training data; by default the folder named by NONET_DATA.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Where checkpoints go.")] = Path("runs"),
+    repository: Annotated[Path, typer.Option(help="Model repository to publish into.")] = Path(
+        "model_repository"
+    ),
+    weights: Annotated[
+        Path | None, typer.Option(help="Pretrained weights file; by default downloaded and checked.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads to train with.")] = 1,
+    publish: Annotated[
+        bool, typer.Option("--publish/--no-publish", help="Publish the result in the repository.")
+    ] = True,
+) -> None:
+    """Train a research system and publish the result as a verified model version.
+
+    Example: nonet train fasternet --preset tiny --resume
+    """
+    found = find(system)
+    check_preset(found, preset)
+    options = TrainOptions(
+        preset=preset,
+        repository=repository,
+        runs=runs / system,
+        resume=resume,
+        seed=seed,
+        threads=threads,
+        data=data,
+        variant=variant,
+        weights=weights,
+        publish=publish,
+    )
+    command_of(found, "train", found.train_needs)(options)
+
+
+def evaluate(
+    system: Annotated[str, typer.Argument(help=_SYSTEM_HELP, show_default=False)],
+    split: Annotated[str, typer.Option(help="Which part of the data: train, val or test.")] = "test",
+    repository: Annotated[Path, typer.Option(help="Model repository to evaluate.")] = Path(
+        "model_repository"
+    ),
+    output: Annotated[Path | None, typer.Option(help="Also write the results here, as JSON.")] = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Measure the baseline again (needs nonet[research]).")
+    ] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="Pretrained weights of the baseline; downloaded by default.")
+    ] = None,
+) -> None:
+    """Measure published models of a system on its data, through the files and code that serve.
+
+    Example: nonet evaluate fasternet --split test --output results.json
+    """
+    found = find(system)
+    needs = ("torch",) if baseline else found.evaluate_needs
+    options = EvaluateOptions(
+        repository=repository, split=split, output=output, baseline=baseline, weights=weights
+    )
+    command_of(found, "evaluate", needs)(options)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the two commands to the ``nonet`` command."""
+    app.command("train")(train)
+    app.command("evaluate")(evaluate)

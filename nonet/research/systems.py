@@ -1,0 +1,103 @@
+"""The systems that `nonet train` and `nonet evaluate` know. Importing this module imports no torch.
+
+A system is a module with `train(options)` and `evaluate(options)`; it is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nonet.runtime.errors import InvalidArgument, NotFound, NotImplementedHere
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `nonet train SYSTEM` was given. `None` leaves the choice to the system's preset."""
+
+    preset: str
+    repository: Path
+    runs: Path
+    resume: bool = False
+    seed: int = 0
+    threads: int = 1
+    data: Path | None = None
+    variant: str | None = None
+    weights: Path | None = None
+    publish: bool = True
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What `nonet evaluate SYSTEM` was given."""
+
+    repository: Path
+    split: str = "test"
+    output: Path | None = None
+    baseline: bool = False
+    weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class System:
+    """A research system: where its commands live, what its presets mean, and what its two commands need."""
+
+    module: str
+    summary: str
+    presets: dict[str, str]
+    train_needs: tuple[str, ...] = ("torch", "onnxscript")
+    evaluate_needs: tuple[str, ...] = ()
+
+
+SYSTEMS: dict[str, System] = {
+    "fasternet": System(
+        module="nonet.research.fasternet.commands",
+        summary="FasterNet (CVPR 2023): image classification",
+        presets={
+            "tiny": "the grocery family: EfficientNet-Lite0 teaches FasterNet nano and T0; 2 core hours",
+            "paper": "the ImageNet-1k recipe of the paper, for --data FOLDER with train/ and val/",
+        },
+    ),
+    "wild_jdd": System(
+        module="nonet.research.wild_jdd.commands",
+        summary="Wild-JDD (AAAI 2021): joint demosaicking and denoising of raw captures",
+        presets={
+            "tiny": "a toy network in seconds, to prove the path from photographs to a published version",
+            "small": "0.13 M parameters from random weights; about half an hour of one core",
+            "served": "the published version: 0.58 M parameters, from demosaicnet's weights on; 68 minutes",
+            "paper": "the paper's kind of network, 22 M parameters from random weights; needs a GPU and days",
+        },
+        evaluate_needs=("torch",),
+    ),
+}
+
+
+def find(name: str) -> System:
+    """A system by name. Raises NotFound with the nearest known one."""
+    if name in SYSTEMS:
+        return SYSTEMS[name]
+    near = difflib.get_close_matches(name, SYSTEMS, n=1, cutoff=0.0)
+    raise NotFound(
+        f"unknown system '{name}'; did you mean '{near[0]}'? known: {', '.join(SYSTEMS)}", param="system"
+    )
+
+
+def check_preset(system: System, preset: str) -> None:
+    """Raises InvalidArgument with the known presets."""
+    if preset not in system.presets:
+        known = "; ".join(f"{name}: {meaning}" for name, meaning in system.presets.items())
+        raise InvalidArgument(f"unknown preset '{preset}'; known: {known}", param="preset")
+
+
+def command_of(system: System, verb: str, needs: tuple[str, ...]) -> Callable[[Any], None]:
+    """The function behind `nonet VERB`. Raises NotImplementedHere if a package it needs is absent."""
+    for package in needs:
+        if importlib.util.find_spec(package) is None:
+            raise NotImplementedHere(f"this needs {package}: pip install 'nonet[research]'")
+    command: Callable[[Any], None] = getattr(importlib.import_module(system.module), verb)
+    return command
