@@ -1,0 +1,242 @@
+"""The composition root: from settings to the parts of a gateway, wired and not yet started.
+
+The only module of the gateway that knows the services; it makes them part of this process (embedded mode) or
+points devices at the processes that run them (a topology file).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import nonet
+from nonet.gateway.admission import ApiKey, Gatekeeper
+from nonet.gateway.cache import MemoryStore, ResponseCache
+from nonet.gateway.cache.memory import MemoryLimits
+from nonet.gateway.core import DataPlane, PlanePolicy
+from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
+from nonet.gateway.executor.remote import RemotePolicy
+from nonet.gateway.grpc import GrpcLimits, GrpcServer
+from nonet.gateway.http import HttpRecord, HttpSettings
+from nonet.gateway.metrics import Metrics
+from nonet.gateway.metrics_families import GatewayState, MetricsPage
+from nonet.gateway.rest import create_app
+from nonet.gateway.rest.calling import CallReader
+from nonet.gateway.scheduler import SchedulerPolicy
+from nonet.gateway.settings import AuthSettings, Settings, SettingsError
+from nonet.gateway.topology import RemoteService
+from nonet.runtime import hardware
+from nonet.runtime.backends.contract import BackendOptions
+from nonet.runtime.catalog import Catalog
+from nonet.runtime.clock import Clock, MonotonicClock
+from nonet.runtime.images import ImageLimits
+from nonet.runtime.repository import Derivation, RepositoryManager
+from nonet.services import raw_image, recognition
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["SERVICES", "Gateway", "ServingPlane", "compose"]
+
+
+def _recognition(settings: Settings) -> Derivation:
+    limits = ImageLimits(encoded_bytes=settings.images.max_bytes, pixels=settings.images.max_pixels)
+    return functools.partial(recognition.derive, limits=limits)
+
+
+def _raw_image(settings: Settings) -> Derivation:
+    return functools.partial(raw_image.derive, limits=raw_image.RawLimits(pixels=settings.images.max_pixels))
+
+
+SERVICES: Mapping[str, Callable[[Settings], Derivation]] = {
+    "raw_image": _raw_image,
+    "recognition": _recognition,
+}
+"""Each service by name: how it makes its servables of a network."""
+
+
+class ServingPlane(DataPlane):
+    """A data plane that can be taken out of rotation before it stops accepting."""
+
+    leaving = False
+    """True from the first signal on: readiness says no, requests are still served."""
+
+    def ready(self) -> bool:
+        return not self.leaving and super().ready()
+
+
+@dataclasses.dataclass(slots=True)
+class Gateway:
+    """The parts of one gateway process.
+
+    ``repository`` is None when every service runs elsewhere. The gRPC server is made by :meth:`grpc_server`,
+    because it belongs to the event loop it is made in.
+    """
+
+    settings: Settings
+    catalog: Catalog
+    plane: ServingPlane
+    repository: RepositoryManager | None
+    gatekeeper: Gatekeeper
+    metrics: Metrics
+    page: MetricsPage
+    alone: bool = False
+
+    def http_settings(self) -> HttpSettings:
+        """The limits of the HTTP face."""
+        server = self.settings.server
+        return HttpSettings(
+            max_body_bytes=server.max_body_bytes,
+            max_decoded_bytes=server.max_decoded_bytes,
+            max_bodies_bytes=server.max_bodies_bytes,
+            max_header_bytes=server.max_header_bytes,
+            header_timeout=server.header_timeout,
+            body_timeout=server.body_timeout,
+            keep_alive=server.keep_alive,
+            max_connections=server.max_connections,
+            max_timeout=self.settings.scheduler.max_timeout,
+            repository_control=self.settings.repository.control,
+            access_log=self.settings.logging.access,
+        )
+
+    def http_app(self) -> Any:
+        """The ASGI application."""
+        return create_app(
+            self.plane,
+            gatekeeper=self.gatekeeper,
+            repository=self.repository,
+            settings=self.http_settings(),
+            metrics_endpoint=self.page.render,
+            observe=self._observe_http,
+            authenticated=bool(self.settings.auth.keys),
+        )
+
+    def grpc_server(self) -> GrpcServer:
+        """The gRPC server; call it inside the event loop."""
+        limits = self.settings.grpc
+        return GrpcServer(
+            self.plane,
+            CallReader(self.gatekeeper, self.plane.clock, self.settings.scheduler.max_timeout),
+            limits=GrpcLimits(
+                max_message_bytes=limits.max_message_bytes,
+                max_concurrent_streams=limits.max_concurrent_streams,
+                stream_window=limits.stream_window,
+                repository_control=self.settings.repository.control,
+            ),
+            repository=self.repository,
+            observe=self.metrics.observe_route,
+            tasks=not self.alone,
+            describe_models=self.alone,
+        )
+
+    def _observe_http(self, record: HttpRecord) -> None:
+        self.metrics.observe_route(record.route, record.status, record.seconds)
+
+
+def compose(
+    settings: Settings,
+    remote: Sequence[RemoteService] = (),
+    *,
+    only: str = "",
+    clock: Clock | None = None,
+) -> Gateway:
+    """Wire a gateway; nothing is loaded or listened on yet.
+
+    Args:
+        settings: all settings.
+        remote: services that run elsewhere; with them nothing runs in this process.
+        only: name of the one service that this process is, "" for a gateway.
+        clock: the clock of deadlines; the process's monotonic clock by default.
+
+    Raises SettingsError for a service nobody knows.
+    """
+    unknown = next((each.name for each in remote if each.name not in SERVICES), None)
+    if unknown is not None:
+        raise SettingsError(f"unknown service '{unknown}' in the topology; known: {', '.join(SERVICES)}")
+    absent = SERVICES.keys() - {each.name for each in remote}
+    if remote and absent:
+        logger.warning("the topology does not name %s: not served here", ", ".join(sorted(absent)))
+    clock = clock or MonotonicClock()
+    catalog = Catalog()
+    lanes = settings.scheduler.lanes or hardware.lanes()
+    devices: list[Device] = [_remote_device(each, catalog, settings) for each in remote]
+    if not devices:
+        devices = [EmbeddedDevice(lanes)]
+    plane = ServingPlane(
+        catalog,
+        devices,
+        clock=clock,
+        scheduling=SchedulerPolicy(
+            max_waiting_requests=settings.scheduler.max_queue,
+            safety_factor=settings.scheduler.safety_factor,
+        ),
+        policy=PlanePolicy(
+            default_timeout=settings.scheduler.default_timeout,
+            max_timeout=settings.scheduler.max_timeout,
+            preferred_families=settings.repository.preferred_families,
+        ),
+        cache=_cache(settings, clock),
+    )
+    metrics = Metrics()
+    plane.add_observer(metrics)
+    catalog.on_change(metrics.on_model)
+    state = GatewayState(
+        ready=plane.ready,
+        utilisation=plane.utilisation,
+        models=lambda: len(catalog.infos()),
+        version=nonet.__version__,
+    )
+    return Gateway(
+        settings=settings,
+        catalog=catalog,
+        plane=plane,
+        repository=None if remote else _repository(settings, catalog, [only] if only else SERVICES, lanes),
+        gatekeeper=Gatekeeper(_keys(settings.auth), clock),
+        metrics=metrics,
+        page=MetricsPage(metrics, state),
+        alone=bool(only),
+    )
+
+
+def _repository(
+    settings: Settings, catalog: Catalog, services: Iterable[str], lanes: int
+) -> RepositoryManager:
+    return RepositoryManager(
+        settings.repository.path,
+        catalog,
+        options=BackendOptions(engine=settings.repository.engine, concurrency=lanes),
+        derivations=[SERVICES[name](settings) for name in services],
+        strict=settings.repository.strict,
+    )
+
+
+def _cache(settings: Settings, clock: Clock) -> ResponseCache:
+    """With the cache off nothing is kept, but equal requests in flight still share one execution."""
+    if not settings.cache.enabled:
+        return ResponseCache(None)
+    limits = MemoryLimits(
+        max_bytes=settings.cache.max_bytes,
+        max_entry_bytes=settings.cache.max_entry_bytes,
+        ttl=settings.cache.ttl,
+    )
+    return ResponseCache(MemoryStore(limits, clock))
+
+
+def _keys(auth: AuthSettings) -> list[ApiKey]:
+    rate = auth.requests_per_second or None
+    return [
+        ApiKey(secret.get_secret_value(), tenant, requests_per_second=rate, burst=auth.burst)
+        for tenant, secret in auth.keys.items()
+    ]
+
+
+def _remote_device(service: RemoteService, catalog: Catalog, settings: Settings) -> RemoteDevice:
+    limit = max(settings.server.max_decoded_bytes, settings.grpc.max_message_bytes)
+    return RemoteDevice(
+        service.address,
+        catalog,
+        group=service.name,
+        policy=RemotePolicy(lanes=service.lanes, max_message_bytes=limit, key=service.key),
+    )

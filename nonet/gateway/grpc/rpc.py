@@ -1,0 +1,222 @@
+"""One RPC, whatever its method: reading what the caller sent, answering, failing cleanly, being measured.
+
+Handlers work on messages and raise :class:`~nonet.runtime.errors.ServingError`; everything between them and
+the wire happens here. Bytes come in and go out raw, so that a message that does not parse is the caller's
+INVALID_ARGUMENT and not a server error, and no exception's text can ever reach a caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import math
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from nonet.gateway.executor.errors import ERROR_CODE, RETRY_AFTER
+from nonet.gateway.http.exchange import Exchange, request_id, trace_id
+from nonet.gateway.rest.calling import Call, CallReader, answer_headers
+from nonet.runtime.clock import Clock
+from nonet.runtime.errors import Internal, InvalidArgument, ServingError
+from nonet.runtime.requests import InferResponse
+
+__all__ = ["ERROR_PARAM", "Observe", "Rpc", "RpcFace"]
+
+logger = logging.getLogger(__name__)
+
+ERROR_PARAM = "nonet-error-param"
+"""Trailing metadata that names the field at fault."""
+
+Observe = Callable[[str, str, float, str], None]
+"""Called once per RPC: route, status name, seconds, model ("" if none)."""
+
+_STATUS = {code.value[0]: code for code in grpc.StatusCode}
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+
+Context: TypeAlias = grpc.aio.ServicerContext
+Handler = Callable[[Any, "Rpc"], Awaitable[Any]]
+
+
+class Rpc:
+    """What a handler knows of the call beside its message.
+
+    Attributes:
+        context: gRPC's own view of the call.
+        exchange: request id, trace id and metadata, in the form the HTTP face uses too.
+        model: name of the model that answered; enters the metrics.
+    """
+
+    __slots__ = ("_face", "context", "exchange", "model")
+
+    def __init__(self, face: RpcFace, context: Context) -> None:
+        self._face = face
+        self.context = context
+        self.model = ""
+        self.exchange = Exchange(time.monotonic())
+        self.exchange.begin(
+            [
+                (
+                    key.encode("latin-1"),
+                    value if isinstance(value, bytes) else value.encode("latin-1", "replace"),
+                )
+                for key, value in context.invocation_metadata() or ()
+            ]
+        )
+        request_id.set(self.exchange.request_id)
+        trace_id.set(self.exchange.trace_id)
+
+    def read(self) -> Call:
+        """Who calls, and how the request is to be handled: the metadata that the HTTP face calls headers, and
+        the deadline of gRPC itself, whichever ends first.
+
+        Raises as :meth:`CallReader.read`.
+        """
+        call = self._face.reader.read(self.exchange)
+        remaining = self.context.time_remaining()
+        if remaining is not None and math.isfinite(remaining):
+            deadline = self._face.clock.now() + remaining
+            if call.deadline is None or deadline < call.deadline:
+                call = dataclasses.replace(call, deadline=deadline)
+        return call
+
+    def authenticate(self) -> str:
+        """The tenant. Raises Unauthenticated or QuotaExceeded."""
+        return self._face.reader.authenticate(self.exchange)
+
+    def describe_answer(self, response: InferResponse, decode: float, encode: float) -> None:
+        """Say in the trailing metadata how the request was handled, under the names of the HTTP headers."""
+        self.context.set_trailing_metadata(
+            (
+                ("x-request-id", self.exchange.request_id),
+                *(
+                    (name.decode(), value.decode())
+                    for name, value in answer_headers(response, decode, encode)
+                ),
+            )
+        )
+
+    async def refuse(self, error: ServingError) -> None:
+        """End the call with the error's status; the exact cause goes into the trailing metadata."""
+        trailing = [("x-request-id", self.exchange.request_id), (ERROR_CODE, printable(error.code))]
+        if error.param:
+            trailing.append((ERROR_PARAM, printable(error.param)))
+        if error.retry_after is not None:
+            trailing.append((RETRY_AFTER, f"{max(error.retry_after, 0.0):.3f}"))
+        message = error.message.encode("utf-8", "replace").decode()
+        await self.context.abort(_STATUS[int(error.grpc_status)], message, tuple(trailing))
+
+
+class RpcFace:
+    """Turns handlers into what a gRPC server registers.
+
+    Args:
+        reader: reads who calls and how.
+        clock: the clock of deadlines.
+        observe: told of each RPC when it is over.
+    """
+
+    def __init__(self, reader: CallReader, clock: Clock, observe: Observe | None = None) -> None:
+        self.reader = reader
+        self.clock = clock
+        self.closing = asyncio.Event()
+        """Set when the server stops: long-lived streams then end by themselves."""
+        self._observe = observe
+
+    def unary(self, route: str, request_class: Any, handler: Handler) -> grpc.RpcMethodHandler:
+        """A method with one message in and one out."""
+
+        async def behaviour(raw: bytes, context: Context) -> bytes:
+            rpc = Rpc(self, context)
+            async with _Settled(self, route, rpc):
+                reply = await handler(parse(request_class, raw), rpc)
+                data: bytes = reply.SerializeToString()
+                return data
+
+        return grpc.unary_unary_rpc_method_handler(behaviour)
+
+    def stream(
+        self, route: str, handler: Callable[[Any, Rpc], Awaitable[None]], *, request_streaming: bool
+    ) -> grpc.RpcMethodHandler:
+        """A method that answers with a stream. ``handler`` gets the raw request (or the iterator of raw
+        requests) and writes raw messages to ``rpc.context``."""
+
+        async def behaviour(raw: Any, context: Context) -> None:
+            rpc = Rpc(self, context)
+            async with _Settled(self, route, rpc):
+                await handler(raw, rpc)
+
+        if request_streaming:
+            return grpc.stream_stream_rpc_method_handler(behaviour)
+        return grpc.unary_stream_rpc_method_handler(behaviour)
+
+    def over(self, route: str, status: str, seconds: float, model: str) -> None:
+        """An RPC has ended."""
+        if self._observe is not None:
+            self._observe(route, status, seconds, model)
+
+
+class _Settled:
+    """Ends an RPC with a status whatever happens inside, and reports it."""
+
+    __slots__ = ("_face", "_route", "_rpc")
+
+    def __init__(self, face: RpcFace, route: str, rpc: Rpc) -> None:
+        self._face, self._route, self._rpc = face, route, rpc
+
+    async def __aenter__(self) -> None:
+        return
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        rpc = self._rpc
+        status = "OK"
+        try:
+            if error is None or isinstance(error, grpc.aio.AbortError):
+                status = "OK" if error is None else _name(rpc.context.code())
+            elif isinstance(error, ServingError):
+                status = error.grpc_status.name
+                await rpc.refuse(error)
+            elif isinstance(error, Exception):
+                status = "INTERNAL"
+                logger.error("the handler of %s failed", self._route, exc_info=error)
+                await rpc.refuse(
+                    Internal(
+                        "internal error; the server's log has more under request id "
+                        f"{rpc.exchange.request_id}"
+                    )
+                )
+            else:
+                status = "CANCELLED"
+        finally:
+            self._face.over(self._route, status, time.monotonic() - rpc.exchange.arrived, rpc.model)
+
+
+def parse(message_class: Any, raw: bytes) -> Any:
+    """The message in ``raw``. Raises InvalidArgument if it is not one."""
+    try:
+        return message_class.FromString(raw)
+    except DecodeError:
+        name = message_class.DESCRIPTOR.full_name
+        raise InvalidArgument(f"the request is not a valid {name} message") from None
+
+
+def printable(text: str) -> str:
+    """``text`` fit for metadata: printable ASCII, at most 256 characters."""
+    return _UNPRINTABLE.sub("_", text[:256])
+
+
+def service(name: str, methods: Iterable[tuple[str, grpc.RpcMethodHandler]]) -> grpc.GenericRpcHandler:
+    """All methods of one service as what a gRPC server registers."""
+    return grpc.method_handlers_generic_handler(name, dict(methods))
+
+
+def _name(code: Any) -> str:
+    """Name of a status, however the library holds it."""
+    status = code if isinstance(code, grpc.StatusCode) else _STATUS.get(code)
+    return str(status.name) if status is not None else "UNKNOWN"

@@ -1,0 +1,180 @@
+"""The gRPC server with all its services, in the event loop of the process."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from nonet.gateway.core import DataPlane
+from nonet.gateway.grpc.control import Control
+from nonet.gateway.grpc.health import SERVICE as HEALTH
+from nonet.gateway.grpc.health import Health
+from nonet.gateway.grpc.inference import Inference
+from nonet.gateway.grpc.recognition import Recognition
+from nonet.gateway.grpc.reflection import Reflection
+from nonet.gateway.grpc.rpc import Handler, Observe, Rpc, RpcFace, service
+from nonet.gateway.grpc.streaming import InferenceStream
+from nonet.gateway.rest.calling import CallReader
+from nonet.gateway.rest.oip_control import Repository
+from nonet.runtime.oip.messages import OPEN_INFERENCE, RECOGNITION, methods
+
+__all__ = ["GrpcLimits", "GrpcServer"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GrpcLimits:
+    """Limits of the gRPC face.
+
+    Args:
+        max_message_bytes: largest message of a caller; more is RESOURCE_EXHAUSTED.
+        max_concurrent_streams: calls in flight on one connection.
+        stream_window: open requests of one ModelStreamInfer stream.
+        repository_control: whether callers may load and unload models.
+
+    Raises ValueError for a number that is not positive.
+    """
+
+    max_message_bytes: int = 64 << 20
+    max_concurrent_streams: int = 1024
+    stream_window: int = 32
+    repository_control: bool = True
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1 and field.name != "repository_control":
+                raise ValueError(f"{field.name} must be positive, got {getattr(self, field.name)}")
+
+
+class GrpcServer:
+    """Start it, :meth:`drain` it, stop it. To be made inside the event loop it is to run in.
+
+    Args:
+        plane: the core.
+        reader: reads who calls and how.
+        limits: see :class:`GrpcLimits`.
+        repository: the model repository, or None.
+        observe: told of each RPC when it is over.
+        tasks: whether the typed task services are offered beside the inference protocol.
+        describe_models: see :class:`~nonet.gateway.grpc.inference.Inference`.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        reader: CallReader,
+        *,
+        limits: GrpcLimits | None = None,
+        repository: Repository | None = None,
+        observe: Observe | None = None,
+        tasks: bool = True,
+        describe_models: bool = False,
+    ) -> None:
+        limits = limits or GrpcLimits()
+        self._face = face = RpcFace(reader, plane.clock, observe)
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", limits.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
+                # Two servers on one port would share its connections silently.
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.max_metadata_size", 64 << 10),
+            ]
+        )
+        inference = Inference(plane, describe_models=describe_models)
+        control = Control(plane, repository, allowed=limits.repository_control)
+        stream = InferenceStream(inference, limits.stream_window, face.closing)
+        names = [OPEN_INFERENCE, *([RECOGNITION] if tasks else [])]
+        self.health = Health(plane.ready, names)
+        handlers = [
+            _open_inference(face, inference, stream, control),
+            self.health.handler(face),
+            *Reflection([*names, HEALTH]).handlers(face),
+        ]
+        if tasks:
+            handlers.append(_unary_service(face, RECOGNITION, {"Classify": Recognition(plane).classify}))
+        self._server.add_generic_rpc_handlers(tuple(handlers))
+
+    def bind(self, address: str) -> int:
+        """Listen on ``host:port`` (port 0: a free one); returns the port. Raises OSError if it cannot."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}") from error
+        if port == 0:
+            raise OSError(f"cannot listen on {address}")
+        return int(port)
+
+    async def start(self) -> None:
+        """Take calls."""
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """End the long-lived streams, take no new calls, give those in flight ``grace`` seconds."""
+        self._face.closing.set()
+        self.health.changed()
+        await self._server.stop(grace)
+
+
+def _open_inference(
+    face: RpcFace, inference: Inference, stream: InferenceStream, control: Control
+) -> grpc.GenericRpcHandler:
+    handlers: dict[str, Handler] = {
+        "ServerLive": inference.server_live,
+        "ServerReady": inference.server_ready,
+        "ModelReady": inference.model_ready,
+        "ServerMetadata": inference.server_metadata,
+        "ModelMetadata": inference.model_metadata,
+        "ModelConfig": inference.model_config,
+        "ModelStatistics": inference.model_statistics,
+        "ModelInfer": inference.model_infer,
+        "RepositoryIndex": control.repository_index,
+        "RepositoryModelLoad": control.repository_model_load,
+        "RepositoryModelUnload": control.repository_model_unload,
+        "SystemSharedMemoryStatus": control.system_shared_memory_status,
+        "SystemSharedMemoryRegister": control.shared_memory_register,
+        "SystemSharedMemoryUnregister": control.system_shared_memory_unregister,
+        "CudaSharedMemoryStatus": control.cuda_shared_memory_status,
+        "CudaSharedMemoryRegister": control.shared_memory_register,
+        "CudaSharedMemoryUnregister": control.cuda_shared_memory_unregister,
+        "TraceSetting": control.trace_setting,
+        "LogSettings": control.log_settings,
+    }
+
+    async def stream_infer(requests: Any, rpc: Rpc) -> None:
+        await stream.serve(requests, rpc)
+
+    return _unary_service(
+        face,
+        OPEN_INFERENCE,
+        handlers,
+        extra=[
+            (
+                "ModelStreamInfer",
+                face.stream(f"/{OPEN_INFERENCE}/ModelStreamInfer", stream_infer, request_streaming=True),
+            )
+        ],
+    )
+
+
+def _unary_service(
+    face: RpcFace,
+    name: str,
+    handlers: dict[str, Handler],
+    extra: Sequence[tuple[str, grpc.RpcMethodHandler]] = (),
+) -> grpc.GenericRpcHandler:
+    """All methods of a service. Raises ValueError if one of the `.proto` has no handler."""
+    registered = list(extra)
+    for method in methods(name):
+        if method.client_streaming or method.server_streaming:
+            continue
+        registered.append((method.name, face.unary(method.path, method.request, handlers[method.name])))
+    missing = {method.name for method in methods(name)} - {each for each, _ in registered}
+    if missing:
+        raise ValueError(f"{name} has no handler for {', '.join(sorted(missing))}")
+    return service(name, registered)

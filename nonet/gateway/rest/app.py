@@ -1,0 +1,123 @@
+"""The application: every HTTP route of the gateway over one data plane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+import nonet
+from nonet.gateway.admission import Gatekeeper
+from nonet.gateway.core import DataPlane
+from nonet.gateway.http.bodies import Bodies
+from nonet.gateway.http.guard import Observe, RequestGuard
+from nonet.gateway.http.problems import error_body, error_headers
+from nonet.gateway.http.settings import HttpSettings
+from nonet.gateway.rest.calling import CallReader
+from nonet.gateway.rest.classify import RawResponse, classify_router
+from nonet.gateway.rest.model_cards import model_router
+from nonet.gateway.rest.oip_control import OipControl, Repository
+from nonet.gateway.rest.oip_infer import OipInference
+from nonet.gateway.rest.oip_models import OipModels
+from nonet.gateway.rest.oip_routes import OipRoutes
+from nonet.gateway.rest.openapi import describe
+from nonet.gateway.rest.pages import page_router
+from nonet.gateway.rest.raw_develop import raw_develop_router
+from nonet.gateway.rest.reply import Reply
+from nonet.runtime.errors import (
+    InvalidArgument,
+    MethodNotAllowed,
+    NotFound,
+    ServingError,
+    Unprocessable,
+)
+
+Exposition = Callable[[str], tuple[bytes, str]]
+"""Given an ``Accept`` header, the metrics as text and their content type."""
+
+
+def create_app(
+    plane: DataPlane,
+    *,
+    gatekeeper: Gatekeeper,
+    repository: Repository | None,
+    settings: HttpSettings,
+    metrics_endpoint: Exposition,
+    observe: Observe | None = None,
+    authenticated: bool = False,
+) -> FastAPI:
+    """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
+
+    Args:
+        plane: the started core.
+        gatekeeper: turns keys into tenants.
+        repository: what ``load`` and ``unload`` act on, None if models are fixed.
+        settings: limits.
+        metrics_endpoint: answers ``/metrics``.
+        observe: told of each answered request.
+        authenticated: whether keys are on, which the OpenAPI description then says.
+    """
+    app = FastAPI(
+        title="Nonet",
+        version=nonet.__version__,
+        summary="Nine systems, one gateway.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    bodies = Bodies(settings)
+    calls = CallReader(gatekeeper, plane.clock, settings.max_timeout)
+    app.add_middleware(RequestGuard, bodies=bodies, access_log=settings.access_log, observe=observe)
+    app.router.routes.insert(
+        0,
+        OipRoutes(
+            OipInference(plane, calls, bodies),
+            OipModels(plane, calls),
+            OipControl(plane, calls, bodies, repository, allowed=settings.repository_control),
+            settings.compress_from,
+        ),
+    )
+    app.include_router(classify_router(plane, calls, bodies))
+    app.include_router(raw_develop_router(plane, calls, bodies))
+    app.include_router(model_router(plane, calls))
+    app.include_router(page_router())
+
+    @app.api_route("/metrics", methods=["GET", "HEAD"], include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        body, content_type = metrics_endpoint(request.headers.get("accept", ""))
+        return RawResponse(Reply(body, content_type=content_type.encode("latin-1")))
+
+    app.add_exception_handler(HTTPException, _routing_failed)
+    app.add_exception_handler(RequestValidationError, _validation_failed)
+    describe(app, authenticated=authenticated, max_timeout=settings.max_timeout)
+    return app
+
+
+async def _routing_failed(request: Request, error: Exception) -> Response:
+    """FastAPI's own refusals, in our shapes."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        response = _failure(request, MethodNotAllowed(f"{request.method} is not allowed here; use {allowed}"))
+        response.raw_headers.append((b"allow", allowed.encode("latin-1")))
+        return response
+    if error.status_code == 404:
+        return _failure(request, NotFound("there is no such route; see /docs", code="ROUTE_NOT_FOUND"))
+    return _failure(request, InvalidArgument(str(error.detail)))
+
+
+async def _validation_failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = dict(error.errors()[0])
+    field = ".".join(str(part) for part in first.get("loc", ())[1:])
+    return _failure(
+        request, Unprocessable(f"field '{field}': {first.get('msg', 'is wrong')}", param=field or None)
+    )
+
+
+def _failure(request: Request, error: ServingError) -> RawResponse:
+    body = error_body(request.scope["path"], error)
+    return RawResponse(Reply(body, error.http_status, headers=error_headers(error)))

@@ -1,0 +1,141 @@
+"""What a caller says in headers about how a request is to be handled, and what we say about how it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+
+from nonet.gateway.admission import Gatekeeper
+from nonet.gateway.http.exchange import Exchange
+from nonet.gateway.http.problems import RawHeaders
+from nonet.runtime.clock import Clock
+from nonet.runtime.errors import DeadlineExceeded, InvalidArgument
+from nonet.runtime.requests import InferResponse
+
+DEFAULT_PRIORITY = 1
+MAX_PRIORITY = 255
+
+_NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
+_UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """How a request is to be handled.
+
+    Args:
+        tenant: whose request it is, "" when keys are off.
+        deadline: instant on the data plane's clock, or None.
+        priority: 0 is the highest.
+        use_cache, store_in_cache: from ``Cache-Control``.
+    """
+
+    tenant: str
+    deadline: float | None
+    priority: int
+    use_cache: bool
+    store_in_cache: bool
+
+
+class CallReader:
+    """Reads a :class:`Call` from the headers.
+
+    Args:
+        gatekeeper: who knows the keys.
+        clock: the clock of deadlines.
+        max_timeout: largest timeout a caller may ask for, seconds.
+    """
+
+    def __init__(self, gatekeeper: Gatekeeper, clock: Clock, max_timeout: float) -> None:
+        self._gatekeeper = gatekeeper
+        self._clock = clock
+        self._max_timeout = max_timeout
+
+    def authenticate(self, exchange: Exchange) -> str:
+        """The tenant. Raises Unauthenticated or QuotaExceeded."""
+        header = exchange.headers.get(b"authorization")
+        return self._gatekeeper.authenticate(None if header is None else header.decode("latin-1"))
+
+    def read(self, exchange: Exchange) -> Call:
+        """Everything the headers say.
+
+        The deadline counts from the request's first byte, so a slow upload uses up its own time.
+        Raises Unauthenticated, QuotaExceeded, InvalidArgument for a header that is not what it must be, and
+        DeadlineExceeded for a timeout of 0 or one that has already passed.
+        """
+        tenant = self.authenticate(exchange)
+        headers = exchange.headers
+        deadline: float | None = None
+        if b"x-request-timeout-ms" in headers:
+            deadline = self._deadline(exchange)
+        priority = DEFAULT_PRIORITY
+        if b"x-priority" in headers:
+            priority = _priority(exchange.header(b"x-priority"))
+        use_cache = store_in_cache = True
+        if b"cache-control" in headers:
+            directives = {part.strip() for part in exchange.header(b"cache-control").lower().split(",")}
+            store_in_cache = "no-store" not in directives
+            use_cache = store_in_cache and "no-cache" not in directives
+        return Call(tenant, deadline, priority, use_cache, store_in_cache)
+
+    def in_time(self, call: Call) -> None:
+        """Raises DeadlineExceeded if the deadline has passed, e.g. while the body was being sent."""
+        if call.deadline is not None and self._clock.now() >= call.deadline:
+            raise DeadlineExceeded("the deadline passed before the request had arrived")
+
+    def _deadline(self, exchange: Exchange) -> float:
+        text = exchange.header(b"x-request-timeout-ms")
+        name = "X-Request-Timeout-Ms"
+        if _NUMBER.fullmatch(text) is None:
+            raise InvalidArgument(f"{name} must be a number of milliseconds, got {text[:40]!r}", param=name)
+        seconds = float(text) / 1e3
+        if seconds < 0 or seconds > self._max_timeout:
+            raise InvalidArgument(
+                f"{name} must be between 0 and {self._max_timeout * 1e3:.0f} milliseconds, got {text[:40]}",
+                param=name,
+            )
+        deadline = self._clock.now() - (time.monotonic() - exchange.arrived) + seconds
+        if seconds == 0 or self._clock.now() >= deadline:
+            raise DeadlineExceeded("the deadline had passed when the request arrived")
+        return deadline
+
+
+def _priority(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 9 and int(text) <= MAX_PRIORITY):
+        raise InvalidArgument(
+            f"X-Priority must be an integer from 0 (highest) to {MAX_PRIORITY}, got {text[:40]!r}",
+            param="X-Priority",
+        )
+    return int(text)
+
+
+def answer_headers(response: InferResponse, decode: float, encode: float) -> RawHeaders:
+    """The headers that say how a request was handled.
+
+    Args:
+        response: the answer.
+        decode, encode: seconds the face itself took to read the request and to write the answer.
+    """
+    timings = response.timings
+    return [
+        (b"x-model-version", _header_value(response.version)),
+        (b"x-device", _header_value(response.device)),
+        (b"x-cache", response.cache.encode("ascii")),
+        (b"x-batch-size", b"%d" % response.batch_size),
+        (
+            b"server-timing",
+            b"decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f, encode;dur=%.3f"
+            % (
+                (decode + timings.decode) * 1e3,
+                timings.queue * 1e3,
+                timings.compute * 1e3,
+                (encode + timings.encode) * 1e3,
+            ),
+        ),
+    ]
+
+
+def _header_value(text: str) -> bytes:
+    """``text`` fit for a header, whatever a repository may call its versions and devices."""
+    return _UNPRINTABLE.sub(b"_", text.encode("utf-8", "replace"))

@@ -1,0 +1,53 @@
+"""Fixtures of the fault tests: a server with one lane, so that what waits and what batches is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+from serving import RunningServer, eventually, running
+from slow_requests import fresh_value, slow_input
+from wire import Wire, infer_bytes
+
+
+@pytest.fixture(scope="session")
+def one_lane(fault_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A gateway that executes one batch at a time."""
+    settings = {"scheduler": {"lanes": 1, "default_timeout": 300.0}, "repository": {"poll_seconds": 0.0}}
+    with running(fault_repository, tmp_path_factory.mktemp("one_lane"), settings) as started:
+        yield started
+
+
+class Busy:
+    """A ``with`` block in which the only lane of ``server`` executes one slow request and a second one waits.
+
+    What is sent inside therefore queues up: nothing else starts for at least one slow execution.
+    """
+
+    def __init__(self, server: RunningServer) -> None:
+        self._server = server
+        self._wires = [Wire(server.http_port) for _ in range(2)]
+
+    def __enter__(self) -> Busy:
+        for wire in self._wires:
+            wire.send(infer_bytes("slow", slow_input(fresh_value())))
+        eventually(lambda: self._server.pending("slow") == 1, "one slow request runs and one waits")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                assert [wire.reply().status for wire in self._wires] == [200, 200]
+        finally:
+            for wire in self._wires:
+                wire.close()
+
+
+@pytest.fixture
+def busy(one_lane: RunningServer) -> Busy:
+    """``with busy:`` keeps the lane of :func:`one_lane` occupied."""
+    return Busy(one_lane)

@@ -1,0 +1,197 @@
+"""Who may import whom, what a serving process holds, and that every package says what it exports.
+
+The rules are those of the design; they are checked on the import statements themselves, those inside
+functions and under TYPE_CHECKING included.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nonet
+
+PACKAGE = Path(nonet.__file__).parent
+COMPOSITION_ROOT = "nonet.gateway.compose"
+WINGS = ("runtime", "gateway", "services", "research")
+HEAVY = ("torch", "torchvision", "timm", "onnxscript")
+EXPORTED_PACKAGES = [info.name for info in pkgutil.walk_packages([str(PACKAGE)], "nonet.") if info.ispkg]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Full names of everything a file imports, ``from a import b`` as ``a.b``."""
+    own = module_name(path)
+    package = own if path.name == "__init__.py" else own.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+IMPORTS = {module_name(path): sorted(set(imports_of(path))) for path in FILES}
+
+
+def offenders(wing: str, forbidden: tuple[str, ...], but: frozenset[str] = frozenset()) -> list[str]:
+    """``module -> import`` for each import of a forbidden name in a wing."""
+    return [
+        f"{module} -> {name}"
+        for module, names in IMPORTS.items()
+        if (module == wing or module.startswith(f"{wing}.")) and module not in but
+        for name in names
+        if any(name == each or name.startswith(f"{each}.") for each in forbidden)
+    ]
+
+
+def others(*allowed: str) -> tuple[str, ...]:
+    return tuple(f"nonet.{wing}" for wing in (*WINGS, "cli") if wing not in allowed)
+
+
+def test_the_check_itself_sees_relative_lazy_and_type_only_imports(tmp_path: Path) -> None:
+    text = "import a.b\nfrom c import d\ndef f():\n    from e.f import g\n"
+    path = PACKAGE / "gateway" / "made_up.py"
+    tree = ast.parse(text)
+    assert tree.body
+    found = {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for name in (a.name for a in node.names)
+    }
+    assert found == {"a.b"}
+    assert module_name(path) == "nonet.gateway.made_up"
+    assert "nonet.services.recognition" in IMPORTS[COMPOSITION_ROOT]
+
+
+def test_runtime_imports_none_of_the_others() -> None:
+    assert offenders("nonet.runtime", others("runtime")) == []
+
+
+def test_gateway_imports_runtime_only_and_meets_services_in_its_composition_root() -> None:
+    allowed = frozenset({COMPOSITION_ROOT})
+    assert offenders("nonet.gateway", others("gateway", "runtime"), but=allowed) == []
+    assert offenders(COMPOSITION_ROOT, others("gateway", "runtime", "services")) == []
+
+
+def test_services_import_runtime_only_and_never_each_other() -> None:
+    assert offenders("nonet.services", others("services", "runtime")) == []
+    for service in sorted(path.name for path in (PACKAGE / "services").iterdir() if path.is_dir()):
+        siblings = tuple(
+            name
+            for module, names in IMPORTS.items()
+            if module.startswith(f"nonet.services.{service}")
+            for name in names
+            if name.startswith("nonet.services.") and not name.startswith(f"nonet.services.{service}")
+        )
+        assert siblings == (), service
+
+
+def test_research_meets_runtime_only() -> None:
+    assert offenders("nonet.research", others("research", "runtime")) == []
+
+
+@pytest.mark.parametrize("wing", ["runtime", "gateway", "services"])
+def test_nothing_that_serves_imports_a_training_library(wing: str) -> None:
+    assert offenders(f"nonet.{wing}", HEAVY) == []
+
+
+def test_the_core_of_the_gateway_knows_no_transport() -> None:
+    """The data plane and what it stands on can be driven by any face, or by none."""
+    transports = (
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "grpc",
+        "nonet.gateway.rest",
+        "nonet.gateway.http",
+        "nonet.gateway.grpc",
+    )
+    core = [
+        "core",
+        "dispatcher",
+        "admission",
+        "routing",
+        "shaping",
+        "statistics",
+        "stats",
+        "metrics",
+        "calibration",
+    ]
+    for name in [f"nonet.gateway.{module}" for module in core]:
+        assert offenders(name, transports) == [], name
+    for package in ("scheduler", "cache"):
+        assert offenders(f"nonet.gateway.{package}", transports) == []
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    nameless = {"utils", "util", "helpers", "helper", "common", "misc"}
+    assert [module for module in IMPORTS if module.rpartition(".")[2] in nameless] == []
+
+
+def test_no_file_is_longer_than_can_be_read_at_a_sitting() -> None:
+    long = {module_name(path): len(path.read_text().splitlines()) for path in FILES}
+    assert {module: lines for module, lines in long.items() if lines > 400} == {}
+
+
+def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
+    """``nonet --help`` must not wait for an engine; commands import what they need when they run."""
+    code = "import sys, nonet.cli.main; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"torch", "onnxruntime", "fastapi", "grpc", "numpy", "pydantic", "openvino"} & set(loaded)
+
+
+def test_what_serves_never_holds_torch() -> None:
+    """Import the whole serving process, every module of it, and look at what came along."""
+    code = (
+        "import sys, pkgutil, importlib, nonet\n"
+        "import nonet.gateway.server, nonet.cli.main\n"
+        "for wing in ('runtime', 'gateway', 'services'):\n"
+        "    package = importlib.import_module('nonet.' + wing)\n"
+        "    for info in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        importlib.import_module(info.name)\n"
+        "print(*sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(HEAVY) & set(result.stdout.split())
+
+
+@pytest.mark.parametrize("name", EXPORTED_PACKAGES)
+def test_each_package_that_exports_says_what(name: str) -> None:
+    """A package whose ``__init__`` offers names lists them, once each, and each exists."""
+    path = PACKAGE.parent.joinpath(*name.split("."), "__init__.py")
+    offered = {
+        alias.asname or alias.name
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for alias in node.names
+    }
+    if name.startswith("nonet.research") and offered:
+        pytest.importorskip("torch")
+    if not offered:
+        return
+    module = importlib.import_module(name)
+    exported = getattr(module, "__all__", None)
+    assert exported is not None, f"{name} offers {sorted(offered)} and has no __all__"
+    assert len(set(exported)) == len(exported)
+    assert set(exported) >= {each for each in offered if not each.startswith("_")}
+    for each in exported:
+        assert hasattr(module, each)

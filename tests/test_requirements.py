@@ -1,0 +1,61 @@
+"""The locks: complete, within what pyproject.toml asks for, pinned by hash, and free of addresses."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+WANTED = {
+    "serve.lock": PROJECT["dependencies"],
+    "test.lock": [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["openvino"], *EXTRAS["redis"]],
+}
+
+
+def pins(name: str) -> dict[str, list[Version]]:
+    """Versions by distribution; some have one per Python version."""
+    found: dict[str, list[Version]] = {}
+    for line in (ROOT / "requirements" / name).read_text().splitlines():
+        if match := re.match(r"([A-Za-z0-9._-]+)==(\S+)", line):
+            found.setdefault(canonicalize_name(match[1]), []).append(Version(match[2]))
+    return found
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_every_requirement_is_locked_within_its_bounds(name: str) -> None:
+    locked = pins(name)
+    for text in WANTED[name]:
+        requirement = Requirement(text)
+        versions = locked.get(canonicalize_name(requirement.name), [])
+        assert versions, f"{name} lacks {requirement.name}: run make lock"
+        for version in versions:
+            assert requirement.specifier.contains(version), (
+                f"{name}: {requirement.name} {version}: run make lock"
+            )
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_locks_have_hashes_and_no_addresses(name: str) -> None:
+    text = (ROOT / "requirements" / name).read_text()
+    assert not re.search(r"https?://|file:|--(extra-)?index|--find-links|@ ", text)
+    entries = re.split(r"\n(?=[A-Za-z0-9])", text.strip())
+    assert all("--hash=sha256:" in entry for entry in entries if "==" in entry)
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_torch_is_the_machines_choice(name: str) -> None:
+    assert not {"torch", "triton"} & pins(name).keys()
+    assert not any(package.startswith("nvidia-") for package in pins(name))
+
+
+def test_both_locks_pin_the_same_versions() -> None:
+    serve, test = pins("serve.lock"), pins("test.lock")
+    assert {name: test.get(name) for name in serve} == serve
