@@ -14,7 +14,6 @@ import pytest
 from serving import RunningServer, assert_refused, eventually, free_port
 from slow_requests import fresh_value
 
-
 MODEL = "echo_fp32"
 
 

@@ -52,10 +52,11 @@ def read_checkpoint(path: Path, limits: CheckpointLimits | None = None) -> dict[
         file.seek(0)
         if magic.startswith(_ZIP_MAGIC):
             tree, storages = read_zip(file, size, limits)
+        elif magic[4:] == b"\0\0\0\0{":
+            # Before pickle: the first byte of a safetensors header's length may be a pickle's first byte.
+            return _read_safetensors(file.read(limits.file_bytes), limits)
         elif magic.startswith(_PICKLE_MAGIC):
             tree, storages = read_legacy(file, size, limits)
-        elif magic[8:9] == b"{":
-            return _read_safetensors(file.read(limits.file_bytes), limits)
         else:
             raise invalid("it is neither a PyTorch file nor safetensors")
     return _Collector(storages, limits).collect(tree)
