@@ -45,7 +45,7 @@ docs: $(VENV)/.serve  ## write the generated pages of docs/
 
 lock: $(VENV)/.uv  ## resolve the dependencies anew and write requirements/*.lock
 	$(LOCK) --upgrade pyproject.toml requirements/build.in requirements/research.in \
-	    --extra test --extra openvino --extra redis -o requirements/test.lock
+	    --extra test --extra openvino -o requirements/test.lock
 	$(LOCK) --upgrade pyproject.toml requirements/build.in -c requirements/test.lock -o requirements/serve.lock
 
 clean:  ## remove caches (the environment stays)

@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 WANTED = {
     "serve.lock": PROJECT["dependencies"],
-    "test.lock": [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["openvino"], *EXTRAS["redis"]],
+    "test.lock": [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["openvino"]],
 }
 
 

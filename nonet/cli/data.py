@@ -174,7 +174,11 @@ DATASETS: tuple[DataSet, ...] = (
 
 def data(
     folder: Annotated[
-        Path | None, typer.Option(envvar="NONET_DATA", help="Folder that holds one folder per data set.")
+        Path | None,
+        typer.Option(
+            envvar="NONET_DATA",
+            help="Folder that holds one folder per data set; ../shared/data is looked at without it.",
+        ),
     ] = None,
 ) -> None:
     """List the data sets: what for, where from, under which licence, and which of them are here.
@@ -184,6 +188,9 @@ def data(
     from rich.console import Console
     from rich.table import Table
 
+    beside = Path("../shared/data")
+    if folder is None and beside.is_dir():
+        folder = beside
     console = Console(width=None if os.isatty(1) else 160)
     table = Table(box=None, pad_edge=False)
     for title in ("data set", "here", "for", "origin", "licence"):

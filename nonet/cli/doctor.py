@@ -22,7 +22,6 @@ EXTRAS = (
     ("openvino", "openvino", "OpenVINO engine, faster for some models on CPUs with bf16", "nonet[openvino]"),
     ("torch", "torch", "training and evaluation (nonet train, nonet evaluate)", "nonet[research]"),
     ("onnxscript", "onnxscript", "export of trained networks", "nonet[research]"),
-    ("redis", "redis", "shared cache and quotas", "nonet[redis]"),
     ("tritonclient", "tritonclient", "official clients of the inference protocol", "nonet[triton]"),
 )
 """(module, distribution, what for, extra)"""

@@ -202,6 +202,7 @@ def test_data_says_where_each_set_comes_from(
     assert status == 0
     assert f"1 of {len(DATASETS)} are in" in " ".join(out.split())
     monkeypatch.delenv("NONET_DATA")
+    monkeypatch.chdir(tmp_path)
     status, out, _ = run("data")
     assert status == 0
     assert "NONET_DATA" in out

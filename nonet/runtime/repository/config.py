@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,12 @@ from nonet.runtime.tensors import DataType, TensorSpec
 
 DEFAULT_MAX_BATCH_SIZE = 4
 """Batch size of a model that can batch and whose configuration says nothing, Triton's own default."""
+
+MAX_ASKED_BATCH = 256
+"""Largest ``max_batch_size`` that a load request may ask for."""
+
+MAX_ASKED_ELEMENTS = 1 << 26
+"""Most numbers in one input of the largest batch that a load request may ask for."""
 
 _UNKNOWN_FIELD = re.compile(
     r"has no field named [\"'](?P<field>\w+)[\"']|[\"'](?P<json>\w+)[\"'] does not exist"
@@ -87,7 +94,12 @@ def parse_config(text: str) -> ModelConfig:
 
 
 def parse_config_json(text: str) -> ModelConfig:
-    """Parse the JSON form that the ``config`` parameter of a load request carries. Raises ModelRefused."""
+    """Parse the JSON form that the ``config`` parameter of a load request carries.
+
+    Warming a model up runs its largest batch, so a caller may not ask for one that takes the machine's memory:
+    what is larger than :data:`MAX_ASKED_BATCH` rows or :data:`MAX_ASKED_ELEMENTS` numbers must be written into
+    ``config.pbtxt`` by whoever owns the repository. Raises ModelRefused.
+    """
     proto = message("inference.ModelConfig")()
     try:
         data = json.loads(text)
@@ -98,7 +110,23 @@ def parse_config_json(text: str) -> ModelConfig:
         raise ModelRefused(f"config: not valid JSON ({error})") from None
     except json_format.ParseError as error:
         raise ModelRefused(f"config: {_explain(str(error), proto)}") from None
+    _refuse_what_is_too_large(proto)
     return ModelConfig(proto, "max_batch_size" in data or "maxBatchSize" in data, text)
+
+
+def _refuse_what_is_too_large(proto: Any) -> None:
+    if proto.max_batch_size > MAX_ASKED_BATCH:
+        raise ModelRefused(
+            f"config: max_batch_size is at most {MAX_ASKED_BATCH} in a load request, "
+            f"got {proto.max_batch_size}; a larger one must be in config.pbtxt"
+        )
+    for tensor in proto.input:
+        elements = max(proto.max_batch_size, 1) * math.prod(size for size in tensor.dims if size > 0)
+        if elements > MAX_ASKED_ELEMENTS:
+            raise ModelRefused(
+                f"config: a batch of input '{tensor.name}' has at most {MAX_ASKED_ELEMENTS} numbers in a load "
+                f"request, got {elements}; a larger one must be in config.pbtxt"
+            )
 
 
 def read_config(path: Path) -> ModelConfig:

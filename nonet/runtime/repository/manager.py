@@ -22,7 +22,7 @@ from pathlib import Path
 from nonet.runtime.backends.contract import BackendOptions
 from nonet.runtime.catalog import Catalog, ModelState
 from nonet.runtime.clock import Clock, MonotonicClock
-from nonet.runtime.errors import Conflict, InvalidArgument, NotFound
+from nonet.runtime.errors import Conflict, InvalidArgument, NotFound, ServingError
 from nonet.runtime.profile import ProfileStore
 from nonet.runtime.repository.config import ModelConfig, parse_config_json, read_config, wanted_versions
 from nonet.runtime.repository.integrity import FileHasher
@@ -277,6 +277,8 @@ class RepositoryManager:
             _close(members)
             if isinstance(error, ModelRefused) or not isinstance(error, Exception):
                 raise
+            if isinstance(error, ServingError):
+                raise ModelRefused(f"it does not answer its own sample: {error.message}") from None
             logger.exception("model %s version %s could not be loaded", folder.name, version.version)
             raise ModelRefused("loading failed unexpectedly; the log says more", permanent=False) from error
         return members
