@@ -191,7 +191,7 @@ class RunningServer:
         return int(self.process.num_threads())
 
 
-def eventually(condition: Any, what: str, guard: float = 20.0) -> None:
+def eventually(condition: Any, what: str, guard: float = 45.0) -> None:
     """Poll until ``condition()`` is true; AssertionError naming ``what`` at the guard."""
     end = time.monotonic() + guard
     while not condition():

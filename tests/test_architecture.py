@@ -133,11 +133,48 @@ def test_the_core_of_the_gateway_knows_no_transport() -> None:
         "stats",
         "metrics",
         "calibration",
+        "classification",
+        "in_flight",
+        "names",
+        "presence",
+        "raw_development",
+        "repository_control",
+        "uploads",
+        "exchange",
+        "calling",
     ]
     for name in [f"nonet.gateway.{module}" for module in core]:
         assert offenders(name, transports) == [], name
     for package in ("scheduler", "cache"):
         assert offenders(f"nonet.gateway.{package}", transports) == []
+
+
+def test_the_faces_do_not_know_each_other() -> None:
+    assert offenders("nonet.gateway.grpc", ("nonet.gateway.rest", "nonet.gateway.http")) == []
+    assert offenders("nonet.gateway.rest", ("nonet.gateway.grpc",)) == []
+    assert offenders("nonet.gateway.http", ("nonet.gateway.grpc", "nonet.gateway.rest")) == []
+
+
+@pytest.mark.parametrize("wing", ["runtime", "gateway", "services"])
+def test_no_modules_import_each_other_in_a_circle(wing: str) -> None:
+    """Type-only imports count too: what needs them is not apart."""
+    modules = {name for name in IMPORTS if name.startswith(f"nonet.{wing}")}
+    needs = {
+        module: {
+            found
+            for name in IMPORTS[module]
+            for found in (name, name.rpartition(".")[0])
+            if found in modules and found != module and found.rpartition(".")[2] != "__init__"
+        }
+        for module in modules
+    }
+    # A package's own __init__ gathers what its modules offer; only modules are held apart.
+    packages = {module_name(path) for path in FILES if path.name == "__init__.py"}
+    left = {module: needs[module] - packages for module in modules - packages}
+    while free := {module for module, wanted in left.items() if not wanted & left.keys()}:
+        for module in free:
+            del left[module]
+    assert left == {}
 
 
 def test_no_module_is_named_after_nothing() -> None:

@@ -72,19 +72,19 @@ class Gatekeeper:
             if key.requests_per_second is not None
         }
 
+    def identify(self, authorization: str | None) -> str:
+        """The tenant of the caller, without taking from its quota. Raises Unauthenticated."""
+        key = self._key(authorization)
+        return "" if key is None else key.tenant
+
     def authenticate(self, authorization: str | None) -> str:
-        """The tenant of the caller.
+        """The tenant of the caller, whose quota one request is taken from.
 
         Raises Unauthenticated without a known key, QuotaExceeded (with ``retry_after``) over the quota.
         """
-        if not self._keys:
+        key = self._key(authorization)
+        if key is None:
             return ""
-        scheme, _, secret = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not secret.strip():
-            raise Unauthenticated("send an API key as 'Authorization: Bearer KEY'")
-        key = self._keys.get(_fingerprint(secret.strip()))
-        if key is None or not hmac.compare_digest(key.key.encode(), secret.strip().encode()):
-            raise Unauthenticated("the API key is not known here")
         bucket = self._buckets.get(key.tenant)
         if bucket is not None and (wait := bucket.take(self._clock.now())) > 0.0:
             raise QuotaExceeded(
@@ -92,6 +92,18 @@ class Gatekeeper:
                 retry_after=wait,
             )
         return key.tenant
+
+    def _key(self, authorization: str | None) -> ApiKey | None:
+        """The caller's key; None if none are asked for."""
+        if not self._keys:
+            return None
+        scheme, _, secret = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise Unauthenticated("send an API key as 'Authorization: Bearer KEY'")
+        key = self._keys.get(_fingerprint(secret.strip()))
+        if key is None or not hmac.compare_digest(key.key.encode(), secret.strip().encode()):
+            raise Unauthenticated("the API key is not known here")
+        return key
 
 
 def _fingerprint(secret: str) -> bytes:

@@ -1,14 +1,16 @@
 """Gives the scheduler a latency profile for what is loaded in this process, before it takes requests.
 
 A network is measured at one row and at its largest batch, a service at one row; the rest of a service's
-profile is its network's plus its own share per row. A profile measured earlier on this machine (see
-``nonet models profile``) saves the time. Models that run elsewhere are learnt from their first batches.
+profile is its network's plus its own share per row. What ``nonet models profile`` measured of a network on
+this machine is taken as it is and saves the time. Models that run elsewhere are learnt from their first
+batches.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping
 
 from nonet.gateway.dispatcher import Dispatcher
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Calibrator:
-    """Measures versions as they appear in the catalog and forgets those that leave.
+    """Measures versions as they appear in the catalog.
 
     Versions published before :meth:`start` are measured there; later ones in the thread that publishes them.
     """
@@ -55,7 +57,6 @@ class Calibrator:
             self._calibrate(info)
         else:
             self._known.pop((name, version), None)
-            loop.call_soon_threadsafe(self._dispatcher.forget, (name, version))
 
     def _calibrate(self, info: ModelInfo) -> None:
         key = (info.name, info.version)
@@ -79,7 +80,23 @@ class Calibrator:
         with self._catalog.lease(info.name, info.version) as lease:
             network = self._known.get((info.network, info.version))
             if network is None:
-                return measure_latency(lease.servable, sorted({1, largest}))
+                return _measured_before(info) or measure_latency(lease.servable, sorted({1, largest}))
             alone = measure_latency(lease.servable, [1])[1]
         share = max(alone - network[1], 0.0) if 1 in network else 0.0
         return {rows: seconds + share * rows for rows, seconds in network.items()}
+
+
+def _measured_before(info: ModelInfo) -> dict[int, float]:
+    """The profile that came with a network, rows to seconds; empty if there is none that can be used.
+
+    A description that has been through JSON has its numbers of rows as text.
+    """
+    given = info.details.get("measured_latencies")
+    if info.network or not isinstance(given, Mapping):
+        return {}
+    try:
+        profile = {int(rows): float(seconds) for rows, seconds in given.items()}
+    except (TypeError, ValueError):
+        return {}
+    sound = 1 in profile and all(rows >= 1 and 0.0 < seconds < math.inf for rows, seconds in profile.items())
+    return profile if sound else {}

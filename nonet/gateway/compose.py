@@ -16,6 +16,7 @@ import nonet
 from nonet.gateway.admission import ApiKey, Gatekeeper
 from nonet.gateway.cache import MemoryStore, ResponseCache
 from nonet.gateway.cache.memory import MemoryLimits
+from nonet.gateway.calling import CallReader
 from nonet.gateway.core import DataPlane, PlanePolicy
 from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
 from nonet.gateway.executor.remote import RemotePolicy
@@ -23,11 +24,12 @@ from nonet.gateway.grpc import GrpcLimits, GrpcServer
 from nonet.gateway.http import HttpRecord, HttpSettings
 from nonet.gateway.metrics import Metrics
 from nonet.gateway.metrics_families import GatewayState, MetricsPage
+from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.rest import create_app
-from nonet.gateway.rest.calling import CallReader
 from nonet.gateway.scheduler import SchedulerPolicy
 from nonet.gateway.settings import AuthSettings, Settings, SettingsError
 from nonet.gateway.topology import RemoteService
+from nonet.gateway.uploads import UploadBudget
 from nonet.runtime import hardware
 from nonet.runtime.backends.contract import BackendOptions
 from nonet.runtime.catalog import Catalog
@@ -71,14 +73,16 @@ class ServingPlane(DataPlane):
 class Gateway:
     """The parts of one gateway process.
 
-    ``repository`` is None when every service runs elsewhere. The gRPC server is made by :meth:`grpc_server`,
-    because it belongs to the event loop it is made in.
+    ``repository`` and its ``control`` are None when every service runs elsewhere. The gRPC server is made
+    by :meth:`grpc_server`, because it belongs to the event loop it is made in.
     """
 
     settings: Settings
     catalog: Catalog
     plane: ServingPlane
     repository: RepositoryManager | None
+    control: RepositoryControl | None
+    uploads: UploadBudget
     gatekeeper: Gatekeeper
     metrics: Metrics
     page: MetricsPage
@@ -106,11 +110,12 @@ class Gateway:
         return create_app(
             self.plane,
             gatekeeper=self.gatekeeper,
-            repository=self.repository,
+            repository=self.control,
             settings=self.http_settings(),
             metrics_endpoint=self.page.render,
             observe=self._observe_http,
             authenticated=bool(self.settings.auth.keys),
+            uploads=self.uploads,
         )
 
     def grpc_server(self) -> GrpcServer:
@@ -122,10 +127,12 @@ class Gateway:
             limits=GrpcLimits(
                 max_message_bytes=limits.max_message_bytes,
                 max_concurrent_streams=limits.max_concurrent_streams,
+                max_concurrent_rpcs=limits.max_concurrent_rpcs,
                 stream_window=limits.stream_window,
                 repository_control=self.settings.repository.control,
             ),
-            repository=self.repository,
+            repository=self.control,
+            uploads=self.uploads,
             observe=self.metrics.observe_route,
             tasks=not self.alone,
             describe_models=self.alone,
@@ -181,18 +188,20 @@ def compose(
     )
     metrics = Metrics()
     plane.add_observer(metrics)
-    catalog.on_change(metrics.on_model)
     state = GatewayState(
         ready=plane.ready,
         utilisation=plane.utilisation,
         models=lambda: len(catalog.infos()),
         version=nonet.__version__,
     )
+    repository = None if remote else _repository(settings, catalog, [only] if only else SERVICES, lanes)
     return Gateway(
         settings=settings,
         catalog=catalog,
         plane=plane,
-        repository=None if remote else _repository(settings, catalog, [only] if only else SERVICES, lanes),
+        repository=repository,
+        control=None if repository is None else RepositoryControl(repository),
+        uploads=UploadBudget(settings.server.max_bodies_bytes),
         gatekeeper=Gatekeeper(_keys(settings.auth), clock),
         metrics=metrics,
         page=MetricsPage(metrics, state),

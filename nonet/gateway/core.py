@@ -8,15 +8,18 @@ REST and gRPC are thin faces over :meth:`DataPlane.infer`; what holds here holds
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nonet.gateway.cache import ResponseCache, cache_key
 from nonet.gateway.calibration import Calibrator
 from nonet.gateway.dispatcher import Dispatcher, Ticket
 from nonet.gateway.executor.contract import Device, VersionGone
+from nonet.gateway.in_flight import InFlight
 from nonet.gateway.plane_policy import PlanePolicy
+from nonet.gateway.presence import Presence
 from nonet.gateway.routing import Router
 from nonet.gateway.scheduler import ItemState, SchedulerPolicy
 from nonet.gateway.shaping import normalised, selected
@@ -79,19 +82,21 @@ class DataPlane:
         self._observers: list[Observer] = [self._statistics]
         self._dispatcher = Dispatcher(devices, scheduling or SchedulerPolicy(), clock, self._observers)
         self._calibrator = Calibrator(catalog, self._dispatcher)
+        self._presence = Presence(catalog, self._dispatcher, self._observers)
         self._router = Router(catalog, self._answered_at, self._policy.preferred_families)
         self._tickets: dict[bytes, Ticket] = {}
         self._hurries: dict[bytes, list[tuple[int, float]]] = {}
-        self._in_flight = 0
+        self._in_flight = InFlight()
         self._in_flight_bytes = 0
         self._started = False
         self._draining = False
-        self._idle = asyncio.Event()
+        self._stopped = False
 
     # -- life -----------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Start the devices and measure what is loaded; requests are accepted when this returns."""
+        self._presence.start()
         await self._dispatcher.start()
         await self._calibrator.start()
         self._started = True
@@ -102,17 +107,12 @@ class DataPlane:
         True if all of it finished.
         """
         self._draining = True
-        if self._in_flight == 0:
-            return True
-        try:
-            await asyncio.wait_for(self._idle.wait(), grace)
-        except TimeoutError:
-            return False
-        return True
+        return await self._in_flight.end(grace)
 
     async def stop(self) -> None:
         """Stop the devices. What is still waiting is refused."""
-        self._draining = True
+        self._draining = self._stopped = True
+        self._presence.stop()
         self._calibrator.stop()
         await self._dispatcher.stop()
         if self._cache is not None:
@@ -126,7 +126,7 @@ class DataPlane:
     @property
     def in_flight(self) -> int:
         """Requests between arrival and answer."""
-        return self._in_flight
+        return self._in_flight.count
 
     def live(self) -> bool:
         """The process works; it may not be ready."""
@@ -191,19 +191,38 @@ class DataPlane:
 
     # -- the path -------------------------------------------------------------------------------
 
-    async def infer(self, request: InferRequest) -> InferResponse:
+    @contextlib.contextmanager
+    def admit(self) -> Iterator[None]:
+        """Let a request in before its body has arrived; :meth:`drain` then waits until the block is left.
+
+        Call :meth:`infer` inside with ``admitted=True``. Raises Unavailable (``DRAINING``).
+        """
+        if not self.accepting:
+            raise Unavailable("the server is draining; try another one", code="DRAINING")
+        with self._in_flight.one():
+            yield
+
+    async def infer(self, request: InferRequest, *, admitted: bool = False) -> InferResponse:
         """Answer ``request``. Cancelling the awaiting task withdraws the work.
 
+        ``admitted``: it was let in by :meth:`admit`, so it is served even if the plane drains by now.
         Raises ServingError; every call is recorded exactly once with all observers.
         """
+        with contextlib.nullcontext() if admitted else self._in_flight.one():
+            return await self._recorded(request, admitted)
+
+    async def _recorded(self, request: InferRequest, admitted: bool) -> InferResponse:
         arrival = self.clock.now()
         journey = _Journey(deadline=request.deadline)
         response: InferResponse | None = None
         code = ""
         size = sum(tensor.nbytes for tensor in request.inputs)
-        self._in_flight += 1
         self._in_flight_bytes += size
         try:
+            if self._stopped:
+                raise Unavailable("the server has shut down", code="SHUTTING_DOWN")
+            if not admitted and not self.accepting:
+                raise Unavailable("the server is draining; try another one", code="DRAINING")
             response = await self._serve(request, arrival, journey)
             journey.stage = "done"
             return response
@@ -220,15 +239,10 @@ class DataPlane:
             code = "INTERNAL"
             raise
         finally:
-            self._in_flight -= 1
             self._in_flight_bytes -= size
-            if self._in_flight == 0 and self._draining:
-                self._idle.set()
             self._record(journey, response, code, arrival)
 
     async def _serve(self, request: InferRequest, arrival: float, journey: _Journey) -> InferResponse:
-        if not self.accepting:
-            raise Unavailable("the server is draining; try another one", code="DRAINING")
         if self._in_flight_bytes > self._policy.max_in_flight_bytes:
             raise Unavailable("the server holds as much input as it may; retry later", code="OVERLOADED")
         request = normalised(request, arrival)
@@ -251,6 +265,8 @@ class DataPlane:
             if deadline is None:
                 deadline = arrival + self._policy.default_timeout
             deadline = min(deadline, arrival + self._policy.max_timeout)
+            # Work that is long looks at the deadline on its way, so it must know the default one too.
+            request = dataclasses.replace(request, deadline=deadline)
             left = deadline - self.clock.now()
             if left <= 0:
                 raise DeadlineExceeded("the deadline had passed when the request arrived")

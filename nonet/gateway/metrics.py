@@ -162,15 +162,13 @@ class Metrics:
     def on_queue_depth(self, model: str, version: str, requests: int) -> None:
         self._counters(model, version).pending = requests
 
-    def on_model(self, name: str, version: str, info: object | None) -> None:
-        """A version came (its series start at zero, so that rates see its first request) or, with None, left.
-
-        A listener of the catalog; may be called from any thread.
-        """
-        if info is None:
-            self.models.pop((name, version), None)
+    def on_model(self, model: str, version: str, *, present: bool) -> None:
+        """A version came (its series start at zero, so that rates see its first request) or left (its series
+        end, which makes room for others)."""
+        if present:
+            self._counters(model, version)
         else:
-            self._counters(name, version)
+            self.models.pop((model, version), None)
 
     def observe_route(self, route: str, status: int | str, seconds: float, model: str = "") -> None:
         """One answered call of a face.

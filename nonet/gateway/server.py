@@ -29,6 +29,7 @@ from nonet.gateway.compose import Gateway, compose
 from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import server_config
 from nonet.gateway.logs import set_up_logging
+from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.settings import Settings
 from nonet.gateway.topology import RemoteService
 from nonet.runtime.repository import RepositoryManager
@@ -111,7 +112,7 @@ class _Process:
             http = await self._start_http(listener) if listener is not None else None
             http_port = listener.getsockname()[1] if listener is not None else None
             repository, poll = self._gateway.repository, self._gateway.settings.repository.poll_seconds
-            async with _following(repository, poll):
+            async with _following(repository, self._gateway.control, poll):
                 self._announce(http_port, grpc_port, time.monotonic() - begun)
                 watched = {stopping} if http is None else {stopping, http[1]}
                 await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
@@ -140,11 +141,11 @@ class _Process:
 
     async def _load(self) -> None:
         """Load and warm up every model of the repository."""
-        repository = self._gateway.repository
-        if repository is None:
+        repository, control = self._gateway.repository, self._gateway.control
+        if repository is None or control is None:
             return
         try:
-            await asyncio.to_thread(repository.load_all)
+            await control.run(repository.load_all)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise StartError(
@@ -215,6 +216,8 @@ class _Process:
         await asyncio.gather(grpc_server.stop(left), _stop_http(http, left))
         if drained:
             await self._plane.stop()
+        if self._gateway.control is not None:
+            self._gateway.control.close()
         logger.info("left")
 
 
@@ -228,12 +231,14 @@ async def _stop_http(http: tuple[_HttpServer, asyncio.Task[None]] | None, grace:
 
 
 @contextlib.asynccontextmanager
-async def _following(repository: RepositoryManager | None, seconds: float) -> AsyncIterator[None]:
+async def _following(
+    repository: RepositoryManager | None, control: RepositoryControl | None, seconds: float
+) -> AsyncIterator[None]:
     """Look for changed models every ``seconds`` while the block runs (never for 0)."""
-    if repository is None or seconds <= 0:
+    if repository is None or control is None or seconds <= 0:
         yield
         return
-    task = asyncio.create_task(_follow(repository, seconds), name="repository-poll")
+    task = asyncio.create_task(_follow(repository, control, seconds), name="repository-poll")
     try:
         yield
     finally:
@@ -242,12 +247,12 @@ async def _following(repository: RepositoryManager | None, seconds: float) -> As
             await task
 
 
-async def _follow(repository: RepositoryManager, seconds: float) -> None:
+async def _follow(repository: RepositoryManager, control: RepositoryControl, seconds: float) -> None:
     trouble = ""
     while True:
         await asyncio.sleep(seconds)
         try:
-            await asyncio.to_thread(repository.refresh)
+            await control.run(repository.refresh)
         except OSError as error:
             # The models that are loaded keep serving; said once, not at every look.
             reason = error.strerror or type(error).__name__

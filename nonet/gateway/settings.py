@@ -79,8 +79,8 @@ class ServerSettings(_Section):
     max_bodies_bytes: int = Field(
         default=512 * MIB,
         ge=KIB,
-        description="Bodies of all HTTP requests in flight together, in bytes; more is answered 503. Keeps "
-        "many large uploads from taking the memory of the models.",
+        description="Bodies and messages of all requests in flight together, HTTP and gRPC, in bytes; more "
+        "is answered 503 (UNAVAILABLE). Keeps many large uploads from taking the memory of the models.",
     )
     max_header_bytes: int = Field(
         default=64 * KIB,
@@ -202,7 +202,9 @@ class AuthSettings(_Section):
     keys: dict[TenantName, SecretStr] = Field(
         default_factory=dict,
         description="API key of each tenant; callers send Authorization: Bearer KEY. Empty means no keys are "
-        "asked for. Answers are cached per tenant. Prefer the environment to a file for secrets.",
+        "asked for. Health and /metrics never ask for one: keep /metrics from the public at the proxy if "
+        "model names and traffic are secret. Answers are cached per tenant. Prefer the environment to a file "
+        "for secrets.",
     )
     requests_per_second: float = Field(
         default=0.0,
@@ -263,6 +265,12 @@ class GrpcSettings(_Section):
         default=1024,
         ge=1,
         description="Calls in flight on one connection; further ones wait in the client.",
+    )
+    max_concurrent_rpcs: int = Field(
+        default=4096,
+        ge=1,
+        description="Calls in flight on all connections together; further ones are answered "
+        "RESOURCE_EXHAUSTED. Bounds how many messages can be in memory before they are looked at.",
     )
     stream_window: int = Field(
         default=32,

@@ -50,13 +50,14 @@ class StatisticsKeeper:
     def on_queue_depth(self, model: str, version: str, requests: int) -> None:
         """Depth is a gauge of the metrics, not part of the statistics."""
 
+    def on_model(self, model: str, version: str, *, present: bool) -> None:
+        """A version that has left takes its totals along."""
+        if not present:
+            self._models.pop((model, version), None)
+
     def of(self, name: str, version: str) -> ModelStatistics:
         """The totals of a version; zeros if nothing has happened yet."""
         return self._models.get((name, version)) or ModelStatistics(name, version)
-
-    def forget(self, name: str, version: str) -> None:
-        """A version has left; its totals go with it."""
-        self._models.pop((name, version), None)
 
     def _of(self, name: str, version: str) -> ModelStatistics:
         found = self._models.get((name, version))

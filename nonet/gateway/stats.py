@@ -68,6 +68,10 @@ class Observer(Protocol):
         """The number of requests of a model that wait, after it changed."""
         ...
 
+    def on_model(self, model: str, version: str, *, present: bool) -> None:
+        """A version came, or has left for good: nothing more will be told of it."""
+        ...
+
 
 @dataclasses.dataclass(slots=True)
 class DurationTotal:

@@ -42,6 +42,8 @@ class IndexEntry:
 
 ChangeListener = Callable[[str, str, "ModelInfo | None"], None]
 """Called with name, version and the new info, or None when the version left the catalog."""
+CloseListener = Callable[[str, str], None]
+"""Called with name and version of a servable that was closed."""
 
 
 class Lease:
@@ -114,6 +116,7 @@ class Catalog:
         self._entries: dict[str, dict[str, _Entry]] = {}
         self._marks: dict[tuple[str, str], IndexEntry] = {}
         self._listeners: list[ChangeListener] = []
+        self._close_listeners: list[CloseListener] = []
 
     def publish(self, *members: Servable) -> None:
         """Make ``members`` callable: the network first, then the services derived from it.
@@ -232,6 +235,12 @@ class Catalog:
         with self._lock:
             self._listeners.append(listener)
 
+    def on_close(self, listener: CloseListener) -> None:
+        """Call ``listener`` with (name, version) after a servable was closed, which is when the last lease on
+        its group has gone; in any thread. The same version may be published again by then."""
+        with self._lock:
+            self._close_listeners.append(listener)
+
     def _find(self, name: str, version: str) -> _Entry:
         versions = self._entries.get(name)
         if versions:
@@ -289,6 +298,14 @@ class Catalog:
                 member.close()
             except Exception:
                 logger.exception("closing model %s failed", member.info.name)
+        with self._lock:
+            listeners = list(self._close_listeners)
+        for member in group.members:
+            for listener in listeners:
+                try:
+                    listener(member.info.name, member.info.version)
+                except Exception:
+                    logger.exception("a catalog listener failed for model %s", member.info.name)
         group.closed.set()
 
     def _notify(self, name: str, version: str, info: ModelInfo | None) -> None:

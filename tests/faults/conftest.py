@@ -33,7 +33,7 @@ class Busy:
     def __enter__(self) -> Busy:
         for wire in self._wires:
             wire.send(infer_bytes("slow", slow_input(fresh_value())))
-        eventually(lambda: self._server.pending("slow") == 1, "one slow request runs and one waits")
+        eventually(lambda: self._server.pending("slow") >= 1, "one slow request runs and one waits")
         return self
 
     def __exit__(

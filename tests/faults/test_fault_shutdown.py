@@ -47,6 +47,27 @@ def test_case_68_sigterm_finishes_what_is_in_flight_and_exits_0(
     assert server.popen.wait(20) == 0
 
 
+def test_case_68_an_upload_under_way_at_sigterm_is_finished(
+    start_server: Start, small_repository: Path
+) -> None:
+    """Nothing else is in flight: the request is accepted with its headers, not with its last byte."""
+    server = start_server(small_repository, settings(grace=25.0))
+    value = fresh_value()
+    whole = infer_bytes("slow", slow_input(value))
+    with Wire(server.http_port) as wire:
+        wire.send(whole[:-5])
+        time.sleep(0.3)
+        server.popen.send_signal(signal.SIGTERM)
+        eventually(lambda: "leaving" in server.log, "the signal is seen")
+        time.sleep(0.3)
+        wire.send(whole[-5:])
+        reply = wire.reply()
+        assert reply.status == 200, reply.body
+        assert json.loads(reply.body)["outputs"][0]["data"] == [value]
+        assert reply.headers["connection"].lower() == "close"
+    assert server.popen.wait(20) == 0
+
+
 def test_case_68_readiness_falls_at_once_and_the_delay_still_serves(
     start_server: Start, small_repository: Path
 ) -> None:

@@ -15,6 +15,7 @@ from nonet.gateway.cache import MemoryStore, ResponseCache
 from nonet.gateway.cache.memory import MemoryLimits
 from nonet.gateway.core import DataPlane, PlanePolicy
 from nonet.gateway.executor import EmbeddedDevice
+from nonet.gateway.metrics import Metrics
 from nonet.gateway.scheduler import SchedulerPolicy
 from nonet.gateway.stats import BatchRecord, RequestRecord
 from nonet.runtime.catalog import Catalog
@@ -37,6 +38,7 @@ class Recorder:
     def __init__(self) -> None:
         self.requests: list[RequestRecord] = []
         self.batches: list[BatchRecord] = []
+        self.models: list[tuple[str, str, bool]] = []
 
     def on_request(self, record: RequestRecord) -> None:
         self.requests.append(record)
@@ -46,6 +48,9 @@ class Recorder:
 
     def on_queue_depth(self, model: str, version: str, requests: int) -> None:
         assert requests >= 0
+
+    def on_model(self, model: str, version: str, *, present: bool) -> None:
+        self.models.append((model, version, present))
 
 
 @asynccontextmanager
@@ -350,6 +355,77 @@ async def test_draining_refuses_the_new_and_finishes_the_old() -> None:
         hanging.release.set()
         assert await draining is True
         assert value_of(await running) == 2.0
+
+
+async def test_what_was_let_in_before_the_drain_is_served_within_it() -> None:
+    async with serving(bad.DoublingServable()) as (plane, _):
+        with plane.admit():
+            draining = asyncio.create_task(plane.drain(10.0))
+            await asyncio.sleep(0)
+            with pytest.raises(Unavailable, match="draining"), plane.admit():
+                pytest.fail("let in during the drain")
+            assert not draining.done()
+            assert value_of(await plane.infer(bad.doubling_request(3.0), admitted=True)) == 6.0
+            assert not draining.done()
+        assert await draining is True
+        assert plane.in_flight == 0
+
+
+async def test_an_upload_that_outlives_the_grace_is_refused_afterwards() -> None:
+    async with serving(bad.DoublingServable()) as (plane, _):
+        with plane.admit():
+            assert await plane.drain(0.01) is False
+            await plane.stop()
+            with pytest.raises(Unavailable) as caught:
+                await plane.infer(bad.doubling_request(3.0), admitted=True)
+            assert caught.value.code == "SHUTTING_DOWN"
+
+
+async def test_a_version_that_left_is_forgotten_once_its_last_request_has_been_told() -> None:
+    hanging = bad.HangingServable()
+    async with serving(hanging) as (plane, recorder):
+        metrics = Metrics()
+        plane.add_observer(metrics)
+        running = asyncio.create_task(plane.infer(bad.doubling_request(1.0)))
+        await until(hanging.entered.is_set)
+        retiring = asyncio.create_task(asyncio.to_thread(plane.catalog.retire, "doubler", "1"))
+        await until(lambda: plane.catalog.empty)
+        assert ("doubler", "1", False) not in recorder.models
+        hanging.release.set()
+        assert value_of(await running) == 2.0
+        assert await retiring is True
+        await until(lambda: ("doubler", "1", False) in recorder.models)
+        assert ("doubler", "1") not in metrics.models
+        assert plane._statistics.of("doubler", "1").success.count == 0
+        assert all(
+            ("doubler", "1") not in state.latency for state in plane._dispatcher.scheduler.devices.values()
+        )
+
+
+async def test_a_version_that_is_replaced_keeps_its_counts() -> None:
+    async with serving(bad.DoublingServable()) as (plane, recorder):
+        await plane.infer(bad.doubling_request(1.0))
+        again = bad.DoublingServable()
+        await asyncio.to_thread(plane.catalog.publish, again)
+        await asyncio.sleep(0)
+        assert all(present for _, _, present in recorder.models)
+        assert plane.statistics("doubler")[0].success.count == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "measured"),
+    [({"1": 0.25, "8": 0.5}, False), ({1: 0.25, 8: 0.5}, False), ({"8": 0.5}, True), ({"1": "x"}, True)],
+)
+async def test_a_profile_that_came_with_a_network_saves_measuring_it(
+    given: dict[object, object], measured: bool
+) -> None:
+    servable = bad.DoublingServable(bad.doubling_info(details={"measured_latencies": given}))
+    async with serving(servable, calibrate=True) as (plane, _):
+        await until(lambda: ("doubler", "1") in plane._dispatcher.scheduler.devices["cpu"].latency)
+        assert bool(servable.executions) is measured
+        model = plane._dispatcher.scheduler.devices["cpu"].latency["doubler", "1"]
+        if not measured:
+            assert (model.predict(1, 0.0), model.predict(8, 0.0)) == (0.25, 0.5)
 
 
 async def test_unknown_models_and_versions_are_told_apart_and_never_named_in_records() -> None:

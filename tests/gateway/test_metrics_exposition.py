@@ -180,13 +180,13 @@ def test_fault_39_labels_are_capped_and_unknown_models_share_one() -> None:
 def test_a_model_is_there_from_its_first_moment_to_its_last(
     metrics: Metrics, value: Callable[..., float]
 ) -> None:
-    metrics.on_model("net", "1", object())
+    metrics.on_model("net", "1", present=True)
     assert value("nv_inference_request_success", **NET) == 0
     assert value("nv_inference_pending_request_count", **NET) == 0
     metrics.on_request(ANSWERED)
-    metrics.on_model("net", "1", object())  # loaded again
+    metrics.on_model("net", "1", present=True)  # loaded again
     assert value("nv_inference_request_success", **NET) == 1
-    metrics.on_model("net", "1", None)
+    metrics.on_model("net", "1", present=False)
     assert not any(dict(labels).get("model") == "net" for _, labels in samples(metrics))
 
 

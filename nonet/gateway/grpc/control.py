@@ -7,14 +7,13 @@ serving. Shared memory: there are no regions, and none can be registered.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
 from nonet.gateway.core import DataPlane
 from nonet.gateway.grpc.inference import checked_name
 from nonet.gateway.grpc.rpc import Rpc
-from nonet.gateway.rest.oip_control import Repository
+from nonet.gateway.repository_control import RepositoryControl
 from nonet.runtime.catalog import ModelState
 from nonet.runtime.errors import InvalidArgument, NotFound, NotImplementedHere, PermissionDenied
 from nonet.runtime.oip.messages import message
@@ -41,7 +40,9 @@ class Control:
         allowed: whether callers may load and unload.
     """
 
-    def __init__(self, plane: DataPlane, repository: Repository | None, *, allowed: bool = True) -> None:
+    def __init__(
+        self, plane: DataPlane, repository: RepositoryControl | None, *, allowed: bool = True
+    ) -> None:
         self._plane = plane
         self._repository = repository
         self._allowed = allowed
@@ -77,7 +78,7 @@ class Control:
                     f"parameters.{key[:80]!r} is not known; accepted: config (the configuration as JSON)",
                     param=f"parameters.{key[:80]}",
                 )
-        await asyncio.to_thread(repository.load, name, override)
+        await repository.load(name, override)
         logger.info("model %s was loaded by request", name)
         return message("inference.RepositoryModelLoadResponse")()
 
@@ -91,11 +92,11 @@ class Control:
                     f"parameters.{key[:80]!r} is not known; accepted: unload_dependents (true or false)",
                     param=f"parameters.{key[:80]}",
                 )
-        await asyncio.to_thread(repository.unload, name)
+        await repository.unload(name)
         logger.info("model %s was unloaded by request", name)
         return message("inference.RepositoryModelUnloadResponse")()
 
-    def _controlled(self, rpc: Rpc) -> Repository:
+    def _controlled(self, rpc: Rpc) -> RepositoryControl:
         rpc.authenticate()
         if not self._allowed:
             raise PermissionDenied("loading and unloading models by request is switched off on this server")

@@ -6,18 +6,17 @@ Streaming, the repository and the settings of a Triton server are in modules of 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from typing import Any
 
 import nonet
+from nonet.gateway.calling import Call
 from nonet.gateway.core import DataPlane
 from nonet.gateway.executor import description
 from nonet.gateway.grpc.rpc import Rpc
-from nonet.gateway.rest.calling import Call
-from nonet.gateway.rest.paths import is_name
+from nonet.gateway.names import is_name
 from nonet.gateway.stats import DurationTotal, ModelStatistics
-from nonet.runtime.errors import NotFound, Unavailable
+from nonet.runtime.errors import NotFound
 from nonet.runtime.oip import metadata, proto_codec
 from nonet.runtime.oip.messages import message
 from nonet.runtime.requests import InferRequest, InferResponse
@@ -92,7 +91,7 @@ class Inference:
         started = time.perf_counter()
         decoded = await self.decode(request, call)
         inferring = time.perf_counter()
-        response = await self._plane.infer(decoded)
+        response = await self._plane.infer(decoded, admitted=True)
         inferred = time.perf_counter()
         rpc.model = response.model
         reply = proto_codec.encode_response(response, decoded)
@@ -100,17 +99,16 @@ class Inference:
         return reply
 
     async def infer_one(self, request: Any, call: Call) -> tuple[InferRequest, InferResponse]:
-        """One request of a stream, decoded and answered. Raises ServingError."""
-        decoded = await self.decode(request, call)
-        return decoded, await self._plane.infer(decoded)
+        """One request of a stream, let in, decoded and answered. Raises ServingError."""
+        with self._plane.admit():
+            decoded = await self.decode(request, call)
+            return decoded, await self._plane.infer(decoded, admitted=True)
 
     async def decode(self, request: Any, call: Call) -> InferRequest:
         """The message as the core's request, with what the metadata says of its handling.
 
-        Raises InvalidArgument, NotFound, or Unavailable while draining (before any tensor is touched).
+        Raises InvalidArgument or NotFound, the latter before any tensor is touched.
         """
-        if not self._plane.accepting:
-            raise Unavailable("the server is draining; try another one", code="DRAINING")
         self._plane.catalog.info(*checked_name(request.model_name, request.model_version))
         for name in STREAM_PARAMETERS:
             if name in request.parameters:
@@ -120,14 +118,7 @@ class Inference:
             decoded = await asyncio.to_thread(proto_codec.decode_request, request)
         else:
             decoded = proto_codec.decode_request(request)
-        return dataclasses.replace(
-            decoded,
-            deadline=call.deadline,
-            priority=call.priority,
-            tenant=call.tenant,
-            use_cache=call.use_cache,
-            store_in_cache=call.store_in_cache,
-        )
+        return call.applied_to(decoded)
 
 
 def checked_name(name: str, version: str = "") -> tuple[str, str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from nonet.gateway.classification import DEFAULT_TOP_K, MAX_TOP_K, TASK, best_classes
 from nonet.gateway.core import DataPlane
 from nonet.gateway.grpc.rpc import Rpc
-from nonet.gateway.rest.classify import TASK, best_classes
-from nonet.gateway.rest.schemas import DEFAULT_TOP_K, MAX_TOP_K
-from nonet.runtime.errors import InvalidArgument, Unavailable
+from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.oip.messages import message
 from nonet.runtime.requests import InferRequest
 from nonet.runtime.tensors import Tensor
@@ -28,8 +27,6 @@ class Recognition:
     async def classify(self, request: Any, rpc: Rpc) -> Any:
         """The most likely classes of one image. Raises ServingError."""
         call = rpc.read()
-        if not self._plane.accepting:
-            raise Unavailable("the server is draining; try another one", code="DRAINING")
         started = time.perf_counter()
         top_k = request.top_k if request.HasField("top_k") else DEFAULT_TOP_K
         if not 1 <= top_k <= MAX_TOP_K:
@@ -52,7 +49,8 @@ class Recognition:
                 tenant=call.tenant,
                 use_cache=call.use_cache,
                 store_in_cache=call.store_in_cache,
-            )
+            ),
+            admitted=True,
         )
         inferred = time.perf_counter()
         rpc.model = response.model

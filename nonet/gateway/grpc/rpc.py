@@ -8,21 +8,24 @@ INVALID_ARGUMENT and not a server error, and no exception's text can ever reach 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from nonet.gateway.calling import Call, CallReader, answer_headers
+from nonet.gateway.exchange import Exchange, request_id, trace_id
 from nonet.gateway.executor.errors import ERROR_CODE, RETRY_AFTER
-from nonet.gateway.http.exchange import Exchange, request_id, trace_id
-from nonet.gateway.rest.calling import Call, CallReader, answer_headers
+from nonet.gateway.uploads import UploadBudget
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import Internal, InvalidArgument, ServingError
 from nonet.runtime.requests import InferResponse
@@ -42,6 +45,7 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 Context: TypeAlias = grpc.aio.ServicerContext
 Handler = Callable[[Any, "Rpc"], Awaitable[Any]]
+Admit = Callable[[], AbstractContextManager[None]]
 
 
 class Rpc:
@@ -72,13 +76,14 @@ class Rpc:
         request_id.set(self.exchange.request_id)
         trace_id.set(self.exchange.trace_id)
 
-    def read(self) -> Call:
+    def read(self, arrived: float | None = None) -> Call:
         """Who calls, and how the request is to be handled: the metadata that the HTTP face calls headers, and
-        the deadline of gRPC itself, whichever ends first.
+        the deadline of gRPC itself, whichever ends first. ``arrived`` is for a message of a stream: see
+        :meth:`CallReader.read`.
 
         Raises as :meth:`CallReader.read`.
         """
-        call = self._face.reader.read(self.exchange)
+        call = self._face.reader.read(self.exchange, arrived)
         remaining = self.context.time_remaining()
         if remaining is not None and math.isfinite(remaining):
             deadline = self._face.clock.now() + remaining
@@ -89,6 +94,10 @@ class Rpc:
     def authenticate(self) -> str:
         """The tenant. Raises Unauthenticated or QuotaExceeded."""
         return self._face.reader.authenticate(self.exchange)
+
+    def identify(self) -> str:
+        """The tenant, without counting against its quota. Raises Unauthenticated."""
+        return self._face.reader.identify(self.exchange)
 
     def describe_answer(self, response: InferResponse, decode: float, encode: float) -> None:
         """Say in the trailing metadata how the request was handled, under the names of the HTTP headers."""
@@ -119,27 +128,49 @@ class RpcFace:
     Args:
         reader: reads who calls and how.
         clock: the clock of deadlines.
+        uploads: accounts for the messages in flight.
+        admit: lets a request in for the time of its block; see :meth:`DataPlane.admit`.
         observe: told of each RPC when it is over.
     """
 
-    def __init__(self, reader: CallReader, clock: Clock, observe: Observe | None = None) -> None:
+    def __init__(
+        self,
+        reader: CallReader,
+        clock: Clock,
+        uploads: UploadBudget,
+        admit: Admit,
+        observe: Observe | None = None,
+    ) -> None:
         self.reader = reader
         self.clock = clock
+        self.uploads = uploads
+        self.admit = admit
         self.closing = asyncio.Event()
         """Set when the server stops: long-lived streams then end by themselves."""
         self._observe = observe
 
-    def unary(self, route: str, request_class: Any, handler: Handler) -> grpc.RpcMethodHandler:
-        """A method with one message in and one out."""
+    def unary(
+        self, route: str, request_class: Any, handler: Handler, *, admitted: bool = False
+    ) -> grpc.RpcMethodHandler:
+        """A method with one message in and one out; with ``admitted`` it is let in by the core first.
 
-        async def behaviour(raw: bytes, context: Context) -> bytes:
+        Registered as a stream of one message, which is the same on the wire: so it is let in when its
+        headers arrive, and an upload that is under way when the server is told to stop is finished.
+        """
+
+        async def behaviour(messages: AsyncIterator[bytes], context: Context) -> bytes:
             rpc = Rpc(self, context)
             async with _Settled(self, route, rpc):
-                reply = await handler(parse(request_class, raw), rpc)
-                data: bytes = reply.SerializeToString()
-                return data
+                with self.admit() if admitted else contextlib.nullcontext(), self.uploads.open() as hold:
+                    raw = await anext(aiter(messages), None)
+                    if raw is None:
+                        raise InvalidArgument("the call ended before its message")
+                    hold.take(len(raw))
+                    reply = await handler(parse(request_class, raw), rpc)
+                    data: bytes = reply.SerializeToString()
+                    return data
 
-        return grpc.unary_unary_rpc_method_handler(behaviour)
+        return grpc.stream_unary_rpc_method_handler(behaviour)
 
     def stream(
         self, route: str, handler: Callable[[Any, Rpc], Awaitable[None]], *, request_streaming: bool

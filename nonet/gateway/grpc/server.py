@@ -9,20 +9,25 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from nonet.gateway.calling import CallReader
 from nonet.gateway.core import DataPlane
 from nonet.gateway.grpc.control import Control
 from nonet.gateway.grpc.health import SERVICE as HEALTH
 from nonet.gateway.grpc.health import Health
 from nonet.gateway.grpc.inference import Inference
+from nonet.gateway.grpc.raw_image import RawImage
 from nonet.gateway.grpc.recognition import Recognition
 from nonet.gateway.grpc.reflection import Reflection
 from nonet.gateway.grpc.rpc import Handler, Observe, Rpc, RpcFace, service
 from nonet.gateway.grpc.streaming import InferenceStream
-from nonet.gateway.rest.calling import CallReader
-from nonet.gateway.rest.oip_control import Repository
-from nonet.runtime.oip.messages import OPEN_INFERENCE, RECOGNITION, methods
+from nonet.gateway.repository_control import RepositoryControl
+from nonet.gateway.uploads import UploadBudget
+from nonet.runtime.oip.messages import OPEN_INFERENCE, RAW_IMAGE, RECOGNITION, methods
 
 __all__ = ["GrpcLimits", "GrpcServer"]
+
+_LET_IN = frozenset({"Classify", "Develop", "ModelInfer"})
+"""Methods that ask for work of the core: what is under way when the server stops is finished."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class GrpcLimits:
     Args:
         max_message_bytes: largest message of a caller; more is RESOURCE_EXHAUSTED.
         max_concurrent_streams: calls in flight on one connection.
+        max_concurrent_rpcs: calls in flight on all connections together; more is RESOURCE_EXHAUSTED.
         stream_window: open requests of one ModelStreamInfer stream.
         repository_control: whether callers may load and unload models.
 
@@ -40,6 +46,7 @@ class GrpcLimits:
 
     max_message_bytes: int = 64 << 20
     max_concurrent_streams: int = 1024
+    max_concurrent_rpcs: int = 4096
     stream_window: int = 32
     repository_control: bool = True
 
@@ -56,7 +63,8 @@ class GrpcServer:
         plane: the core.
         reader: reads who calls and how.
         limits: see :class:`GrpcLimits`.
-        repository: the model repository, or None.
+        repository: controls the model repository; None if there is none.
+        uploads: accounts for the messages in flight; by default a budget of eight of the largest.
         observe: told of each RPC when it is over.
         tasks: whether the typed task services are offered beside the inference protocol.
         describe_models: see :class:`~nonet.gateway.grpc.inference.Inference`.
@@ -68,14 +76,17 @@ class GrpcServer:
         reader: CallReader,
         *,
         limits: GrpcLimits | None = None,
-        repository: Repository | None = None,
+        repository: RepositoryControl | None = None,
+        uploads: UploadBudget | None = None,
         observe: Observe | None = None,
         tasks: bool = True,
         describe_models: bool = False,
     ) -> None:
         limits = limits or GrpcLimits()
-        self._face = face = RpcFace(reader, plane.clock, observe)
+        uploads = uploads or UploadBudget(8 * limits.max_message_bytes)
+        self._face = face = RpcFace(reader, plane.clock, uploads, plane.admit, observe)
         self._server = grpc.aio.server(
+            maximum_concurrent_rpcs=limits.max_concurrent_rpcs,
             options=[
                 ("grpc.max_receive_message_length", limits.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
@@ -84,12 +95,12 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.max_metadata_size", 64 << 10),
-            ]
+            ],
         )
         inference = Inference(plane, describe_models=describe_models)
         control = Control(plane, repository, allowed=limits.repository_control)
-        stream = InferenceStream(inference, limits.stream_window, face.closing)
-        names = [OPEN_INFERENCE, *([RECOGNITION] if tasks else [])]
+        stream = InferenceStream(inference, limits.stream_window, face.closing, uploads)
+        names = [OPEN_INFERENCE, *([RECOGNITION, RAW_IMAGE] if tasks else [])]
         self.health = Health(plane.ready, names)
         handlers = [
             _open_inference(face, inference, stream, control),
@@ -98,6 +109,7 @@ class GrpcServer:
         ]
         if tasks:
             handlers.append(_unary_service(face, RECOGNITION, {"Classify": Recognition(plane).classify}))
+            handlers.append(_unary_service(face, RAW_IMAGE, {"Develop": RawImage(plane).develop}))
         self._server.add_generic_rpc_handlers(tuple(handlers))
 
     def bind(self, address: str) -> int:
@@ -173,7 +185,8 @@ def _unary_service(
     for method in methods(name):
         if method.client_streaming or method.server_streaming:
             continue
-        registered.append((method.name, face.unary(method.path, method.request, handlers[method.name])))
+        handler, admitted = handlers[method.name], method.name in _LET_IN
+        registered.append((method.name, face.unary(method.path, method.request, handler, admitted=admitted)))
     missing = {method.name for method in methods(name)} - {each for each, _ in registered}
     if missing:
         raise ValueError(f"{name} has no handler for {', '.join(sorted(missing))}")

@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import Any
 
 from nonet.gateway.grpc.inference import Inference
 from nonet.gateway.grpc.rpc import Rpc, parse
+from nonet.gateway.uploads import Hold, UploadBudget
 from nonet.runtime.errors import Internal, ServingError, Unauthenticated, Unavailable
 from nonet.runtime.oip import proto_codec
 from nonet.runtime.oip.messages import message
@@ -37,16 +39,21 @@ class InferenceStream:
         inference: answers single requests.
         window: requests of one stream that may be open at a time, >= 1.
         closing: set when the server stops; streams then finish what is open and end.
+        uploads: accounts for the messages in flight.
     """
 
-    def __init__(self, inference: Inference, window: int, closing: asyncio.Event) -> None:
+    def __init__(
+        self, inference: Inference, window: int, closing: asyncio.Event, uploads: UploadBudget
+    ) -> None:
         self._inference = inference
         self._window = window
         self._closing = closing
+        self._uploads = uploads
 
     async def serve(self, requests: Any, rpc: Rpc) -> None:
         """One stream, from its first message to its end."""
-        rpc.authenticate()
+        # Each request is taken from the quota when it comes; opening the stream is none.
+        rpc.identify()
         status_errors = rpc.exchange.header(_STATUS_ERRORS).lower() == "true"
         room = asyncio.Semaphore(self._window)
         answers: asyncio.Queue[asyncio.Task[Reply] | None] = asyncio.Queue()
@@ -93,7 +100,7 @@ class InferenceStream:
                 raw = arrival.result()
                 if raw is None:
                     return False
-                task = asyncio.create_task(self._answer(raw, rpc))
+                task = asyncio.create_task(self._answer(raw, rpc, time.monotonic()))
                 open_tasks.add(task)
                 answers.put_nowait(task)
         finally:
@@ -102,14 +109,19 @@ class InferenceStream:
                 await end
             answers.put_nowait(None)
 
-    async def _answer(self, raw: bytes, rpc: Rpc) -> Reply:
+    async def _answer(self, raw: bytes, rpc: Rpc, arrived: float) -> Reply:
+        with self._uploads.open() as hold:
+            return await self._answer_held(raw, rpc, arrived, hold)
+
+    async def _answer_held(self, raw: bytes, rpc: Rpc, arrived: float, hold: Hold) -> Reply:
         stream_reply = message("inference.ModelStreamInferResponse")
         reply = message("inference.ModelInferResponse")()
         try:
+            hold.take(len(raw))
             request = parse(message("inference.ModelInferRequest"), raw)
             reply.id = request.id
             reply.model_name = request.model_name
-            decoded, response = await self._inference.infer_one(request, rpc.read())
+            decoded, response = await self._inference.infer_one(request, rpc.read(arrived))
         except ServingError as error:
             return stream_reply(error_message=error.message, infer_response=reply), error
         except Exception:

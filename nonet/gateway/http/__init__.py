@@ -1,8 +1,8 @@
 """The HTTP connection and everything that holds for every request, whatever its route."""
 
+from nonet.gateway.exchange import Exchange, request_id, trace_id
 from nonet.gateway.http.access_log import JsonFormatter, PlainFormatter
 from nonet.gateway.http.bodies import Bodies
-from nonet.gateway.http.exchange import Exchange, request_id, trace_id
 from nonet.gateway.http.guard import HttpRecord, RequestGuard
 from nonet.gateway.http.protocol import guarded_protocol
 from nonet.gateway.http.serving import server_config

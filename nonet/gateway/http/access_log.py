@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from nonet.gateway.http.exchange import Exchange, request_id, trace_id
+from nonet.gateway.exchange import Exchange, request_id, trace_id
 from nonet.runtime.errors import ServingError
 
 access_logger = logging.getLogger("nonet.access")

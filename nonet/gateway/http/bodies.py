@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from nonet.gateway.http.coding import decode, normalise
-from nonet.gateway.http.exchange import Exchange
+from nonet.gateway.exchange import Exchange
+from nonet.gateway.http.coding import normalise, pieces
 from nonet.gateway.http.settings import HttpSettings
-from nonet.runtime.errors import ClientClosed, PayloadTooLarge, Unavailable
+from nonet.gateway.uploads import Hold, UploadBudget
+from nonet.runtime.errors import ClientClosed, PayloadTooLarge
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -21,12 +23,21 @@ class Bodies:
     """Reads bodies and accounts for the memory all of them take together.
 
     Each request may hold ``max_body_bytes`` as sent and ``max_decoded_bytes`` decoded; all requests together
-    may hold ``max_bodies_bytes``.
+    share one budget, with the other faces too.
+
+    Args:
+        settings: limits.
+        budget: what all requests together may hold; by default ``max_bodies_bytes`` for this face alone.
     """
 
-    def __init__(self, settings: HttpSettings) -> None:
+    def __init__(self, settings: HttpSettings, budget: UploadBudget | None = None) -> None:
         self._settings = settings
-        self.held = 0
+        self._budget = budget or UploadBudget(settings.max_bodies_bytes)
+
+    @property
+    def held(self) -> int:
+        """Bytes that all requests hold together."""
+        return self._budget.held
 
     def check_declared(self, exchange: Exchange) -> None:
         """Refuse by ``Content-Length`` alone. Raises PayloadTooLarge before anything is read."""
@@ -41,33 +52,29 @@ class Bodies:
         UnsupportedMediaType or InvalidArgument for its Content-Encoding, ClientClosed if the client leaves.
         """
         coding = normalise(exchange.header(b"content-encoding"))
-        body = await self._collect(exchange, receive)
+        hold = exchange.hold = self._budget.open()
+        body = await self._collect(hold, receive)
         exchange.received = True
         if not coding:
             return body
         limit = self._settings.max_decoded_bytes
         if len(body) < _DECODE_INLINE:
             # A small body may still be a bomb: what does not stay small is decoded in a thread.
-            try:
-                decoded = decode(coding, body, min(limit, 16 * _DECODE_INLINE))
-            except PayloadTooLarge:
-                decoded = await asyncio.to_thread(decode, coding, body, limit)
-        else:
-            decoded = await asyncio.to_thread(decode, coding, body, limit)
-        self._hold(exchange, len(decoded))
-        return decoded
+            with contextlib.suppress(PayloadTooLarge):
+                return _decode(coding, body, min(limit, 16 * _DECODE_INLINE), hold)
+        return await asyncio.to_thread(_decode, coding, body, limit, hold)
 
     def release(self, exchange: Exchange) -> None:
         """The request is over; its body's memory is free."""
-        self.held -= exchange.held
-        exchange.held = 0
+        if exchange.hold is not None:
+            exchange.hold.close()
 
-    async def _collect(self, exchange: Exchange, receive: Receive) -> bytes:
+    async def _collect(self, hold: Hold, receive: Receive) -> bytes:
         message = await receive()
         if message["type"] != "http.request":
             raise ClientClosed("the client closed the connection")
         body: bytes = message.get("body", b"")
-        self._hold(exchange, len(body))
+        hold.take(len(body))
         if not message.get("more_body", False):
             return body
         limit = self._settings.max_body_bytes
@@ -80,19 +87,35 @@ class Bodies:
             total += len(piece)
             if total > limit:
                 raise self._too_large()
-            self._hold(exchange, len(piece))
+            hold.take(len(piece))
             pieces.append(piece)
         return b"".join(pieces)
-
-    def _hold(self, exchange: Exchange, size: int) -> None:
-        self.held += size
-        exchange.held += size
-        if self.held > self._settings.max_bodies_bytes:
-            raise Unavailable(
-                "too many bytes are being uploaded at the same time", code="UPLOADS_OVER_BUDGET"
-            )
 
     def _too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(
             f"the body is larger than {self._settings.max_body_bytes} bytes", code="BODY_TOO_LARGE"
         )
+
+
+def _decode(coding: str, body: bytes, limit: int, hold: Hold) -> bytes:
+    """The decoded body, each piece of which is entered before the next is made.
+
+    Raises as :func:`~nonet.gateway.http.coding.pieces`, and Unavailable over the budget.
+    """
+    found: list[bytes] = []
+    total = 0
+    try:
+        for piece in pieces(coding, body, limit):
+            hold.take(len(piece))
+            total += len(piece)
+            found.append(piece)
+        if len(found) == 1:
+            return found[0]
+        # Joined, all of it exists twice for a moment.
+        hold.take(total)
+        joined = b"".join(found)
+        hold.give_back(total)
+    except BaseException:
+        hold.give_back(total)
+        raise
+    return joined

@@ -45,7 +45,11 @@ def decode(coding: str, data: bytes, limit: int) -> bytes:
     Raises InvalidArgument if ``data`` is not exactly one valid stream, PayloadTooLarge as soon as the result
     is longer than ``limit`` bytes.
     """
-    pieces: list[bytes] = []
+    return b"".join(pieces(coding, data, limit))
+
+
+def pieces(coding: str, data: bytes, limit: int) -> Iterator[bytes]:
+    """What :func:`decode` returns, in pieces of at most 256 KiB, each made when it is asked for."""
     total = 0
     for piece in _unbrotli(data) if coding == "br" else _inflate(coding, data):
         total += len(piece)
@@ -53,8 +57,7 @@ def decode(coding: str, data: bytes, limit: int) -> bytes:
             raise PayloadTooLarge(
                 f"the decoded body is larger than {limit} bytes", code="DECODED_BODY_TOO_LARGE"
             )
-        pieces.append(piece)
-    return b"".join(pieces)
+        yield piece
 
 
 def encode(coding: str, data: bytes) -> bytes:

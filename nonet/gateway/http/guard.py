@@ -12,9 +12,9 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from nonet.gateway.exchange import Exchange, request_id, trace_id
 from nonet.gateway.http.access_log import log_exchange
 from nonet.gateway.http.bodies import Bodies
-from nonet.gateway.http.exchange import Exchange, request_id, trace_id
 from nonet.gateway.http.problems import JSON, error_body, error_headers
 from nonet.runtime.errors import ClientClosed, Internal, PayloadTooLarge, ServingError, Unavailable
 

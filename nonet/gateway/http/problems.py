@@ -6,9 +6,8 @@ import math
 
 import orjson
 
+from nonet.gateway.exchange import RawHeaders
 from nonet.runtime.errors import ServingError, Unauthenticated
-
-RawHeaders = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
 

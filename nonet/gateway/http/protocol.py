@@ -21,8 +21,8 @@ from typing import Any, ClassVar, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from nonet.gateway.exchange import EXTENSION, Exchange
 from nonet.gateway.http.access_log import log_refusal
-from nonet.gateway.http.exchange import EXTENSION, Exchange
 from nonet.gateway.http.pool import ConnectionPool
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.settings import HttpSettings

@@ -11,15 +11,16 @@ from starlette.exceptions import HTTPException
 
 import nonet
 from nonet.gateway.admission import Gatekeeper
+from nonet.gateway.calling import CallReader
 from nonet.gateway.core import DataPlane
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.guard import Observe, RequestGuard
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.settings import HttpSettings
-from nonet.gateway.rest.calling import CallReader
+from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.rest.classify import RawResponse, classify_router
 from nonet.gateway.rest.model_cards import model_router
-from nonet.gateway.rest.oip_control import OipControl, Repository
+from nonet.gateway.rest.oip_control import OipControl
 from nonet.gateway.rest.oip_infer import OipInference
 from nonet.gateway.rest.oip_models import OipModels
 from nonet.gateway.rest.oip_routes import OipRoutes
@@ -27,6 +28,7 @@ from nonet.gateway.rest.openapi import describe
 from nonet.gateway.rest.pages import page_router
 from nonet.gateway.rest.raw_develop import raw_develop_router
 from nonet.gateway.rest.reply import Reply
+from nonet.gateway.uploads import UploadBudget
 from nonet.runtime.errors import (
     InvalidArgument,
     MethodNotAllowed,
@@ -43,11 +45,12 @@ def create_app(
     plane: DataPlane,
     *,
     gatekeeper: Gatekeeper,
-    repository: Repository | None,
+    repository: RepositoryControl | None,
     settings: HttpSettings,
     metrics_endpoint: Exposition,
     observe: Observe | None = None,
     authenticated: bool = False,
+    uploads: UploadBudget | None = None,
 ) -> FastAPI:
     """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
 
@@ -59,6 +62,7 @@ def create_app(
         metrics_endpoint: answers ``/metrics``.
         observe: told of each answered request.
         authenticated: whether keys are on, which the OpenAPI description then says.
+        uploads: accounts for the bodies in flight, with those of other faces; by default for this one alone.
     """
     app = FastAPI(
         title="Nonet",
@@ -68,7 +72,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    bodies = Bodies(settings)
+    bodies = Bodies(settings, uploads)
     calls = CallReader(gatekeeper, plane.clock, settings.max_timeout)
     app.add_middleware(RequestGuard, bodies=bodies, access_log=settings.access_log, observe=observe)
     app.router.routes.insert(

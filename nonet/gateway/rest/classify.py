@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from nonet.gateway.calling import CallReader, answer_headers
+from nonet.gateway.classification import TASK, best_classes
 from nonet.gateway.core import DataPlane
+from nonet.gateway.exchange import Exchange
 from nonet.gateway.http.bodies import Bodies
-from nonet.gateway.http.exchange import Exchange
-from nonet.gateway.rest.calling import CallReader, answer_headers
 from nonet.gateway.rest.classify_form import ClassifyInput, media_type, read_input
 from nonet.gateway.rest.openapi_task import CLASSIFY
 from nonet.gateway.rest.reply import Reply
 from nonet.gateway.rest.schemas import ClassifyResponse
-from nonet.runtime.errors import Unavailable
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
-from nonet.runtime.tensors import Array, Tensor
-
-TASK = "classification"
+from nonet.runtime.tensors import Tensor
 
 
 def classify_router(plane: DataPlane, calls: CallReader, bodies: Bodies) -> APIRouter:
@@ -39,30 +34,31 @@ def classify_router(plane: DataPlane, calls: CallReader, bodies: Bodies) -> APIR
     async def classify(request: Request) -> Response:
         exchange = Exchange.of(request.scope)
         call = calls.read(exchange)
-        if not plane.accepting:
-            raise Unavailable("the server is draining; try another one", code="DRAINING")
-        kind = media_type(exchange)
-        body = await bodies.read(exchange, request.receive)
-        calls.in_time(call)
+        # Let in with its headers: an upload that is under way when the server is told to stop is finished.
+        with plane.admit():
+            kind = media_type(exchange)
+            body = await bodies.read(exchange, request.receive)
+            calls.in_time(call)
 
-        start = time.perf_counter()
-        wanted = read_input(kind, exchange.header(b"content-type"), request.scope["query_string"], body)
-        del body
-        info = plane.choose(TASK, wanted.model, deadline=call.deadline, priority=call.priority)
-        decoded = time.perf_counter()
-        response = await plane.infer(
-            InferRequest(
-                model=info.name,
-                version=info.version,
-                inputs=(Tensor.of_bytes(info.inputs[0].name, [wanted.image]),),
-                deadline=call.deadline,
-                priority=call.priority,
-                tenant=call.tenant,
-                use_cache=call.use_cache,
-                store_in_cache=call.store_in_cache,
+            start = time.perf_counter()
+            wanted = read_input(kind, exchange.header(b"content-type"), request.scope["query_string"], body)
+            del body
+            info = plane.choose(TASK, wanted.model, deadline=call.deadline, priority=call.priority)
+            decoded = time.perf_counter()
+            response = await plane.infer(
+                InferRequest(
+                    model=info.name,
+                    version=info.version,
+                    inputs=(Tensor.of_bytes(info.inputs[0].name, [wanted.image]),),
+                    deadline=call.deadline,
+                    priority=call.priority,
+                    tenant=call.tenant,
+                    use_cache=call.use_cache,
+                    store_in_cache=call.store_in_cache,
+                ),
+                admitted=True,
             )
-        )
-        inferred = time.perf_counter()
+            inferred = time.perf_counter()
         answer = _answer(info, response, wanted)
         headers = answer_headers(response, decoded - start, time.perf_counter() - inferred)
         return RawResponse(Reply(answer, headers=headers))
@@ -89,26 +85,3 @@ def _answer(info: ModelInfo, response: InferResponse, wanted: ClassifyInput) -> 
     return orjson.dumps(
         {"model": info.network or info.name, "predictions": best_classes(scores, info.labels, wanted.top_k)}
     )
-
-
-def best_classes(scores: Array, labels: Sequence[str], count: int) -> list[dict[str, Any]]:
-    """The ``count`` best of ``scores`` (C,), best first; of equal scores the lower index first.
-
-    A class without a label is called by its index. The scores are exact: float32 values as float64.
-    """
-    count = min(count, scores.size)
-    if count * 4 < scores.size:
-        # Everything at least as good as the count-th best, so that ties are broken the same way as below.
-        threshold = np.partition(scores, scores.size - count)[scores.size - count]
-        candidates = np.flatnonzero(scores >= threshold)
-    else:
-        candidates = np.arange(scores.size)
-    order = candidates[np.argsort(-scores[candidates], kind="stable")[:count]]
-    return [
-        {
-            "index": index,
-            "label": labels[index] if index < len(labels) else str(index),
-            "score": score,
-        }
-        for index, score in zip(order.tolist(), scores[order].tolist(), strict=True)
-    ]

@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from nonet.gateway.http.exchange import Exchange
+from nonet.gateway.classification import DEFAULT_TOP_K, MAX_TOP_K
+from nonet.gateway.exchange import Exchange
 from nonet.gateway.rest.multipart import Part, boundary_of, parse_form
-from nonet.gateway.rest.schemas import DEFAULT_TOP_K, MAX_TOP_K
 from nonet.runtime.errors import InvalidArgument, Unprocessable, UnsupportedMediaType
 
 FIELDS = ("image", "model", "top_k")

@@ -8,9 +8,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from nonet.gateway.calling import CallReader
 from nonet.gateway.core import DataPlane
-from nonet.gateway.http.exchange import Exchange
-from nonet.gateway.rest.calling import CallReader
+from nonet.gateway.exchange import Exchange
 from nonet.gateway.rest.openapi_task import MODEL, MODELS
 from nonet.gateway.rest.schemas import ModelCard, ModelList
 from nonet.runtime.errors import NotFound

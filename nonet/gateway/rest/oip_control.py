@@ -6,23 +6,20 @@ serving. Shared memory: there are no regions, and none can be registered over HT
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import orjson
 
+from nonet.gateway.calling import CallReader
 from nonet.gateway.core import DataPlane
 from nonet.gateway.http.bodies import Bodies
-from nonet.gateway.rest.calling import CallReader
-from nonet.gateway.rest.oip_infer import check_content_type
+from nonet.gateway.repository_control import RepositoryControl
+from nonet.gateway.rest.oip_target import Handler, OipTarget, check_content_type, check_same_origin
 from nonet.gateway.rest.reply import Reply
 from nonet.runtime.catalog import ModelState
 from nonet.runtime.errors import InvalidArgument, NotFound, NotImplementedHere, PermissionDenied
-
-if TYPE_CHECKING:
-    from nonet.gateway.rest.oip_routes import Handler, OipTarget
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +32,6 @@ TRACE_SETTINGS: dict[str, Any] = {
     "log_frequency": "0",
     "trace_mode": "opentelemetry",
 }
-
-
-class Repository(Protocol):
-    """What the control routes need of the model repository; both calls block."""
-
-    def load(self, name: str, config_override: str | None = None) -> object: ...
-
-    def unload(self, name: str, timeout: float = ...) -> object: ...
 
 
 class OipControl:
@@ -61,7 +50,7 @@ class OipControl:
         plane: DataPlane,
         calls: CallReader,
         bodies: Bodies,
-        repository: Repository | None,
+        repository: RepositoryControl | None,
         *,
         allowed: bool = True,
     ) -> None:
@@ -70,8 +59,6 @@ class OipControl:
         self._bodies = bodies
         self._repository = repository
         self._allowed = allowed
-        # One change at a time: two loads of one model would race for the same memory.
-        self._changing = asyncio.Lock()
         self.trace: Mapping[str, Handler] = {
             "GET": self._read_trace,
             "HEAD": self._read_trace,
@@ -113,8 +100,7 @@ class OipControl:
             name = next(iter(parameters))[:80]
             why = "models are not taken over HTTP" if name.startswith("file:") else "is not known"
             raise InvalidArgument(f"parameters.{name}: {why}; accepted: config", param=f"parameters.{name}")
-        async with self._changing:
-            await asyncio.to_thread(repository.load, target.model, override)
+        await repository.load(target.model, override)
         logger.info("model %s was loaded by request", target.model)
         return Reply.json({"name": target.model, "state": "READY"})
 
@@ -131,13 +117,13 @@ class OipControl:
             raise InvalidArgument(
                 f"parameters.{name} is not known; accepted: unload_dependents", param=f"parameters.{name}"
             )
-        async with self._changing:
-            await asyncio.to_thread(repository.unload, target.model)
+        await repository.unload(target.model)
         logger.info("model %s was unloaded by request", target.model)
         return Reply.json({"name": target.model, "state": "UNAVAILABLE"})
 
-    def _controlled(self, target: OipTarget) -> Repository:
+    def _controlled(self, target: OipTarget) -> RepositoryControl:
         self._calls.authenticate(target.exchange)
+        check_same_origin(target.exchange)
         if not self._allowed:
             raise PermissionDenied("loading and unloading models over HTTP is switched off on this server")
         if self._repository is None:
@@ -167,6 +153,7 @@ class OipControl:
     async def _unchangeable(self, target: OipTarget, current: Mapping[str, Any], what: str) -> None:
         """Accept a change that changes nothing (null asks for the default, which is what we have)."""
         self._calls.authenticate(target.exchange)
+        check_same_origin(target.exchange)
         for name, value in (await self._json_object(target)).items():
             if name not in current:
                 known = ", ".join(current)

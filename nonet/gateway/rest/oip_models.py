@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nonet
+from nonet.gateway.calling import CallReader
 from nonet.gateway.core import DataPlane
-from nonet.gateway.rest.calling import CallReader
+from nonet.gateway.rest.oip_target import OipTarget
 from nonet.gateway.rest.reply import Reply
 from nonet.gateway.stats import DurationTotal, ModelStatistics
 from nonet.runtime.errors import NotFound
 from nonet.runtime.oip.metadata import model_metadata_json, server_metadata_json
-
-if TYPE_CHECKING:
-    from nonet.gateway.rest.oip_routes import OipTarget
 
 
 class OipModels:

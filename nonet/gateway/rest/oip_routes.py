@@ -7,33 +7,23 @@ matching twenty patterns on the path of every inference, and a name can never be
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from starlette.datastructures import URLPath
 from starlette.routing import BaseRoute, Match, NoMatchFound
 
-from nonet.gateway.http.exchange import Exchange
+from nonet.gateway.exchange import Exchange
 from nonet.gateway.http.guard import Receive, Scope, Send
+from nonet.gateway.names import is_name
 from nonet.gateway.rest.oip_control import OipControl
 from nonet.gateway.rest.oip_infer import OipInference
 from nonet.gateway.rest.oip_models import OipModels
-from nonet.gateway.rest.paths import is_name, segments
+from nonet.gateway.rest.oip_target import Handler, OipTarget
+from nonet.gateway.rest.paths import segments
 from nonet.gateway.rest.reply import Reply, compressed, send_reply
 from nonet.runtime.errors import NotFound
-
-Handler = Callable[["OipTarget"], Awaitable[Reply]]
-
-
-@dataclasses.dataclass(slots=True)
-class OipTarget:
-    """What a request to ``/v2`` is about: the names in its path, its exchange and its body."""
-
-    exchange: Exchange
-    receive: Receive
-    model: str = ""
-    version: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

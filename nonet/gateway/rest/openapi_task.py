@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nonet.gateway.rest.calling import MAX_PRIORITY
-from nonet.gateway.rest.schemas import DEFAULT_TOP_K, MAX_TOP_K, ClassifyRequest, ErrorEnvelope
+from nonet.gateway.calling import MAX_PRIORITY
+from nonet.gateway.classification import DEFAULT_TOP_K, MAX_TOP_K
+from nonet.gateway.rest.schemas import ClassifyRequest, ErrorEnvelope
 
 ERRORS = {
     400: "A value is wrong; the message says which, and what is accepted.",

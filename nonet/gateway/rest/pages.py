@@ -14,7 +14,7 @@ import re
 
 from fastapi import APIRouter, Response
 
-from nonet.gateway.http.problems import RawHeaders
+from nonet.gateway.exchange import RawHeaders
 from nonet.gateway.rest.classify import RawResponse
 from nonet.gateway.rest.reply import Reply
 

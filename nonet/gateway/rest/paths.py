@@ -6,10 +6,7 @@ to a file path. A segment that decodes to something that cannot be a name is a p
 
 from __future__ import annotations
 
-import re
 from urllib.parse import unquote_to_bytes
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+@ -]{0,254}", re.ASCII)
 
 
 def segments(raw_path: bytes) -> list[str] | None:
@@ -30,8 +27,3 @@ def segments(raw_path: bytes) -> list[str] | None:
             return None
         found.append(part.decode("ascii"))
     return found
-
-
-def is_name(text: str) -> bool:
-    """Whether ``text`` can name a model or a version: no separators, no control characters, no ``..``."""
-    return _NAME.fullmatch(text) is not None and ".." not in text

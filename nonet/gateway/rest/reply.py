@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 
+from nonet.gateway.exchange import Exchange, RawHeaders
 from nonet.gateway.http.coding import encode, preferred
-from nonet.gateway.http.exchange import Exchange
 from nonet.gateway.http.guard import Send
-from nonet.gateway.http.problems import JSON, RawHeaders
+from nonet.gateway.http.problems import JSON
 
 OCTETS = b"application/octet-stream"
 

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-DEFAULT_TOP_K = 5
-MAX_TOP_K = 1000
+from nonet.gateway.classification import DEFAULT_TOP_K, MAX_TOP_K
 
 
 class _Strict(BaseModel):

@@ -236,8 +236,9 @@ class Scheduler:
         device.running.remove(batch)
         for item in batch.items:
             item.state = ItemState.DONE
-        if seconds is not None:
-            device.model(batch.key).observe(batch.rows, seconds, now)
+        # A version that has left meanwhile was forgotten, and stays so.
+        if seconds is not None and (latency := device.latency.get(batch.key)) is not None:
+            latency.observe(batch.rows, seconds, now)
 
     def requeue(self, item: Item) -> None:
         """Put an item of a failed batch back, with its old urgency (one safe retry on another device)."""

@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 OPEN_INFERENCE = "inference.GRPCInferenceService"
 RECOGNITION = "nonet.v1.Recognition"
+RAW_IMAGE = "nonet.v1.RawImage"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

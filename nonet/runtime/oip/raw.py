@@ -13,7 +13,7 @@ from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.tensors import Array, DataType, element_count
 
 MAX_BYTES_ELEMENTS = 1 << 16
-"""Each element of a BYTES tensor is an object of its own; more of them cost seconds and hold no more meaning."""
+"""Each element of a BYTES tensor is an object of its own; millions of them would cost seconds."""
 
 _LENGTH_PREFIX = 4
 

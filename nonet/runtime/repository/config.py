@@ -94,12 +94,7 @@ def parse_config(text: str) -> ModelConfig:
 
 
 def parse_config_json(text: str) -> ModelConfig:
-    """Parse the JSON form that the ``config`` parameter of a load request carries.
-
-    Warming a model up runs its largest batch, so a caller may not ask for one that takes the machine's memory:
-    what is larger than :data:`MAX_ASKED_BATCH` rows or :data:`MAX_ASKED_ELEMENTS` numbers must be written into
-    ``config.pbtxt`` by whoever owns the repository. Raises ModelRefused.
-    """
+    """Parse the JSON form that the ``config`` parameter of a load request carries. Raises ModelRefused."""
     proto = message("inference.ModelConfig")()
     try:
         data = json.loads(text)
@@ -110,11 +105,17 @@ def parse_config_json(text: str) -> ModelConfig:
         raise ModelRefused(f"config: not valid JSON ({error})") from None
     except json_format.ParseError as error:
         raise ModelRefused(f"config: {_explain(str(error), proto)}") from None
-    _refuse_what_is_too_large(proto)
     return ModelConfig(proto, "max_batch_size" in data or "maxBatchSize" in data, text)
 
 
-def _refuse_what_is_too_large(proto: Any) -> None:
+def parse_asked_config(text: str) -> ModelConfig:
+    """Parse the configuration of a load request and refuse one whose largest batch, which warming up runs,
+    could take the machine's memory: over MAX_ASKED_BATCH rows or MAX_ASKED_ELEMENTS numbers.
+
+    Raises ModelRefused.
+    """
+    config = parse_config_json(text)
+    proto = config.proto
     if proto.max_batch_size > MAX_ASKED_BATCH:
         raise ModelRefused(
             f"config: max_batch_size is at most {MAX_ASKED_BATCH} in a load request, "
@@ -124,9 +125,10 @@ def _refuse_what_is_too_large(proto: Any) -> None:
         elements = max(proto.max_batch_size, 1) * math.prod(size for size in tensor.dims if size > 0)
         if elements > MAX_ASKED_ELEMENTS:
             raise ModelRefused(
-                f"config: a batch of input '{tensor.name}' has at most {MAX_ASKED_ELEMENTS} numbers in a load "
-                f"request, got {elements}; a larger one must be in config.pbtxt"
+                f"config: a batch of input '{tensor.name}' has at most {MAX_ASKED_ELEMENTS} numbers in a "
+                f"load request, got {elements}; a larger one must be in config.pbtxt"
             )
+    return config
 
 
 def read_config(path: Path) -> ModelConfig:

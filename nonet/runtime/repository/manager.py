@@ -24,7 +24,7 @@ from nonet.runtime.catalog import Catalog, ModelState
 from nonet.runtime.clock import Clock, MonotonicClock
 from nonet.runtime.errors import Conflict, InvalidArgument, NotFound, ServingError
 from nonet.runtime.profile import ProfileStore
-from nonet.runtime.repository.config import ModelConfig, parse_config_json, read_config, wanted_versions
+from nonet.runtime.repository.config import ModelConfig, parse_asked_config, read_config, wanted_versions
 from nonet.runtime.repository.integrity import FileHasher
 from nonet.runtime.repository.labels import LABELS_FILE
 from nonet.runtime.repository.layout import (
@@ -121,7 +121,7 @@ class RepositoryManager:
         override = None
         if config_override is not None:
             try:
-                override = parse_config_json(config_override)
+                override = parse_asked_config(config_override)
             except ModelRefused as refused:
                 raise InvalidArgument(refused.reason, param="config", code="MODEL_CONFIG_INVALID") from None
         record = self._record(name)

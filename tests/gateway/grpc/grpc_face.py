@@ -12,10 +12,11 @@ from misbehaving import DoublingServable
 
 from nonet.gateway.admission import ApiKey, Gatekeeper
 from nonet.gateway.cache import ResponseCache
+from nonet.gateway.calling import CallReader
 from nonet.gateway.compose import ServingPlane
 from nonet.gateway.executor import EmbeddedDevice
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
-from nonet.gateway.rest.calling import CallReader
+from nonet.gateway.repository_control import RepositoryControl
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import MonotonicClock
 from nonet.runtime.oip.messages import OPEN_INFERENCE, message, methods
@@ -87,7 +88,7 @@ async def serving_grpc(
         plane,
         CallReader(Gatekeeper(keys or [], clock), clock, 3600.0),
         limits=limits,
-        repository=repository,
+        repository=None if repository is None else RepositoryControl(repository),
         observe=lambda *record: routes.append(record),
         **options,
     )

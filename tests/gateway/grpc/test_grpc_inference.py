@@ -13,6 +13,7 @@ from grpc_face import METHODS, infer_request, values
 
 from nonet.gateway.admission import ApiKey
 from nonet.gateway.grpc import GrpcLimits
+from nonet.gateway.uploads import UploadBudget
 from nonet.runtime.errors import InvalidArgument, ServingError
 from nonet.runtime.oip.messages import message
 
@@ -240,3 +241,54 @@ async def test_the_typed_contents_of_a_request_are_read_too(start_face: Start) -
     entry = request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
     entry.contents.fp32_contents.extend([1, 2, 3, 4])
     assert values(await face.call("ModelInfer", request)) == [2.0, 4.0, 6.0, 8.0]
+
+
+async def test_calls_over_the_upload_budget_are_refused_and_the_memory_is_given_back(
+    start_face: Start,
+) -> None:
+    servable = bad.HangingServable()
+    uploads = UploadBudget(infer_request(1.0).ByteSize() + 1)
+    face = await start_face(servable, uploads=uploads)
+    first = face.infer(1.0)
+    await eventually(servable.entered.is_set)
+    error = await failure(face.infer(2.0))
+    assert error.code() is Code.UNAVAILABLE
+    assert dict(error.trailing_metadata())["nonet-error-code"] == "UPLOADS_OVER_BUDGET"
+    servable.close()
+    assert values(await first) == [2.0] * 4
+    await eventually(lambda: uploads.held == 0)
+    assert values(await face.infer(3.0)) == [6.0] * 4
+
+
+async def test_calls_on_all_connections_together_are_bounded(start_face: Start) -> None:
+    servable = bad.HangingServable()
+    face = await start_face(servable, limits=GrpcLimits(max_concurrent_rpcs=2))
+    calls = [face.infer(value) for value in (1.0, 2.0)]
+    await eventually(lambda: face.plane.in_flight == 2)
+    assert (await failure(face.infer(3.0))).code() is Code.RESOURCE_EXHAUSTED
+    servable.close()
+    assert [values(await call) for call in calls] == [[2.0] * 4, [4.0] * 4]
+
+
+async def test_an_upload_under_way_when_the_drain_begins_is_finished(start_face: Start) -> None:
+    face = await start_face(bad.DoublingServable())
+    method = METHODS["ModelInfer"]
+    call = face.channel.stream_unary(method.path, response_deserializer=method.response.FromString)(
+        timeout=20
+    )
+    await eventually(lambda: face.plane.in_flight == 1)
+    draining = asyncio.create_task(face.plane.drain(10.0))
+    await asyncio.sleep(0)
+    assert (await failure(face.infer(1.0))).code() is Code.UNAVAILABLE
+    await call.write(infer_request(4.0).SerializeToString())
+    await call.done_writing()
+    assert values(await call) == [8.0] * 4
+    assert await draining is True
+
+
+async def test_a_call_that_ends_before_its_message_is_the_callers_fault(start_face: Start) -> None:
+    face = await start_face(bad.DoublingServable())
+    call = face.channel.stream_unary(METHODS["ModelInfer"].path)(timeout=20)
+    await call.done_writing()
+    assert (await failure(call)).code() is Code.INVALID_ARGUMENT
+    await eventually(lambda: face.plane.in_flight == 0)

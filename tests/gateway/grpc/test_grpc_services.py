@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from nonet.gateway.executor import description
 from nonet.gateway.grpc import GrpcLimits
 from nonet.runtime.errors import Conflict, NotFound
-from nonet.runtime.oip.messages import OPEN_INFERENCE, RECOGNITION, methods
+from nonet.runtime.oip.messages import OPEN_INFERENCE, RAW_IMAGE, RECOGNITION, methods
 
 Start = Callable[..., Any]
 Code = grpc.StatusCode
@@ -103,6 +103,7 @@ async def test_reflection_describes_every_service_completely(start_face: Start, 
     names = {service.name for service in listed.list_services_response.service}
     assert names == {
         OPEN_INFERENCE,
+        RAW_IMAGE,
         RECOGNITION,
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",

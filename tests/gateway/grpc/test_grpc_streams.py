@@ -13,6 +13,7 @@ from grpc_face import infer_request, values
 
 from nonet.gateway.admission import ApiKey
 from nonet.gateway.grpc import GrpcLimits
+from nonet.gateway.uploads import UploadBudget
 
 Start = Callable[..., Any]
 Code = grpc.StatusCode
@@ -72,10 +73,10 @@ async def test_a_defect_fails_one_request_and_says_nothing(
     face = await start_face(bad.DoublingServable())
     infer = face.plane.infer
 
-    async def sometimes_broken(request: Any) -> Any:
+    async def sometimes_broken(request: Any, **options: Any) -> Any:
         if request.id == "bug":
             raise RuntimeError("secret")
-        return await infer(request)
+        return await infer(request, **options)
 
     monkeypatch.setattr(face.plane, "infer", sometimes_broken)
     replies = await exchange(face.stream(), [infer_request(identity="bug"), infer_request(2.0)])
@@ -151,8 +152,35 @@ async def test_a_stream_cannot_get_round_the_quota(start_face: Start) -> None:
     call = face.stream(metadata=(("authorization", "Bearer sesame"),))
     replies = await exchange(call, [infer_request(i) for i in range(5)])
     refused = [reply for reply in replies if reply.error_message]
-    assert len(refused) == 3  # opening the stream took one of the burst
+    assert len(refused) == 2  # opening the stream took none of the burst
     assert all("quota" in reply.error_message for reply in refused)
+
+
+async def test_a_timeout_counts_from_each_request_and_not_from_the_streams_start(start_face: Start) -> None:
+    face = await start_face(bad.DoublingServable())
+    call = face.stream(metadata=(("x-request-timeout-ms", "600"),))
+    for value in (1.0, 2.0):
+        await call.write(infer_request(value))
+        reply = await call.read()
+        assert not reply.error_message, reply.error_message
+        await asyncio.sleep(0.7)
+    await call.done_writing()
+
+
+async def test_messages_over_the_upload_budget_are_refused_one_by_one(start_face: Start) -> None:
+    servable = bad.HangingServable()
+    message = infer_request(1.0).ByteSize()
+    face = await start_face(servable, uploads=UploadBudget(2 * message + 1))
+    call = face.stream()
+    for value in (1.0, 2.0, 3.0):
+        await call.write(infer_request(value))
+    await eventually(lambda: face.plane.in_flight == 2)
+    await call.done_writing()
+    await asyncio.sleep(0.05)
+    servable.close()
+    replies = [reply async for reply in call]
+    assert [bool(reply.error_message) for reply in replies] == [False, False, True]
+    assert "uploaded" in replies[2].error_message
 
 
 async def test_when_the_server_stops_open_requests_finish_and_the_stream_ends(start_face: Start) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import socket
@@ -258,6 +259,30 @@ def test_uploads_together_are_bounded() -> None:
             first.send(b"x")
             assert first.answer()[0] == 200
         eventually(lambda: server.echo.bodies.held == 0, "all is given back")
+    finally:
+        server.stop()
+
+
+def test_what_a_body_decodes_to_is_bounded_while_it_is_decoded() -> None:
+    """Ten small bombs at once never hold more than the budget, and give all of it back."""
+    server = Echo(HttpSettings(max_bodies_bytes=4 << 20, max_decoded_bytes=64 << 20))
+    most = 0
+    bomb = gzip.compress(bytes(32 << 20))
+    try:
+        wires = [server.connect() for _ in range(4)]
+        for wire in wires:
+            wire.send(request("/", bomb, "Content-Encoding: gzip"))
+        while server.tasks:
+            most = max(most, server.echo.bodies.held)
+        for wire in wires:
+            status, _, body = wire.answer()
+            assert (status, json.loads(body)["error"][:8]) == (503, "too many")
+            wire.close()
+        assert most <= 4 << 20
+        eventually(lambda: server.echo.bodies.held == 0, "all is given back")
+        with server.connect() as wire:
+            wire.send(request("/", gzip.compress(b"a" * 500_000), "Content-Encoding: gzip"))
+            assert wire.answer()[2] == b"a" * 500_000
     finally:
         server.stop()
 

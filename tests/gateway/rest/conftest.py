@@ -64,6 +64,20 @@ def rest(rest_repository: Path) -> Iterator[RestServer]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def gateway_over() -> Iterator[Callable[[Path], RestServer]]:
+    """Start gateways over repositories of one's own, for tests that share them; they stop at the very end."""
+    started: list[RestServer] = []
+
+    def start(root: Path) -> RestServer:
+        started.append(RestServer(root))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
 @pytest.fixture
 def start_gateway(rest_repository: Path) -> Iterator[StartGateway]:
     """Start gateways with settings of one's own; they stop at the end of the test."""

@@ -12,7 +12,7 @@ from http_harness import eventually
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nonet.gateway.rest.classify import best_classes
+from nonet.gateway.classification import best_classes
 from nonet.gateway.rest.schemas import ClassifyResponse, ModelList
 from nonet.runtime.errors import Unavailable
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import onnx_zoo
 import pytest
 from http_harness import Wire
 
@@ -247,6 +249,49 @@ def test_a_draining_server_says_so_and_closes(start_gateway: Any) -> None:
     refused = server.http.post("/v2/models/echo/infer", json={"inputs": [tensor(1.0)]})
     assert (refused.status_code, refused.headers["connection"]) == (503, "close")
     assert refused.headers["retry-after"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ({"Origin": "https://evil.example"}, True),
+        ({"Origin": "null"}, True),
+        ({"Origin": "http://127.0.0.1:1"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, True),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, True),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://behind.a.proxy"}, False),
+        ({"Origin": "own"}, False),
+        ({}, False),
+    ],
+)
+def test_no_page_of_another_site_changes_the_server(
+    start_gateway: Any, tmp_path: Path, headers: dict[str, str], refused: bool
+) -> None:
+    onnx_zoo.add_identity(tmp_path, "echo", "FP32", (-1,))
+    server = start_gateway(root=tmp_path)
+    if headers.get("Origin") == "own":
+        headers = {"Origin": server.url}
+    for path, text in (
+        ("/v2/logging", '{"log_info": null}'),
+        ("/v2/trace/setting", "{}"),
+        ("/v2/repository/models/echo/load", "{}"),
+        ("/v2/repository/models/echo/unload", ""),
+    ):
+        reply = server.http.post(path, content=text, headers=headers)
+        assert reply.status_code == (403 if refused else 200), reply.text
+    assert server.http.get("/v2/models/echo/ready").status_code == (200 if refused else 503)
+    assert server.http.get("/v2/logging", headers=headers).status_code == 200
+
+
+def test_a_load_request_cannot_ask_for_all_memory(start_gateway: Any, tmp_path: Path) -> None:
+    onnx_zoo.add_identity(tmp_path, "echo", "FP32", (-1,))
+    server = start_gateway(root=tmp_path)
+    tensors = {"input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [1 << 28]}]}
+    for config in ({"max_batch_size": 1_000_000}, {"max_batch_size": 4, **tensors}):
+        body = {"parameters": {"config": json.dumps(config)}}
+        reply = server.http.post("/v2/repository/models/echo/load", json=body)
+        assert (reply.status_code, "at most" in reply.text) == (400, True), reply.text
+    assert server.http.get("/v2/models/echo/ready").status_code == 200
 
 
 def test_many_clients_at_once_get_their_own_answers(rest: Any) -> None:

@@ -287,3 +287,15 @@ def test_an_unhealthy_device_gets_nothing_and_takes_nothing() -> None:
     with pytest.raises(Unavailable) as caught:
         scheduler.submit(make(0.0), 0.0)
     assert caught.value.code == "NO_DEVICE"
+
+
+def test_a_batch_that_ends_after_its_version_was_forgotten_does_not_bring_it_back() -> None:
+    cpu = device()
+    scheduler = Scheduler(POLICY, [cpu])
+    scheduler.submit(make(0.0), 0.0)
+    batch = scheduler.pull("cpu", 0.0)
+    assert batch is not None
+    del cpu.latency[KEYS[0]]
+    scheduler.finish(batch, 0.01, 0.01)
+    assert KEYS[0] not in cpu.latency
+    assert cpu.free_lanes == 1

@@ -1,4 +1,4 @@
-"""One request and its answer, as the connection and the application both see it."""
+"""One request and its answer, as every layer of a face sees it: the connection, the handlers, the logs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import time
 from collections.abc import MutableMapping
 from typing import Any
 
+from nonet.gateway.uploads import Hold
+
 Scope = MutableMapping[str, Any]
+RawHeaders = list[tuple[bytes, bytes]]
+"""Headers, or metadata, as name and value."""
 
 EXTENSION = "nonet.exchange"
 
@@ -33,7 +37,7 @@ class Exchange:
         trace_id: of the caller's ``traceparent``, or "".
         route: the route's template for metrics, e.g. ``/v2/models/{model}/infer``; "" until it is known.
         received: whether the body has been read to its end.
-        held: bytes of memory that the body takes while the request is handled.
+        hold: what accounts for the memory that the body takes while the request is handled; None before.
         left: 0 while the client is there, else the status that the access log shows: 499 when the client
             closed the connection, 408 when it was too slow.
     """
@@ -42,7 +46,7 @@ class Exchange:
         "_task",
         "arrived",
         "headers",
-        "held",
+        "hold",
         "left",
         "received",
         "request_id",
@@ -57,7 +61,7 @@ class Exchange:
         self.trace_id = ""
         self.route = ""
         self.received = False
-        self.held = 0
+        self.hold: Hold | None = None
         self.left = 0
         self._task: asyncio.Task[Any] | None = None
 

@@ -7,11 +7,10 @@ import re
 import time
 
 from nonet.gateway.admission import Gatekeeper
-from nonet.gateway.http.exchange import Exchange
-from nonet.gateway.http.problems import RawHeaders
+from nonet.gateway.exchange import Exchange, RawHeaders
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, InvalidArgument
-from nonet.runtime.requests import InferResponse
+from nonet.runtime.requests import InferRequest, InferResponse
 
 DEFAULT_PRIORITY = 1
 MAX_PRIORITY = 255
@@ -37,6 +36,17 @@ class Call:
     use_cache: bool
     store_in_cache: bool
 
+    def applied_to(self, request: InferRequest) -> InferRequest:
+        """``request``, to be handled as the call says."""
+        return dataclasses.replace(
+            request,
+            deadline=self.deadline,
+            priority=self.priority,
+            tenant=self.tenant,
+            use_cache=self.use_cache,
+            store_in_cache=self.store_in_cache,
+        )
+
 
 class CallReader:
     """Reads a :class:`Call` from the headers.
@@ -54,13 +64,17 @@ class CallReader:
 
     def authenticate(self, exchange: Exchange) -> str:
         """The tenant. Raises Unauthenticated or QuotaExceeded."""
-        header = exchange.headers.get(b"authorization")
-        return self._gatekeeper.authenticate(None if header is None else header.decode("latin-1"))
+        return self._gatekeeper.authenticate(_authorization(exchange))
 
-    def read(self, exchange: Exchange) -> Call:
+    def identify(self, exchange: Exchange) -> str:
+        """The tenant, without counting against its quota. Raises Unauthenticated."""
+        return self._gatekeeper.identify(_authorization(exchange))
+
+    def read(self, exchange: Exchange, arrived: float | None = None) -> Call:
         """Everything the headers say.
 
-        The deadline counts from the request's first byte, so a slow upload uses up its own time.
+        The deadline counts from the request's first byte, so a slow upload uses up its own time; a request
+        that is one of many on a stream gives its own arrival (``time.monotonic``) instead.
         Raises Unauthenticated, QuotaExceeded, InvalidArgument for a header that is not what it must be, and
         DeadlineExceeded for a timeout of 0 or one that has already passed.
         """
@@ -68,7 +82,7 @@ class CallReader:
         headers = exchange.headers
         deadline: float | None = None
         if b"x-request-timeout-ms" in headers:
-            deadline = self._deadline(exchange)
+            deadline = self._deadline(exchange, exchange.arrived if arrived is None else arrived)
         priority = DEFAULT_PRIORITY
         if b"x-priority" in headers:
             priority = _priority(exchange.header(b"x-priority"))
@@ -84,7 +98,7 @@ class CallReader:
         if call.deadline is not None and self._clock.now() >= call.deadline:
             raise DeadlineExceeded("the deadline passed before the request had arrived")
 
-    def _deadline(self, exchange: Exchange) -> float:
+    def _deadline(self, exchange: Exchange, arrived: float) -> float:
         text = exchange.header(b"x-request-timeout-ms")
         name = "X-Request-Timeout-Ms"
         if _NUMBER.fullmatch(text) is None:
@@ -95,10 +109,15 @@ class CallReader:
                 f"{name} must be between 0 and {self._max_timeout * 1e3:.0f} milliseconds, got {text[:40]}",
                 param=name,
             )
-        deadline = self._clock.now() - (time.monotonic() - exchange.arrived) + seconds
+        deadline = self._clock.now() - (time.monotonic() - arrived) + seconds
         if seconds == 0 or self._clock.now() >= deadline:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
         return deadline
+
+
+def _authorization(exchange: Exchange) -> str | None:
+    header = exchange.headers.get(b"authorization")
+    return None if header is None else header.decode("latin-1")
 
 
 def _priority(text: str) -> int:

@@ -1,0 +1,213 @@
+"""One capture on its way: what goes into the network for each tile, and what becomes of the answer.
+
+Nothing of the size of the picture is held but the mosaic and the finished pixels: tiles are cut when they are
+needed and rendered into the picture at once.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import numpy as np
+
+from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.tensors import Array
+from nonet.services.raw_image.capture import Capture
+from nonet.services.raw_image.colour import Rendering, rendering_of
+from nonet.services.raw_image.domain import Domain
+from nonet.services.raw_image.encoding import CONTENT_TYPES, DEPTHS, encode_picture
+from nonet.services.raw_image.noise import NoiseModel, estimate_noise
+from nonet.services.raw_image.options import DevelopOptions
+from nonet.services.raw_image.tiling import TileForm, Tiling, packed, spread
+
+DEVIATION_RANGE: Final = 0.125
+"""Standard deviation, as a share of black to white, that the largest stored value of the map stands for."""
+_CAMERA_FILE: Final = "camera file"
+_TURNS: Final = {1: 0, 3: 2, 6: 3, 8: 1}
+_TRUSTED: Final = 1.5
+
+
+class Development:
+    """The development of one capture; not thread-safe.
+
+    Args:
+        capture: what is developed.
+        options: how.
+        form: tiles as the network takes them.
+
+    Raises InvalidArgument for options that do not go with this kind of file.
+    """
+
+    def __init__(self, capture: Capture, options: DevelopOptions, form: TileForm) -> None:
+        self.capture = capture
+        self.options = options
+        self.render = options.render or ("srgb" if capture.source == _CAMERA_FILE else "none")
+        self._balance = self._white_balance()
+        self.noise = estimate_noise(capture)
+        self.tiling = Tiling(form, capture.height, capture.width, capture.shift)
+        self._told = None if options.noise is None else options.noise / 255
+        self._rendering: Rendering | None = None
+        if self.render == "srgb":
+            self._rendering = rendering_of(capture, self._balance, self._camera_matrix())
+            self._domain = Domain.of_light(_balanced_noise(self.noise, self._rendering), self._told)
+        else:
+            self._domain = Domain.of_data(self.noise, self._told)
+        self._kept = self._residual_kept()
+        depth = np.uint8 if DEPTHS[options.output] == 8 else np.uint16
+        self._picture = np.empty((capture.height, capture.width, 3), dtype=depth)
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles."""
+        return self.tiling.count
+
+    def planes(self, index: int) -> Array:
+        """What the network takes for a tile: float32 [4, size / 2, size / 2]."""
+        capture = self.capture
+        samples = packed(self.tiling.cut(capture.mosaic, index)).astype(np.float32)
+        black = capture.plane_black.reshape(4, 1, 1)
+        samples -= black
+        samples /= np.float32(capture.white) - black
+        if self._rendering is not None:
+            samples *= self._rendering.plane_gains
+            np.minimum(samples, np.float32(1), out=samples)
+        return self._domain.forth(samples)
+
+    def place(self, index: int, seen: Array, image: Array, deviation: Array | None) -> None:
+        """Render the network's answer for a tile into the picture.
+
+        Args:
+            index: number of the tile.
+            seen: what the network was given, [4, size / 2, size / 2].
+            image: its image [3, size, size].
+            deviation: its standard deviations, if the map is wanted.
+        """
+        tile = self.tiling.tile(index)
+        if self._kept > 0:
+            image = image + np.float32(self._kept) * spread((seen - _sampled(image))[None])[0]
+        inner = (slice(None), tile.inner_rows, tile.inner_columns)
+        image = image[inner]
+        levels = self._domain.back(image)
+        if deviation is not None:
+            values = self._deviation(levels, self._domain.back_deviation(image, deviation[inner]))
+        else:
+            values = self._values(levels)
+        top = np.float32(np.iinfo(self._picture.dtype).max)
+        stored = np.rint(np.clip(values, 0, top)).astype(self._picture.dtype)
+        self._picture[tile.rows, tile.columns] = stored.transpose(1, 2, 0)
+
+    def encoded(self) -> bytes:
+        """The finished picture, upright, as a file."""
+        upright = np.rot90(self._picture, _TURNS[self.capture.orientation])
+        srgb = self.render == "srgb" and not self.options.uncertainty
+        return encode_picture(np.ascontiguousarray(upright), self.options.output, srgb=srgb)
+
+    def details(self) -> bytes:
+        """What was done, as JSON."""
+        capture = self.capture
+        height, width = capture.height, capture.width
+        if capture.orientation in (6, 8):
+            height, width = width, height
+        facts: dict[str, Any] = {
+            "width": width,
+            "height": height,
+            "content_type": CONTENT_TYPES[self.options.output],
+            "source": capture.source,
+            "cfa": capture.cfa,
+            "black_level": list(capture.black),
+            "white_level": capture.white,
+            "render": self.render,
+            "tiles": self.tiles,
+            "noise": {
+                "sigma": round(255 * self.noise.sigma(self.noise.level), 4),
+                "a": float(f"{self.noise.a:.4g}"),
+                "b": float(f"{self.noise.b:.4g}"),
+                "known": self.noise.known,
+            },
+        }
+        if self._rendering is not None:
+            facts["white_balance"] = [round(gain, 5) for gain in self._rendering.gains]
+            facts["exposure"] = round(self._rendering.exposure, 5)
+        if self.options.uncertainty:
+            facts["std_scale"] = self._deviation_scale()
+        return json.dumps(facts).encode()
+
+    def _values(self, levels: Array) -> Array:
+        """Stored values of levels [3, h, w]."""
+        top = np.iinfo(self._picture.dtype).max
+        if self._rendering is not None:
+            return self._rendering.picture(levels) * np.float32(top)
+        black = self._colour_black()
+        own = levels * (np.float32(self.capture.white) - black) + black
+        return own if top > 255 else own * np.float32(255 / self.capture.white)
+
+    def _deviation(self, levels: Array, deviation: Array) -> Array:
+        top = np.iinfo(self._picture.dtype).max
+        if self._rendering is not None:
+            deviation = self._rendering.deviation(levels, deviation)
+        return deviation * np.float32(top / DEVIATION_RANGE)
+
+    def _deviation_scale(self) -> float:
+        """What a stored value of the map is multiplied by to be in units of the picture's own values."""
+        top = int(np.iinfo(self._picture.dtype).max)
+        if self._rendering is not None:
+            return DEVIATION_RANGE  # both are stored on the same range
+        span = self.capture.white - float(np.mean(self.capture.black))
+        return DEVIATION_RANGE * (span if top > 255 else 255 * span / self.capture.white) / top
+
+    def _colour_black(self) -> Array:
+        red, first, second, blue = self.capture.plane_black
+        return np.array([red, (first + second) / 2, blue], dtype=np.float32).reshape(3, 1, 1)
+
+    def _white_balance(self) -> str | tuple[float, float, float]:
+        wanted, gains = self.options.white_balance, self.capture.gains
+        if self.render == "none":
+            if wanted not in (None, "none"):
+                raise InvalidArgument(
+                    "white_balance goes with render=srgb; render=none keeps the mosaic's own values",
+                    param="white_balance",
+                )
+            return "none"
+        if wanted == "camera" and gains is None:
+            raise InvalidArgument(
+                "white_balance=camera, but the file has no white balance; send auto, none or three gains",
+                param="white_balance",
+            )
+        if wanted in (None, "camera"):
+            return gains or "auto"
+        assert wanted is not None
+        return wanted
+
+    def _camera_matrix(self) -> Any:
+        if self.options.matrix is not None:
+            return np.array(self.options.matrix, dtype=np.float64).reshape(3, 3)
+        return self.capture.matrix
+
+    def _residual_kept(self) -> float:
+        """Which share of what the network took for noise is given back.
+
+        None, unless the caller says that there is less noise than the capture shows: then the share of its
+        variance that the told level cannot explain. The estimate is trusted up to a factor only, so a true
+        level costs nothing.
+        """
+        if self._told is None:
+            return 0.0
+        found = self.noise.sigma(self.noise.level)
+        if self._told == 0 or found == 0:
+            return 1.0 if self._told == 0 else 0.0
+        return max(0.0, 1.0 - (_TRUSTED * self._told / found) ** 2)
+
+
+def _sampled(image: Array) -> Array:
+    """The values of an image [3, T, T] where a mosaic that starts on R samples them: [4, T / 2, T / 2]."""
+    return np.stack([image[0, 0::2, 0::2], image[1, 0::2, 1::2], image[1, 1::2, 0::2], image[2, 1::2, 1::2]])
+
+
+def _balanced_noise(noise: NoiseModel, rendering: Rendering) -> NoiseModel:
+    """The noise after white balance, in the mean over the colours: a grows with a gain, b with its square."""
+    gains = np.array([rendering.gains[0], rendering.gains[1], rendering.gains[1], rendering.gains[2]])
+    gain = float(gains.mean())
+    return NoiseModel(
+        noise.a * gain, noise.b * float((gains**2).mean()), min(noise.level * gain, 1.0), noise.known
+    )

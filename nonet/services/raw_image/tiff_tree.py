@@ -1,0 +1,90 @@
+"""The directories of a TIFF-based camera file, walked before LibRaw sees it.
+
+Two things are decided here: whether it is a plain grey picture (then it is a mosaic and not a camera file),
+and whether the pixels that its directories speak of have a bearable size and lie inside the file. LibRaw
+fills in what is missing in some formats without a word.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from nonet.services.raw_image.limits import RawLimits, corrupt, truncated
+
+_WIDTH, _HEIGHT, _PHOTOMETRIC, _MAKE, _SAMPLES, _DIRECTORIES, _DNG = 256, 257, 262, 271, 277, 330, 50706
+_OFFSETS: Final = ((273, 279), (324, 325))
+_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 7: 1, 13: 4}
+_CODES: Final = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B", 13: "I"}
+_WANTED: Final = frozenset({_WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _DIRECTORIES, 273, 279, 324, 325})
+_MAX_DIRECTORIES: Final = 64
+_MAX_COUNT: Final = 1 << 20
+_GREYS: Final = (0, 1)
+
+Tags = dict[int, tuple[int, ...]]
+
+
+def is_plain_grey(data: bytes) -> bool:
+    """Whether the first directory is a grey picture of one channel that no camera signed."""
+    order = "<" if data[:2] == b"II" else ">"
+    tags = next(_directories(data, order), {})
+    signed = any(tag in tags for tag in (_MAKE, _DNG, _DIRECTORIES))
+    return not signed and tags.get(_PHOTOMETRIC, (-1,))[0] in _GREYS and tags.get(_SAMPLES, (1,)) == (1,)
+
+
+def check_tree(data: bytes, limits: RawLimits) -> None:
+    """Raises PayloadTooLarge for a directory over the limits, InvalidArgument for pixels outside the file."""
+    order = "<" if data[:2] == b"II" else ">"
+    for tags in _directories(data, order):
+        width, height = tags.get(_WIDTH, (0,))[0], tags.get(_HEIGHT, (0,))[0]
+        if width and height:
+            limits.check_size(max(width, 2), max(height, 2))
+        for offsets, lengths in _OFFSETS:
+            pieces = zip(tags.get(offsets, ()), tags.get(lengths, ()), strict=False)
+            if any(offset + length > len(data) for offset, length in pieces):
+                raise truncated("pixels are missing")
+
+
+def _directories(data: bytes, order: str) -> Iterator[Tags]:
+    """Every directory that is reachable, at most a few dozen. Raises InvalidArgument if one is cut off."""
+    if len(data) < 8:
+        raise truncated("its tag directory is missing")
+    (first,) = struct.unpack_from(order + "I", data, 4)
+    waiting, seen = [(first, True)], set[int]()
+    while waiting:
+        start, needed = waiting.pop(0)
+        if start in seen or start == 0:
+            continue
+        if not needed and start + 2 > len(data):
+            continue  # some cameras leave garbage where the offset of a further directory belongs
+        if len(seen) >= _MAX_DIRECTORIES:
+            raise corrupt("it has too many tag directories")
+        seen.add(start)
+        tags, following = _directory(data, order, start)
+        waiting += [*((each, True) for each in tags.get(_DIRECTORIES, ())), (following, False)]
+        yield tags
+
+
+def _directory(data: bytes, order: str, start: int) -> tuple[Tags, int]:
+    if start + 2 > len(data):
+        raise truncated("a tag directory is missing")
+    (entries,) = struct.unpack_from(order + "H", data, start)
+    end = start + 2 + entries * 12
+    if end > len(data):
+        raise truncated("a tag directory is incomplete")
+    tags: Tags = {}
+    for position in range(start + 2, end, 12):
+        tag, kind, count = struct.unpack_from(order + "HHI", data, position)
+        if tag in (_MAKE, _DNG):
+            tags[tag] = ()
+        if tag not in _WANTED or kind not in _SIZES or not 0 < count <= _MAX_COUNT:
+            continue
+        offset = position + 8
+        if count * _SIZES[kind] > 4:
+            (offset,) = struct.unpack_from(order + "I", data, offset)
+        if offset + count * _SIZES[kind] > len(data):
+            raise truncated("a value of a tag directory is missing")
+        tags.setdefault(tag, struct.unpack_from(f"{order}{count}{_CODES[kind]}", data, offset))
+    following = struct.unpack_from(order + "I", data, end)[0] if end + 4 <= len(data) else 0
+    return tags, following
