@@ -1,0 +1,149 @@
+"""Metrics, reference methods, calibration, and the noise map figures."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nonet.research.wild_jdd import classic, learned_linear
+from nonet.research.wild_jdd.bayer import mosaic
+from nonet.research.wild_jdd.calibration import LEVELS, Study, draw_reliability, fit_quantiles
+from nonet.research.wild_jdd.effects import flat_noise_variance, flat_pixels, rank_correlation
+from nonet.research.wild_jdd.evaluate import as_table
+from nonet.research.wild_jdd.metrics import PERFECT, psnr, ssim
+from nonet.research.wild_jdd.photographs import data_folder
+from nonet.research.wild_jdd.restored import Restored
+from nonet.research.wild_jdd.scoring import PictureSet, load_pictures, score, score_restorer, score_table
+
+# colour-demosaicing imports a deprecated name of SciPy.
+pytestmark = pytest.mark.filterwarnings("ignore:Please import .convolve.:DeprecationWarning")
+
+
+def smooth_picture(seed: int, size: int = 64) -> torch.Tensor:
+    coarse = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
+
+
+def test_psnr_of_a_known_error():
+    truth = torch.full((1, 3, 32, 32), 100 / 255)
+    assert psnr(truth + 10 / 255, truth) == pytest.approx(20 * np.log10(255 / 10), abs=1e-4)
+    assert psnr(truth, truth) == PERFECT
+    edged = truth.clone()
+    edged[..., :10] = 0
+    assert psnr(edged, truth, border=10) == PERFECT
+
+
+def test_psnr_sees_what_8_bit_shows():
+    truth = torch.full((1, 3, 16, 16), 100 / 255)
+    assert psnr(truth + 0.4 / 255, truth) == PERFECT
+    assert psnr(torch.full_like(truth, 7.0), torch.ones_like(truth)) == PERFECT
+
+
+def test_ssim_is_one_for_equals_and_falls_with_noise():
+    truth = smooth_picture(0)
+    noisy = truth + 0.05 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    assert ssim(truth, truth) == pytest.approx(1.0, abs=1e-3)
+    assert ssim(noisy, truth) < ssim(truth + 0.01, truth)
+
+
+def test_learned_linear_restores_a_smooth_picture_and_beats_interpolation_in_noise():
+    pictures = [
+        (smooth_picture(seed)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8) for seed in range(6)
+    ]
+    moments = learned_linear.collect_moments(pictures, side=5, windows=200)
+    truth = smooth_picture(9)
+    clean = learned_linear.apply(learned_linear.fit(moments, 0), mosaic(truth))
+    assert psnr(clean, truth, border=4) > 35
+    noisy = mosaic(truth) + 20 / 255 * torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = learned_linear.apply(learned_linear.fit(moments, 20), noisy)
+    assert psnr(found, truth, border=4) > psnr(classic.interpolate(noisy, 20), truth, border=4) + 1
+
+
+def honest_restorer(readings: torch.Tensor) -> Restored:
+    """Errors are Gaussian with the stated deviation, which differs from pixel to pixel."""
+    generator = torch.Generator().manual_seed(int(readings.sum() * 1000) % 2**31)
+    std = 0.01 + 0.05 * torch.rand(1, 3, *readings.shape[-2:], generator=generator)
+    error = std * torch.randn(std.shape, generator=generator)
+    return Restored(0.5 + error, std, torch.full_like(std, 0.04))
+
+
+def flat_pictures(count: int) -> list[torch.Tensor]:
+    return [torch.full((1, 3, 96, 96), 0.5) for _ in range(count)]
+
+
+def test_quantiles_of_gaussian_errors_are_those_of_the_gaussian():
+    found = fit_quantiles(honest_restorer, flat_pictures(3), (5.0, 10.0))
+    assert found.factors[0.5] == pytest.approx(0.674, abs=0.03)
+    assert found.factors[0.9] == pytest.approx(1.645, abs=0.04)
+    assert found.factors[0.95] == pytest.approx(1.960, abs=0.05)
+    assert found.standard_deviations == pytest.approx(1.0, abs=0.05)
+
+
+def test_coverage_of_an_honest_restorer(tmp_path):
+    quantiles = fit_quantiles(honest_restorer, flat_pictures(3), (5.0, 10.0))
+    study = Study()
+    for sigma in (5.0, 15.0):
+        score_restorer(
+            honest_restorer, PictureSet("flat", flat_pictures(2)), sigma, partial(study.add, sigma), seed=77
+        )
+    found = study.reliability(quantiles)
+    assert set(found) == {"5", "15", "all"}
+    for level in LEVELS:
+        assert found["all"].coverage[level] == pytest.approx(level, abs=0.02)
+    ratio = np.array(found["all"].observed) / np.array(found["all"].predicted)
+    assert np.all(np.abs(ratio - 1) < 0.1)
+    plot = tmp_path / "reliability.png"
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    draw_reliability({"flat": found["all"]}, str(plot))
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_noise_map_figures():
+    picture = flat_pictures(1)[0]
+    found = flat_noise_variance(picture, honest_restorer(mosaic(picture)))
+    assert found == pytest.approx(0.04**2, rel=1e-3)
+    step = torch.zeros(1, 3, 40, 40)
+    step[..., 20:] = 1
+    assert not bool(flat_pixels(step, 0.5)[:, 18:22].any())
+    values = torch.rand(50, generator=torch.Generator().manual_seed(0))
+    assert rank_correlation(values, values**3) == pytest.approx(1.0)
+    assert rank_correlation(values, -values) == pytest.approx(-1.0)
+
+
+def test_every_method_meets_the_same_noise():
+    seen: list[torch.Tensor] = []
+
+    def spy(readings: torch.Tensor, sigma: float) -> torch.Tensor:
+        seen.append(readings)
+        return classic.interpolate(readings, sigma)
+
+    pictures = PictureSet("smooth", [smooth_picture(1), smooth_picture(2)])
+    rows = score_table({"a": spy, "b": spy}, [pictures], (0.0, 10.0), seeds=(0, 1))
+    assert len(rows) == 6  # without noise one seed says all
+    assert torch.equal(seen[4], seen[8])
+    assert rows[-1]["psnr"] == rows[-3]["psnr"]
+    lines = as_table(rows)
+    assert len(lines) == 4
+    assert lines[0] == "| set | method | σ=0 | σ=10 |"
+
+
+def data_or_skip() -> Path:
+    try:
+        return data_folder()
+    except FileNotFoundError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.skipif(os.environ.get("NONET_SLOW") != "1", reason="whole test sets; set NONET_SLOW=1")
+@pytest.mark.parametrize(
+    ("name", "expected"), [("kodak", (30.60, 36.22, 40.08)), ("mcmaster", (30.47, 33.25, 33.35))]
+)
+def test_classic_methods_give_the_reference_figures(name, expected):
+    data_or_skip()
+    pytest.importorskip("colour_demosaicing", reason="colour-demosaicing is not installed")
+    pictures = load_pictures(name)
+    for method, figure in zip((classic.interpolate, classic.malvar, classic.menon), expected, strict=True):
+        assert score(method, pictures, 0).psnr_cut == pytest.approx(figure, abs=0.02)
