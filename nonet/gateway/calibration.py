@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nonet.gateway.dispatcher import Dispatcher
 from nonet.gateway.executor.embedded import EmbeddedDevice
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import ServingError
 from nonet.runtime.profile import measure_latency
-from nonet.runtime.servable import ModelInfo
+from nonet.runtime.servable import ModelInfo, Servable
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +80,15 @@ class Calibrator:
         with self._catalog.lease(info.name, info.version) as lease:
             network = self._known.get((info.network, info.version))
             if network is None:
-                return _measured_before(info) or measure_latency(lease.servable, sorted({1, largest}))
-            alone = measure_latency(lease.servable, [1])[1]
+                return _measured_before(info) or _measure_quickly(lease.servable, sorted({1, largest}))
+            alone = _measure_quickly(lease.servable, [1])[1]
         share = max(alone - network[1], 0.0) if 1 in network else 0.0
         return {rows: seconds + share * rows for rows, seconds in network.items()}
+
+
+def _measure_quickly(servable: Servable, batch_sizes: Sequence[int]) -> dict[int, float]:
+    """A first guess that costs little of the start: executions correct it."""
+    return measure_latency(servable, batch_sizes, repeats=3, budget=0.1)
 
 
 def _measured_before(info: ModelInfo) -> dict[int, float]:
