@@ -21,19 +21,19 @@ def one_lane(fault_repository: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 class Busy:
-    """A ``with`` block in which the only lane of ``server`` executes one slow request and a second one waits.
+    """A ``with`` block in which the only lane of ``server`` executes one slow request and others wait.
 
     What is sent inside therefore queues up: nothing else starts for at least one slow execution.
     """
 
     def __init__(self, server: RunningServer) -> None:
         self._server = server
-        self._wires = [Wire(server.http_port) for _ in range(2)]
+        self._wires = [Wire(server.http_port) for _ in range(4)]
 
     def __enter__(self) -> Busy:
         for wire in self._wires:
             wire.send(infer_bytes("slow", slow_input(fresh_value())))
-        eventually(lambda: self._server.pending("slow") >= 1, "one slow request runs and one waits")
+        eventually(lambda: self._server.pending("slow") >= 2, "one slow request runs and others wait")
         return self
 
     def __exit__(
@@ -41,7 +41,7 @@ class Busy:
     ) -> None:
         try:
             if kind is None:
-                assert [wire.reply().status for wire in self._wires] == [200, 200]
+                assert [wire.reply().status for wire in self._wires] == [200] * 4
         finally:
             for wire in self._wires:
                 wire.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import time
@@ -16,7 +17,7 @@ import pytest
 from serving import RunningServer, assert_refused, eventually
 from slow_requests import fresh_value, slow_input
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from wire import Wire, request_bytes
+from wire import Wire, infer_bytes, request_bytes
 
 TIMEOUT = "X-Request-Timeout-Ms"
 
@@ -54,9 +55,13 @@ def test_case_56_defect_5_a_deadline_that_cannot_be_met_is_refused_at_once(one_l
 
 
 def test_case_56_the_queue_in_front_counts(one_lane: RunningServer, busy: Any) -> None:
-    """Alone it would do: behind half a second of work, 400 ms do not."""
+    """Alone it would do: behind more urgent work that takes over half a second, 400 ms do not."""
     executed = one_lane.executions("slow_batch")
-    with busy:
+    with busy, contextlib.ExitStack() as urgent:
+        for _ in range(3):
+            wire = urgent.enter_context(contextlib.closing(Wire(one_lane.http_port)))
+            wire.send(infer_bytes("slow", slow_input(fresh_value()), {"X-Priority": "0"}))
+        eventually(lambda: one_lane.pending("slow") >= 4, "the urgent work waits too")
         reply = one_lane.infer(
             "slow_batch", slow_input(fresh_value(), batched=True), headers={TIMEOUT: "400"}
         )

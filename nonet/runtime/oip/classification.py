@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,10 +53,19 @@ def classify_output(tensor: Tensor, k: int, labels: Sequence[str] = ()) -> Tenso
     scores = scores.reshape(rows, scores.size // rows if rows else 0)
     best = top_classes(scores, k)
     text = [
-        f"{scores[row, index]!s}:{index}:{labels[index]}"
+        f"{_written(scores[row, index])}:{index}:{labels[index]}"
         if index < len(labels) and labels[index]
-        else f"{scores[row, index]!s}:{index}"
+        else f"{_written(scores[row, index])}:{index}"
         for row, index in zip(np.repeat(np.arange(rows), best.shape[1]), best.ravel(), strict=True)
     ]
     shape = (best.shape[1],) if tensor.data.ndim == 1 else best.shape
     return Tensor.of_bytes(tensor.name, [item.encode() for item in text], tuple(shape))
+
+
+def _written(score: Any) -> str:
+    """A number with the fewest digits that read back as the same one, whatever numpy's print options."""
+    if not isinstance(score, np.floating):
+        return str(int(score))
+    if score == 0 or 1e-4 <= abs(score) < 1e16:
+        return np.format_float_positional(score, unique=True, trim="0")
+    return np.format_float_scientific(score, unique=True, trim="0")

@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nonet.research.systems import SYSTEMS, EvaluateOptions, TrainOptions, check_preset, find
-from nonet.research.wild_jdd import commands
+from nonet.research.wild_jdd import checkpoint, commands
 from nonet.research.wild_jdd.presets import PRESETS
 from nonet.runtime.errors import InvalidArgument, NotFound
 
@@ -60,10 +61,14 @@ def test_training_publishes_a_version_that_evaluation_reads(trained, data, monke
 
 
 def test_a_finished_run_resumes_to_its_end_at_once(trained):
-    before = (trained.runs / "tiny" / "checkpoint.safetensors").read_bytes()
+    path = trained.runs / "tiny" / "checkpoint.safetensors"
+    tensors, facts = checkpoint.load(path)
     again = TrainOptions(**{**vars(trained), "resume": True, "publish": False})
     commands.train(again)
-    assert (trained.runs / "tiny" / "checkpoint.safetensors").read_bytes() == before
+    again_tensors, again_facts = checkpoint.load(path)
+    assert again_facts == facts
+    assert again_tensors.keys() == tensors.keys()
+    assert all(torch.equal(again_tensors[name], tensor) for name, tensor in tensors.items())
 
 
 def test_wrong_options_are_refused(tmp_path, data):
