@@ -37,9 +37,9 @@ def main() -> None:
     size = json.loads((folder / "manifest.json").read_text())["preprocessing"]["crop"]
     tensor = np.random.default_rng(0).normal(size=(batch, 3, size, size)).astype(np.float32)
     if kind == "jpeg":
-        from nonet.services.recognition.preprocessing import Preprocessing, preprocess_bytes
+        from nonet.runtime.images import Preprocessing, decode_image, preprocess
 
-        preprocessing = Preprocessing.from_manifest(
+        spec = Preprocessing.from_manifest(
             json.loads((folder / "manifest.json").read_text())["preprocessing"]
         )
     name = session.get_inputs()[0].name
@@ -54,9 +54,8 @@ def main() -> None:
         while time.perf_counter() < ends[0]:
             feed = tensor
             if kind == "jpeg":
-                rows = [
-                    preprocess_bytes(images[(turn + i) % len(images)], preprocessing) for i in range(batch)
-                ]
+                pictures = (images[(turn + i) % len(images)] for i in range(batch))
+                rows = [preprocess(decode_image(data, target=spec.target), spec) for data in pictures]
                 feed = np.stack(rows)
                 turn += batch
             session.run(None, {name: feed})

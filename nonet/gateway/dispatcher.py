@@ -36,8 +36,8 @@ from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
 
 logger = logging.getLogger(__name__)
 
-_TICK = 0.01  # seconds between looks at the queues while something waits
-_EXPIRE_EVERY = 0.005  # seconds between searches for waiting items that can no longer make it
+_TICK = 0.02  # seconds between looks at the queues while something waits
+_EXPIRE_EVERY = 0.01  # seconds between searches for waiting items that can no longer make it
 
 
 @dataclasses.dataclass(slots=True, eq=False)
