@@ -43,7 +43,7 @@ def menon_bm3d(readings: Tensor, sigma: float) -> Tensor:
     picture = menon(readings, sigma)
     if sigma == 0:
         return picture
-    from bm3d import bm3d_rgb  # type: ignore[import-untyped]
+    from bm3d import bm3d_rgb
 
     values = picture[0].permute(1, 2, 0).double().numpy()
     denoised = bm3d_rgb(values, sigma / 255)
