@@ -3,73 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx_zoo
 import pytest
-from misbehaving import DoublingServable, FailingWarmUpServable, doubling_info
+from repository_house import House, policy
 
-from nonet.runtime.backends import BackendOptions
-from nonet.runtime.catalog import Catalog, IndexEntry, ModelState
-from nonet.runtime.clock import ManualClock
+from nonet.runtime.catalog import ModelState
 from nonet.runtime.errors import Conflict, InvalidArgument, NotFound, Unavailable
-from nonet.runtime.profile import ProfileStore
-from nonet.runtime.repository import ChangeKind, Derivation, RepositoryManager
-from nonet.runtime.requests import InferRequest, InferResponse
-from nonet.runtime.servable import Servable
-from nonet.runtime.tensors import Tensor
-
-
-class House:
-    """A repository, a catalog and the manager between them."""
-
-    def __init__(self, root: Path, cache: Path, *, strict: bool = False, derive: Sequence[Derivation] = ()):
-        self.root = root
-        self.catalog = Catalog()
-        self.clock = ManualClock()
-        self.manager = RepositoryManager(
-            root,
-            self.catalog,
-            options=BackendOptions(concurrency=2),
-            derivations=derive,
-            strict=strict,
-            store=ProfileStore(cache),
-            clock=self.clock,
-        )
-
-    def ask(self, name: str = "scaled", version: str = "") -> float:
-        """What the model makes of 1: its factor."""
-        with self.catalog.lease(name, version) as lease:
-            tensor = Tensor.of("x", np.ones((1, 1), np.float32))
-            (outcome,) = lease.servable.execute([InferRequest(model=name, inputs=(tensor,))])
-        assert isinstance(outcome, InferResponse), outcome
-        return float(outcome.outputs[0].data[0, 0])
-
-    def entry(self, name: str, version: str) -> IndexEntry | None:
-        return next(
-            (line for line in self.catalog.index() if (line.name, line.version) == (name, version)), None
-        )
-
-    def did(self) -> list[tuple[str, str, str]]:
-        """Refresh; what was done, without reasons."""
-        return [(change.model, change.version, change.kind.value) for change in self.manager.refresh()]
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    root = tmp_path / "models"
-    root.mkdir()
-    return House(root, tmp_path / "cache")
-
-
-def policy(house: House, text: str, name: str = "scaled") -> None:
-    path = house.root / name / "config.pbtxt"
-    path.write_text(path.read_text().replace("version_policy: { all { } }", text))
+from nonet.runtime.repository import ChangeKind
+from nonet.runtime.requests import InferResponse
 
 
 def test_everything_sound_is_loaded_and_the_broken_is_explained(house: House) -> None:
@@ -324,136 +269,3 @@ def test_the_digest_follows_files_labels_and_configuration_but_not_the_batch_siz
     assert details["precision"] == "fp32"
     assert details["preprocessing"]["crop"] == onnx_zoo.IMAGE_SIZE
     assert house.catalog.info("plain").labels == onnx_zoo.LABELS
-
-
-def derive_doubler(network: Servable) -> Sequence[Servable]:
-    return [DoublingServable(doubling_info(f"double.{network.info.name}", network.info.version))]
-
-
-def test_services_live_and_die_with_their_network(tmp_path: Path) -> None:
-    root = tmp_path / "models"
-    onnx_zoo.add_scaled(root, "scaled", 10, 1)
-    made: list[DoublingServable] = []
-
-    def derive(network: Servable) -> Sequence[Servable]:
-        made.append(DoublingServable(doubling_info(f"double.{network.info.name}", network.info.version)))
-        return made[-1:]
-
-    house = House(root, tmp_path / "cache", derive=[derive])
-    house.manager.load_all()
-    assert house.ask("double.scaled") == 2.0
-    for action in (house.manager.load, house.manager.unload):
-        with pytest.raises(Conflict, match="service of network 'scaled'"):
-            action("double.scaled")
-    house.manager.unload("scaled")
-    assert made[0].closed.is_set()
-    with pytest.raises(Unavailable):
-        house.ask("double.scaled")
-    house.manager.load("scaled")
-    assert house.ask("double.scaled") == 2.0
-    shutil.rmtree(root / "scaled")
-    house.manager.refresh()
-    assert made[1].closed.is_set()
-    assert house.catalog.index() == []
-
-
-def test_a_service_may_not_take_the_name_of_a_model(tmp_path: Path) -> None:
-    root = tmp_path / "models"
-    onnx_zoo.add_scaled(root, "scaled", 10, 1)
-    onnx_zoo.add_scaled(root, "double.scaled", 30, 1)
-    house = House(root, tmp_path / "cache", derive=[derive_doubler])
-    changes = {change.model: change for change in house.manager.load_all()}
-    assert changes["double.scaled"].kind is ChangeKind.LOADED
-    assert "would take the name of another model" in changes["scaled"].reason
-    assert house.ask("double.scaled") == 30.0
-
-
-def test_a_model_whose_service_does_not_warm_up_is_not_served(tmp_path: Path) -> None:
-    root = tmp_path / "models"
-    onnx_zoo.add_scaled(root, "scaled", 10, 1)
-    made: list[FailingWarmUpServable] = []
-
-    def derive(network: Servable) -> Sequence[Servable]:
-        made.append(FailingWarmUpServable(doubling_info("double.scaled")))
-        return made[-1:]
-
-    house = House(root, tmp_path / "cache", derive=[derive])
-    (change,) = house.manager.load_all()
-    assert change.kind is ChangeKind.FAILED
-    assert made[0].closed.is_set()
-    assert house.catalog.infos() == []
-    assert house.manager.refresh() == [], "not before its time"
-    house.clock.advance(1.1)
-    assert house.did() == [("scaled", "1", "failed")]
-    house.clock.advance(1.1)
-    assert house.did() == [], "the delay grows"
-    house.clock.advance(1.1)
-    assert house.did() == [("scaled", "1", "failed")]
-
-
-@pytest.fixture
-def asking(house: House) -> Iterator[tuple[list[float], list[BaseException]]]:
-    """Threads that ask ``scaled`` without a pause until the end of the test."""
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
-    house.manager.load_all()
-    answers: list[float] = []
-    failures: list[BaseException] = []
-    stop = threading.Event()
-
-    def run() -> None:
-        while not stop.is_set():
-            try:
-                answers.append(house.ask())
-            except BaseException as error:
-                failures.append(error)
-
-    threads = [threading.Thread(target=run) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    yield answers, failures
-    stop.set()
-    for thread in threads:
-        thread.join()
-
-
-def test_reloads_under_load_fail_no_request(
-    house: House, asking: tuple[list[float], list[BaseException]]
-) -> None:
-    answers, failures = asking
-    for step in range(2, 12):
-        onnx_zoo.add_scaled(house.root, "scaled", 10.0 * step, step)
-        if step % 3 == 0:
-            (house.root / "scaled" / str(step) / "model.onnx").write_bytes(b"broken")
-        house.manager.refresh()
-        shutil.rmtree(house.root / "scaled" / str(step - 2), ignore_errors=True)
-        house.manager.refresh()
-        count = len(answers)
-        while len(answers) < count + 5 and not failures:
-            os.sched_yield()
-    assert failures == []
-    assert answers[-1] == 110.0
-
-
-def test_work_on_one_model_does_not_wait_for_another(house: House) -> None:
-    onnx_zoo.add_scaled(house.root, "busy", 10, 1)
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
-    house.manager.load_all()
-    lease = house.catalog.lease("busy")
-    waiting = threading.Thread(target=house.manager.unload, args=("busy", None))
-    waiting.start()
-    house.manager.unload("scaled")
-    house.manager.load("scaled")
-    assert house.ask() == 10.0
-    lease.release()
-    waiting.join()
-
-
-def test_a_repository_that_vanishes_unloads_nothing(house: House, tmp_path: Path) -> None:
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
-    house.manager.load_all()
-    house.root.rename(tmp_path / "away")
-    with pytest.raises(FileNotFoundError):
-        house.manager.refresh()
-    assert house.ask() == 10.0
-    (tmp_path / "away").rename(house.root)
-    assert house.manager.refresh() == []
