@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -129,9 +130,13 @@ def evaluate(options: EvaluateOptions) -> None:
         facts = {"model": model.name, "version": model.version, "split": options.split}
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps({**facts, **benchmark.to_json()}, indent=1), encoding="utf-8")
-        plot = options.output.with_suffix(".png")
-        draw_reliability(curves, str(plot))
-        out.print(f"results in {options.output}, reliability plot in {plot}", markup=False)
+        out.print(f"results in {options.output}", markup=False)
+        if importlib.util.find_spec("matplotlib"):
+            plot = options.output.with_suffix(".png")
+            draw_reliability(curves, str(plot))
+            out.print(f"reliability plot in {plot}", markup=False)
+        else:
+            out.print("not drawn: the reliability plot (pip install matplotlib)", markup=False)
 
 
 def picture_sets(split: str) -> list[PictureSet]:

@@ -1,5 +1,6 @@
 """The two commands from photographs to tables, on a small data folder made here."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -56,8 +57,12 @@ def test_training_publishes_a_version_that_evaluation_reads(trained, data, monke
     assert {entry["set"] for entry in results["scores"]} == {"kodak", "mcmaster"}
     assert results["coverage"]["kodak"]["all"].keys() == {"50", "90", "95"}
     assert results["version"] == "1"
-    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert "| kodak | Wild-JDD (blind) |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| kodak | Wild-JDD (blind) |" in printed
+    if importlib.util.find_spec("matplotlib"):
+        assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    else:
+        assert "not drawn" in printed
 
 
 def test_a_finished_run_resumes_to_its_end_at_once(trained):
