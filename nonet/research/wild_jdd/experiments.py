@@ -1,9 +1,11 @@
-"""The paper's claims that need their own training: effect A (imperfect truth) and effect C (adapting).
+"""The paper's claims that need their own training: effect A (imperfect truth) and effect C (adapting); and
+the scores of the methods to compare with, which take long and change with no training.
 
     python -m nonet.research.wild_jdd.experiments imperfect-truth --steps 500 --folder runs/wild_jdd
     python -m nonet.research.wild_jdd.experiments adaptation --steps 700 --folder runs/wild_jdd
+    python -m nonet.research.wild_jdd.experiments references --folder runs/wild_jdd
 
-Both go on where they were interrupted and end by writing their rows as JSON.
+The first two go on where they were interrupted. All end by writing their rows as JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import torch
 
 from nonet.research.wild_jdd.ablation import run_ablation
 from nonet.research.wild_jdd.effects import Adaptation, adapt_all
+from nonet.research.wild_jdd.evaluate import run_references
 from nonet.research.wild_jdd.finetune import FinetuneConfig
 from nonet.research.wild_jdd.network import NETWORKS
 from nonet.research.wild_jdd.noise import NoiseRange
@@ -88,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="experiments", description=__doc__.splitlines()[0] if __doc__ else ""
     )
-    parser.add_argument("experiment", choices=["imperfect-truth", "adaptation"])
+    parser.add_argument("experiment", choices=["imperfect-truth", "adaptation", "references"])
     parser.add_argument("--folder", type=Path, default=Path("runs/wild_jdd"))
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=2, help="number of seeds of imperfect-truth")
@@ -100,6 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.experiment == "imperfect-truth":
         rows = run_ablation(given.folder, steps=given.steps, seeds=range(given.seeds), report=print)
+    elif given.experiment == "references":
+        sets = [load_pictures("kodak"), load_pictures("mcmaster")]
+        rows, left_out = run_references(sets, report=print)
+        print(*(f"not measured: {name}" for name in left_out), sep="\n")
     else:
         config = replace(FinetuneConfig(), trust=given.trust, rate=given.rate, steps=given.adapt_steps)
         found = adaptation(given.folder, given.steps, config=config)

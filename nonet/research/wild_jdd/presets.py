@@ -14,7 +14,8 @@ PRESETS: dict[str, TrainConfig] = {
     "small": TrainConfig(
         network=NETWORKS["small"], steps=12_000, batch=12, patches=PatchSource(size=64), border=6, rate=2e-3
     ),
-    # The published version: Gharbi et al.'s weights taught noise, uncertainty and colour within 110 minutes of one core.
+    # The published version: Gharbi et al.'s weights taught noise, uncertainty and colour within 110 minutes
+    # of one core.
     "served": TrainConfig(
         network=NETWORKS["chain"],
         published_start=True,

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _WARM_UP_EVERY_SIZE_TO = 8
 _WARM_UP_SECONDS = 0.5
+_LONGEST_WARM_UP = 2.0  # by the first row, which is slower than any other
 
 
 class NetworkServable:
@@ -63,17 +64,21 @@ class NetworkServable:
     def warm_up(self) -> None:
         """Run at the batch sizes that will be used. Raises BackendError if the network cannot run at all.
 
-        One row and the largest batch always run; sizes between them until half a second went into it, so
-        that a slow network does not hold up the start. For a network with free sizes, sizes are tried until
+        One row always runs, then the largest batch and the sizes between, until half a second went into it;
+        a batch that must take longer than that by the first row is left out, so that a slow network does not
+        hold up the start. For a network with free sizes, sizes are tried until
         one runs; if none does, it is served unwarmed, since only the caller knows what it takes.
         """
+        started = time.perf_counter()
         if not self._find_sample_sizes():
             logger.warning(
                 "model %s: no sample input found that runs; served without warm-up", self._info.name
             )
             return
-        started = time.perf_counter()
+        alone = time.perf_counter() - started
         for rows in warm_up_sizes(self._info.max_batch_size)[:0:-1]:
+            if alone * rows > _LONGEST_WARM_UP:
+                continue
             self._network.warm_up({tensor.name: tensor.data for tensor in self._samples.make(rows)})
             if time.perf_counter() - started > _WARM_UP_SECONDS:
                 return
