@@ -34,13 +34,14 @@ class Variant:
     seed: int = 0
     balance: float = 1.0
     source: VarianceSource = VarianceSource.TRUE_MAP
+    judged: bool = False
 
     def config(self, steps: int) -> TrainConfig:
         """Training configuration: the small network, 64-pixel patches."""
         return TrainConfig(
             network=replace(NETWORKS["small"], error_scale=0),
             loss=self.loss,
-            prior=PriorConfig(source=self.source),
+            prior=PriorConfig(source=self.source, judged=self.judged),
             noise=NoiseRange(clean=0.15, varying=0.3, signal_dependent=0.0),
             patches=PatchSource(size=64, full_size_share=0.15, saturate=0.2),
             defects=DefectConfig(share=self.spoiled),
@@ -56,13 +57,15 @@ class Variant:
 
 def variants(seeds: Sequence[int] = (0, 1)) -> list[Variant]:
     """Losses with clean and with half-spoiled ground truth, seed by seed, then the loss's own variants."""
-    runs = [
-        Variant(f"{loss.value}, {'half spoiled' if share else 'clean'} truth", loss, share, seed)
-        for seed in seeds
-        for share in (0.5, 0.0)
-        for loss in (Loss.ELBO, Loss.L2, Loss.L1)
-        if loss is not Loss.L1 or seed == seeds[0]
-    ]
+    runs = []
+    for seed in seeds:
+        for share in (0.5, 0.0):
+            truth = "half spoiled truth" if share else "clean truth"
+            runs.append(Variant(f"elbo, {truth}", Loss.ELBO, share, seed))
+            runs.append(Variant(f"elbo with judged truth, {truth}", Loss.ELBO, share, seed, judged=True))
+            runs.append(Variant(f"l2, {truth}", Loss.L2, share, seed))
+            if seed == seeds[0]:
+                runs.append(Variant(f"l1, {truth}", Loss.L1, share, seed))
     runs.append(Variant("elbo unbalanced, clean truth", Loss.ELBO, balance=0.0))
     runs.append(
         Variant(
