@@ -28,6 +28,7 @@ from nonet.research.wild_jdd.photographs import PatchSource
 from nonet.research.wild_jdd.scoring import load_pictures
 from nonet.research.wild_jdd.train import TrainConfig, Trainer
 
+NARROW = 15.0  # highest level of the network that is adapted
 ADAPTED = {"kodak": (1, 5, 8, 10), "mcmaster": (1, 3, 5, 8)}
 
 
@@ -35,7 +36,7 @@ def narrow_config(steps: int, seed: int) -> TrainConfig:
     """The small network, trained on levels up to 15 only, so that higher ones are new to it."""
     return TrainConfig(
         network=NETWORKS["small"],
-        noise=NoiseRange(high=15.0, clean=0.1, varying=0.3, signal_dependent=0.0),
+        noise=NoiseRange(high=NARROW, clean=0.1, varying=0.3, signal_dependent=0.0),
         patches=PatchSource(size=64, saturate=0.2),
         steps=steps,
         batch=12,
@@ -67,7 +68,12 @@ def adaptation(
     rows = []
     for name, numbers in ADAPTED.items():
         crops = load_pictures(name).central(256, numbers)
-        rows += adapt_all(network, crops, config or FinetuneConfig(), report=print)
+        rows += adapt_all(
+            network,
+            crops,
+            replace(config or FinetuneConfig(), trained_level=NARROW),
+            report=print,
+        )
     return rows
 
 
