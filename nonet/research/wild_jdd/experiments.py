@@ -1,9 +1,11 @@
 """The paper's claims that need their own training: effect A (imperfect truth) and effect C (adapting); and
-the scores of the methods to compare with, which take long and change with no training.
+the scores of the methods to compare with, which take long and change with no training; and the published
+network's noise map on a real chart.
 
     python -m nonet.research.wild_jdd.experiments imperfect-truth --steps 500 --folder runs/wild_jdd
     python -m nonet.research.wild_jdd.experiments adaptation --steps 700 --folder runs/wild_jdd
     python -m nonet.research.wild_jdd.experiments references --folder runs/wild_jdd
+    python -m nonet.research.wild_jdd.experiments chart --folder runs/wild_jdd
 
 The first two go on where they were interrupted. All end by writing their rows as JSON.
 """
@@ -16,15 +18,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from nonet.research.wild_jdd.ablation import run_ablation
-from nonet.research.wild_jdd.effects import Adaptation, adapt_all
+from nonet.research.wild_jdd.effects import Adaptation, LevelNoise, adapt_all, noise_by_level
 from nonet.research.wild_jdd.evaluate import run_references
 from nonet.research.wild_jdd.finetune import FinetuneConfig
 from nonet.research.wild_jdd.network import NETWORKS
 from nonet.research.wild_jdd.noise import NoiseRange
-from nonet.research.wild_jdd.photographs import PatchSource
+from nonet.research.wild_jdd.photographs import PatchSource, data_folder
+from nonet.research.wild_jdd.restorer import load_published_model
 from nonet.research.wild_jdd.scoring import load_pictures
 from nonet.research.wild_jdd.train import TrainConfig, Trainer
 
@@ -77,6 +81,13 @@ def adaptation(
     return rows
 
 
+def chart(repository: Path) -> list[LevelNoise]:
+    """Noise by level of the 10-bit chart capture, measured and as the published network maps it."""
+    samples = np.fromfile(data_folder() / "raw_bayer" / "openisp_1920x1080_rggb_u16.raw", dtype="<u2")
+    readings = torch.from_numpy(samples.reshape(1, 1, 1080, 1920).astype(np.float32) / 1023)
+    return noise_by_level(readings, load_published_model(repository, "wild_jdd").restorer(readings))
+
+
 def summary(rows: Sequence[Adaptation]) -> list[str]:
     """One line per noise: mean before, and mean gain with and without the mask."""
     lines = []
@@ -97,8 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="experiments", description=__doc__.splitlines()[0] if __doc__ else ""
     )
-    parser.add_argument("experiment", choices=["imperfect-truth", "adaptation", "references"])
+    parser.add_argument("experiment", choices=["imperfect-truth", "adaptation", "references", "chart"])
     parser.add_argument("--folder", type=Path, default=Path("runs/wild_jdd"))
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=2, help="number of seeds of imperfect-truth")
     parser.add_argument("--trust", type=float, default=FinetuneConfig.trust)
@@ -113,6 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sets = [load_pictures("kodak"), load_pictures("mcmaster")]
         rows, left_out = run_references(sets, report=print)
         print(*(f"not measured: {name}" for name in left_out), sep="\n")
+    elif given.experiment == "chart":
+        rows = [asdict(row) for row in chart(given.repository)]
+        print(*rows, sep="\n")
     else:
         config = replace(FinetuneConfig(), trust=given.trust, rate=given.rate, steps=given.adapt_steps)
         found = adaptation(given.folder, given.steps, config=config)

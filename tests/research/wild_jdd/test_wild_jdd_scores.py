@@ -19,7 +19,7 @@ from nonet.research.wild_jdd.calibration import (
     draw_reliability,
     fit_calibration,
 )
-from nonet.research.wild_jdd.effects import flat_noise_variance, flat_pixels, rank_correlation
+from nonet.research.wild_jdd.effects import flat_noise_variance, flat_pixels, noise_by_level, rank_correlation
 from nonet.research.wild_jdd.evaluate import as_table
 from nonet.research.wild_jdd.metrics import PERFECT, psnr, ssim
 from nonet.research.wild_jdd.noise import add_gaussian
@@ -138,6 +138,20 @@ def test_coverage_of_an_honest_restorer(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     draw_reliability({"flat": found["all"]}, str(plot))
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_noise_by_level_measures_what_is_there():
+    """Steps of brightness with noise that rises with them; the map is told the truth but for a factor."""
+    level = torch.linspace(0.1, 0.8, 8).repeat_interleave(60).expand(1, 3, 240, 480)
+    variance = 0.002 * level
+    generator = torch.Generator().manual_seed(0)
+    readings = add_gaussian(mosaic(level), mosaic(variance).sqrt(), generator)
+    rows = noise_by_level(readings, Restored(level, level, 1.1 * variance.sqrt()))
+    assert [row.level for row in rows] == sorted(row.level for row in rows)
+    for row in rows:
+        true = 255 * (0.002 * row.level / 255) ** 0.5
+        assert row.measured == pytest.approx(true, rel=0.08)
+        assert row.predicted == pytest.approx(1.1 * true, rel=0.02)
 
 
 def test_noise_map_figures():
