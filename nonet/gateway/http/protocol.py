@@ -234,6 +234,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        # uvicorn stops reading while it holds 64 KiB that the application has not taken yet. Whoever waits for
+        # the answer takes nothing more, and a client that leaves is only seen by reading on.
+        self.flow.resume_reading()
         self._stage, self._since = _BETWEEN, None
         self._wire_bytes = 0
         if not self._unanswered:
