@@ -196,9 +196,11 @@ class RepositoryManager:
         candidates, count = wanted_versions(config.proto, numbers)
         changes: list[Change] = []
         serving: set[str] = set()
+        wanted: set[str] = set()
         for number in candidates:
             if count is not None and len(serving) == count:
                 break
+            wanted.add(number)
             change = self._bring_up_version(record, folder, by_number[number], config, look)
             if change is not None:
                 changes.append(change)
@@ -206,7 +208,7 @@ class RepositoryManager:
                 serving.add(number)
         for number in [number for number in record.loaded if number not in serving]:
             changes.append(self._withdraw(record, number))
-        for number in [number for number in record.marked if number not in candidates]:
+        for number in record.marked - wanted:
             self._clear(record, number)
         if not any(change.kind is ChangeKind.FAILED for change in changes):
             self._forget_unloaded(record)
