@@ -235,7 +235,8 @@ class RepositorySettings(_Section):
     strict: bool = Field(
         default=False,
         description="Whether a version without manifest.json is refused. Off, so that a plain Triton "
-        "repository works; a wrong hash is refused always.",
+        "repository works; a wrong hash, and a missing manifest where other versions of the model have one, "
+        "are refused always.",
     )
     control: bool = Field(
         default=True,
