@@ -188,13 +188,14 @@ def compose(
     )
     metrics = Metrics()
     plane.add_observer(metrics)
+    repository = None if remote else _repository(settings, catalog, [only] if only else SERVICES, lanes)
     state = GatewayState(
         ready=plane.ready,
         utilisation=plane.utilisation,
         models=lambda: len(catalog.infos()),
+        failed=lambda: repository.failed if repository is not None else 0,
         version=nonet.__version__,
     )
-    repository = None if remote else _repository(settings, catalog, [only] if only else SERVICES, lanes)
     return Gateway(
         settings=settings,
         catalog=catalog,

@@ -218,6 +218,7 @@ def test_case_66_damaged_versions_are_not_loaded_and_the_reason_is_told(
     onnx_zoo.add_scaled(own_repository, "fine", 10, 1)
     server = start_server(own_repository, MANUAL)
     assert server.infer("fine", one(1.0)).status_code == 200
+    assert server.metric("nonet_models_failed") == len(names), "there is nothing to alert on"
     lines = index(server)
     for how, name in names.items():
         assert_refused(server.infer(name, one(1.0)), 503)
