@@ -126,6 +126,7 @@ class Gateway:
             CallReader(self.gatekeeper, self.plane.clock, self.settings.scheduler.max_timeout),
             limits=GrpcLimits(
                 max_message_bytes=limits.max_message_bytes,
+                message_timeout=self.settings.server.body_timeout,
                 max_concurrent_streams=limits.max_concurrent_streams,
                 max_concurrent_rpcs=limits.max_concurrent_rpcs,
                 stream_window=limits.stream_window,

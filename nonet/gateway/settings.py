@@ -94,8 +94,8 @@ class ServerSettings(_Section):
     )
     body_timeout: PositiveSeconds = Field(
         default=60.0,
-        description="Seconds from the end of the headers to the end of the body. max_body_bytes divided by "
-        "this is the slowest upload that still succeeds at full size.",
+        description="Seconds from the end of the headers to the end of the body, or of a gRPC call's "
+        "message. max_body_bytes divided by this is the slowest upload that still succeeds at full size.",
     )
     keep_alive: PositiveSeconds = Field(
         default=75.0,
