@@ -27,6 +27,7 @@ def hasty(small_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     """A server with receipt deadlines of a second or two."""
     limits = {
         "server": {"header_timeout": HEADER_TIMEOUT, "body_timeout": BODY_TIMEOUT, "keep_alive": KEEP_ALIVE},
+        "scheduler": {"default_timeout": 300.0},
         "repository": {"poll_seconds": 0.0},
     }
     with running(small_repository, tmp_path_factory.mktemp("hasty"), limits) as started:
