@@ -91,6 +91,7 @@ class GatewayState:
         ready: whether the gateway is ready.
         utilisation: device -> share of its lanes that work, 0 to 1.
         models: number of model versions that can be called.
+        failed: number of model versions that should be, but could not be loaded.
         version: of Nonet.
     """
 
@@ -100,11 +101,13 @@ class GatewayState:
         ready: Callable[[], bool],
         utilisation: Callable[[], Mapping[str, float]],
         models: Callable[[], int],
+        failed: Callable[[], int],
         version: str,
     ) -> None:
         self.ready = ready
         self.utilisation = utilisation
         self.models = models
+        self.failed = failed
         self.version = version
 
 
@@ -156,6 +159,11 @@ class _GatewayCollector(Collector):
         )
         yield GaugeMetricFamily(
             "nonet_models_loaded", "Model versions that can be called", self._state.models()
+        )
+        yield GaugeMetricFamily(
+            "nonet_models_failed",
+            "Model versions that could not be loaded from the files they have; the index says why",
+            self._state.failed(),
         )
         build = GaugeMetricFamily(
             "nonet_build_info", "Always 1; the version is the label", labels=("version",)

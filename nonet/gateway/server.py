@@ -65,7 +65,7 @@ def run_service(name: str, settings: Settings, *, http: bool = False) -> int:
     Returns and raises as :func:`run`.
     """
     set_up_logging(settings.logging)
-    return uvloop.run(_Process(compose(settings, only=name), http=http).serve())
+    return uvloop.run(_Process(compose(settings, only=name), http=http, grpc_flag="--port").serve())
 
 
 class _HttpServer(uvicorn.Server):
@@ -84,8 +84,9 @@ class _HttpServer(uvicorn.Server):
 class _Process:
     """One run of a gateway, from the first socket to the last."""
 
-    def __init__(self, gateway: Gateway, *, http: bool) -> None:
+    def __init__(self, gateway: Gateway, *, http: bool, grpc_flag: str = "--grpc-port") -> None:
         self._gateway = gateway
+        self._grpc_flag = grpc_flag
         self._plane = gateway.plane
         self._server = gateway.settings.server
         self._with_http = http
@@ -99,7 +100,7 @@ class _Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         grpc_server = self._gateway.grpc_server()
-        grpc_port = _bind_grpc(grpc_server, self._server.host, self._server.grpc_port)
+        grpc_port = _bind_grpc(grpc_server, self._server.host, self._server.grpc_port, self._grpc_flag)
         with contextlib.ExitStack() as sockets:
             listener = None
             if self._with_http:
@@ -285,14 +286,14 @@ def _listen(host: str, port: int, flag: str) -> socket.socket:
     return listener
 
 
-def _bind_grpc(server: GrpcServer, host: str, port: int) -> int:
+def _bind_grpc(server: GrpcServer, host: str, port: int, flag: str) -> int:
     """Bind the gRPC face; returns the port. Raises StartError."""
     # The library's own failure is several lines of log; a plain socket finds out quietly.
-    _listen(host, port, "--grpc-port").close()
+    _listen(host, port, flag).close()
     try:
         return server.bind(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except OSError:
-        raise StartError(f"cannot listen on {host}:{port}; choose another with --grpc-port") from None
+        raise StartError(f"cannot listen on {host}:{port}; choose another with {flag}") from None
 
 
 def _exit_at_last(seconds: float) -> None:

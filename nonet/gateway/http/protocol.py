@@ -234,6 +234,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        # uvicorn stops reading while it holds 64 KiB that the application has not taken. Who waits for the
+        # answer takes nothing more, and only reading on shows that the client leaves.
+        if len(self._unanswered) == 1:
+            self.flow.resume_reading()
         self._stage, self._since = _BETWEEN, None
         self._wire_bytes = 0
         if not self._unanswered:
