@@ -118,7 +118,6 @@ def run_ablation(
                 "variant": variant.name,
                 "seed": variant.seed,
                 "steps": trainer.step,
-                "seconds": round(trainer.seconds, 1),
                 "set": pictures_of.name,
                 "sigma": sigma,
                 **score(method, pictures_of, sigma, seed=7).to_json(),
@@ -131,5 +130,5 @@ def run_ablation(
         rows += found
         if report is not None:
             cells = " ".join(f"{row['set']}@{row['sigma']:g}={row['psnr_cut']:.2f}" for row in found)
-            report(f"{variant.name}, seed {variant.seed}: {cells} ({trainer.seconds:.0f} s)")
+            report(f"{variant.name}, seed {variant.seed}: {cells}")
     return rows
