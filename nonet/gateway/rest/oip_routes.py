@@ -1,18 +1,15 @@
 """The routes of the Open Inference Protocol over REST: ``/v2`` and everything below it.
 
-One route object for FastAPI's router. It dispatches on the path's raw segments itself: that costs less than
-matching twenty patterns on the path of every inference, and a name can never be mistaken for a route.
+One object, which dispatches on the path's raw segments itself: that costs less than matching twenty patterns
+on the path of every inference, and a name can never be mistaken for a route.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import orjson
-from starlette.datastructures import URLPath
-from starlette.routing import BaseRoute, Match, NoMatchFound
 
 from nonet.gateway.exchange import Exchange
 from nonet.gateway.http.guard import Receive, Scope, Send
@@ -36,8 +33,8 @@ class _Endpoint:
     version: str = ""
 
 
-class OipRoutes(BaseRoute):
-    """All of ``/v2`` as one route."""
+class OipRoutes:
+    """All of ``/v2``."""
 
     def __init__(
         self, inference: OipInference, models: OipModels, control: OipControl, compress_from: int
@@ -53,19 +50,8 @@ class OipRoutes(BaseRoute):
             "infer": self._infer,
         }
 
-    def matches(self, scope: Any) -> tuple[Match, Any]:
-        path = scope["path"]
-        if scope["type"] == "http" and (path.startswith("/v2/") or path == "/v2"):
-            return Match.FULL, {}
-        return Match.NONE, {}
-
-    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
-        raise NoMatchFound(name, path_params)
-
-    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._serve(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises every ServingError of the failure model."""
         exchange = Exchange.of(scope)
         endpoint = self._endpoint(scope)
         exchange.route = endpoint.template
