@@ -245,7 +245,6 @@ class DataPlane:
     async def _serve(self, request: InferRequest, arrival: float, journey: _Journey) -> InferResponse:
         if self._in_flight_bytes > self._policy.max_in_flight_bytes:
             raise Unavailable("the server holds as much input as it may; retry later", code="OVERLOADED")
-        request = normalised(request, arrival)
         try:
             return await self._serve_version(request, arrival, journey)
         except VersionGone:
@@ -257,16 +256,17 @@ class DataPlane:
     async def _serve_version(self, request: InferRequest, arrival: float, journey: _Journey) -> InferResponse:
         with self.catalog.lease(request.model, request.version) as lease:
             info = lease.info
-            request = dataclasses.replace(request, version=info.version)
-            journey.model, journey.version, journey.deadline = info.name, info.version, request.deadline
+            journey.model, journey.version = info.name, info.version
+            parameters, asked, priority = normalised(request, arrival)
+            journey.deadline = asked
             validation.validate(request, info)
             journey.rows = request.inputs[0].shape[0] if info.max_batch_size else 1
-            deadline = request.deadline
-            if deadline is None:
-                deadline = arrival + self._policy.default_timeout
+            deadline = arrival + self._policy.default_timeout if asked is None else asked
             deadline = min(deadline, arrival + self._policy.max_timeout)
             # Work that is long looks at the deadline on its way, so it must know the default one too.
-            request = dataclasses.replace(request, deadline=deadline)
+            request = dataclasses.replace(
+                request, version=info.version, parameters=parameters, deadline=deadline, priority=priority
+            )
             left = deadline - self.clock.now()
             if left <= 0:
                 raise DeadlineExceeded("the deadline had passed when the request arrived")
@@ -278,6 +278,8 @@ class DataPlane:
                 if not timeout.expired():
                     raise
                 raise DeadlineExceeded("the deadline passed before the answer was ready") from None
+        if response.id == request.id and response.cache == journey.cache:
+            return response
         return dataclasses.replace(response, id=request.id, cache=journey.cache)
 
     async def _cached(

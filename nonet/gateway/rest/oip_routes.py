@@ -7,6 +7,7 @@ on the path of every inference, and a name can never be mistaken for a route.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import orjson
@@ -21,6 +22,8 @@ from nonet.gateway.rest.oip_target import Handler, OipTarget
 from nonet.gateway.rest.paths import segments
 from nonet.gateway.rest.reply import Reply, compressed, send_reply
 from nonet.runtime.errors import NotFound
+
+_KEPT_PATHS = 512
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class OipRoutes:
         self._models = models
         self._control = control
         self._compress_from = compress_from
+        # Names are short, and only paths that exist are kept.
+        self._endpoint = functools.lru_cache(_KEPT_PATHS)(self._resolve)
         self._infer: Mapping[str, Handler] = {"POST": inference.infer}
         self._of_model: dict[str, Mapping[str, Handler]] = {
             "ready": _reading(models.model_ready),
@@ -53,7 +58,7 @@ class OipRoutes:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises every ServingError of the failure model."""
         exchange = Exchange.of(scope)
-        endpoint = self._endpoint(scope)
+        endpoint = self._endpoint(scope.get("raw_path") or scope["path"].encode())
         exchange.route = endpoint.template
         method = scope["method"]
         handler = endpoint.verbs.get(method)
@@ -64,9 +69,8 @@ class OipRoutes:
         reply = await handler(target)
         await send_reply(send, await compressed(reply, exchange, self._compress_from))
 
-    def _endpoint(self, scope: Scope) -> _Endpoint:
+    def _resolve(self, raw: bytes) -> _Endpoint:
         """The endpoint of a path. Raises NotFound if there is none, or if a name in it cannot be one."""
-        raw: bytes = scope.get("raw_path") or scope["path"].encode()
         parts = segments(raw.partition(b"?")[0])
         endpoint = self._find(parts[1:]) if parts and parts[0] == "v2" else None
         if endpoint is None:
