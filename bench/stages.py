@@ -1,0 +1,279 @@
+"""Where the processor time of a request goes, stage by stage.
+
+    python bench/stages.py [--network NAME] [--seconds 4]
+
+Runs the real server in one process on one processor with one lane, its own functions wrapped in stop-watches
+that read the thread's processor clock: each stage is charged with what it used itself, not with what it called
+in another stage. A coroutine is charged while it runs, never while it waits. What the stop-watches themselves
+cost is measured on empty functions and taken off. The rest is what runs between the stages: the event loop and
+its system calls (reading sockets among them), task switches, the threads' hand-over, garbage.
+
+The shares are what to read: with stop-watches everything runs somewhat slower. The table's last lines are the
+same load on the same server without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import importlib
+import inspect
+import json
+import resource
+import signal
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Generator
+from typing import Any
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "HTTP in: parse, scope, start of the task": ("gateway.http.protocol:GuardedProtocol.data_received",),
+    "guard and route: id, headers, limits, path": (
+        "gateway.http.guard:RequestGuard.__call__",
+        "gateway.rest.oip_routes:OipRoutes.serve",
+        "gateway.rest.oip_infer:OipInference.infer",
+        "gateway.rest.classify:Classification.__call__",
+    ),
+    "body: receive, account, join": ("gateway.http.bodies:Bodies._read", "gateway.http.bodies:_gathered"),
+    "decode the request": (
+        "gateway.rest.oip_infer:_decode",
+        "gateway.rest.classify:read_input",
+    ),
+    "core: lease, deadline, order of events": ("gateway.core:DataPlane.infer",),
+    "validate (names, shapes, finite numbers)": ("runtime.oip.validation:validate",),
+    "cache key and look-up": ("gateway.core:cache_key", "gateway.cache.response_cache:ResponseCache.get"),
+    "schedule": (
+        "gateway.dispatcher:Dispatcher.submit",
+        "gateway.dispatcher:Dispatcher._pump",
+        "gateway.dispatcher:Dispatcher._finished",
+    ),
+    "image: decode": ("services.recognition.classify:decode_image",),
+    "image: preprocess": (
+        "services.recognition.classify:preprocess",
+        "services.recognition.classify:ClassifyServable._prepare",
+    ),
+    "stack the batch": ("runtime.backends.network:NetworkServable._run",),
+    "compute": ("runtime.backends.onnxruntime:OnnxRuntimeNetwork.infer",),
+    "split and check the batch's answer": (
+        "runtime.backends.network:NetworkServable._answer",
+        "services.recognition.classify:ClassifyServable._finish",
+        "runtime.oip.validation:check_outputs",
+    ),
+    "encode the answer": (
+        "gateway.rest.oip_infer:_encode",
+        "gateway.rest.oip_infer:answer_headers",
+        "gateway.rest.classify:_answer",
+        "gateway.rest.classify:answer_headers",
+    ),
+    "HTTP out: head, write": ("gateway.http.cycle:Cycle.send",),
+    "metrics and statistics": (
+        "gateway.core:DataPlane._record",
+        "gateway.http.guard:RequestGuard._report",
+    ),
+}
+
+
+class StopWatch:
+    """Processor time by stage, exclusive of nested stages; one stack per thread."""
+
+    def __init__(self) -> None:
+        self.spent: defaultdict[str, int] = defaultdict(int)
+        self.calls: defaultdict[str, int] = defaultdict(int)
+        self.inner: defaultdict[str, int] = defaultdict(int)  # calls of other stages from this one
+        self._local = threading.local()
+
+    def enter(self, stage: str) -> None:
+        stack = self._local.__dict__.setdefault("stack", [])
+        now = time.thread_time_ns()
+        if stack:
+            self.spent[stack[-1][0]] += now - stack[-1][1]
+            self.inner[stack[-1][0]] += 1
+        stack.append([stage, time.thread_time_ns()])
+
+    def leave(self) -> None:
+        now = time.thread_time_ns()
+        stack = self._local.stack
+        stage, since = stack.pop()
+        self.spent[stage] += now - since
+        self.calls[stage] += 1
+        if stack:
+            stack[-1][1] = time.thread_time_ns()
+
+    def wrap(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, charged to ``stage``."""
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def stepped(*args: Any, **kwargs: Any) -> Any:
+                return await _Steps(self, stage, function(*args, **kwargs))
+
+            return stepped
+
+        @functools.wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self.enter(stage)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.leave()
+
+        return timed
+
+    def own_cost(self) -> tuple[float, float]:
+        """Nanoseconds that one call adds to its own stage, and to the stage that calls it."""
+        trial = StopWatch()
+        empty = trial.wrap("inner", lambda: None)
+
+        def outer() -> None:
+            for _ in range(20_000):
+                empty()
+
+        trial.wrap("outer", outer)()
+        return trial.spent["inner"] / 20_000, trial.spent["outer"] / 20_000
+
+
+class _Steps:
+    """Runs a coroutine step by step, with the stop-watch on while a step runs."""
+
+    def __init__(self, watch: StopWatch, stage: str, coroutine: Any) -> None:
+        self._watch, self._stage, self._coroutine = watch, stage, coroutine
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step, argument = self._coroutine.send, None
+        while True:
+            self._watch.enter(self._stage)
+            try:
+                yielded = step(argument)
+            except StopIteration as end:
+                return end.value
+            finally:
+                self._watch.leave()
+            try:
+                step, argument = self._coroutine.send, (yield yielded)
+            except BaseException as error:  # a cancellation goes to the coroutine, as it would without us
+                step, argument = self._coroutine.throw, error
+
+
+def serve(arguments: list[str]) -> None:
+    """The server with stop-watches; SIGUSR1 starts the account anew, SIGUSR2 prints it."""
+    watch = StopWatch()
+    for stage, places in STAGES.items():
+        for place in places:
+            module_name, _, path = place.partition(":")
+            owner: Any = importlib.import_module(f"nonet.{module_name}")
+            *parents, name = path.split(".")
+            for parent in parents:
+                owner = getattr(owner, parent)
+            setattr(owner, name, watch.wrap(stage, getattr(owner, name)))
+    begun = [0.0]
+
+    def restart(*_: object) -> None:
+        for account in (watch.spent, watch.calls, watch.inner):
+            account.clear()
+        begun[0] = processor_seconds()
+
+    def report(*_: object) -> None:
+        used = processor_seconds() - begun[0]
+        own, outer = watch.own_cost()
+        stages = {
+            stage: (watch.spent[stage] - own * watch.calls[stage] - outer * watch.inner[stage]) / 1e3
+            for stage in STAGES
+        }
+        cost = sum(watch.calls.values()) * (own + outer) / 1e3
+        print(json.dumps({"stages": stages, "total": used * 1e6 - cost}), flush=True)
+
+    signal.signal(signal.SIGUSR1, restart)
+    signal.signal(signal.SIGUSR2, report)
+    sys.argv = ["nonet", "serve", *arguments]
+    from nonet.cli.main import main as command
+
+    command()
+
+
+def processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def profile(kind: str, arguments: argparse.Namespace) -> tuple[dict[str, float], float]:
+    """Microseconds of a request by stage, and its total without stop-watches."""
+    import serving
+    from load import closed_loop
+
+    folder = serving.newest(arguments.repository / arguments.network)
+    found: list[tuple[dict[str, Any], int]] = []
+    for script in ([str(serving.ROOT / "bench/stages.py"), "--serve"], ["-m", "nonet.cli.main", "serve"]):
+        with serving.server(arguments.repository, arguments.port, script) as (process, output):
+            prepared = serving.requests(
+                kind, arguments.network, folder, arguments.photographs, arguments.port
+            )
+            run = functools.partial(
+                closed_loop, serving.HOST, arguments.port, prepared, arguments.concurrency
+            )
+            asyncio.run(run(1.0))
+            if "--serve" in script:
+                process.send_signal(signal.SIGUSR1)
+            cpu = sum(process.cpu_times()[:2])
+            result = asyncio.run(run(arguments.seconds, warm_up=0.0))
+            report = {"total": (sum(process.cpu_times()[:2]) - cpu) * 1e6}
+            if "--serve" in script:
+                process.send_signal(signal.SIGUSR2)
+                report = json.loads(output.readline())
+            found.append((report, len(result.latencies)))
+    (watched, answered), (plain, plainly_answered) = found
+    stages = {name: spent / answered for name, spent in watched["stages"].items()}
+    stages["between the stages (event loop, sockets, threads)"] = watched["total"] / answered - sum(
+        stages.values()
+    )
+    return stages, plain["total"] / plainly_answered
+
+
+def table(profiles: dict[str, tuple[dict[str, float], float]]) -> list[str]:
+    """The profiles side by side, as Markdown."""
+    kinds = list(profiles)
+    lines = [
+        "| stage | " + " | ".join(f"{kind}, us" for kind in kinds) + " |",
+        "|---|" + "---:|" * len(kinds),
+    ]
+    for stage in next(iter(profiles.values()))[0]:
+        values = [profiles[kind][0][stage] for kind in kinds]
+        if any(value >= 0.5 for value in values):
+            shown = [f"{value:.0f}" if value >= 0.5 else "-" for value in values]
+            lines.append(f"| {stage} | " + " | ".join(shown) + " |")
+    totals = [f"**{sum(profiles[kind][0].values()):.0f}**" for kind in kinds]
+    beside = [
+        f"**{sum(each for stage, each in profiles[kind][0].items() if not _is_work(stage)):.0f}**"
+        for kind in kinds
+    ]
+    lines.append("| **sum, with stop-watches running** | " + " | ".join(totals) + " |")
+    lines.append("| **of it beside the model and the image** | " + " | ".join(beside) + " |")
+    lines.append(
+        "| whole, without stop-watches | " + " | ".join(f"{profiles[kind][1]:.0f}" for kind in kinds) + " |"
+    )
+    return lines
+
+
+def _is_work(stage: str) -> bool:
+    return stage == "compute" or stage.startswith("image:")
+
+
+def main() -> None:
+    import serving
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    serving.add_arguments(parser)
+    parser.set_defaults(seconds=4.0)
+    arguments = parser.parse_args()
+    serving.prepare(arguments)
+    kinds = ("tensor", "jpeg") if arguments.photographs else ("tensor",)
+    print("\n".join(table({kind: profile(kind, arguments) for kind in kinds})))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2:])
+    else:
+        main()
