@@ -34,11 +34,11 @@ from load import Result, closed_loop, post
 from PIL import Image
 
 READING = """\
-How to read it. Event loop and model share one processor here, so every microsecond that a request costs beside
-its model is a microsecond in which no model runs: throughput cannot be more than
-`bare / (bare + beside)` of the bare loop. What a request costs beside its model hardly depends on the model, so
-the ratio says more about the model than about the server: the smaller the model, the lower the ratio. With a
-second processor for the event loop the two run side by side and the ratio goes towards 1."""
+How to read it. Event loop and model share one processor here, so every microsecond that a request costs
+beside its model is a microsecond in which no model runs: throughput cannot be more than
+`bare / (bare + beside)` of the bare loop. What a request costs beside its model hardly depends on the model,
+so the ratio says more about the model than about the server: the smaller the model, the lower the ratio. With
+a second processor for the event loop the two run side by side and the ratio goes towards 1."""
 
 HOW_TO_READ_STAGES = """\
 Each stage has what it used itself, without the stages it called. `compute` is one row of the model inside a

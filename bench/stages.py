@@ -2,11 +2,11 @@
 
     python bench/stages.py [--network NAME] [--seconds 4]
 
-Runs the real server in one process on one processor with one lane, its own functions wrapped in stop-watches
-that read the thread's processor clock: each stage is charged with what it used itself, not with what it called
-in another stage. A coroutine is charged while it runs, never while it waits. What the stop-watches themselves
-cost is measured on empty functions and taken off. The rest is what runs between the stages: the event loop and
-its system calls (reading sockets among them), task switches, the threads' hand-over, garbage.
+Runs the real server on one processor with one lane, its own functions wrapped in stop-watches that read the
+thread's processor clock: each stage is charged with what it used itself, not with what it called in another
+stage. A coroutine is charged while it runs, never while it waits. What the stop-watches themselves cost is
+measured on empty functions and taken off. The rest is what runs between the stages: the event loop and its
+system calls (reading sockets among them), task switches, the threads' hand-over, garbage.
 
 The shares are what to read: with stop-watches everything runs somewhat slower. The table's last lines are the
 same load on the same server without them.
