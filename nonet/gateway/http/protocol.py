@@ -204,7 +204,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value) + 4)
         if self._stage == _HEAD:  # what comes after the body are trailers: counted, and ignored
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
             if len(self.headers) > self.settings.max_headers:
                 raise HeadersTooLarge(f"the request has more than {self.settings.max_headers} header fields")
 
