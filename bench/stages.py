@@ -9,24 +9,26 @@ measured on empty functions and taken off. The rest is what runs between the sta
 system calls (reading sockets among them), task switches, the threads' hand-over, garbage.
 
 The shares are what to read: with stop-watches everything runs somewhat slower. The table's last lines are the
-same load on the same server without them.
+same load on the same server without them, and on uvicorn alone: what any server in Python pays.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import functools
 import importlib
 import inspect
 import json
 import resource
 import signal
+import socket
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 STAGES: dict[str, tuple[str, ...]] = {
@@ -216,67 +218,106 @@ def serve(arguments: list[str]) -> None:
     command()
 
 
+def serve_floor(arguments: list[str]) -> None:
+    """What any server in Python needs: uvicorn under an application that reads the body and answers."""
+    import uvicorn
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        pieces = []
+        more = True
+        while more:
+            message = await receive()
+            pieces.append(message["body"])
+            more = message["more_body"]
+        answer = b"x" * min(512, len(b"".join(pieces)))
+        headers = [(b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", int(arguments[arguments.index("--http-port") + 1])))
+    listener.listen(128)
+    print("http", flush=True)
+    config = uvicorn.Config(
+        application, loop="uvloop", http="httptools", lifespan="off", log_level="error", access_log=False
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
 def processor_seconds() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
-def profile(kind: str, arguments: argparse.Namespace) -> tuple[dict[str, float], float]:
-    """Microseconds of a request by stage, and its total without stop-watches."""
+WATCHED, FLOOR, PLAIN = (
+    ("bench/stages.py", "--serve"),
+    ("bench/stages.py", "--floor"),
+    ("-m", "nonet.cli.main"),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Profile:
+    """Microseconds of processor time a request: by stage, without stop-watches, and in the floor's server."""
+
+    stages: dict[str, float]
+    plain: float
+    floor: float
+
+
+def profile(kind: str, arguments: argparse.Namespace) -> Profile:
+    """The same load on the server with stop-watches, without them, and on the floor."""
+    watched, answered = _load(kind, WATCHED, arguments)
+    stages = {name: spent / answered for name, spent in watched["stages"].items()}
+    between = watched["total"] / answered - sum(stages.values())
+    stages["between the stages (event loop, sockets, threads)"] = between
+    plain, plain_answers = _load(kind, PLAIN, arguments)
+    floor, floor_answers = _load(kind, FLOOR, arguments)
+    return Profile(stages, plain["total"] / plain_answers, floor["total"] / floor_answers)
+
+
+def _load(kind: str, script: Sequence[str], arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """What a server reports of a load, ``total`` microseconds at least, and its answers."""
     import serving
     from load import closed_loop
 
     folder = serving.newest(arguments.repository / arguments.network)
-    found: list[tuple[dict[str, Any], int]] = []
-    for script in ([str(serving.ROOT / "bench/stages.py"), "--serve"], ["-m", "nonet.cli.main", "serve"]):
-        with serving.server(arguments.repository, arguments.port, script) as (process, output):
-            prepared = serving.requests(
-                kind, arguments.network, folder, arguments.photographs, arguments.port
-            )
-            run = functools.partial(
-                closed_loop, serving.HOST, arguments.port, prepared, arguments.concurrency
-            )
-            asyncio.run(run(1.0))
-            if "--serve" in script:
-                process.send_signal(signal.SIGUSR1)
-            cpu = sum(process.cpu_times()[:2])
-            result = asyncio.run(run(arguments.seconds, warm_up=0.0))
-            report = {"total": (sum(process.cpu_times()[:2]) - cpu) * 1e6}
-            if "--serve" in script:
-                process.send_signal(signal.SIGUSR2)
-                report = json.loads(output.readline())
-            found.append((report, len(result.latencies)))
-    (watched, answered), (plain, plainly_answered) = found
-    stages = {name: spent / answered for name, spent in watched["stages"].items()}
-    stages["between the stages (event loop, sockets, threads)"] = watched["total"] / answered - sum(
-        stages.values()
-    )
-    return stages, plain["total"] / plainly_answered
+    prepared = serving.requests(kind, arguments.network, folder, arguments.photographs, arguments.port)
+    run = functools.partial(closed_loop, serving.HOST, arguments.port, prepared, arguments.concurrency)
+    with serving.server(arguments.repository, arguments.port, script) as (process, output):
+        asyncio.run(run(1.0))
+        if script == WATCHED:
+            process.send_signal(signal.SIGUSR1)
+        cpu = sum(process.cpu_times()[:2])
+        result = asyncio.run(run(arguments.seconds, warm_up=0.0))
+        report: dict[str, Any] = {"total": (sum(process.cpu_times()[:2]) - cpu) * 1e6}
+        if script == WATCHED:
+            process.send_signal(signal.SIGUSR2)
+            report = json.loads(output.readline())
+    return report, len(result.latencies)
 
 
-def table(profiles: dict[str, tuple[dict[str, float], float]]) -> list[str]:
+def table(profiles: dict[str, Profile]) -> list[str]:
     """The profiles side by side, as Markdown."""
-    kinds = list(profiles)
-    lines = [
-        "| stage | " + " | ".join(f"{kind}, us" for kind in kinds) + " |",
-        "|---|" + "---:|" * len(kinds),
+
+    def row(name: str, values: Iterable[float]) -> str:
+        return f"| {name} | " + " | ".join(f"{value:.0f}" if value >= 0.5 else "-" for value in values) + " |"
+
+    found = profiles.values()
+    lines = ["| stage | " + " | ".join(profiles) + " |", "|---|" + "---:|" * len(profiles)]
+    for stage in next(iter(found)).stages:
+        values = [each.stages[stage] for each in found]
+        if max(values) >= 0.5:
+            lines.append(row(stage, values))
+    beside = [sum(spent for stage, spent in each.stages.items() if not _is_work(stage)) for each in found]
+    return [
+        *lines,
+        row("**all, with stop-watches running**", (sum(each.stages.values()) for each in found)),
+        row("**of it beside the model and the image**", beside),
+        row("all, without stop-watches", (each.plain for each in found)),
+        row("floor: uvicorn, an application that reads the body and answers", (each.floor for each in found)),
     ]
-    for stage in next(iter(profiles.values()))[0]:
-        values = [profiles[kind][0][stage] for kind in kinds]
-        if any(value >= 0.5 for value in values):
-            shown = [f"{value:.0f}" if value >= 0.5 else "-" for value in values]
-            lines.append(f"| {stage} | " + " | ".join(shown) + " |")
-    totals = [f"**{sum(profiles[kind][0].values()):.0f}**" for kind in kinds]
-    beside = [
-        f"**{sum(each for stage, each in profiles[kind][0].items() if not _is_work(stage)):.0f}**"
-        for kind in kinds
-    ]
-    lines.append("| **sum, with stop-watches running** | " + " | ".join(totals) + " |")
-    lines.append("| **of it beside the model and the image** | " + " | ".join(beside) + " |")
-    lines.append(
-        "| whole, without stop-watches | " + " | ".join(f"{profiles[kind][1]:.0f}" for kind in kinds) + " |"
-    )
-    return lines
 
 
 def _is_work(stage: str) -> bool:
@@ -298,5 +339,7 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
         serve(sys.argv[2:])
+    elif sys.argv[1:2] == ["--floor"]:
+        serve_floor(sys.argv[2:])
     else:
         main()
