@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import urllib.parse
+from collections.abc import Callable
 from typing import Any, cast
 
 import httptools
@@ -21,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-__all__ = ["HIGH_WATER_LIMIT", "Cycle", "cycle_of"]
+__all__ = ["HIGH_WATER_LIMIT", "Cycle", "Farewell", "cycle_of"]
 
 _JOIN_BELOW = 64 * 1024
 """Bytes of a body below which copying it behind its head is cheaper than a second write."""
@@ -169,3 +170,25 @@ def _field(name: bytes) -> bytes:
     if HEADER_RE.search(name):
         raise RuntimeError("a header's name holds a character that names must not have")
     return name.lower() + b": "
+
+
+class Farewell:
+    """What a cycle sees as its transport while its request is still arriving: closing means hanging up.
+
+    Args:
+        transport: the connection's own.
+        hang_up: closes the connection so that its peer can still read the answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport, hang_up: Callable[[], None]) -> None:
+        self._transport = transport
+        self._hang_up = hang_up
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        self._hang_up()

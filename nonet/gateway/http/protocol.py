@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from nonet.gateway.exchange import EXTENSION, Exchange
 from nonet.gateway.http.access_log import log_refusal
-from nonet.gateway.http.cycle import HIGH_WATER_LIMIT, Cycle, cycle_of
+from nonet.gateway.http.cycle import HIGH_WATER_LIMIT, Cycle, Farewell, cycle_of
 from nonet.gateway.http.pool import ConnectionPool
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.settings import HttpSettings
@@ -82,7 +82,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._deaf = False
         self._watch: asyncio.TimerHandle | None = None
         self._write_watch: asyncio.TimerHandle | None = None
-        self._farewell = _Farewell(self)
 
     # The life of the connection
 
@@ -181,7 +180,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 # What has arrived whole is handled first, without stopping for it.
                 self.flow.pause_reading()
             if self.cycle.transport is self.transport:
-                self.cycle.transport = cast(asyncio.Transport, self._farewell)
+                self.cycle.transport = cast(asyncio.Transport, Farewell(self.transport, self.hang_up))
         if self._watch is None:
             self._look_again_in(max(0.0, self._due() - time.monotonic()))
 
@@ -374,22 +373,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
         elif not self.transport.is_closing():
             self.transport.close()
-
-
-class _Farewell:
-    """What a cycle sees as its transport while its request is still arriving: closing means hanging up."""
-
-    def __init__(self, protocol: GuardedProtocol) -> None:
-        self._protocol = protocol
-
-    def write(self, data: bytes) -> None:
-        self._protocol.transport.write(data)
-
-    def is_closing(self) -> bool:
-        return self._protocol.transport.is_closing()
-
-    def close(self) -> None:
-        self._protocol.hang_up()
 
 
 def _abandon(cycle: RequestResponseCycle, status: int) -> None:
