@@ -35,6 +35,7 @@ class Variant:
     balance: float = 1.0
     source: VarianceSource = VarianceSource.TRUE_MAP
     judged: bool = False
+    image_first: float = 0.0
 
     def config(self, steps: int) -> TrainConfig:
         """Training configuration: the small network, 64-pixel patches."""
@@ -49,6 +50,7 @@ class Variant:
             batch=12,
             rate=2e-3,
             balance=self.balance,
+            image_first=self.image_first,
             average=0.995,
             border=6,
             seed=self.seed,
@@ -63,6 +65,16 @@ def variants(seeds: Sequence[int] = (0, 1)) -> list[Variant]:
             truth = "half spoiled truth" if share else "clean truth"
             runs.append(Variant(f"elbo, {truth}", Loss.ELBO, share, seed))
             runs.append(Variant(f"elbo with judged truth, {truth}", Loss.ELBO, share, seed, judged=True))
+            runs.append(
+                Variant(
+                    f"l2 then elbo with judged truth, {truth}",
+                    Loss.ELBO,
+                    share,
+                    seed,
+                    judged=True,
+                    image_first=1 / 3,
+                )
+            )
             runs.append(Variant(f"l2, {truth}", Loss.L2, share, seed))
             if seed == seeds[0]:
                 runs.append(Variant(f"l1, {truth}", Loss.L1, share, seed))

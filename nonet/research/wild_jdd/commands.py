@@ -21,8 +21,9 @@ from nonet.research.wild_jdd.evaluate import PAPER, as_table, run_benchmark
 from nonet.research.wild_jdd.network import WildJdd
 from nonet.research.wild_jdd.photographs import TrainingSet, load_training_set
 from nonet.research.wild_jdd.presets import PRESETS
-from nonet.research.wild_jdd.restorer import load_published_model, network_restorer
-from nonet.research.wild_jdd.scoring import SIGMAS, PictureSet, load_pictures
+from nonet.research.wild_jdd.restored import Restorer
+from nonet.research.wild_jdd.restorer import as_method, load_published_model, network_restorer
+from nonet.research.wild_jdd.scoring import SIGMAS, PictureSet, load_pictures, score
 from nonet.research.wild_jdd.serving import Release, publish
 from nonet.research.wild_jdd.train import Progress, TrainConfig, Trainer, load_network
 from nonet.runtime.errors import InvalidArgument
@@ -83,19 +84,28 @@ def publish_checkpoint(
     config: TrainConfig,
     options: TrainOptions,
     pictures: TrainingSet,
-    *,
-    quality: dict[str, float | int | str] | None = None,
 ) -> None:
-    """Calibrate on held-out photographs, export, prove and publish."""
-    calibration = fit_calibration(network_restorer(network), pictures.held_out_tensors(), SIGMAS)
+    """Calibrate and measure on held-out photographs, export, prove and publish."""
+    restorer = network_restorer(network)
+    calibration = fit_calibration(restorer, pictures.held_out_tensors(), SIGMAS)
     release = Release(
         variant=options.preset,
         command=f"nonet train wild_jdd --preset {options.preset} --seed {config.seed}",
         published_start=config.published_start,
-        quality=quality or {},
+        quality=held_out_quality(restorer, pictures),
     )
     folder = publish(options.repository, MODEL, network, calibration, release, pictures, replace=True)
     console().print(f"published {folder.model} version {folder.version}")
+
+
+def held_out_quality(restorer: Restorer, pictures: TrainingSet) -> dict[str, float | int | str]:
+    """PSNR in dB by noise level on photographs that no training step has seen."""
+    held_out = PictureSet("held-out", pictures.held_out_tensors())
+    found: dict[str, float | int | str] = {
+        f"psnr_sigma_{sigma:g}": round(score(as_method(restorer), held_out, sigma).psnr_cut, 2)
+        for sigma in SIGMAS
+    }
+    return {**found, "measured_on": f"{len(held_out.pictures)} held-out photographs, 10 px cut"}
 
 
 def evaluate(options: EvaluateOptions) -> None:

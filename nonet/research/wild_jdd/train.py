@@ -52,6 +52,7 @@ class TrainConfig:
         batch: patches per step.
         rate: peak learning rate; `warmup` steps lead up to it, the cosine ends at `rate * final_share`.
         balance: see `elbo.balanced_mean`.
+        image_first: share of an ELBO run that L2 begins; the bound learns an image slowly from nothing.
         clean_end, balance_end: values that the noise's clean share and `balance` move to, linearly over the
             run; None keeps them.
         scale_weight: weight of the error-scale term, which moves only its own branch.
@@ -76,6 +77,7 @@ class TrainConfig:
     warmup: int = 100
     final_share: float = 0.01
     balance: float = 0.5
+    image_first: float = 0.0
     clean_end: float | None = None
     balance_end: float | None = None
     scale_weight: float = 0.1
@@ -192,7 +194,7 @@ class Trainer:
         inner = slice(config.border, clean.shape[-1] - config.border)
         posterior = crop(posterior, inner)
         target = truth[..., inner, inner]
-        if config.loss is Loss.ELBO:
+        if config.loss is Loss.ELBO and self.fraction >= config.image_first:
             interpolated = bilinear(sampled)
             prior = make_prior(truth, interpolated, levels, config.prior)
             prior = replace(prior, mean=target, beta=prior.beta[..., inner, inner])
@@ -200,7 +202,7 @@ class Trainer:
             terms = elbo_terms(posterior, interpolated, prior)
             balance = self._moved(config.balance, config.balance_end)
             loss = balanced_mean(terms, posterior, config.prior.trust, balance)
-        elif config.loss is Loss.L2:
+        elif config.loss is not Loss.L1:
             loss = 100 * (posterior.mean - target).square().mean()
         else:
             loss = 10 * (posterior.mean - target).abs().mean()

@@ -50,6 +50,9 @@ def trained(data, tmp_path_factory):
 def test_training_publishes_a_version_that_evaluation_reads(trained, data, monkeypatch, tmp_path, capsys):
     assert (trained.repository / "wild_jdd" / "1" / "model.onnx").is_file()
     assert (trained.runs / "tiny" / "checkpoint.safetensors").is_file()
+    manifest = json.loads((trained.repository / "wild_jdd" / "1" / "manifest.json").read_text())
+    assert manifest["quality"]["psnr_sigma_0"] > manifest["quality"]["psnr_sigma_25"] > 10
+    assert "held-out" in manifest["quality"]["measured_on"]
     monkeypatch.setenv("NONET_DATA", str(data))
     output = tmp_path / "results.json"
     commands.evaluate(EvaluateOptions(repository=trained.repository, output=output))
