@@ -92,6 +92,8 @@ class GatewayState:
         utilisation: device -> share of its lanes that work, 0 to 1.
         models: number of model versions that can be called.
         version: of Nonet.
+        jobs: number of jobs by state; None where there are no jobs.
+        workers: number of worker processes.
     """
 
     def __init__(
@@ -101,11 +103,15 @@ class GatewayState:
         utilisation: Callable[[], Mapping[str, float]],
         models: Callable[[], int],
         version: str,
+        jobs: Callable[[], Mapping[str, int]] | None = None,
+        workers: Callable[[], int] = lambda: 0,
     ) -> None:
         self.ready = ready
         self.utilisation = utilisation
         self.models = models
         self.version = version
+        self.jobs = jobs
+        self.workers = workers
 
 
 class _GatewayCollector(Collector):
@@ -157,6 +163,14 @@ class _GatewayCollector(Collector):
         yield GaugeMetricFamily(
             "nonet_models_loaded", "Model versions that can be called", self._state.models()
         )
+        if self._state.jobs is not None:
+            jobs = GaugeMetricFamily("nonet_jobs", "Jobs that are remembered, by state", labels=("state",))
+            for state, count in sorted(self._state.jobs().items()):
+                jobs.add_metric((state,), count)
+            yield jobs
+            yield GaugeMetricFamily(
+                "nonet_job_workers", "Worker processes that run a job now", self._state.workers()
+            )
         build = GaugeMetricFamily(
             "nonet_build_info", "Always 1; the version is the label", labels=("version",)
         )

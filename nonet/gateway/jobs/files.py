@@ -1,44 +1,30 @@
 """The files of jobs: uploads on their way in, and one folder for each job with its input and checkpoint.
 
-    <state>/incoming/<random>   an upload that is being read
-    <state>/work/<job>/         what the job works on; gone when the job has ended
+<state>/incoming/<random>   an upload that is being read
+<state>/work/<job>/         what the job works on; gone when the job has ended
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
-from nonet.runtime.errors import InsufficientStorage, Unavailable
+from nonet.gateway.storage import storage_errors
 
-__all__ = ["JobFiles", "new_job_id", "storage_errors"]
+__all__ = ["JobFiles", "new_job_id"]
 
 _ABANDONED_AFTER = 3600.0
 """Seconds after which a file that belongs to nobody was left behind by a process that died."""
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 
 
 def new_job_id() -> str:
     """A name that no other job has."""
     return f"job_{secrets.token_hex(12)}"
-
-
-@contextlib.contextmanager
-def storage_errors() -> Iterator[None]:
-    """Failures to write inside the block become InsufficientStorage, or Unavailable for what may pass."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise InsufficientStorage("the disk for uploads and jobs is full or read-only") from error
-        raise Unavailable("the disk for uploads and jobs cannot be used now") from error
 
 
 class JobFiles:

@@ -21,7 +21,10 @@ from nonet.gateway.jobs.processes import boot_id, is_alive, uptime
 from nonet.gateway.jobs.sqlite_file import SqliteFile
 from nonet.runtime.errors import Conflict, NotFound, QuotaExceeded, Unavailable
 
-__all__ = ["SqliteJobStore"]
+__all__ = ["DATABASE", "SqliteJobStore"]
+
+DATABASE = "jobs.sqlite3"
+"""Name of the database file in the state folder."""
 
 _LIVE = (JobState.QUEUED.value, JobState.RUNNING.value)
 _QUEUE_RETRY = 30.0
@@ -173,8 +176,8 @@ class SqliteJobStore:
             progress, phase = min(max(progress, 0.0), 1.0), phase[:_PHASE_LENGTH]
             changed = (progress, phase) != (row["progress"], row["phase"])
             db.execute(
-                "UPDATE jobs SET worker = ?, boot = ?, lease = ?, spent = spent + ?, progress = ?, phase = ?, "
-                "eta = ?, revision = revision + ? WHERE id = ?",
+                "UPDATE jobs SET worker = ?, boot = ?, lease = ?, spent = spent + ?, progress = ?, "
+                "phase = ?, eta = ?, revision = revision + ? WHERE id = ?",
                 (
                     worker,
                     boot_id(),
@@ -263,9 +266,7 @@ def _owned(db: sqlite3.Connection, job: str, owner: str) -> sqlite3.Row | None:
 def _known(db: sqlite3.Connection, tenant: str, key: str, digest: str) -> Job | None:
     if not key:
         return None
-    row = db.execute(
-        "SELECT * FROM jobs WHERE tenant = ? AND idempotency_key = ?", (tenant, key)
-    ).fetchone()
+    row = db.execute("SELECT * FROM jobs WHERE tenant = ? AND idempotency_key = ?", (tenant, key)).fetchone()
     if row is None:
         return None
     if row["digest"] != digest:

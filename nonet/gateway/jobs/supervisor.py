@@ -3,9 +3,9 @@
     a job waits, a place is free -> claim it -> start a worker with its id -> watch -> see what became of it
 
 A worker that takes too much memory or time, or that does not stop when it is told to, is killed and its job
-ends with the reason. A worker that dies gives its job back: it starts again from its checkpoint, and after too
-many deaths fails with the reason. Jobs of workers that other gateways started are taken over when their leases
-run out. No worker is there while no job is: an idle gateway costs no memory.
+ends with the reason. When a worker dies its job waits again: it goes on from its checkpoint, and after too many
+deaths fails with the reason. Jobs of workers that other gateways started are taken over when their leases run
+out. No worker is there while no job is: an idle gateway costs no memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import psutil
 
 from nonet.gateway.jobs.contract import JobStore
 from nonet.gateway.jobs.files import JobFiles
-from nonet.gateway.jobs.job import Claim, JobState, error_of
+from nonet.gateway.jobs.job import Claim, Job, JobState, error_of
 from nonet.gateway.jobs.policy import JobPolicy
 from nonet.runtime.errors import DeadlineExceeded, InsufficientStorage, ServingError
 
@@ -111,7 +111,8 @@ class Supervisor:
         blocking: runs calls on the store.
         command: how workers are started.
         policy: limits.
-        changed: called when a job may have changed.
+        looked: awaited after each look.
+        settle: awaited when a job has succeeded, before :meth:`follows` lets go of it.
     """
 
     def __init__(
@@ -121,14 +122,17 @@ class Supervisor:
         blocking: Blocking,
         command: WorkerCommand,
         policy: JobPolicy,
-        changed: Callable[[], None],
+        *,
+        looked: Callable[[], Awaitable[None]],
+        settle: Callable[[Job], Awaitable[None]],
     ) -> None:
         self._store = store
         self._files = files
         self._blocking = blocking
         self._command = command
         self._policy = policy
-        self._changed = changed
+        self._looked = looked
+        self._settle = settle
         self._wake = asyncio.Event()
         self._workers: dict[asyncio.Task[None], _Worker] = {}
         self._stopping = False
@@ -138,6 +142,10 @@ class Supervisor:
     def workers(self) -> int:
         """Processes that run now."""
         return len(self._workers)
+
+    def follows(self, job: str) -> bool:
+        """Whether a worker of this job runs, or what it left behind is being settled."""
+        return any(worker.job == job for worker in self._workers.values())
 
     def wake(self) -> None:
         """A job waits, or one was cancelled: look now."""
@@ -185,7 +193,7 @@ class Supervisor:
         while not self._stopping and len(self._workers) < self._policy.concurrency:
             if not await self._start_one():
                 break
-        self._changed()
+        await self._looked()
 
     def _tidy(self) -> None:
         self._store.forget(self._policy.keep_seconds, self._policy.keep_jobs)
@@ -242,8 +250,8 @@ class Supervisor:
                 return
             blame = "" if self._stopping else _blame(status)
             await self._give_back(worker.job, worker.owner, blame)
-        except ServingError:
-            logger.warning("job %s: what became of it could not be written; its lease runs out", worker.job)
+        except ServingError as error:
+            logger.warning("job %s: what became of it cannot be settled now: %s", worker.job, error.message)
 
     async def _give_back(self, job: str, owner: str, blame: str) -> None:
         left = await self._blocking(
@@ -253,13 +261,15 @@ class Supervisor:
             if blame:
                 logger.warning("job %s: %s; it is %s now", job, blame, left.state.value)
             self._ended(job, left.state)
-        elif (await self._blocking(lambda: self._store.get(job))).state.ended:
-            self._files.remove(job)
+            return
+        found: Job = await self._blocking(lambda: self._store.get(job))
+        self._ended(job, found.state)
+        if found.state is JobState.SUCCEEDED:
+            await self._settle(found)
 
     def _ended(self, job: str, state: JobState) -> None:
         if state.ended:
             self._files.remove(job)
-        self._changed()
 
     async def _watch(self, worker: _Worker) -> None:
         """Kill a worker that goes over a limit or does not stop when told."""
@@ -268,8 +278,8 @@ class Supervisor:
             return
         if (taken := worker.memory()) > policy.max_memory_bytes:
             worker.verdict = InsufficientStorage(
-                f"the work takes more memory than a job may ({taken >> 20} of {policy.max_memory_bytes >> 20} "
-                "MiB); send fewer data",
+                f"the work takes more memory than a job may ({taken >> 20} MiB of "
+                f"{policy.max_memory_bytes >> 20}); send fewer data",
                 code="JOB_OUT_OF_MEMORY",
             )
         elif worker.running_seconds > policy.max_seconds:

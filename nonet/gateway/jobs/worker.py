@@ -2,8 +2,8 @@
 
     started with a job and an owner's name -> beats -> the runner works -> the outcome is written -> exit
 
-A thread renews the lease, writes how far the work is and asks whether to go on; the runner learns of it at its
-next :meth:`Task.report`. The runner stops there when the job was cancelled, when the process was told to end
+A thread renews the lease, writes how far the work is and asks whether to go on; the runner learns of it at
+its next :meth:`Task.report`. The runner stops there when the job was cancelled, when the process was told to end
 (SIGTERM: the job waits again and goes on from its checkpoint), when the process that started it is gone, or
 when the job has been given to another. A runner that does not come to a report in time is left behind: the
 process ends without it.
@@ -116,7 +116,9 @@ def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignm
     pulse = _Pulse(store, assignment)
     signal.signal(signal.SIGTERM, lambda *_: pulse.stop(_Reason.TOLD))
     pulse.start()
-    logger.info("job %s (%s %s): attempt %d", claim.job.id, claim.job.kind, claim.job.subject, claim.job.attempts)
+    logger.info(
+        "job %s (%s %s): attempt %d", claim.job.id, claim.job.kind, claim.job.subject, claim.job.attempts
+    )
     try:
         result = _known(kinds, claim.job.kind).run(Task(claim, files.folder(claim.job.id), pulse))
     except Stopped:
@@ -187,7 +189,10 @@ class _Pulse:
             if parent and os.getppid() != parent:
                 self.stop(_Reason.ORPHANED)
             self._beat()
-            if self._stopping is not None and time.monotonic() > self._stopping + self._assignment.stop_seconds:
+            if (
+                self._stopping is not None
+                and time.monotonic() > self._stopping + self._assignment.stop_seconds
+            ):
                 self._leave()
 
     def _beat(self) -> None:

@@ -13,12 +13,16 @@ import nonet
 from nonet.gateway.admission import Gatekeeper
 from nonet.gateway.calling import CallReader
 from nonet.gateway.core import DataPlane
+from nonet.gateway.floors import Floors
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.guard import Observe, RequestGuard
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.settings import HttpSettings
+from nonet.gateway.jobs import Jobs
 from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.rest.classify import RawResponse, classify_router
+from nonet.gateway.rest.floors import UPLOADS, floors_router
+from nonet.gateway.rest.jobs import jobs_router
 from nonet.gateway.rest.model_cards import model_router
 from nonet.gateway.rest.oip_control import OipControl
 from nonet.gateway.rest.oip_infer import OipInference
@@ -51,6 +55,9 @@ def create_app(
     observe: Observe | None = None,
     authenticated: bool = False,
     uploads: UploadBudget | None = None,
+    jobs: Jobs | None = None,
+    floors: Floors | None = None,
+    max_upload: int = 1,
 ) -> FastAPI:
     """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
 
@@ -63,6 +70,9 @@ def create_app(
         observe: told of each answered request.
         authenticated: whether keys are on, which the OpenAPI description then says.
         uploads: accounts for the bodies in flight, with those of other faces; by default for this one alone.
+        jobs: long work, None where there is none.
+        floors: the floors of buildings; None where there are no jobs to fit them.
+        max_upload: largest body that goes to the disk, bytes.
     """
     app = FastAPI(
         title="Nonet",
@@ -72,7 +82,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    bodies = Bodies(settings, uploads)
+    bodies = Bodies(settings, uploads, {UPLOADS: max_upload} if floors is not None else None)
     calls = CallReader(gatekeeper, plane.clock, settings.max_timeout)
     app.add_middleware(RequestGuard, bodies=bodies, access_log=settings.access_log, observe=observe)
     app.router.routes.insert(
@@ -86,6 +96,10 @@ def create_app(
     )
     app.include_router(classify_router(plane, calls, bodies))
     app.include_router(raw_develop_router(plane, calls, bodies))
+    if jobs is not None:
+        app.include_router(jobs_router(jobs, calls))
+    if floors is not None:
+        app.include_router(floors_router(plane, calls, bodies, floors, max_upload))
     app.include_router(model_router(plane, calls))
     app.include_router(page_router())
 
