@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Mapping
 
 import orjson
 
+from nonet.gateway.jobs.child import start_child
 from nonet.runtime.errors import Unavailable
 
 __all__ = ["Skills"]
@@ -46,26 +46,19 @@ class Skills:
 
     async def _ask(self) -> Mapping[str, str]:
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._words,
-                "--list",
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
+            child = await start_child([*self._words, "--list"], speaks=True)
         except OSError as error:
             raise _unusable(error.strerror or "it cannot be started") from None
         try:
             async with asyncio.timeout(_ASK_SECONDS):
-                said, _ = await process.communicate()
+                said = await child.said()
             found = orjson.loads(said)
         except TimeoutError:
             raise _unusable("it does not answer") from None
         except orjson.JSONDecodeError:
-            raise _unusable(f"it ended with status {process.returncode}") from None
+            raise _unusable("it does not answer as a worker does") from None
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            child.kill()
         return {str(kind): str(missing) for kind, missing in found.items()}
 
 

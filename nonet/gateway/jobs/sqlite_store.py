@@ -218,7 +218,7 @@ class SqliteJobStore:
                 return []
         with self._file.transaction() as db:
             return [
-                _give_back(db, row, "its process was lost", max_attempts)
+                _give_back(db, row, "it was lost", max_attempts)
                 for row in _running(db)
                 if _is_over(row, mine)
             ]

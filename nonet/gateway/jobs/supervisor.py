@@ -3,9 +3,9 @@
     a job waits, a place is free -> claim it -> start a worker with its id -> watch -> see what became of it
 
 A worker that takes too much memory or time, or that does not stop when it is told to, is killed and its job
-ends with the reason. When a worker dies its job waits again: it goes on from its checkpoint, and after too many
-deaths fails with the reason. Jobs of workers that other gateways started are taken over when their leases run
-out. No worker is there while no job is: an idle gateway costs no memory.
+ends with the reason. When a worker dies its job waits again: it goes on from its checkpoint, and after too
+many deaths fails with the reason. Jobs of workers that other gateways started are taken over when their
+leases run out. No worker is there while no job is: an idle gateway costs no memory.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 
 import psutil
 
+from nonet.gateway.jobs.child import Child, start_child
 from nonet.gateway.jobs.contract import JobStore
 from nonet.gateway.jobs.files import JobFiles
 from nonet.gateway.jobs.job import Claim, Job, JobState, error_of
@@ -71,7 +72,7 @@ class WorkerCommand:
 class _Worker:
     """One process and the job it is for."""
 
-    def __init__(self, claim: Claim, owner: str, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, claim: Claim, owner: str, process: Child) -> None:
         self.job = claim.job.id
         self.owner = owner
         self.process = process
@@ -95,11 +96,8 @@ class _Worker:
         return total
 
     def kill(self) -> None:
-        """End the process and its children now."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+        """End the process and what it has started, now."""
+        self.process.kill()
 
 
 class Supervisor:
@@ -170,8 +168,7 @@ class Supervisor:
         have not after ``seconds``. Their jobs wait for the next gateway."""
         self._stopping = True
         for worker in self._workers.values():
-            with contextlib.suppress(ProcessLookupError):
-                worker.process.terminate()
+            worker.process.terminate()
         if self._workers:
             await asyncio.wait(list(self._workers), timeout=max(seconds, 0.1))
         for worker in self._workers.values():
@@ -213,15 +210,12 @@ class Supervisor:
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
         }
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command.line(claim.job.id, owner, self._policy),
-                stdin=asyncio.subprocess.DEVNULL,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for the gateway, which tells its workers itself
+            process = await start_child(
+                self._command.line(claim.job.id, owner, self._policy), environment=environment
             )
         except OSError as error:
             logger.error("no worker can be started: %s", error.strerror)
-            await self._give_back(claim.job.id, owner, "no process could be started for it")
+            await self._give_back(claim.job.id, owner, "it could not be started")
             return False
         worker = _Worker(claim, owner, process)
         task = asyncio.create_task(self._follow(worker), name=f"worker-{claim.job.id}")
@@ -237,7 +231,7 @@ class Supervisor:
 
     async def _follow(self, worker: _Worker) -> None:
         """Wait for the end of a worker and settle what it has left open."""
-        status = await worker.process.wait()
+        status = await worker.process.ended()
         worker.kill()  # what it may have started and left
         try:
             if worker.verdict is not None:
@@ -259,7 +253,7 @@ class Supervisor:
         )
         if left is not None:
             if blame:
-                logger.warning("job %s: %s; it is %s now", job, blame, left.state.value)
+                logger.warning("job %s: its worker was lost, %s; it is %s now", job, blame, left.state.value)
             self._ended(job, left.state)
             return
         found: Job = await self._blocking(lambda: self._store.get(job))
@@ -301,10 +295,10 @@ class Supervisor:
 def _blame(status: int) -> str:
     """Why a process ended, from its exit status."""
     if status >= 0:
-        return f"its process ended with status {status}"
+        return f"it ended with status {status}"
     try:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
     hint = ", as the system does when memory is short" if -status == signal.SIGKILL else ""
-    return f"its process was killed ({name}{hint})"
+    return f"it was killed ({name}{hint})"

@@ -3,7 +3,7 @@
     started with a job and an owner's name -> beats -> the runner works -> the outcome is written -> exit
 
 A thread renews the lease, writes how far the work is and asks whether to go on; the runner learns of it at
-its next :meth:`Task.report`. The runner stops there when the job was cancelled, when the process was told to end
+its next :meth:`Task.report`. It stops there when the job was cancelled, when the process was told to end
 (SIGTERM: the job waits again and goes on from its checkpoint), when the process that started it is gone, or
 when the job has been given to another. A runner that does not come to a report in time is left behind: the
 process ends without it.

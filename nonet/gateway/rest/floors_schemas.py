@@ -152,9 +152,9 @@ _TEXTS: dict[str, Any] = {
 
 FIT: dict[str, Any] = {
     "description": "Takes JSON, a form with the file part `scans` (CSV, Parquet or JSON, also gzipped), or "
-    "the file alone with the other fields in the query. The body goes to the disk as it arrives. Answers with a "
-    "job; when it has succeeded the building is a model version, and an older version serves until then. "
-    "Send `Idempotency-Key` to be able to repeat the request safely.",
+    "the file alone with the other fields in the query. The body goes to the disk as it arrives. Answers "
+    "with a job; when it has succeeded the building is a model version, and an older version serves until "
+    "then. Send `Idempotency-Key` to be able to repeat the request safely.",
     "responses": {
         202: {
             "description": "The job.",
