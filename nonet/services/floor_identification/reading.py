@@ -78,7 +78,7 @@ def read_file(source: BinaryIO, limits: ReadLimits) -> tuple[Scans, dict[str, An
         return _from_json(_all_of(stream, limits.decoded_bytes), limits)
     if not start:
         raise InvalidArgument("field 'scans' is empty", param="scans")
-    if b"\0" in start or first in (b"<", b"%"):
+    if first in (b"<", b"%") or not _is_text(start):
         raise UnsupportedMediaType(
             "field 'scans' must be a file of CSV, Parquet or JSON, also gzipped", param="scans"
         )
@@ -348,6 +348,12 @@ def _peek(stream: BinaryIO, size: int) -> bytes:
 
 def _first_character(start: bytes) -> bytes:
     return start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+
+
+def _is_text(start: bytes) -> bool:
+    """Whether a file may be text by its first bytes, which may end within a character."""
+    text = start.decode("utf-8", "ignore")
+    return bool(text) and all(letter.isprintable() or letter in "\r\n\t\ufeff" for letter in text)
 
 
 def _all_of(stream: BinaryIO, limit: int) -> bytes:
