@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from nonet.gateway.jobs.worker import Kind, Task
 
 __all__ = ["kinds"]
 
-_NEEDED = ("torch", "scipy", "onnxscript")
+_NEEDED = ("torch", "scipy", "sklearn")
 
 
 def kinds(repository: Path) -> Mapping[str, Kind]:
@@ -56,7 +57,7 @@ def _fit_building(repository: Path, task: Task) -> Mapping[str, Any]:
         floors=spec.get("floors"),
         names=None if names is None else tuple(names),
         seed=spec["seed"],
-        **({"threads": spec["threads"]} if "threads" in spec else {}),
+        threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
     )
     label = FloorLabel(spec["scan"], spec["floor"], spec.get("position"))
 
@@ -66,7 +67,7 @@ def _fit_building(repository: Path, task: Task) -> Mapping[str, Any]:
     fitted = fit_building(scans, label, options, report=report, checkpoint=task.folder / "checkpoint")
     task.report(0.98, "publishing")
     version = publish_building(repository, building, fitted, command=command)
-    return {**_result(building, network, version.version), "floors": list(fitted.floors)}
+    return _result(building, network, version.version)
 
 
 def _result(building: str, network: str, version: str) -> dict[str, Any]:

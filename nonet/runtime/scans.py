@@ -127,6 +127,34 @@ class Scans:
             np.frombuffer(values, dtype=np.float32) if values else np.empty(0, np.float32),
         )
 
+    @classmethod
+    def from_readings(
+        cls,
+        ids: tuple[str, ...],
+        transmitters: tuple[str, ...],
+        scan: NDArray[np.integer],
+        transmitter: NDArray[np.integer],
+        rssi: NDArray[np.number],
+    ) -> Scans:
+        """Gather a long table: reading e is of scan ``ids[scan[e]]`` and ``transmitters[transmitter[e]]``.
+
+        The order of the table does not matter; of several readings of a pair the strongest is kept. Names are
+        taken as they are. Raises InvalidArgument for numbers without a name and values out of range.
+        """
+        if len(scan) and not (scan.min() >= 0 and scan.max() < len(ids)):
+            raise InvalidArgument(f"scans: scans are numbered from 0 to {len(ids) - 1}", param="scans")
+        values = rssi.astype(np.float32)
+        if not ((values >= WEAKEST) & (values <= STRONGEST)).all():
+            raise InvalidArgument(f"scans: rssi must be {WEAKEST:.0f} to {STRONGEST:.0f} dBm", param="scans")
+        order = np.lexsort((-values, transmitter, scan))
+        rows, columns = scan[order].astype(np.int64), transmitter[order].astype(np.int32)
+        first = np.ones(len(order), bool)
+        first[1:] = (np.diff(rows) != 0) | (np.diff(columns) != 0)
+        offsets = np.searchsorted(rows[first], np.arange(len(ids) + 1)).astype(np.int64)
+        return cls(
+            ids, transmitters, offsets, columns[first], np.minimum(values[order][first], _LOUDEST_STORED)
+        )
+
     def take(self, rows: NDArray[np.integer]) -> Scans:
         """The scans at ``rows`` (indices), in that order; all transmitters stay."""
         lengths = np.diff(self.offsets)[rows]
