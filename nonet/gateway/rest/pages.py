@@ -1,6 +1,6 @@
-"""Pages for people: the playground at ``/`` and the reference at ``/docs``.
+"""Pages for people: the playground at ``/`` and ``/floors``, the reference at ``/docs``.
 
-Each is one file with its script and style inside: nothing is fetched from anywhere else, so both work without
+Each is one file with its script and style inside: nothing is fetched from anywhere else, so they work without
 a connection to the internet. Their content security policy names the hashes of that script and style and
 allows nothing more.
 """
@@ -28,13 +28,17 @@ def load_page(name: str) -> Reply:
 
 
 def page_router() -> APIRouter:
-    """The routes ``/`` and ``/docs``."""
+    """The routes ``/``, ``/floors`` and ``/docs``."""
     router = APIRouter(include_in_schema=False)
-    playground, reference = load_page("playground"), load_page("reference")
+    playground, floors, reference = map(load_page, ("playground", "floors", "reference"))
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def index() -> Response:
         return RawResponse(playground)
+
+    @router.api_route("/floors", methods=["GET", "HEAD"])
+    async def buildings() -> Response:
+        return RawResponse(floors)
 
     @router.api_route("/docs", methods=["GET", "HEAD"])
     async def docs() -> Response:
