@@ -11,6 +11,6 @@ if __name__ == "__main__":
     if "--list" not in sys.argv:
         from nonet.research.fis_one import recipes
 
-        short = dataclasses.replace(recipes.RECIPES["default"], steps=150, networks=1)
+        short = dataclasses.replace(recipes.RECIPES["default"], steps=250, networks=1)
         recipes.RECIPES["default"] = short
     sys.exit(main(["worker", *sys.argv[1:]]))

@@ -265,9 +265,7 @@ def test_case_51_a_million_readings_arrive_in_flat_memory(house: RunningServer) 
         bomb = gzip.compress(b"0" * (1 << 30), 1)
         headers = {"Content-Type": "text/csv", "Content-Encoding": "gzip"}
         assert_refused(house.http.post(BUILDINGS, params=fields, content=bomb, headers=headers), 413)
-        assert_refused(
-            house.http.post(BUILDINGS, data=fields, files={"scans": ("scans", bomb)}), 400
-        )
+        assert_refused(house.http.post(BUILDINGS, data=fields, files={"scans": ("scans", bomb)}), 400)
     finally:
         done.set()
         watching.join()

@@ -45,6 +45,7 @@ _OTHER = frozenset(_NO_TRANSMITTERS.split())
 """Columns of the public data sets that are no transmitters."""
 
 _LONGEST_CELL = 1000
+_LONGEST_LINE = 4 << 20
 _MOST_COLUMNS = 20_000
 _LOUDEST_STORED = -1.0
 
@@ -140,7 +141,7 @@ def _from_json(text: bytes, limits: ReadLimits) -> tuple[Scans, dict[str, Any]]:
 def _from_csv(stream: BinaryIO, limits: ReadLimits) -> Scans:
     """Either form of CSV; see docs/floors.md."""
     csv.field_size_limit(_LONGEST_CELL)
-    rows = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
+    rows = csv.reader(_lines(io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")))
     try:
         header = next(rows, [])
         names = [name.strip() for name in header]
@@ -157,6 +158,16 @@ def _from_csv(stream: BinaryIO, limits: ReadLimits) -> Scans:
         raise InvalidArgument(f"line {rows.line_num}: not valid CSV ({error})", param="scans") from None
     except UnicodeDecodeError:
         raise InvalidArgument("the CSV is not UTF-8", param="scans") from None
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    """The lines of a file, none of which can fill the memory. Raises InvalidArgument."""
+    number = 0
+    while line := text.readline(_LONGEST_LINE):
+        number += 1
+        if len(line) == _LONGEST_LINE:
+            raise InvalidArgument(f"line {number} has more than {_LONGEST_LINE} characters", param="scans")
+        yield line
 
 
 def _columns(names: list[str]) -> tuple[int, int, int] | None:
@@ -352,7 +363,12 @@ def _first_character(start: bytes) -> bytes:
 
 def _is_text(start: bytes) -> bool:
     """Whether a file may be text by its first bytes, which may end within a character."""
-    text = start.decode("utf-8", "ignore")
+    try:
+        text = start.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.reason != "unexpected end of data":
+            return False
+        text = start[: error.start].decode("utf-8")
     return bool(text) and all(letter.isprintable() or letter in "\r\n\t\ufeff" for letter in text)
 
 
