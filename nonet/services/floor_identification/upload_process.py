@@ -18,7 +18,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors import SafetensorError
+
 from nonet.runtime.errors import InsufficientStorage, PayloadTooLarge, ServingError, Unprocessable
+from nonet.runtime.scans import Scans
 from nonet.services.floor_identification.fit_request import checked
 from nonet.services.floor_identification.reading import ReadLimits, read_file
 
@@ -78,13 +82,29 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
             f"field {name[:80]!r} is given beside the file and in it; give it once", param=name[:80]
         )
     spec = checked({**inside, **fields}, scans)
-    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
-    for values in (scans.offsets, scans.transmitter, scans.rssi):
-        digest.update(values.tobytes())
-    digest.update("\0".join((*scans.ids, "", *scans.transmitters)).encode())
-    scans.save(Path(asked["output"]))
+    digest = _digest(spec, scans)
+    try:
+        scans.save(Path(asked["output"]))
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
     size = {"scans": len(scans), "transmitters": len(scans.transmitters), "readings": len(scans.rssi)}
-    return {"spec": spec, "digest": digest.hexdigest(), "size": size}
+    return {"spec": spec, "digest": digest, "size": size}
+
+
+def _digest(spec: dict[str, Any], scans: Scans) -> str:
+    """sha256 over a specification and scans; the order of the readings within a scan means nothing."""
+    order = sorted(range(len(scans.transmitters)), key=scans.transmitters.__getitem__)
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    columns = rank[scans.transmitter]
+    rows = np.repeat(np.arange(len(scans)), np.diff(scans.offsets))
+    sorting = np.lexsort((columns, rows))
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
+    for values in (scans.offsets, columns[sorting], scans.rssi[sorting]):
+        digest.update(values.tobytes())
+    names = [*scans.ids, "", *(scans.transmitters[index] for index in order)]
+    digest.update("\0".join(names).encode())
+    return digest.hexdigest()
 
 
 def _refusal(error: ServingError) -> dict[str, Any]:

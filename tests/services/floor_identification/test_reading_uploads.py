@@ -126,6 +126,13 @@ def test_an_upload_is_read_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert found.size == {"scans": 2, "transmitters": 1, "readings": 2}
     assert as_dict(Scans.load(output)) == {"a": {"m": -40}, "b": {"m": -50}}
     scans = [{"id": "a", "rssi": {"m": -40}}, {"id": "b", "rssi": {"m": -50}}]
+    first = {"id": "a", "rssi": {"m": -40, "n": -60}}
+    turned = {"id": "a", "rssi": {"n": -60, "m": -40}}
+    digests = []
+    for scan in (first, turned):
+        body.write_text(json.dumps({"building": "x", "scans": [scan], "labelled": {"scan": "a", "floor": 1}}))
+        digests.append(read_upload(body, output, {}).digest)
+    assert digests[0] == digests[1]
     labelled = {"scan": "a", "floor": 3}
     body.write_text(json.dumps({"building": "x", "scans": scans, "labelled": labelled, "floors": 4}))
     assert read_upload(body, output, {}).digest == found.digest
