@@ -129,7 +129,7 @@ def fit(repository: Path, task: Task) -> Mapping[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--list", action="store_true")
-    for name in ("state", "job", "owner"):
+    for name in ("state", "job", "owner", "log-format"):
         parser.add_argument(f"--{name}", default="")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     for name in ("parent", "memory-bytes", "nice"):

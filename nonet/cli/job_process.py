@@ -31,6 +31,7 @@ class Conditions:
     stop_seconds: float = 10.0
     memory_bytes: int = 0
     nice: int = 0
+    log_format: str = "text"
 
 
 def say_kinds(kinds: Mapping[str, Kind]) -> None:
@@ -40,9 +41,7 @@ def say_kinds(kinds: Mapping[str, Kind]) -> None:
 
 def run_one(kinds: Mapping[str, Kind], conditions: Conditions) -> int:
     """Run the job of ``conditions`` within its limits; returns the exit status."""
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s worker %(message)s"
-    )
+    _set_up_logging(conditions.log_format)
     if conditions.nice:
         with contextlib.suppress(OSError):
             os.nice(conditions.nice)
@@ -65,3 +64,16 @@ def run_one(kinds: Mapping[str, Kind], conditions: Conditions) -> int:
         )
     finally:
         store.close()
+
+
+def _set_up_logging(form: str) -> None:
+    """Write to standard error as the gateway does, which is where it goes."""
+    if form == "json":
+        from nonet.gateway.http import JsonFormatter
+
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter())
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+    else:
+        text = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=text, datefmt="%H:%M:%S")

@@ -27,6 +27,7 @@ def worker(
     ] = 10.0,
     memory_bytes: Annotated[int, typer.Option(help="Memory the process may reserve; 0 for no limit.")] = 0,
     nice: Annotated[int, typer.Option(help="How much to step back for other processes.")] = 0,
+    log_format: Annotated[str, typer.Option(help="text or json, as the gateway's log.")] = "text",
 ) -> None:
     """Run one job and exit: what a gateway starts for each job, with every option filled in.
 
@@ -40,5 +41,7 @@ def worker(
         raise typer.Exit(0)
     if state is None or not job or not owner:
         raise typer.BadParameter("a worker is started by a gateway; it needs --state, --job and --owner")
-    conditions = Conditions(state, job, owner, parent, lease_seconds, stop_seconds, memory_bytes, nice)
+    conditions = Conditions(
+        state, job, owner, parent, lease_seconds, stop_seconds, memory_bytes, nice, log_format
+    )
     raise typer.Exit(run_one(kinds(repository), conditions))

@@ -267,6 +267,7 @@ def _jobs(settings: Settings) -> Jobs:
         given.worker or (sys.executable, "-m", "nonet.cli.main", "worker"),
         given.path,
         settings.repository.path,
+        settings.logging.format,
     )
     names = {field.name for field in dataclasses.fields(JobPolicy)}
     policy = JobPolicy(**{name: getattr(given, name) for name in names})

@@ -8,10 +8,12 @@ service runs here or elsewhere.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,10 +22,10 @@ import orjson
 from nonet.gateway.calling import Call
 from nonet.gateway.core import DataPlane
 from nonet.gateway.floor_buildings import FIT, PICTURE, SCANS, SERVICE_PREFIX, TASK, building_of, network_of
-from nonet.gateway.jobs import Job, JobFiles, Jobs, NewJob, new_job_id
+from nonet.gateway.jobs import Job, Jobs, NewJob, new_job_id
 from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.storage import storage_errors
-from nonet.runtime.errors import Conflict, NotFound, NotImplementedHere, PermissionDenied
+from nonet.runtime.errors import Conflict, NotFound, NotImplementedHere, PermissionDenied, Unavailable
 from nonet.runtime.repository.layout import read_model
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
@@ -32,6 +34,7 @@ from nonet.runtime.tensors import Tensor
 __all__ = ["Floors", "FloorsRepository", "Upload", "UploadReader", "floor_answers"]
 
 _READERS = 2
+_ARRIVING = 16
 _LOOK_AGAIN = 0.5
 _LARGEST_PICTURE = 32 << 20
 
@@ -106,13 +109,9 @@ class Floors:
         self._repository = repository
         self._control = control
         self._may_delete = may_delete
-        self._readers = asyncio.Semaphore(_READERS)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="uploads")
+        self._arriving = 0
         self._looked = float("-inf")
-
-    @property
-    def files(self) -> JobFiles:
-        """Where uploads go while they arrive."""
-        return self._jobs.files
 
     # -- fitting --------------------------------------------------------------------------------
 
@@ -120,26 +119,45 @@ class Floors:
         """Raises NotImplementedHere, saying what to install, if no building can be fitted here."""
         await self._jobs.able(FIT)
 
+    @contextlib.contextmanager
+    def receiving(self) -> Iterator[Path]:
+        """Path of a new file for an upload, which is removed at the end of the block.
+
+        Raises Unavailable while too many others arrive, InsufficientStorage when the disk is full.
+        """
+        if self._arriving >= _ARRIVING:
+            raise Unavailable("too many uploads arrive at the same time; retry later", retry_after=5.0)
+        path = self._jobs.files.incoming()
+        self._arriving += 1
+        try:
+            yield path
+        finally:
+            self._arriving -= 1
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
     async def fit(self, upload: Upload, tenant: str, key: str) -> tuple[Job, bool]:
         """Submit a fit; the job, and whether it is a new one.
 
         Raises what reading the upload and submitting a job raise.
         """
         job = new_job_id()
-        folder = await asyncio.to_thread(self.files.make_folder, job)
+        files = self._jobs.files
+        folder = await asyncio.to_thread(files.make_folder, job)
         kept = False
         try:
-            async with self._readers:
-                read = await asyncio.to_thread(
-                    functools.partial(
-                        self._read,
-                        upload.path,
-                        folder / SCANS,
-                        upload.fields,
-                        offset=upload.offset,
-                        length=upload.length,
-                    )
-                )
+            # Few at a time, also when their callers have left: each is a process with memory of its own.
+            read = await asyncio.get_running_loop().run_in_executor(
+                self._readers,
+                functools.partial(
+                    self._read,
+                    upload.path,
+                    folder / SCANS,
+                    upload.fields,
+                    offset=upload.offset,
+                    length=upload.length,
+                ),
+            )
             building = str(read.spec["building"])
             network_of(building)
             submitted, kept = await self._jobs.submit(
@@ -147,7 +165,7 @@ class Floors:
             )
         finally:
             if not kept:
-                await asyncio.to_thread(self.files.remove, job)
+                await asyncio.to_thread(files.remove, job)
         return submitted, kept
 
     async def settle(self, job: Job) -> None:

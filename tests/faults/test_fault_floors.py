@@ -276,6 +276,37 @@ def test_case_51_a_million_readings_arrive_in_flat_memory(house: RunningServer) 
     assert house.http.delete(f"{BUILDINGS}/quick_million").status_code == 204
 
 
+def test_case_51_uploads_over_the_limit_are_refused_before_they_are_kept(
+    start_server: Start, own_repository: Path
+) -> None:
+    """By the declared length at once, else as soon as it is passed; what is smaller may come in pieces."""
+    server = start_server(own_repository, toy_settings(max_upload_bytes=50_000))
+    fields = {"building": "quick_x", "labelled": '{"scan": "a", "floor": "B1"}'}
+    headers = {"Content-Type": "text/csv"}
+    large = b"scan,bssid,rssi\n" + b"a,m,-50\n" * 10_000
+
+    def pieces(content: bytes) -> Iterator[bytes]:
+        for start in range(0, len(content), 1000):
+            yield content[start : start + 1000]
+
+    for content in (large, pieces(large)):
+        reply = server.http.post(BUILDINGS, params=fields, content=content, headers=headers)
+        assert_refused(reply, 413, "50000")
+    # Small as sent, large as meant.
+    zipped = {**headers, "Content-Encoding": "gzip"}
+    reply = server.http.post(BUILDINGS, params=fields, content=gzip.compress(large), headers=zipped)
+    assert_refused(reply, 413)
+    for broken in (b"", b"garbage", gzip.compress(large)[:-20]):
+        reply = server.http.post(BUILDINGS, params=fields, content=broken, headers=zipped)
+        assert_refused(reply, 400)
+    fine = large[:40_000]
+    reply = server.http.post(BUILDINGS, params=fields, content=pieces(fine), headers=headers)
+    assert reply.status_code == 202, reply.text
+    reply = server.http.post(BUILDINGS, params=fields, content=gzip.compress(fine), headers=zipped)
+    assert reply.status_code == 202, reply.text
+    wait_for(server, reply.json()["job"]["id"], "succeeded")
+
+
 # -- cases 65 to 67 ---------------------------------------------------------------------------------
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -36,13 +35,9 @@ class FloorIdentification:
         await self._floors.able()
         if bool(request.scans) == bool(request.file):
             raise InvalidArgument("send either scans or a file of scans", param="scans")
-        path = self._floors.files.incoming()
-        try:
+        with self._floors.receiving() as path:
             await asyncio.to_thread(_write, path, request)
             job, fresh = await self._floors.fit(Upload(path, _fields(request)), tenant, key)
-        finally:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
         return message("nonet.v1.FitResponse")(job=job_message(job), replayed=not fresh)
 
     async def list_buildings(self, request: Any, rpc: Rpc) -> Any:

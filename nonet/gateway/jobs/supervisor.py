@@ -53,11 +53,13 @@ class WorkerCommand:
         words: the command, to which what the job needs is added as flags.
         state: the state folder.
         repository: the model repository that results are published in.
+        log_format: text or json.
     """
 
     words: tuple[str, ...]
     state: Path
     repository: Path
+    log_format: str = "text"
 
     def line(self, job: str, owner: str, policy: JobPolicy) -> list[str]:
         return [
@@ -66,6 +68,7 @@ class WorkerCommand:
             *("--job", job, "--owner", owner, "--parent", str(os.getpid())),
             *("--lease-seconds", str(policy.lease_seconds), "--stop-seconds", str(policy.stop_seconds)),
             *("--memory-bytes", str(policy.max_memory_bytes + _SLACK), "--nice", str(policy.nice)),
+            *("--log-format", self.log_format),
         ]
 
 
@@ -215,7 +218,7 @@ class Supervisor:
             )
         except OSError as error:
             logger.error("no worker can be started: %s", error.strerror)
-            await self._give_back(claim.job.id, owner, "it could not be started")
+            await self._give_back(claim.job.id, owner, "")  # tried again at the next look
             return False
         worker = _Worker(claim, owner, process)
         task = asyncio.create_task(self._follow(worker), name=f"worker-{claim.job.id}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 
 from fastapi import APIRouter, Request, Response
@@ -52,8 +51,7 @@ def floors_router(
             kind = media_type(exchange)
             key = read_key(exchange.header(b"idempotency-key"))
             await floors.able()
-            body = floors.files.incoming()
-            try:
+            with floors.receiving() as body:
                 await bodies.spool(exchange, request.receive, body, max_upload)
                 calls.in_time(call)
                 upload = await asyncio.to_thread(
@@ -64,9 +62,6 @@ def floors_router(
                     body,
                 )
                 job, fresh = await floors.fit(upload, call.tenant, key)
-            finally:
-                with contextlib.suppress(OSError):
-                    body.unlink(missing_ok=True)
         headers = [(b"location", f"/v1/jobs/{job.id}".encode())]
         if not fresh:
             headers.append((b"idempotency-replayed", b"true"))

@@ -24,7 +24,7 @@ class UploadLimits:
     """Bounds for reading one upload; memory in bytes, time in seconds."""
 
     read: ReadLimits = dataclasses.field(default_factory=ReadLimits)
-    memory_bytes: int = 1536 << 20
+    memory_bytes: int = 1 << 30
     seconds: float = 120.0
 
 
