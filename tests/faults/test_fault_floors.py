@@ -296,7 +296,7 @@ def test_case_51_uploads_over_the_limit_are_refused_before_they_are_kept(
     zipped = {**headers, "Content-Encoding": "gzip"}
     reply = server.http.post(BUILDINGS, params=fields, content=gzip.compress(large), headers=zipped)
     assert_refused(reply, 413)
-    for broken in (b"", b"garbage", gzip.compress(large)[:-20]):
+    for broken in (b"", b"garbage", gzip.compress(large[:40_000])[:-20]):
         reply = server.http.post(BUILDINGS, params=fields, content=broken, headers=zipped)
         assert_refused(reply, 400)
     fine = large[:40_000]

@@ -145,12 +145,9 @@ def _decode_file(coding: str, path: Path, limit: int) -> None:
         )
     decoded = path.with_name(path.name + ".decoded")
     try:
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as encoded,
-            storage_errors(),
-            decoded.open("xb") as target,
-        ):
+        with path.open("rb") as file, storage_errors(), decoded.open("xb") as target:
+            # Not closed by hand: a decoder that has failed still holds on to it.
+            encoded = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             # The decoder looks at slices of what it is given, so the mapped file is as good as bytes.
             for piece in pieces(coding, cast("bytes", encoded), limit):
                 target.write(piece)

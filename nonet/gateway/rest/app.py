@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 import nonet
 from nonet.gateway.admission import Gatekeeper
@@ -118,13 +119,24 @@ async def _routing_failed(request: Request, error: Exception) -> Response:
     """FastAPI's own refusals, in our shapes."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = _verbs(request)
         response = _failure(request, MethodNotAllowed(f"{request.method} is not allowed here; use {allowed}"))
         response.raw_headers.append((b"allow", allowed.encode("latin-1")))
         return response
     if error.status_code == 404:
         return _failure(request, NotFound("there is no such route; see /docs", code="ROUTE_NOT_FOUND"))
     return _failure(request, InvalidArgument(str(error.detail)))
+
+
+def _verbs(request: Request) -> str:
+    """The verbs that the request's path has, over all its routes: one may be there for each verb."""
+    routes = request.app.router.routes
+    asked = {verb: {**request.scope, "method": verb} for verb in ("DELETE", "GET", "HEAD", "POST")}
+    return ", ".join(
+        verb
+        for verb, scope in asked.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    )
 
 
 async def _validation_failed(request: Request, error: Exception) -> Response:
