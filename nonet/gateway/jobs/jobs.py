@@ -71,7 +71,6 @@ class Jobs:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
         self._skills = Skills(command.words)
         self._supervisor: Supervisor | None = None
-        self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._changes: set[asyncio.Event] = set()
         self._counts: dict[JobState, int] = dict.fromkeys(JobState, 0)
@@ -90,7 +89,7 @@ class Jobs:
             looked=self._look,
             settle=self._settled,
         )
-        self._task = asyncio.create_task(self._supervisor.run(), name="job-supervisor")
+        self._supervisor.start()
 
     def close_streams(self) -> None:
         """End every :meth:`watch`: the process is about to leave, callers watch on elsewhere."""
@@ -101,10 +100,6 @@ class Jobs:
         """Start no more jobs, let the workers write their checkpoints and end, at most ``seconds``; what runs
         waits for the next start. Jobs can still be submitted and looked at, until :meth:`close`."""
         self.close_streams()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
         if self._supervisor is not None:
             await self._supervisor.stop(seconds)
 

@@ -104,7 +104,7 @@ class _Worker:
 
 
 class Supervisor:
-    """Run it with :meth:`run`; it ends when it is cancelled, and :meth:`stop` then ends the workers.
+    """Start it, :meth:`stop` it.
 
     Args:
         store: where the jobs are.
@@ -137,6 +137,7 @@ class Supervisor:
         self._wake = asyncio.Event()
         self._workers: dict[asyncio.Task[None], _Worker] = {}
         self._stopping = False
+        self._task: asyncio.Task[None] | None = None
         self._forgotten = float("-inf")
 
     @property
@@ -152,9 +153,12 @@ class Supervisor:
         """A job waits, or one was cancelled: look now."""
         self._wake.set()
 
-    async def run(self) -> None:
-        """Look after the jobs until cancelled."""
-        while True:
+    def start(self) -> None:
+        """Look after the jobs from now on."""
+        self._task = asyncio.create_task(self._run(), name="job-supervisor")
+
+    async def _run(self) -> None:
+        while not self._stopping:
             self._wake.clear()
             try:
                 await self._look()
@@ -170,6 +174,9 @@ class Supervisor:
         """Start no more workers, tell those that run to write their checkpoint and end, and kill those that
         have not after ``seconds``. Their jobs wait for the next gateway."""
         self._stopping = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task  # a job that it has just claimed has its worker then
         for worker in self._workers.values():
             worker.process.terminate()
         if self._workers:

@@ -269,7 +269,10 @@ def _explained(error: Exception, job: str) -> ServingError:
     """A runner's failure in words for the caller; what is no caller's business goes to the log."""
     if isinstance(error, ServingError):
         return error
-    if isinstance(error, MemoryError):
+    # Tensor libraries say it in their own words.
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    ):
         return InsufficientStorage(
             "the work needs more memory than a job may take; send fewer data", code="JOB_OUT_OF_MEMORY"
         )
