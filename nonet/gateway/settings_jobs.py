@@ -42,12 +42,12 @@ class JobSettings(Section):
         description="How much jobs step back for those who serve (nice). 0 makes them equals; latency of "
         "requests suffers then.",
     )
-    max_queued: int = Field(
+    max_waiting: int = Field(
         default=100,
         ge=1,
         description="Jobs that may wait in all; one more is refused with 503 and Retry-After.",
     )
-    max_queued_per_tenant: int = Field(
+    max_waiting_per_tenant: int = Field(
         default=20,
         ge=1,
         description="Jobs of one tenant that may wait; one more is refused with 429 and Retry-After.",

@@ -234,7 +234,7 @@ def test_case_77_a_defect_of_a_fit_tells_nothing_to_the_caller(own_repository: P
 
 
 def test_case_77_waiting_jobs_are_bounded(start_server: Start, own_repository: Path) -> None:
-    settings = toy_settings(max_queued=3, max_queued_per_tenant=2)
+    settings = toy_settings(max_waiting=3, max_waiting_per_tenant=2)
     settings["auth"] = {"keys": {"ann": "key-of-ann", "bob": "key-of-bob"}}
     server = start_server(own_repository, settings)
     ann = {"Authorization": "Bearer key-of-ann"}

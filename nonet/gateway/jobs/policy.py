@@ -14,8 +14,8 @@ class JobPolicy:
 
     Args:
         concurrency: jobs that run at the same time, each in a process of its own.
-        max_queued: jobs that may wait in all; one more is refused with 503.
-        max_queued_per_tenant: jobs of one tenant that may wait; one more is refused with 429.
+        max_waiting: jobs that may wait in all; one more is refused with 503.
+        max_waiting_per_tenant: jobs of one tenant that may wait; one more is refused with 429.
         max_attempts: starts of one job; when the last one dies too, the job fails.
         max_seconds: running time of one job, over all its attempts.
         max_memory_bytes: resident memory of one job's process.
@@ -29,8 +29,8 @@ class JobPolicy:
     """
 
     concurrency: int = 1
-    max_queued: int = 100
-    max_queued_per_tenant: int = 20
+    max_waiting: int = 100
+    max_waiting_per_tenant: int = 20
     max_attempts: int = 3
     max_seconds: float = 3600.0
     max_memory_bytes: int = 4 << 30

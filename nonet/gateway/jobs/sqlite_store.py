@@ -52,13 +52,13 @@ class SqliteJobStore:
             waiting, own = db.execute(
                 "SELECT count(*), ifnull(sum(tenant = ?), 0) FROM jobs WHERE state = 'queued'", (new.tenant,)
             ).fetchone()
-            if own >= policy.max_queued_per_tenant:
+            if own >= policy.max_waiting_per_tenant:
                 raise QuotaExceeded(
                     f"{own} of your jobs wait already; wait for one to end, or cancel one",
                     code="JOBS_QUOTA",
                     retry_after=_QUEUE_RETRY,
                 )
-            if waiting >= policy.max_queued:
+            if waiting >= policy.max_waiting:
                 raise Unavailable(
                     f"{waiting} jobs wait already; retry later", code="JOBS_FULL", retry_after=_QUEUE_RETRY
                 )

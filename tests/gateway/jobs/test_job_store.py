@@ -16,7 +16,7 @@ from nonet.gateway.jobs import DATABASE, Job, JobPolicy, JobState, NewJob, Sqlit
 from nonet.gateway.jobs.job import Claim
 from nonet.runtime.errors import Conflict, NotFound, QuotaExceeded, Unavailable
 
-POLICY = JobPolicy(max_queued=5, max_queued_per_tenant=3)
+POLICY = JobPolicy(max_waiting=5, max_waiting_per_tenant=3)
 
 
 def new(
