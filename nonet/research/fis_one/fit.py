@@ -114,7 +114,7 @@ class _Fit:
         if floors is None:
             floors, evidence = estimate_floors(points, generator)
             self.options.position_of(self.label, floors)
-        cluster = cluster_scans(self.graph, embeddings, floors, self.recipe, generator)
+        cluster = cluster_scans(self.scans, self.graph, embeddings, floors, self.recipe, generator)
         self._report(_CLUSTERED, "putting the floors in order")
         sizes = np.bincount(cluster, minlength=floors)
         counts = heard_counts(self.graph, cluster, floors)

@@ -54,5 +54,5 @@ class Recipe:
 
 
 PAPER = Recipe()
-DEFAULT = Recipe(networks=3, clustering="consensus", steps=2500)
+DEFAULT = Recipe(clustering="consensus", steps=1000)
 RECIPES = {"paper": PAPER, "default": DEFAULT}
