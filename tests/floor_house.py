@@ -21,7 +21,14 @@ BUILDINGS = "/v1/floors/buildings"
 def toy_settings(**jobs: Any) -> dict[str, dict[str, Any]]:
     """Settings of a server whose jobs the toy worker runs; ``jobs`` are further fields of that section."""
     return {
-        "jobs": {"worker": [sys.executable, str(TOY)], "stop_seconds": 3.0, "lease_seconds": 5.0, **jobs},
+        "jobs": {
+            "worker": [sys.executable, str(TOY)],
+            "stop_seconds": 3.0,
+            "lease_seconds": 5.0,
+            # On a busy machine a process that steps back may not run at all for a while.
+            "nice": 0,
+            **jobs,
+        },
         "scheduler": {"lanes": 1},
         "repository": {"poll_seconds": 0.0},
     }

@@ -16,10 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-
 from nonet.cli.job_process import Conditions, run_one, say_kinds
 from nonet.gateway.floor_buildings import FIT, SCANS, network_of
 from nonet.gateway.jobs import Kind, Task
@@ -35,6 +31,10 @@ STEP_SECONDS = 0.1
 def network(transmitters: int, floors: int, seed: int) -> bytes:
     """``rssi`` [N, M] to ``distribution`` [N, K] and ``known`` [N, 1]: a random linear map, and whether
     anything was heard."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     weights = np.random.default_rng(seed).normal(size=(transmitters, floors)).astype(np.float32)
     constants = {"W": weights, "axes": np.array([1], np.int64), "scale": np.array([50], np.float32)}
     nodes = [
@@ -111,10 +111,10 @@ def fit(repository: Path, task: Task) -> Mapping[str, Any]:
         task.report(0.1, "hanging")
         time.sleep(600)
     elif manner == "greedy":
-        hoard = []
+        hoard: list[bytes] = []
         while True:
             task.report(0.2, "growing")
-            hoard.append(np.ones(2 << 20))
+            hoard.append(b"\1" * (16 << 20))
             time.sleep(0.05)
     elif manner == "broken":
         raise RuntimeError("secret /etc/path of a defect")

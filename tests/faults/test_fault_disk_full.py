@@ -11,6 +11,8 @@ import pytest
 from floor_house import identify, job_of, submit, submitted, toy_settings, under_way, wait_for
 from serving import RunningServer, assert_no_leak, assert_refused
 
+pytestmark = pytest.mark.timeout(300)
+
 Start = Callable[..., RunningServer]
 
 

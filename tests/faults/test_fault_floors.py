@@ -26,6 +26,8 @@ from floor_house import (
 )
 from serving import RunningServer, assert_refused, eventually, running
 
+pytestmark = pytest.mark.timeout(300)
+
 Start = Callable[..., RunningServer]
 HOME = {"00:00:00:00:00:01": -40, "00:00:00:00:00:02": -60}
 

@@ -26,6 +26,8 @@ from floor_house import (
 )
 from serving import RunningServer, assert_no_leak, assert_refused, eventually
 
+pytestmark = pytest.mark.timeout(300)
+
 Start = Callable[..., RunningServer]
 
 
