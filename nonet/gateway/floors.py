@@ -144,7 +144,6 @@ class Floors:
         job = new_job_id()
         files = self._jobs.files
         folder = await asyncio.to_thread(files.make_folder, job)
-        kept = False
         try:
             # Few at a time, also when their callers have left: each is a process with memory of its own.
             read = await asyncio.get_running_loop().run_in_executor(
@@ -160,13 +159,10 @@ class Floors:
             )
             building = str(read.spec["building"])
             network_of(building)
-            submitted, kept = await self._jobs.submit(
-                NewJob(job, FIT, building, tenant, read.spec, read.digest, key)
-            )
-        finally:
-            if not kept:
-                await asyncio.to_thread(files.remove, job)
-        return submitted, kept
+        except BaseException:
+            await asyncio.to_thread(files.remove, job)
+            raise
+        return await self._jobs.submit(NewJob(job, FIT, building, tenant, read.spec, read.digest, key))
 
     async def settle(self, job: Job) -> None:
         """A job has succeeded: load the building that it fitted."""

@@ -30,10 +30,6 @@ class JobStore(Protocol):
         """
         ...
 
-    def known(self, tenant: str, key: str, digest: str) -> Job | None:
-        """The job of an earlier equal submit under ``key``. Raises Conflict as :meth:`submit`."""
-        ...
-
     def get(self, job: str, tenant: str | None = None) -> Job:
         """A job, of ``tenant`` unless None. Raises NotFound (``JOB_NOT_FOUND``), also for another's."""
         ...

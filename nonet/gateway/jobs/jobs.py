@@ -73,6 +73,7 @@ class Jobs:
         self._supervisor: Supervisor | None = None
         self._closing = asyncio.Event()
         self._changes: set[asyncio.Event] = set()
+        self._submits: set[asyncio.Task[tuple[Job, bool]]] = set()
         self._counts: dict[JobState, int] = dict.fromkeys(JobState, 0)
         self.files = files
 
@@ -130,15 +131,18 @@ class Jobs:
         if missing:
             raise NotImplementedHere(missing, code="EXTRA_MISSING")
 
-    async def known(self, tenant: str, key: str, digest: str) -> Job | None:
-        """The job of an earlier equal submit. Raises Conflict if the key stands for another one."""
-        return await self._blocking(lambda: self._store.known(tenant, key, digest))
-
     async def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Queue a job whose files lie in its folder; the job, and whether it is a new one.
 
-        The folder is removed if it is not. Raises as :meth:`JobStore.submit`.
+        The folder is removed if it is not. A caller that leaves meanwhile changes nothing: the job is queued,
+        whole, or it is not. Raises as :meth:`JobStore.submit`.
         """
+        submitting = asyncio.create_task(self._submit(new))
+        self._submits.add(submitting)
+        submitting.add_done_callback(self._submits.discard)
+        return await asyncio.shield(submitting)
+
+    async def _submit(self, new: NewJob) -> tuple[Job, bool]:
         fresh = False
         try:
             job, fresh = await self._blocking(lambda: self._store.submit(new, self._policy))

@@ -78,10 +78,6 @@ class SqliteJobStore:
             )
             return _job(_row(db, new.id)), True
 
-    def known(self, tenant: str, key: str, digest: str) -> Job | None:
-        with self._file.transaction(write=False) as db:
-            return _known(db, tenant, key, digest)
-
     def get(self, job: str, tenant: str | None = None) -> Job:
         with self._file.transaction(write=False) as db:
             return _job(_row(db, job, tenant))

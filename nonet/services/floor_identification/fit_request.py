@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,8 +17,6 @@ PRESETS: Final = ("default", "paper")
 FEWEST_FLOORS, MOST_FLOORS = 2, 16
 LARGEST_SEED: Final = 2**31 - 1
 
-_BUILDING = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
-
 
 def checked(fields: Mapping[str, Any], scans: Scans) -> dict[str, Any]:
     """The specification of a fit: ``building``, ``scan``, ``floor``, ``position``, ``floors``, ``names``,
@@ -28,6 +25,8 @@ def checked(fields: Mapping[str, Any], scans: Scans) -> dict[str, Any]:
     Args:
         fields: as sent; texts, as forms have them, may hold JSON.
         scans: the scans; the labelled one must be among them.
+
+    Whether the building's name may be one is for the gateway to say, which makes a model's name of it.
 
     Raises Unprocessable for a missing, unknown or ill-typed field, InvalidArgument for a bad value.
     """
@@ -41,12 +40,6 @@ def checked(fields: Mapping[str, Any], scans: Scans) -> dict[str, Any]:
     building = fields.get("building")
     if not isinstance(building, str):
         raise Unprocessable("field 'building' is missing; give the building a name", param="building")
-    if _BUILDING.fullmatch(building) is None:
-        raise InvalidArgument(
-            "field 'building' must be 1 to 64 letters, digits, '_', '.' or '-', beginning with a letter or a "
-            f"digit, got {building[:80]!r}",
-            param="building",
-        )
     floors, names = _floors(_parsed(fields.get("floors")))
     return {
         "building": building,

@@ -103,8 +103,6 @@ def test_equal_submits_under_a_key_are_one_job_and_keys_are_the_tenants_own(stor
     with pytest.raises(Conflict):
         store.submit(new(key="k", digest="other"), POLICY)
     assert queue(store, tenant="bob", key="k").id != first.id
-    assert store.known("ann", "k", "d") == again
-    assert store.known("ann", "", "d") is None
     assert queue(store).id != queue(store).id
 
 
@@ -277,7 +275,7 @@ class Jobs(RuleBasedStateMachine):
         data=st.data(), what=st.sampled_from(["finish", "give back", "die", "beat"]), stranger=st.booleans()
     )
     def work(self, data: st.DataObject, what: str, stranger: bool) -> None:
-        job = data.draw(st.sampled_from(sorted(self.owners)))
+        job = list(self.owners)[data.draw(st.integers(0, len(self.owners) - 1))]
         owner = "a stranger" if stranger else self.owners[job]
         before = self.store.get(job)
         if what == "finish":
@@ -299,7 +297,7 @@ class Jobs(RuleBasedStateMachine):
     @precondition(lambda self: self.states)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        job = data.draw(st.sampled_from(sorted(self.states)))
+        job = list(self.states)[data.draw(st.integers(0, len(self.states) - 1))]
         ended = self.states[job] in (JobState.SUCCEEDED, JobState.FAILED)
         try:
             self.store.cancel(job)
