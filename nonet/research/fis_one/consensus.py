@@ -2,7 +2,7 @@
 
 "ward" is the paper's way: Ward on the embeddings of the network. "consensus" makes many partitions of a
 sample of the scans (Ward, k-means and spectral clusters, on the embeddings of the network and on propagated
-features of several sharpness), and lets those vote that agree best with what a floor is.
+features of several sharpness), and lets the five that agree best with what a floor is vote.
 
 What a floor is, without labels: a slab costs a signal 15 dB and more, so a transmitter is loud on one floor
 and clearly weaker on all others. Where a partition cuts through a floor instead, transmitters near the cut
@@ -12,7 +12,7 @@ transmitter's loudness in its loudest and its second cluster, counted up to 15 d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from nonet.research.fis_one.clustering import ward
 from nonet.research.fis_one.graph import GraphRule, SignalGraph, build_graph
 from nonet.research.fis_one.identifier_fit import scan_weights
+from nonet.research.fis_one.metrics import adjusted_rand
 from nonet.research.fis_one.propagation import k_means, neighbour_clusters, propagated_features
 from nonet.research.fis_one.recipes import Recipe
 from nonet.runtime.scans import Scans
 
 _SAMPLE = 1500
-_VOTERS = 3
+_VOTERS = 5
+_SAME = 0.97  # adjusted Rand index from which two partitions are one voter
 _NEIGHBOURS = (20, 30, 50, 80, 120, 180)
 _RULES = (GraphRule(), GraphRule(weight="sharp"), GraphRule(weight="sharp", sharpness=20.0))
 _STEPS = (1, 3)
@@ -78,7 +80,8 @@ def cluster_scans(
     if not found:
         return ward(embeddings[0], floors, generator)
     found.sort(key=lambda one: -one[0])
-    label = agreed([label for _, label in found[:_VOTERS]], floors, generator)
+    voters = distinct((label for _, label in found), _VOTERS)
+    label = agreed(voters, floors, generator)
     return spread(features[0], rows, label, floors)
 
 
@@ -118,6 +121,17 @@ def loudness_gap(readings: NDArray[np.float32], label: NDArray[np.integer], clus
     table = np.stack([_loudness(readings[label == cluster]) for cluster in range(clusters)])
     ranked = np.sort(table, axis=0)
     return float(np.minimum(ranked[-1] - ranked[-2], _SLAB).mean())
+
+
+def distinct(labels: Iterable[NDArray[np.int32]], most: int) -> list[NDArray[np.int32]]:
+    """The first ``most`` partitions that are not nearly equal to one before: copies have no more weight."""
+    kept: list[NDArray[np.int32]] = []
+    for label in labels:
+        if len(kept) == most:
+            break
+        if all(adjusted_rand(label, other) < _SAME for other in kept):
+            kept.append(label)
+    return kept
 
 
 def agreed(

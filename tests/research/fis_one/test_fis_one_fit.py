@@ -185,9 +185,9 @@ def test_impossible_requests_are_refused_before_the_work(building: SurveyedBuild
         FitOptions(floors=1)
     with pytest.raises(InvalidArgument, match="no such floor"):
         fit_building(building.scans, dataclasses.replace(label, position=5), FOUR)
+    names = FitOptions(names=("A", "B"))
     with pytest.raises(InvalidArgument, match="not among the floors"):
-        wrong = FloorLabel(label.scan, "Attic")
-        fit_building(building.scans, wrong, FitOptions(names=("A", "B")))
+        fit_building(building.scans, FloorLabel(label.scan, "Attic"), names)
     few = building.take(np.array([int(label.scan[1:]), 0, 1]))
     with pytest.raises(InvalidArgument, match="3 usable scans"):
         fit_building(few.scans, label, FOUR)
@@ -274,7 +274,7 @@ def test_with_a_third_of_the_transmitters_gone_new_scans_are_still_placed(real: 
 
 
 def test_one_transmitter_a_scan_neither_crashes_nor_claims_certainty(real: SurveyedBuilding) -> None:
-    """Nothing links the scans of such an upload: an answer is given, and the floors are no better than that."""
+    """Nothing links the scans of such an upload: an answer is given, however poor."""
     rows = real.scans.dense()
     loudest = np.where(rows == 0, -np.inf, rows).argmax(1)
     single = Scans.build(

@@ -1,4 +1,4 @@
-"""A fitted building as a model version: the graph, the files, the next number, and the server's own engine."""
+"""A fitted building as a model version: the graph, the files, the next number."""
 
 from __future__ import annotations
 
