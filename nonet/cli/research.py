@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from nonet.research.systems import SYSTEMS, EvaluateOptions, TrainOptions, check_preset, command_of, find
+from nonet.research.systems import (
+    SYSTEMS,
+    EvaluateOptions,
+    System,
+    TrainOptions,
+    check_preset,
+    command_of,
+    find,
+)
+from nonet.runtime.errors import InvalidArgument, NotFound
 
 __all__ = ["register"]
 
@@ -44,8 +53,11 @@ def train(
 
     Example: nonet train fasternet --preset tiny --resume
     """
-    found = find(system)
-    check_preset(found, preset)
+    found = _system(system)
+    try:
+        check_preset(found, preset)
+    except InvalidArgument as error:
+        raise typer.BadParameter(error.message) from None
     options = TrainOptions(
         preset=preset,
         repository=repository,
@@ -82,12 +94,20 @@ def evaluate(
 
     Example: nonet evaluate fasternet --split test --output results.json
     """
-    found = find(system)
+    found = _system(system)
     needs = ("torch",) if baseline else found.evaluate_needs
     options = EvaluateOptions(
         repository=repository, split=split, output=output, baseline=baseline, weights=weights, seeds=seeds
     )
     command_of(found, "evaluate", needs)(options)
+
+
+def _system(name: str) -> System:
+    """The system called ``name``. Raises BadParameter, which is wrong usage, for an unknown one."""
+    try:
+        return find(name)
+    except NotFound as error:
+        raise typer.BadParameter(error.message) from None
 
 
 def register(app: typer.Typer) -> None:

@@ -15,10 +15,12 @@ __all__ = ["serve"]
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
     http_port: Annotated[
-        int | None, typer.Option(help="Port of the HTTP face, 0 for a free one.  [default: 8000]")
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the HTTP face, 0 for a free one.  [default: 8000]"),
     ] = None,
     grpc_port: Annotated[
-        int | None, typer.Option(help="Port of the gRPC face, 0 for a free one.  [default: 8001]")
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the gRPC face, 0 for a free one.  [default: 8001]"),
     ] = None,
     repository: Annotated[
         Path | None,

@@ -16,10 +16,11 @@ def service(
     name: Annotated[
         str, typer.Argument(help="Name of the service: floor_identification, raw_image, recognition.")
     ],
-    port: Annotated[int, typer.Option(help="Port of its gRPC face, 0 for a free one.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of its gRPC face, 0 for a free one.")],
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
     http_port: Annotated[
-        int | None, typer.Option(help="Port of an HTTP face too (metrics, health); none if not given.")
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of an HTTP face too (metrics, health); none if not given."),
     ] = None,
     repository: Annotated[
         Path | None,

@@ -1,9 +1,9 @@
 """Gives the scheduler a latency profile for what is loaded in this process, before it takes requests.
 
-A network is measured at one row and at its largest batch, a service at one row; the rest of a service's
-profile is its network's plus its own share per row. What ``nonet models profile`` measured of a network on
-this machine is taken as it is and saves the time. Models that run elsewhere are learnt from their first
-batches.
+A network is measured at one row and, if that is quick, at its largest batch, a service at one row; the rest
+of a service's profile is its network's plus its own share per row. What ``nonet models profile`` measured of
+a network on this machine is taken as it is and saves the time. Models that run elsewhere are learnt from
+their first batches.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from nonet.gateway.dispatcher import Dispatcher
 from nonet.gateway.executor.embedded import EmbeddedDevice
@@ -21,6 +21,9 @@ from nonet.runtime.profile import measure_latency
 from nonet.runtime.servable import ModelInfo, Servable
 
 logger = logging.getLogger(__name__)
+
+_BUDGET = 0.1  # seconds of measuring, by batch size
+_LONGEST = 1.0  # seconds that one execution may take to be measured
 
 
 class Calibrator:
@@ -80,15 +83,21 @@ class Calibrator:
         with self._catalog.lease(info.name, info.version) as lease:
             network = self._known.get((info.network, info.version))
             if network is None:
-                return _measured_before(info) or _measure_quickly(lease.servable, sorted({1, largest}))
-            alone = _measure_quickly(lease.servable, [1])[1]
+                return _measured_before(info) or _measure_quickly(lease.servable, largest)
+            alone = _measure_quickly(lease.servable, 1)[1]
         share = max(alone - network[1], 0.0) if 1 in network else 0.0
         return {rows: seconds + share * rows for rows, seconds in network.items()}
 
 
-def _measure_quickly(servable: Servable, batch_sizes: Sequence[int]) -> dict[int, float]:
-    """A first guess that costs little of the start: executions correct it."""
-    return measure_latency(servable, batch_sizes, repeats=3, budget=0.1)
+def _measure_quickly(servable: Servable, largest: int) -> dict[int, float]:
+    """A first guess at one row and the largest batch that costs little of the start: executions correct it.
+
+    A batch of a slow network is not run for it but taken to cost what its rows cost one by one.
+    """
+    profile = measure_latency(servable, [1], repeats=3, budget=_BUDGET)
+    if largest > 1 and profile[1] * largest <= _LONGEST:
+        return profile | measure_latency(servable, [largest], repeats=3, budget=_BUDGET)
+    return profile | {largest: profile[1] * largest}
 
 
 def _measured_before(info: ModelInfo) -> dict[int, float]:

@@ -140,6 +140,7 @@ class Gateway:
             CallReader(self.gatekeeper, self.plane.clock, self.settings.scheduler.max_timeout),
             limits=GrpcLimits(
                 max_message_bytes=limits.max_message_bytes,
+                message_timeout=self.settings.server.body_timeout,
                 max_concurrent_streams=limits.max_concurrent_streams,
                 max_concurrent_rpcs=limits.max_concurrent_rpcs,
                 stream_window=limits.stream_window,
@@ -204,13 +205,14 @@ def compose(
     )
     metrics = Metrics()
     plane.add_observer(metrics)
+    repository = None if remote else _repository(settings, catalog, [only] if only else SERVICES, lanes)
     state = GatewayState(
         ready=plane.ready,
         utilisation=plane.utilisation,
         models=lambda: len(catalog.infos()),
+        failed=lambda: repository.failed if repository is not None else 0,
         version=nonet.__version__,
     )
-    repository = None if remote else _repository(settings, catalog, [only] if only else SERVICES, lanes)
     control = None if repository is None else RepositoryControl(repository)
     jobs = floors = None
     if not only:

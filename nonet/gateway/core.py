@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from nonet.gateway.cache import ResponseCache, cache_key
 from nonet.gateway.calibration import Calibrator
@@ -25,6 +25,7 @@ from nonet.gateway.scheduler import ItemState, SchedulerPolicy
 from nonet.gateway.shaping import normalised, selected
 from nonet.gateway.statistics import StatisticsKeeper
 from nonet.gateway.stats import ModelStatistics, Observer, RequestRecord
+from nonet.gateway.time_limit import TimeLimit
 from nonet.runtime.catalog import Catalog, Lease
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import (
@@ -191,16 +192,15 @@ class DataPlane:
 
     # -- the path -------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def admit(self) -> Iterator[None]:
-        """Let a request in before its body has arrived; :meth:`drain` then waits until the block is left.
+    def admit(self) -> contextlib.AbstractContextManager[None]:
+        """Let a request in before its body has arrived: use it as ``with plane.admit():`` at once;
+        :meth:`drain` then waits until the block is left.
 
         Call :meth:`infer` inside with ``admitted=True``. Raises Unavailable (``DRAINING``).
         """
         if not self.accepting:
             raise Unavailable("the server is draining; try another one", code="DRAINING")
-        with self._in_flight.one():
-            yield
+        return self._in_flight
 
     async def infer(self, request: InferRequest, *, admitted: bool = False) -> InferResponse:
         """Answer ``request``. Cancelling the awaiting task withdraws the work.
@@ -208,7 +208,9 @@ class DataPlane:
         ``admitted``: it was let in by :meth:`admit`, so it is served even if the plane drains by now.
         Raises ServingError; every call is recorded exactly once with all observers.
         """
-        with contextlib.nullcontext() if admitted else self._in_flight.one():
+        if admitted:
+            return await self._recorded(request, admitted)
+        with self._in_flight:
             return await self._recorded(request, admitted)
 
     async def _recorded(self, request: InferRequest, admitted: bool) -> InferResponse:
@@ -245,7 +247,6 @@ class DataPlane:
     async def _serve(self, request: InferRequest, arrival: float, journey: _Journey) -> InferResponse:
         if self._in_flight_bytes > self._policy.max_in_flight_bytes:
             raise Unavailable("the server holds as much input as it may; retry later", code="OVERLOADED")
-        request = normalised(request, arrival)
         try:
             return await self._serve_version(request, arrival, journey)
         except VersionGone:
@@ -257,27 +258,30 @@ class DataPlane:
     async def _serve_version(self, request: InferRequest, arrival: float, journey: _Journey) -> InferResponse:
         with self.catalog.lease(request.model, request.version) as lease:
             info = lease.info
-            request = dataclasses.replace(request, version=info.version)
-            journey.model, journey.version, journey.deadline = info.name, info.version, request.deadline
+            journey.model, journey.version = info.name, info.version
+            parameters, asked, priority = normalised(request, arrival)
+            journey.deadline = asked
             validation.validate(request, info)
             journey.rows = request.inputs[0].shape[0] if info.max_batch_size else 1
-            deadline = request.deadline
-            if deadline is None:
-                deadline = arrival + self._policy.default_timeout
+            deadline = arrival + self._policy.default_timeout if asked is None else asked
             deadline = min(deadline, arrival + self._policy.max_timeout)
             # Work that is long looks at the deadline on its way, so it must know the default one too.
-            request = dataclasses.replace(request, deadline=deadline)
+            request = dataclasses.replace(
+                request, version=info.version, parameters=parameters, deadline=deadline, priority=priority
+            )
             left = deadline - self.clock.now()
             if left <= 0:
                 raise DeadlineExceeded("the deadline had passed when the request arrived")
-            timeout = asyncio.timeout(left)
+            limit = TimeLimit(left)
             try:
-                async with timeout:
+                with limit:
                     response = await self._cached(request, lease, deadline, journey)
             except TimeoutError:
-                if not timeout.expired():
+                if not limit.passed:
                     raise
                 raise DeadlineExceeded("the deadline passed before the answer was ready") from None
+        if response.id == request.id and response.cache == journey.cache:
+            return response
         return dataclasses.replace(response, id=request.id, cache=journey.cache)
 
     async def _cached(

@@ -103,7 +103,9 @@ class Dispatcher:
         now = self._clock.now()
         group = (
             info.digest,
-            tuple(sorted((name, type(value).__name__, value) for name, value in request.parameters.items())),
+            tuple(sorted((name, type(value).__name__, value) for name, value in request.parameters.items()))
+            if request.parameters
+            else (),
             tuple(
                 (tensor.name, tensor.datatype, tensor.shape[1:] if info.max_batch_size else tensor.shape)
                 for tensor in request.inputs
@@ -296,12 +298,11 @@ def _model_failed() -> Internal:
 
 def _with_journey(response: InferResponse, batch: Batch, ticket: Ticket, seconds: float) -> InferResponse:
     timings = response.timings
-    if timings.compute == 0.0:
-        timings = Timings(timings.decode, 0.0, seconds, timings.encode)
-    waited = batch.started - ticket.item.arrival
+    waited = max(batch.started - ticket.item.arrival, 0.0)
+    compute = timings.compute or seconds
     return dataclasses.replace(
         response,
         device=batch.device,
         batch_size=batch.rows,
-        timings=dataclasses.replace(timings, queue=max(waited, 0.0)),
+        timings=Timings(timings.decode, waited, compute, timings.encode),
     )

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
 
 __all__ = ["InFlight"]
 
 
 class InFlight:
-    """Counts requests; belongs to one event loop."""
+    """Counts requests: one for as long as each ``with`` block on it runs. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self.count = 0
         self._none = asyncio.Event()
         self._none.set()
 
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """Count a request while the block runs."""
+    def __enter__(self) -> None:
         self.count += 1
-        self._none.clear()
-        try:
-            yield
-        finally:
-            self.count -= 1
-            if self.count == 0:
-                self._none.set()
+        if self.count == 1:
+            self._none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+        if self.count == 0:
+            self._none.set()
 
     async def end(self, seconds: float) -> bool:
         """Wait until no request is left, at most ``seconds``; whether none is."""

@@ -91,6 +91,7 @@ class GatewayState:
         ready: whether the gateway is ready.
         utilisation: device -> share of its lanes that work, 0 to 1.
         models: number of model versions that can be called.
+        failed: number of model versions that should be, but could not be loaded.
         version: of Nonet.
         jobs: number of jobs by state; None where there are no jobs.
         workers: number of worker processes.
@@ -102,6 +103,7 @@ class GatewayState:
         ready: Callable[[], bool],
         utilisation: Callable[[], Mapping[str, float]],
         models: Callable[[], int],
+        failed: Callable[[], int],
         version: str,
         jobs: Callable[[], Mapping[str, int]] | None = None,
         workers: Callable[[], int] = lambda: 0,
@@ -109,6 +111,7 @@ class GatewayState:
         self.ready = ready
         self.utilisation = utilisation
         self.models = models
+        self.failed = failed
         self.version = version
         self.jobs = jobs
         self.workers = workers
@@ -162,6 +165,11 @@ class _GatewayCollector(Collector):
         )
         yield GaugeMetricFamily(
             "nonet_models_loaded", "Model versions that can be called", self._state.models()
+        )
+        yield GaugeMetricFamily(
+            "nonet_models_failed",
+            "Model versions that could not be loaded from the files they have; the index says why",
+            self._state.failed(),
         )
         if self._state.jobs is not None:
             jobs = GaugeMetricFamily("nonet_jobs", "Jobs that are remembered, by state", labels=("state",))

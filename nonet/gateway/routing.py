@@ -8,6 +8,7 @@ fastest, and admission then says no with the reason.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from nonet.runtime.catalog import Catalog
@@ -40,8 +41,8 @@ class Router:
     def choose(self, task: str, model: str, *, deadline: float | None, priority: int = 1) -> ModelInfo:
         """The service to call for ``model``; see the module's text.
 
-        Raises NotFound, naming what there is, for an unknown name; Unavailable (``NO_MODEL``) if the task
-        has no model at all.
+        Raises NotFound, naming what there is, for an unknown name; Unavailable for a model that is known but
+        not ready (``MODEL_NOT_READY``), or if the task has no model at all (``NO_MODEL``).
         """
         services = self._services(task)
         if not services:
@@ -53,6 +54,8 @@ class Router:
             )
         members = self._matching(services, model or AUTO)
         if not members:
+            with contextlib.suppress(NotFound):
+                self._catalog.info(model)  # of a network that is there but not ready this says so
             families = sorted({info.family for info in services if info.family})
             names = sorted(info.network for info in services)
             known = ", ".join([AUTO, *families, *names])

@@ -86,8 +86,8 @@ class ServerSettings(Section):
     )
     body_timeout: PositiveSeconds = Field(
         default=60.0,
-        description="Seconds from the end of the headers to the end of the body. max_body_bytes divided by "
-        "this is the slowest upload that still succeeds at full size.",
+        description="Seconds from the end of the headers to the end of the body, or of a gRPC call's "
+        "message. max_body_bytes divided by this is the slowest upload that still succeeds at full size.",
     )
     keep_alive: PositiveSeconds = Field(
         default=75.0,
@@ -227,7 +227,8 @@ class RepositorySettings(Section):
     strict: bool = Field(
         default=False,
         description="Whether a version without manifest.json is refused. Off, so that a plain Triton "
-        "repository works; a wrong hash is refused always.",
+        "repository works; a wrong hash, and a missing manifest where other versions of the model have one, "
+        "are refused always.",
     )
     control: bool = Field(
         default=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from nonet.runtime.errors import InvalidArgument, ModelOutputInvalid
 from nonet.runtime.oip.classification import classify_output
@@ -16,19 +17,19 @@ _OF_THE_PROTOCOL = frozenset({"binary_data_output", "binary_data_size", "timeout
 """Request parameters that say how to talk, not what to compute; they never reach a model or a cache key."""
 
 
-def normalised(request: InferRequest, arrival: float) -> InferRequest:
-    """Take the protocol's own parameters out of the request: ``timeout`` (microseconds) and ``priority``."""
-    parameters = request.parameters
-    if _OF_THE_PROTOCOL.isdisjoint(parameters):
-        return request
-    deadline, priority = request.deadline, request.priority
+def normalised(request: InferRequest, arrival: float) -> tuple[Mapping[str, Parameter], float | None, int]:
+    """Parameters, deadline and priority of the request, with the protocol's own parameters taken out of the
+    first and into the others: ``timeout`` (microseconds) and ``priority``."""
+    parameters, deadline, priority = request.parameters, request.deadline, request.priority
+    if not parameters or _OF_THE_PROTOCOL.isdisjoint(parameters):
+        return parameters, deadline, priority
     # For the clients that send them, 0 means "not given", as it does for Triton.
     if timeout := _whole(parameters.get("timeout", 0), "timeout"):
         deadline = _earlier(deadline, arrival + timeout / 1e6)
     if wanted := _whole(parameters.get("priority", 0), "priority"):
         priority = min(wanted, LOWEST_PRIORITY)
     rest = {name: value for name, value in parameters.items() if name not in _OF_THE_PROTOCOL}
-    return dataclasses.replace(request, parameters=rest, deadline=deadline, priority=priority)
+    return rest, deadline, priority
 
 
 def _earlier(deadline: float | None, other: float) -> float:

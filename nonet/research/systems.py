@@ -81,7 +81,7 @@ SYSTEMS: dict[str, System] = {
         presets={
             "tiny": "a toy network in seconds, to prove the path from photographs to a published version",
             "small": "0.13 M parameters from random weights; about half an hour of one core",
-            "served": "the published version: 0.58 M parameters, from demosaicnet's weights on; 68 minutes",
+            "served": "the published version: 0.58 M parameters, from demosaicnet's weights on; 85 minutes",
             "paper": "the paper's kind of network, 22 M parameters from random weights; needs a GPU and days",
         },
         evaluate_needs=("torch",),

@@ -12,7 +12,7 @@ import dataclasses
 import enum
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from nonet.runtime.errors import NotFound, Unavailable
@@ -106,6 +106,10 @@ class _Entry:
 
 def _version_order(version: str) -> tuple[int, str]:
     return (int(version), "") if version.isdecimal() else (-1, version)
+
+
+def _newest(versions: Iterable[str]) -> str:
+    return max(versions, key=_version_order)
 
 
 class Catalog:
@@ -244,7 +248,7 @@ class Catalog:
     def _find(self, name: str, version: str) -> _Entry:
         versions = self._entries.get(name)
         if versions:
-            chosen = version or max(versions, key=_version_order)
+            chosen = version or (next(iter(versions)) if len(versions) == 1 else _newest(versions))
             if (entry := versions.get(chosen)) is not None:
                 return entry
         marks = [mark for key, mark in self._marks.items() if key[0] == name]

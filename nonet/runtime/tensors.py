@@ -92,7 +92,7 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.data.shape)
+        return self.data.shape
 
     @property
     def nbytes(self) -> int:
@@ -131,6 +131,8 @@ class TensorSpec:
     def admits(self, shape: tuple[int, ...]) -> bool:
         """Whether ``shape`` fits: same rank, equal sizes where the spec is not -1, no size below 1
         where the spec is -1 and leading (an empty batch is no batch)."""
+        if shape[1:] == self.shape[1:] and self.shape[:1] == (-1,) and shape:
+            return True
         return len(shape) == len(self.shape) and all(
             want in (-1, got) for want, got in zip(self.shape, shape, strict=True)
         )

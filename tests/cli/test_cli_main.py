@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,6 +70,12 @@ def test_the_commands_of_the_contract_are_there() -> None:
         (["service", "recognition"], ["--port"]),
         (["service", "cooking", "--port", "1"], ["cooking", "recognition"]),
         (["models", "show"], ["nonet models show --help"]),
+        (["serve", "--http-port", "70000"], ["--http-port", "65535"]),
+        (["serve", "--grpc-port", "-1"], ["--grpc-port", "0"]),
+        (["service", "recognition", "--port", "70000"], ["--port", "65535"]),
+        (["train", "fasternot"], ["fasternot", "fasternet", "nonet train --help"]),
+        (["train", "fasternet", "--preset", "huge"], ["huge", "tiny", "nonet train --help"]),
+        (["evaluate", "fasternot"], ["fasternot", "fasternet", "nonet evaluate --help"]),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(run: Run, arguments: list[str], words: list[str]) -> None:
@@ -87,7 +94,6 @@ def test_wrong_usage_is_one_line_and_exit_2(run: Run, arguments: list[str], word
             ["serve", "--repository", "/nowhere/at/all", "--http-port", "0", "--grpc-port", "0"],
             ["--repository"],
         ),
-        (["serve", "--http-port", "70000"], ["server.http_port", "65535"]),
         (["serve", "--config", "/nowhere.toml"], ["/nowhere.toml"]),
         (["serve", "--topology", "/nowhere.toml"], ["/nowhere.toml"]),
         (["settings", "--config", "/nowhere.toml"], ["/nowhere.toml"]),
@@ -100,6 +106,16 @@ def test_a_failure_is_one_line_and_exit_1(run: Run, arguments: list[str], words:
     (line,) = [line for line in err.splitlines() if line.startswith("nonet: ")]
     for word in words:
         assert word in line
+
+
+def test_a_taken_port_is_told_with_the_flag_that_changes_it(run: Run, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        repository = ["--repository", str(tmp_path)]
+        status, _, err = run("service", "recognition", "--port", port, *repository)
+        assert (status, err.split()[-1]) == (1, "--port")
+        status, _, err = run("serve", "--http-port", "0", "--grpc-port", port, *repository)
+        assert (status, err.split()[-1]) == (1, "--grpc-port")
 
 
 @pytest.fixture

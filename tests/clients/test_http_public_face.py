@@ -99,8 +99,10 @@ def test_metrics_are_clean_by_promtool(server: RunningServer) -> None:
     checked = subprocess.run(
         [promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=30
     )
-    assert checked.returncode == 0, checked.stderr
-    assert not [line for line in checked.stderr.splitlines() if "nonet_" in line], checked.stderr
+    # 3 means advice on names. Those of Triton are what its dashboards ask for, units and suffixes and all.
+    assert checked.returncode in (0, 3), checked.stderr
+    advice = [line.split(" ", 1)[0] for line in checked.stderr.splitlines()]
+    assert set(advice) <= set(TRITON_NAMES), checked.stderr
 
 
 def test_cancelled_and_shed_requests_have_counters_from_the_start(server: RunningServer) -> None:

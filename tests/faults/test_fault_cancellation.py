@@ -13,7 +13,7 @@ import pytest
 from serving import RunningServer, eventually
 from slow_requests import fresh_value, slow_input
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from wire import Wire, infer_bytes
+from wire import Wire, infer_bytes, request_bytes
 
 
 def drained(server: RunningServer, *models: str) -> None:
@@ -45,6 +45,27 @@ def test_case_54_defect_3_a_client_that_leaves_the_queue_is_not_executed(
         leaving = [Wire(one_lane.http_port) for _ in range(5)]
         for wire in leaving:
             wire.send(infer_bytes("slow_batch", slow_input(fresh_value(), batched=True)))
+        eventually(lambda: one_lane.pending("slow_batch") == 5, "five requests wait")
+        for wire in leaving:
+            getattr(wire, farewell)()
+        drained(one_lane, "slow_batch")
+    barrier(one_lane)
+    assert one_lane.executions("slow_batch") == executed
+    assert cancelled(one_lane, "queued") == counted + 5
+
+
+@pytest.mark.parametrize("farewell", ["close", "reset"])
+def test_case_54_defect_3_a_client_that_leaves_after_a_large_body_is_not_executed(
+    one_lane: RunningServer, busy: Any, farewell: str
+) -> None:
+    """Reading stops while a large body is taken in; a server that forgets to go on never sees the end."""
+    executed, counted = one_lane.executions("slow_batch"), cancelled(one_lane, "queued")
+    padding = b" " * (4 << 20)
+    with busy:
+        leaving = [Wire(one_lane.http_port) for _ in range(5)]
+        for wire in leaving:
+            body = json.dumps({"inputs": slow_input(fresh_value(), batched=True)}).encode() + padding
+            wire.send(request_bytes("POST", "/v2/models/slow_batch/infer", body))
         eventually(lambda: one_lane.pending("slow_batch") == 5, "five requests wait")
         for wire in leaving:
             getattr(wire, farewell)()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from serving import RunningServer, eventually, running
 from wire import AsyncWire, Wire, infer_bytes, request_bytes
@@ -26,6 +27,7 @@ def hasty(small_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     """A server with receipt deadlines of a second or two."""
     limits = {
         "server": {"header_timeout": HEADER_TIMEOUT, "body_timeout": BODY_TIMEOUT, "keep_alive": KEEP_ALIVE},
+        "scheduler": {"default_timeout": 300.0},
         "repository": {"poll_seconds": 0.0},
     }
     with running(small_repository, tmp_path_factory.mktemp("hasty"), limits) as started:
@@ -104,6 +106,20 @@ def test_case_36_a_second_slow_request_on_the_same_connection_is_cut_too(hasty: 
         assert wire.reply().status == 200
         wire.send(b"GET /v2/health/live HTT")
         assert_timed_out(wire)
+
+
+def test_case_36_a_grpc_call_whose_message_never_comes_is_ended(hasty: RunningServer) -> None:
+    silence = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        silence.wait(GUARD)
+        yield b""
+
+    with grpc.insecure_channel(hasty.grpc_address) as channel:
+        call = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer").future(messages())
+        assert call.code() == grpc.StatusCode.DEADLINE_EXCEEDED, call
+        assert "did not arrive in time" in call.details()
+        silence.set()
 
 
 def test_case_36_others_are_served_while_a_hundred_drip(hasty: RunningServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import shutil
 import threading
@@ -15,6 +16,7 @@ import httpx
 import numpy as np
 import onnx_zoo
 import pytest
+from PIL import Image
 from serving import RunningServer, assert_no_leak, assert_refused, eventually
 from slow_requests import fresh_value, slow_input
 from wire import Wire, infer_bytes
@@ -113,6 +115,34 @@ def test_case_65_a_bad_new_version_leaves_the_old_one_serving_and_is_explained(
     assert server.http.get("/v2/models/scaled/versions/2/ready").status_code == 503
 
 
+def test_case_65_a_version_without_a_manifest_takes_no_service_away(
+    start_server: Start, own_repository: Path
+) -> None:
+    """Without a manifest a network has no task: were it served, ``/v1/classify`` would lose the model."""
+    first = onnx_zoo.add_classifier(own_repository, "shop", 4, family="shops", top1=0.9)
+    server = start_server(own_repository, QUICK)
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10), "red").save(buffer, "PNG")
+
+    def classified() -> int:
+        reply = server.http.post("/v1/classify", params={"model": "shop"}, content=buffer.getvalue())
+        return reply.status_code
+
+    assert classified() == 200
+    second = own_repository / "shop" / "2"
+    second.mkdir()
+    shutil.copy(first / "model.onnx", second)
+    eventually(
+        lambda: "manifest.json" in index(server).get(("shop", "2"), {}).get("reason", ""), "the reason"
+    )
+    assert classified() == 200
+    assert index(server)[("classify.shop", "1")]["state"] == "READY"
+    shutil.copy(first / "check.safetensors", second)
+    shutil.copy(first / "manifest.json", second)
+    eventually(lambda: index(server).get(("classify.shop", "2"), {}).get("state") == "READY", "version 2")
+    assert classified() == 200
+
+
 def test_case_65_a_version_replaced_in_place_answers_with_the_new_files(
     start_server: Start, own_repository: Path, tmp_path: Path
 ) -> None:
@@ -188,6 +218,7 @@ def test_case_66_damaged_versions_are_not_loaded_and_the_reason_is_told(
     onnx_zoo.add_scaled(own_repository, "fine", 10, 1)
     server = start_server(own_repository, MANUAL)
     assert server.infer("fine", one(1.0)).status_code == 200
+    assert server.metric("nonet_models_failed") == len(names), "there is nothing to alert on"
     lines = index(server)
     for how, name in names.items():
         assert_refused(server.infer(name, one(1.0)), 503)

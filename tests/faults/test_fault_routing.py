@@ -35,6 +35,15 @@ def test_case_19_a_model_that_is_not_ready_is_503_with_retry_after(server: Runni
     assert server.http.get("/v2/models/truncated/ready").status_code == 503
 
 
+def test_case_19_a_model_that_is_not_ready_is_503_for_a_task_too(server: RunningServer) -> None:
+    reply = server.http.post("/v1/classify", params={"model": "truncated"}, content=b"an image")
+    assert reply.status_code == 503, reply.text
+    assert reply.json()["error"]["code"] == "MODEL_NOT_READY"
+    assert int(reply.headers["Retry-After"]) >= 1
+    reply = server.http.post("/v1/classify", params={"model": "echo_fp32"}, content=b"an image")
+    assert reply.status_code == 404, reply.text
+
+
 def test_defect_10_versioned_routes_answer_with_that_version(server: RunningServer) -> None:
     for version, answer in (("1", 20.0), ("2", 40.0)):
         reply = server.infer("scaled", [X], version=version)

@@ -60,7 +60,13 @@ def metrics() -> Metrics:
 def page_of(metrics: Metrics) -> MetricsPage:
     return MetricsPage(
         metrics,
-        GatewayState(ready=lambda: True, utilisation=lambda: {"cpu": 0.5}, models=lambda: 3, version="9"),
+        GatewayState(
+            ready=lambda: True,
+            utilisation=lambda: {"cpu": 0.5},
+            models=lambda: 3,
+            failed=lambda: 1,
+            version="9",
+        ),
     )
 
 
@@ -157,6 +163,7 @@ def test_routes_have_a_latency_and_a_status(metrics: Metrics, value: Callable[..
 def test_state_is_looked_at_when_scraped(metrics: Metrics, value: Callable[..., float]) -> None:
     assert value("nonet_ready") == 1
     assert value("nonet_models_loaded") == 3
+    assert value("nonet_models_failed") == 1
     assert value("nonet_device_utilisation_ratio", device="cpu") == 0.5
     assert value("nonet_build_info", version="9") == 1
     assert any(name == "process_resident_memory_bytes" for name, _ in samples(metrics))

@@ -89,8 +89,9 @@ def test_latency_is_measured_for_every_size_within_the_repeats() -> None:
 
 def test_the_budget_ends_a_slow_measurement() -> None:
     servable = DoublingServable()
-    measure_latency(servable, [1], repeats=100, budget=0.0)
-    assert len(servable.executions) == 2
+    latencies = measure_latency(servable, [1, 2], repeats=100, budget=0.0)
+    assert servable.executions == [1, 2]
+    assert all(seconds > 0 for seconds in latencies.values())
 
 
 def test_a_servable_that_fails_on_its_own_sample_is_not_measured() -> None:

@@ -27,7 +27,7 @@ from nonet.gateway.exchange import Exchange, request_id, trace_id
 from nonet.gateway.executor.errors import ERROR_CODE, RETRY_AFTER
 from nonet.gateway.uploads import UploadBudget
 from nonet.runtime.clock import Clock
-from nonet.runtime.errors import Internal, InvalidArgument, ServingError
+from nonet.runtime.errors import Internal, InvalidArgument, RequestTimeout, ServingError
 from nonet.runtime.requests import InferResponse
 
 __all__ = ["ERROR_PARAM", "Observe", "Rpc", "RpcFace"]
@@ -130,6 +130,7 @@ class RpcFace:
         clock: the clock of deadlines.
         uploads: accounts for the messages in flight.
         admit: lets a request in for the time of its block; see :meth:`DataPlane.admit`.
+        message_timeout: seconds from a call's headers to the end of the one message it sends.
         observe: told of each RPC when it is over.
     """
 
@@ -139,12 +140,14 @@ class RpcFace:
         clock: Clock,
         uploads: UploadBudget,
         admit: Admit,
+        message_timeout: float,
         observe: Observe | None = None,
     ) -> None:
         self.reader = reader
         self.clock = clock
         self.uploads = uploads
         self.admit = admit
+        self._message_timeout = message_timeout
         self.closing = asyncio.Event()
         """Set when the server stops: long-lived streams then end by themselves."""
         self._observe = observe
@@ -162,7 +165,7 @@ class RpcFace:
             rpc = Rpc(self, context)
             async with _Settled(self, route, rpc):
                 with self.admit() if admitted else contextlib.nullcontext(), self.uploads.open() as hold:
-                    raw = await anext(aiter(messages), None)
+                    raw = await self._receive(messages)
                     if raw is None:
                         raise InvalidArgument("the call ended before its message")
                     hold.take(len(raw))
@@ -171,6 +174,14 @@ class RpcFace:
                     return data
 
         return grpc.stream_unary_rpc_method_handler(behaviour)
+
+    async def _receive(self, messages: AsyncIterator[bytes]) -> bytes | None:
+        """The one message of a call, None if it ends without. Raises RequestTimeout if it does not come."""
+        try:
+            async with asyncio.timeout(self._message_timeout):
+                return await anext(aiter(messages), None)
+        except TimeoutError:
+            raise RequestTimeout("the call's message did not arrive in time") from None
 
     def stream(
         self, route: str, handler: Callable[[Any, Rpc], Awaitable[None]], *, request_streaming: bool

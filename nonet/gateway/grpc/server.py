@@ -47,6 +47,8 @@ class GrpcLimits:
 
     Args:
         max_message_bytes: largest message of a caller; more is RESOURCE_EXHAUSTED.
+        message_timeout: seconds from the headers of a call that sends one message to the end of that
+            message; a caller that is slower is sent away with DEADLINE_EXCEEDED.
         max_concurrent_streams: calls in flight on one connection.
         max_concurrent_rpcs: calls in flight on all connections together; more is RESOURCE_EXHAUSTED.
         stream_window: open requests of one ModelStreamInfer stream.
@@ -56,6 +58,7 @@ class GrpcLimits:
     """
 
     max_message_bytes: int = 64 << 20
+    message_timeout: float = 60.0
     max_concurrent_streams: int = 1024
     max_concurrent_rpcs: int = 4096
     stream_window: int = 32
@@ -63,7 +66,7 @@ class GrpcLimits:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1 and field.name != "repository_control":
+            if getattr(self, field.name) <= 0 and field.name != "repository_control":
                 raise ValueError(f"{field.name} must be positive, got {getattr(self, field.name)}")
 
 
@@ -98,7 +101,9 @@ class GrpcServer:
     ) -> None:
         limits = limits or GrpcLimits()
         uploads = uploads or UploadBudget(8 * limits.max_message_bytes)
-        self._face = face = RpcFace(reader, plane.clock, uploads, plane.admit, observe)
+        self._face = face = RpcFace(
+            reader, plane.clock, uploads, plane.admit, limits.message_timeout, observe
+        )
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=limits.max_concurrent_rpcs,
             options=[

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from nonet.gateway.exchange import Exchange
 from nonet.gateway.http.coding import normalise, pieces
 from nonet.gateway.http.settings import HttpSettings
@@ -21,6 +23,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 # Below this, decoding on the event loop is cheaper than handing it to a thread.
 _DECODE_INLINE = 16 * 1024
 _SPOOL_STEP = 1 << 20
+
+_ALIGNMENT = 64
+"""Bytes; a cache line, which is more than any number needs."""
 
 
 class Bodies:
@@ -87,15 +92,31 @@ class Bodies:
     async def read(self, exchange: Exchange, receive: Receive) -> bytes:
         """The whole body, decoded.
 
+        Raises as :meth:`read_aligned`.
+        """
+        body = await self._read(exchange, receive)
+        return body if isinstance(body, bytes) else b"".join(body)
+
+    async def read_aligned(self, exchange: Exchange, receive: Receive, offset: int) -> bytes | memoryview:
+        """The whole body, decoded, in memory in which the byte at ``offset`` is fit for any number to begin:
+        a tensor that lies there can be used where it is. A body that came in one piece stays where it is.
+
         Raises PayloadTooLarge over a limit, Unavailable when the bodies of all requests take too much,
         UnsupportedMediaType or InvalidArgument for its Content-Encoding, ClientClosed if the client leaves.
         """
+        body = await self._read(exchange, receive)
+        return body if isinstance(body, bytes) else _gathered(body, offset)
+
+    async def _read(self, exchange: Exchange, receive: Receive) -> bytes | list[bytes]:
+        """The body, decoded, or its pieces."""
         coding = normalise(exchange.header(b"content-encoding"))
         hold = exchange.hold = self._budget.open()
         body = await self._collect(hold, receive)
         exchange.received = True
         if not coding:
             return body
+        if not isinstance(body, bytes):
+            body = b"".join(body)
         limit = self._settings.max_decoded_bytes
         if len(body) < _DECODE_INLINE:
             # A small body may still be a bomb: what does not stay small is decoded in a thread.
@@ -108,7 +129,8 @@ class Bodies:
         if exchange.hold is not None:
             exchange.hold.close()
 
-    async def _collect(self, hold: Hold, receive: Receive) -> bytes:
+    async def _collect(self, hold: Hold, receive: Receive) -> bytes | list[bytes]:
+        """The body as it came, whole or in pieces, each of which is entered before it is kept."""
         message = await receive()
         if message["type"] != "http.request":
             raise ClientClosed("the client closed the connection")
@@ -128,7 +150,7 @@ class Bodies:
                 raise _too_large(limit)
             hold.take(len(piece))
             pieces.append(piece)
-        return b"".join(pieces)
+        return pieces
 
 
 def _too_large(limit: int) -> PayloadTooLarge:
@@ -154,6 +176,20 @@ def _decode_file(coding: str, path: Path, limit: int) -> None:
         decoded.replace(path)
     finally:
         decoded.unlink(missing_ok=True)
+
+
+def _gathered(pieces: list[bytes], offset: int) -> memoryview:
+    """``pieces`` one after the other, the byte at ``offset`` on an aligned address."""
+    size = sum(map(len, pieces))
+    space = np.empty(size + _ALIGNMENT, dtype=np.uint8)
+    address: int = space.__array_interface__["data"][0]
+    start = -(address + offset) % _ALIGNMENT
+    view = space.data[start : start + size]
+    place = 0
+    for piece in pieces:
+        view[place : place + len(piece)] = piece
+        place += len(piece)
+    return view
 
 
 def _decode(coding: str, body: bytes, limit: int, hold: Hold) -> bytes:

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from nonet.gateway.exchange import EXTENSION, Exchange
 from nonet.gateway.http.access_log import log_refusal
+from nonet.gateway.http.cycle import HIGH_WATER_LIMIT, Cycle, Farewell, cycle_of
 from nonet.gateway.http.pool import ConnectionPool
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.settings import HttpSettings
@@ -67,6 +68,8 @@ class GuardedProtocol(HttpToolsProtocol):
     draining: ClassVar[staticmethod[[], bool]]
     pool: ClassVar[ConnectionPool]
 
+    cycle: Cycle
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._unanswered: deque[RequestResponseCycle] = deque()
@@ -79,7 +82,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._deaf = False
         self._watch: asyncio.TimerHandle | None = None
         self._write_watch: asyncio.TimerHandle | None = None
-        self._farewell = _Farewell(self)
 
     # The life of the connection
 
@@ -174,8 +176,11 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._wire_bytes > 2 * self._body_bytes + _FRAMING_SLACK:
                 self._refuse(InvalidArgument("the chunked body carries more framing than data"))
                 return
+            if self.cycle.unread > HIGH_WATER_LIMIT:
+                # What has arrived whole is handled first, without stopping for it.
+                self.flow.pause_reading()
             if self.cycle.transport is self.transport:
-                self.cycle.transport = cast(asyncio.Transport, self._farewell)
+                self.cycle.transport = cast(asyncio.Transport, Farewell(self.transport, self.hang_up))
         if self._watch is None:
             self._look_again_in(max(0.0, self._due() - time.monotonic()))
 
@@ -198,18 +203,25 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value) + 4)
         if self._stage == _HEAD:  # what comes after the body are trailers: counted, and ignored
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
             if len(self.headers) > self.settings.max_headers:
                 raise HeadersTooLarge(f"the request has more than {self.settings.max_headers} header fields")
 
     def on_headers_complete(self) -> None:
-        super().on_headers_complete()
+        before, self.cycle = self.cycle, cycle_of(self)
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.pipeline.appendleft((self.cycle, self.app))
         self._stage, self._since = _BODY, time.monotonic()
         self._body_bytes = self._wire_bytes = self._chunks = 0
         self._unanswered.append(self.cycle)
         if len(self._unanswered) > 1:
-            # uvicorn stops reading behind a pipelined request, but then nobody sees the client leave. What
-            # may pile up is bounded anyway: max_pipeline requests, and reading stops at 64 KiB of a body.
+            # Reading goes on behind a pipelined request, or nobody would see the client leave. What may pile
+            # up is bounded anyway: max_pipeline requests, and reading stops at 64 KiB of a body.
             self.flow.resume_reading()
         if self.draining():
             self.cycle.keep_alive = False
@@ -230,10 +242,19 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._body_bytes > self.settings.max_body_bytes and self.cycle.response_complete:
             # Answered long ago, and still sending: more than anybody may send at all.
             raise PayloadTooLarge("the body is too large")
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.feed(body)
+        if cycle.unread > HIGH_WATER_LIMIT and cycle is not self._unanswered[0]:
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        # uvicorn stops reading while it holds 64 KiB that the application has not taken. Who waits for the
+        # answer takes nothing more, and only reading on shows that the client leaves.
+        if len(self._unanswered) == 1:
+            self.flow.resume_reading()
         self._stage, self._since = _BETWEEN, None
         self._wire_bytes = 0
         if not self._unanswered:
@@ -352,22 +373,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
         elif not self.transport.is_closing():
             self.transport.close()
-
-
-class _Farewell:
-    """What a cycle sees as its transport while its request is still arriving: closing means hanging up."""
-
-    def __init__(self, protocol: GuardedProtocol) -> None:
-        self._protocol = protocol
-
-    def write(self, data: bytes) -> None:
-        self._protocol.transport.write(data)
-
-    def is_closing(self) -> bool:
-        return self._protocol.transport.is_closing()
-
-    def close(self) -> None:
-        self._protocol.hang_up()
 
 
 def _abandon(cycle: RequestResponseCycle, status: int) -> None:

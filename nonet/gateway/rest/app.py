@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +17,14 @@ from nonet.gateway.calling import CallReader
 from nonet.gateway.core import DataPlane
 from nonet.gateway.floors import Floors
 from nonet.gateway.http.bodies import Bodies
-from nonet.gateway.http.guard import Observe, RequestGuard
+from nonet.gateway.http.guard import App, Observe, RequestGuard
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.settings import HttpSettings
 from nonet.gateway.jobs import Jobs
 from nonet.gateway.repository_control import RepositoryControl
-from nonet.gateway.rest.classify import RawResponse, classify_router
+from nonet.gateway.rest.classify import CLASSIFY_PATH, Classification, RawResponse, classify_router
 from nonet.gateway.rest.floors import UPLOADS, floors_router
+from nonet.gateway.rest.front import Front
 from nonet.gateway.rest.jobs import jobs_router
 from nonet.gateway.rest.model_cards import model_router
 from nonet.gateway.rest.oip_control import OipControl
@@ -59,7 +61,7 @@ def create_app(
     jobs: Jobs | None = None,
     floors: Floors | None = None,
     max_upload: int = 1,
-) -> FastAPI:
+) -> App:
     """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
 
     Args:
@@ -85,17 +87,10 @@ def create_app(
     )
     bodies = Bodies(settings, uploads, {UPLOADS: max_upload} if floors is not None else None)
     calls = CallReader(gatekeeper, plane.clock, settings.max_timeout)
-    app.add_middleware(RequestGuard, bodies=bodies, access_log=settings.access_log, observe=observe)
-    app.router.routes.insert(
-        0,
-        OipRoutes(
-            OipInference(plane, calls, bodies),
-            OipModels(plane, calls),
-            OipControl(plane, calls, bodies, repository, allowed=settings.repository_control),
-            settings.compress_from,
-        ),
-    )
-    app.include_router(classify_router(plane, calls, bodies))
+    guard = functools.partial(RequestGuard, bodies=bodies, access_log=settings.access_log, observe=observe)
+    app.add_middleware(guard)
+    classify = Classification(plane, calls, bodies)
+    app.include_router(classify_router(classify))
     app.include_router(raw_develop_router(plane, calls, bodies))
     if jobs is not None:
         app.include_router(jobs_router(jobs, calls))
@@ -112,7 +107,13 @@ def create_app(
     app.add_exception_handler(HTTPException, _routing_failed)
     app.add_exception_handler(RequestValidationError, _validation_failed)
     describe(app, authenticated=authenticated, max_timeout=settings.max_timeout)
-    return app
+    oip = OipRoutes(
+        OipInference(plane, calls, bodies),
+        OipModels(plane, calls),
+        OipControl(plane, calls, bodies, repository, allowed=settings.repository_control),
+        settings.compress_from,
+    )
+    return Front(oip, {CLASSIFY_PATH: classify}, guard, app)
 
 
 async def _routing_failed(request: Request, error: Exception) -> Response:

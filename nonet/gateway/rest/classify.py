@@ -12,6 +12,7 @@ from nonet.gateway.classification import TASK, best_classes
 from nonet.gateway.core import DataPlane
 from nonet.gateway.exchange import Exchange
 from nonet.gateway.http.bodies import Bodies
+from nonet.gateway.http.guard import Receive
 from nonet.gateway.rest.classify_form import ClassifyInput, media_type, read_input
 from nonet.gateway.rest.openapi_task import CLASSIFY
 from nonet.gateway.rest.reply import Reply
@@ -20,28 +21,35 @@ from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.tensors import Tensor
 
+CLASSIFY_PATH = "/v1/classify"
 
-def classify_router(plane: DataPlane, calls: CallReader, bodies: Bodies) -> APIRouter:
-    """The route, as FastAPI documents it. The body is read by hand: see :mod:`classify_form`."""
-    router = APIRouter(tags=["Recognition"])
 
-    @router.post(
-        "/v1/classify",
-        summary="Classify an image",
-        response_model=ClassifyResponse,
-        **CLASSIFY,
-    )
-    async def classify(request: Request) -> Response:
-        exchange = Exchange.of(request.scope)
-        call = calls.read(exchange)
+class Classification:
+    """The handler.
+
+    Args:
+        plane: the core.
+        calls: reads what the headers say.
+        bodies: reads bodies within their limits.
+    """
+
+    def __init__(self, plane: DataPlane, calls: CallReader, bodies: Bodies) -> None:
+        self._plane = plane
+        self._calls = calls
+        self._bodies = bodies
+
+    async def __call__(self, exchange: Exchange, receive: Receive, query: bytes) -> Reply:
+        """One picture classified. Raises every ServingError of the failure model."""
+        plane = self._plane
+        call = self._calls.read(exchange)
         # Let in with its headers: an upload that is under way when the server is told to stop is finished.
         with plane.admit():
             kind = media_type(exchange)
-            body = await bodies.read(exchange, request.receive)
-            calls.in_time(call)
+            body = await self._bodies.read(exchange, receive)
+            self._calls.in_time(call)
 
             start = time.perf_counter()
-            wanted = read_input(kind, exchange.header(b"content-type"), request.scope["query_string"], body)
+            wanted = read_input(kind, exchange.header(b"content-type"), query, body)
             del body
             info = plane.choose(TASK, wanted.model, deadline=call.deadline, priority=call.priority)
             decoded = time.perf_counter()
@@ -61,7 +69,22 @@ def classify_router(plane: DataPlane, calls: CallReader, bodies: Bodies) -> APIR
             inferred = time.perf_counter()
         answer = _answer(info, response, wanted)
         headers = answer_headers(response, decoded - start, time.perf_counter() - inferred)
-        return RawResponse(Reply(answer, headers=headers))
+        return Reply(answer, headers=headers)
+
+
+def classify_router(classification: Classification) -> APIRouter:
+    """The route, as FastAPI documents it. The body is read by hand: see :mod:`classify_form`."""
+    router = APIRouter(tags=["Recognition"])
+
+    @router.post(
+        CLASSIFY_PATH,
+        summary="Classify an image",
+        response_model=ClassifyResponse,
+        **CLASSIFY,
+    )
+    async def classify(request: Request) -> Response:
+        scope = request.scope
+        return RawResponse(await classification(Exchange.of(scope), request.receive, scope["query_string"]))
 
     return router
 

@@ -47,7 +47,11 @@ class OipInference:
             info = self._plane.catalog.info(target.model, target.version)
             check_content_type(exchange)
             header_length = _header_length(exchange)
-            body = await self._bodies.read(exchange, target.receive)
+            body: bytes | memoryview
+            if header_length is None:
+                body = await self._bodies.read(exchange, target.receive)
+            else:
+                body = await self._bodies.read_aligned(exchange, target.receive, header_length)
             self._calls.in_time(call)
 
             start = time.perf_counter()
@@ -66,7 +70,9 @@ class OipInference:
         return Reply(encoded.body, content_type=OCTETS, headers=headers)
 
 
-async def _decode(body: bytes, info: ModelInfo, version: str, header_length: int | None) -> InferRequest:
+async def _decode(
+    body: bytes | memoryview, info: ModelInfo, version: str, header_length: int | None
+) -> InferRequest:
     decode = functools.partial(
         decode_request,
         body,

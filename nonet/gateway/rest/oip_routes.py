@@ -1,18 +1,16 @@
 """The routes of the Open Inference Protocol over REST: ``/v2`` and everything below it.
 
-One route object for FastAPI's router. It dispatches on the path's raw segments itself: that costs less than
-matching twenty patterns on the path of every inference, and a name can never be mistaken for a route.
+One object, which dispatches on the path's raw segments itself: that costs less than matching twenty patterns
+on the path of every inference, and a name can never be mistaken for a route.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from typing import Any
 
 import orjson
-from starlette.datastructures import URLPath
-from starlette.routing import BaseRoute, Match, NoMatchFound
 
 from nonet.gateway.exchange import Exchange
 from nonet.gateway.http.guard import Receive, Scope, Send
@@ -25,6 +23,8 @@ from nonet.gateway.rest.paths import segments
 from nonet.gateway.rest.reply import Reply, compressed, send_reply
 from nonet.runtime.errors import NotFound
 
+_KEPT_PATHS = 512
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Endpoint:
@@ -36,8 +36,8 @@ class _Endpoint:
     version: str = ""
 
 
-class OipRoutes(BaseRoute):
-    """All of ``/v2`` as one route."""
+class OipRoutes:
+    """All of ``/v2``."""
 
     def __init__(
         self, inference: OipInference, models: OipModels, control: OipControl, compress_from: int
@@ -45,6 +45,8 @@ class OipRoutes(BaseRoute):
         self._models = models
         self._control = control
         self._compress_from = compress_from
+        # Names are short, and only paths that exist are kept.
+        self._endpoint = functools.lru_cache(_KEPT_PATHS)(self._resolve)
         self._infer: Mapping[str, Handler] = {"POST": inference.infer}
         self._of_model: dict[str, Mapping[str, Handler]] = {
             "ready": _reading(models.model_ready),
@@ -53,21 +55,10 @@ class OipRoutes(BaseRoute):
             "infer": self._infer,
         }
 
-    def matches(self, scope: Any) -> tuple[Match, Any]:
-        path = scope["path"]
-        if scope["type"] == "http" and (path.startswith("/v2/") or path == "/v2"):
-            return Match.FULL, {}
-        return Match.NONE, {}
-
-    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
-        raise NoMatchFound(name, path_params)
-
-    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._serve(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises every ServingError of the failure model."""
         exchange = Exchange.of(scope)
-        endpoint = self._endpoint(scope)
+        endpoint = self._endpoint(scope.get("raw_path") or scope["path"].encode())
         exchange.route = endpoint.template
         method = scope["method"]
         handler = endpoint.verbs.get(method)
@@ -78,9 +69,8 @@ class OipRoutes(BaseRoute):
         reply = await handler(target)
         await send_reply(send, await compressed(reply, exchange, self._compress_from))
 
-    def _endpoint(self, scope: Scope) -> _Endpoint:
+    def _resolve(self, raw: bytes) -> _Endpoint:
         """The endpoint of a path. Raises NotFound if there is none, or if a name in it cannot be one."""
-        raw: bytes = scope.get("raw_path") or scope["path"].encode()
         parts = segments(raw.partition(b"?")[0])
         endpoint = self._find(parts[1:]) if parts and parts[0] == "v2" else None
         if endpoint is None:

@@ -1,8 +1,9 @@
-"""Pages for people: the playground at ``/`` and ``/floors``, the reference at ``/docs``.
+"""Pages for people: the playground, a page for each task, and the reference at ``/docs``.
 
-Each is one file with its script and style inside: nothing is fetched from anywhere else, so they work without
-a connection to the internet. Their content security policy names the hashes of that script and style and
-allows nothing more.
+Each is sent as one file with its script and style inside: nothing is fetched from anywhere else, so all work
+without a connection to the internet. What the pages share (``style.css``, ``shared.js``, the links between
+them) is put in when the server starts. Their content security policy names the hashes of that script and
+style and allows nothing more.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import base64
 import hashlib
 import importlib.resources
 import re
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from fastapi import APIRouter, Response
 
@@ -21,30 +24,53 @@ from nonet.gateway.rest.reply import Reply
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
+TASKS: Final = {
+    "/": ("playground", "Photos"),
+    "/raw": ("raw", "Raw captures"),
+    "/floors": ("floors", "Floors"),
+}
+"""Path of each page of the playground: its file and what the links to it say."""
+_CURRENT: Final = ' aria-current="page"'
+_LINKS: Final = (
+    '<a href="/docs">API reference</a> &middot; <a href="/v1/models">Models</a> &middot; '
+    '<a href="/metrics">Metrics</a>'
+)
+
+
 def load_page(name: str) -> Reply:
     """The page in ``pages/NAME.html`` with its headers. Raises FileNotFoundError if there is none."""
-    text = (importlib.resources.files("nonet.gateway.rest") / "pages" / f"{name}.html").read_text("utf-8")
+    text = _read(f"{name}.html")
+    for part in ("style.css", "shared.js"):
+        text = text.replace(f"/* {part} */", _read(part))
+    text = text.replace("<!-- tasks -->", _task_links(name)).replace("<!-- links -->", _LINKS)
     return Reply(text.encode(), content_type=b"text/html; charset=utf-8", headers=_headers(text))
 
 
 def page_router() -> APIRouter:
-    """The routes ``/``, ``/floors`` and ``/docs``."""
+    """The playground's routes and ``/docs``."""
     router = APIRouter(include_in_schema=False)
-    playground, floors, reference = map(load_page, ("playground", "floors", "reference"))
-
-    @router.api_route("/", methods=["GET", "HEAD"])
-    async def index() -> Response:
-        return RawResponse(playground)
-
-    @router.api_route("/floors", methods=["GET", "HEAD"])
-    async def buildings() -> Response:
-        return RawResponse(floors)
-
-    @router.api_route("/docs", methods=["GET", "HEAD"])
-    async def docs() -> Response:
-        return RawResponse(reference)
-
+    for path, name in [(path, name) for path, (name, _) in TASKS.items()] + [("/docs", "reference")]:
+        router.add_api_route(path, _sender(load_page(name)), methods=["GET", "HEAD"])
     return router
+
+
+def _sender(page: Reply) -> Callable[[], Awaitable[Response]]:
+    async def send() -> Response:
+        return RawResponse(page)
+
+    return send
+
+
+def _read(name: str) -> str:
+    return (importlib.resources.files("nonet.gateway.rest") / "pages" / name).read_text("utf-8")
+
+
+def _task_links(current: str) -> str:
+    """Links to the pages of the playground, the current one marked."""
+    return " ".join(
+        f'<a href="{path}"{_CURRENT if name == current else ""}>{title}</a>'
+        for path, (name, title) in TASKS.items()
+    )
 
 
 def _headers(text: str) -> RawHeaders:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from nonet.gateway.scheduler.latency import LatencyModel
 from nonet.gateway.scheduler.policy import SchedulerPolicy
@@ -96,7 +96,8 @@ class Scheduler:
         """
         if item.deadline <= now:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
-        if not any(device.can_run(item.key) for device in self.devices.values()):
+        able = self._able(item.key)
+        if not able:
             raise Unavailable(
                 f"no healthy device serves model '{item.key[0]}'", code="NO_DEVICE", retry_after=1.0
             )
@@ -106,10 +107,10 @@ class Scheduler:
             raise Unavailable(
                 f"the queue of model '{item.key[0]}' is full ({waiting} requests wait)",
                 code="QUEUE_FULL",
-                retry_after=max(self.wait(item.key, item.priority, math.inf, now), 0.05),
+                retry_after=max(self._wait(able, item.key, item.priority, math.inf, now), 0.05),
             )
         if item.deadline < math.inf:
-            end = self.estimate(item.key, item.rows, item.priority, item.deadline, now)
+            end = self._estimate(able, item.key, item.rows, item.priority, item.deadline, now)
             if end > item.deadline:
                 late = end - item.deadline
                 raise DeadlineUnattainable(
@@ -131,23 +132,35 @@ class Scheduler:
         ``math.inf`` if no healthy device serves the model. While a model's latency is unknown its share
         counts as nothing.
         """
-        run = min(
-            (device.model(key).predict(rows, now) for device in self.devices.values() if device.can_run(key)),
-            default=math.inf,
-        )
-        wait = self.wait(key, priority, deadline, now)
+        return self._estimate(self._able(key), key, rows, priority, deadline, now)
+
+    def _able(self, key: QueueKey) -> list[DeviceState]:
+        """The devices that can run ``key`` now."""
+        return [device for device in self.devices.values() if device.can_run(key)]
+
+    def _estimate(
+        self,
+        able: Sequence[DeviceState],
+        key: QueueKey,
+        rows: int,
+        priority: int,
+        deadline: float,
+        now: float,
+    ) -> float:
+        run = min([device.model(key).predict(rows, now) for device in able], default=math.inf)
+        wait = self._wait(able, key, priority, deadline, now)
         return now + wait + run * self.policy.safety_factor + self.policy.dispatch_overhead
 
-    def wait(self, key: QueueKey, priority: int, deadline: float, now: float) -> float:
+    def _wait(
+        self, able: Sequence[DeviceState], key: QueueKey, priority: int, deadline: float, now: float
+    ) -> float:
         """Seconds until a lane would turn to a request of this urgency: the work ahead of it, over the
         devices that could take it, as parallel servers."""
         rank = (priority, deadline, self._sequence)
         rate = 0.0
-        for device in self.devices.values():
-            if not device.can_run(key):
-                continue
+        for device in able:
             ahead = self._work_ahead(device, rank, now)
-            busy = sum(max(batch.started + batch.predicted - now, 0.0) for batch in device.running)
+            busy = sum([max(batch.started + batch.predicted - now, 0.0) for batch in device.running])
             if device.free_lanes > 0 and ahead == 0.0:
                 return 0.0
             if device.free_lanes == 0 and ahead == 0.0:

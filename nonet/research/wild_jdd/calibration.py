@@ -1,14 +1,18 @@
 """How honest the predicted error scale is: coverage, reliability, and the quantiles that make it so.
 
-The network predicts a scale s per value. An interval of level p is mean +- k_p * s, where k_p is the
-p-quantile of |error| / s on held-out training photographs (split conformal calibration). Coverage is then
-measured on test sets the quantiles never saw.
+The network predicts a scale s per value and a noise level. How far s is off depends on the noise, so s is
+first multiplied by a function of the predicted level, such that it covers what one standard deviation of a
+Gaussian covers at every level. An interval of level p is then mean +- k_p * s, where k_p is the p-quantile
+of |error| / s. Both are fitted on held-out training photographs (split conformal calibration, by group).
+Coverage is measured on test sets that neither ever saw.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -21,6 +25,9 @@ from nonet.research.wild_jdd.restored import Restored, Restorer
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 BINS = 4096
 LARGEST = 40.0  # ratios beyond this fall in the last bin
+ONE_DEVIATION = 0.6827  # share of a Gaussian within one standard deviation
+KNOTS = (2.0, 3.5, 6.0, 10.0, 16.0, 25.0)  # predicted noise (0-255 scale) at which the scale is fitted
+FEWEST = 20_000  # values that a knot of its own needs
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,49 @@ class Quantiles:
     def standard_deviations(self) -> float:
         """Multiple of s that covers as much as one standard deviation of a Gaussian does."""
         levels, factors = zip(*sorted(self.factors.items()), strict=True)
-        return float(np.interp(0.6827, levels, factors))
+        return float(np.interp(ONE_DEVIATION, levels, factors))
+
+    def in_units_of(self, unit: float) -> Quantiles:
+        """The same intervals as multiples of a scale that is `unit` times as large."""
+        return Quantiles({level: factor / unit for level, factor in self.factors.items()})
+
+
+@dataclass(frozen=True)
+class DeviationScale:
+    """What the network's raw scale is multiplied by: linear in the logarithm of the predicted noise between
+    `KNOTS`, constant beyond them.
+
+    Attributes:
+        factors: values at the knots.
+    """
+
+    factors: tuple[float, ...] = (1.0,) * len(KNOTS)
+
+    def __post_init__(self) -> None:
+        if len(self.factors) != len(KNOTS) or min(self.factors) <= 0:
+            raise ValueError(f"the scale needs {len(KNOTS)} positive factors")
+
+    def __call__(self, noise: Tensor) -> Tensor:
+        """Factors for predicted noise levels on the [0, 1] scale, of the same shape."""
+        place = torch.log(noise.clamp_min(1e-6) * 255)
+        knots = [math.log(knot) for knot in KNOTS]
+        value = torch.full_like(place, self.factors[0])
+        for index, width in enumerate(np.diff(knots).tolist()):
+            slope = (self.factors[index + 1] - self.factors[index]) / width
+            value = value + slope * (place - knots[index]).clamp(0.0, width)
+        return value
+
+    def times(self, unit: float) -> DeviationScale:
+        """The scale with every factor multiplied."""
+        return DeviationScale(tuple(factor * unit for factor in self.factors))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What makes a network's raw scale a standard deviation, and its interval factors in units of that."""
+
+    scale: DeviationScale
+    quantiles: Quantiles
 
 
 @dataclass(frozen=True)
@@ -127,17 +176,57 @@ class Study:
         return together
 
 
-def fit_quantiles(
-    restorer: Restorer, pictures: Iterable[Tensor], sigmas: Sequence[float], *, seed: int = 0
-) -> Quantiles:
-    """Interval factors from pictures (1, 3, H, W) that were held out of training, at the given levels."""
+def fit_calibration(
+    restorer: Restorer, pictures: Sequence[Tensor], sigmas: Sequence[float], *, seed: int = 0
+) -> Calibration:
+    """Scale and interval factors from pictures (1, 3, H, W) that were held out of training.
+
+    Args:
+        restorer: gives the raw scale as `std`.
+        pictures: clean, even in size.
+        sigmas: levels at which noise is added, 0-255 scale.
+        seed: of the noise.
+    """
+    shown = [
+        (sigma, picture, restorer(_noisy(picture, sigma, seed + 1000 * index + round(sigma))))
+        for index, picture in enumerate(pictures)
+        for sigma in sigmas
+    ]
+    scale = _fit_scale((picture, restored) for _, picture, restored in shown)
     study = Study(seed=seed)
-    for index, picture in enumerate(pictures):
-        for sigma in sigmas:
-            generator = torch.Generator().manual_seed(seed + 1000 * index + round(sigma))
-            restored = restorer(add_gaussian(mosaic(picture), sigma / 255, generator))
-            study.add(sigma, picture, restored)
-    return study.quantiles()
+    for sigma, picture, restored in shown:
+        study.add(sigma, picture, replace(restored, std=restored.std * scale(restored.noise)))
+    quantiles = study.quantiles()
+    unit = quantiles.standard_deviations
+    return Calibration(scale.times(unit), quantiles.in_units_of(unit))
+
+
+def _noisy(picture: Tensor, sigma: float, seed: int) -> Tensor:
+    return add_gaussian(mosaic(picture), sigma / 255, torch.Generator().manual_seed(seed))
+
+
+def _fit_scale(shown: Iterable[tuple[Tensor, Restored]], *, border: int = 10) -> DeviationScale:
+    """At each knot the factor that makes the values of its neighbourhood honest at one deviation."""
+    middles = torch.tensor([math.sqrt(low * high) for low, high in pairwise(KNOTS)])
+    histograms = [RatioHistogram() for _ in KNOTS]
+    for picture, restored in shown:
+        height, width = picture.shape[-2:]
+        inner = (..., slice(border, height - border), slice(border, width - border))
+        error, std = (restored.image - picture)[inner], restored.std[inner]
+        nearest = torch.bucketize(restored.noise[inner] * 255, middles)
+        for index, histogram in enumerate(histograms):
+            chosen = nearest == index
+            if chosen.any():
+                histogram.add(error[chosen], std[chosen])
+    together = RatioHistogram()
+    for histogram in histograms:
+        together.counts += histogram.counts
+    return DeviationScale(
+        tuple(
+            (each if each.counts.sum() >= FEWEST else together).quantiles().standard_deviations
+            for each in histograms
+        )
+    )
 
 
 def _summary(

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from nonet.research.systems import EvaluateOptions, TrainOptions
-from nonet.research.wild_jdd.calibration import draw_reliability, fit_quantiles
+from nonet.research.wild_jdd.calibration import draw_reliability, fit_calibration
 from nonet.research.wild_jdd.evaluate import PAPER, as_table, run_benchmark
 from nonet.research.wild_jdd.network import WildJdd
 from nonet.research.wild_jdd.photographs import TrainingSet, load_training_set
@@ -87,14 +87,14 @@ def publish_checkpoint(
     quality: dict[str, float | int | str] | None = None,
 ) -> None:
     """Calibrate on held-out photographs, export, prove and publish."""
-    quantiles = fit_quantiles(network_restorer(network), pictures.held_out_tensors(), SIGMAS)
+    calibration = fit_calibration(network_restorer(network), pictures.held_out_tensors(), SIGMAS)
     release = Release(
         variant=options.preset,
         command=f"nonet train wild_jdd --preset {options.preset} --seed {config.seed}",
         published_start=config.published_start,
         quality=quality or {},
     )
-    folder = publish(options.repository, MODEL, network, quantiles, release, pictures, replace=True)
+    folder = publish(options.repository, MODEL, network, calibration, release, pictures, replace=True)
     console().print(f"published {folder.model} version {folder.version}")
 
 

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from nonet.research.wild_jdd.truth import reliability
+
 
 class VarianceSource(StrEnum):
     """Where xi, the local variance the prior is centred on, comes from."""
@@ -39,12 +41,15 @@ class PriorConfig:
         source: where xi comes from.
         floor: smallest standard deviation that xi stands for, on the 0-255 scale; keeps lambda/sigma^2
             finite.
+        judged: let lambda fall where the ground truth itself looks interpolated (see `truth`); a design
+            choice beyond the paper.
     """
 
     trust: float = 100.0
     window: int = 7
     source: VarianceSource = VarianceSource.TRUE_MAP
     floor: float = 2.0
+    judged: bool = False
 
     def __post_init__(self) -> None:
         if self.trust <= 0:
@@ -65,12 +70,17 @@ class PriorConfig:
 
 @dataclass(frozen=True)
 class Prior:
-    """Normal-inverse-gamma(y, lambda, alpha, beta): `mean` and `beta` are (N, 3, H, W)."""
+    """Normal-inverse-gamma(y, lambda, alpha, beta): `mean` and `beta` are (N, 3, H, W), `trust` is one lambda
+    or one for each patch, (N, 1, 1, 1)."""
 
     mean: Tensor
-    trust: float
+    trust: float | Tensor
     alpha: float
     beta: Tensor
+
+    @property
+    def log_trust(self) -> float | Tensor:
+        return torch.log(self.trust) if isinstance(self.trust, Tensor) else math.log(self.trust)
 
     def sample(self, generator: Generator) -> tuple[Tensor, Tensor]:
         """One draw (z, sigma^2) of stage 1, each (N, 3, H, W)."""
@@ -122,7 +132,8 @@ def make_prior(truth: Tensor, interpolated: Tensor, levels: Tensor | None, confi
     else:
         xi = local_mean((interpolated - truth) ** 2, config.window)
     xi = xi.clamp_min((config.floor / 255) ** 2)
-    return Prior(truth, config.trust, config.alpha, config.beta_per_variance * xi)
+    trust = config.trust * reliability(truth) if config.judged else config.trust
+    return Prior(truth, trust, config.alpha, config.beta_per_variance * xi)
 
 
 def initial_logs(config: PriorConfig, typical_sigma: float = 10.0) -> tuple[float, float, float]:

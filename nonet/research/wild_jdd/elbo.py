@@ -77,7 +77,7 @@ def elbo_terms(posterior: Posterior, interpolated: Tensor, prior: Prior) -> Elbo
     alpha = torch.exp(log_alpha)
     precision = torch.exp(log_alpha - log_beta)  # E_q[1/s]
     digamma = torch.digamma(alpha)
-    log_trust = math.log(prior.trust)
+    log_trust = prior.log_trust
 
     likelihood = (
         -0.5 * math.log(2 * math.pi)
@@ -87,7 +87,7 @@ def elbo_terms(posterior: Posterior, interpolated: Tensor, prior: Prior) -> Elbo
     divergence_mean = 0.5 * (
         log_lambda
         - log_trust
-        + torch.exp(log_trust - log_lambda)
+        + prior.trust * torch.exp(-log_lambda)
         - 1
         + prior.trust * precision * (posterior.mean - prior.mean) ** 2
     )
@@ -102,19 +102,20 @@ def elbo_terms(posterior: Posterior, interpolated: Tensor, prior: Prior) -> Elbo
     return ElboTerms(likelihood, divergence_mean, divergence_variance)
 
 
-def balanced_mean(terms: ElboTerms, posterior: Posterior, prior: Prior, balance: float) -> Tensor:
+def balanced_mean(terms: ElboTerms, posterior: Posterior, trust: float, balance: float) -> Tensor:
     """Mean of -ELBO over a batch, each patch divided by (its mean weight lambda*alpha/beta)^balance.
 
     The weight lambda/sigma^2 spans orders of magnitude between clean and noisy patches, so the plain mean
-    (balance 0) under-trains noisy ones; balance 1 weighs every patch's squared error alike. The divisor
-    carries no gradient, so each patch's own optimum stays. The result is scaled by the batch's mean divisor,
-    to keep the magnitude.
+    (balance 0) under-trains noisy ones; balance 1 weighs every patch's squared error alike. `trust` is lambda
+    of sound ground truth, so that patches with a lower one keep their lower weight. The divisor carries no
+    gradient, so each patch's own optimum stays. The result is scaled by the batch's mean divisor, to keep the
+    magnitude.
     """
     per_patch = terms.loss.mean(dim=(1, 2, 3))
     if balance == 0:
         return per_patch.mean()
     with torch.no_grad():
-        weight = prior.trust * torch.exp(posterior.log_alpha - posterior.log_beta).mean(dim=(1, 2, 3))
+        weight = trust * torch.exp(posterior.log_alpha - posterior.log_beta).mean(dim=(1, 2, 3))
         scale = weight.clamp(1e-3, 1e9) ** -balance
         scale = scale * (
             2e5**balance
@@ -128,7 +129,7 @@ def exact_posterior(interpolated: Tensor, prior: Prior) -> Posterior:
     mean = (lam * prior.mean + interpolated) / (lam + 1)
     beta = prior.beta + 0.5 * lam * (interpolated - prior.mean) ** 2 / (lam + 1)
     ones = torch.ones_like(mean)
-    return Posterior(mean, math.log(lam + 1) * ones, math.log(prior.alpha + 0.5) * ones, torch.log(beta))
+    return Posterior(mean, torch.log((lam + 1) * ones), math.log(prior.alpha + 0.5) * ones, torch.log(beta))
 
 
 def log_evidence(interpolated: Tensor, prior: Prior) -> Tensor:

@@ -1,9 +1,13 @@
-"""The paper's claims that need their own training: effect A (imperfect truth) and effect C (adapting).
+"""The paper's claims that need their own training: effect A (imperfect truth) and effect C (adapting); and
+the scores of the methods to compare with, which take long and change with no training; and the published
+network's noise map on a real chart.
 
     python -m nonet.research.wild_jdd.experiments imperfect-truth --steps 500 --folder runs/wild_jdd
     python -m nonet.research.wild_jdd.experiments adaptation --steps 700 --folder runs/wild_jdd
+    python -m nonet.research.wild_jdd.experiments references --folder runs/wild_jdd
+    python -m nonet.research.wild_jdd.experiments chart --folder runs/wild_jdd
 
-Both go on where they were interrupted and end by writing their rows as JSON.
+The first two go on where they were interrupted. All end by writing their rows as JSON.
 """
 
 from __future__ import annotations
@@ -14,17 +18,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from nonet.research.wild_jdd.ablation import run_ablation
-from nonet.research.wild_jdd.effects import Adaptation, adapt_all
+from nonet.research.wild_jdd.effects import Adaptation, LevelNoise, adapt_all, noise_by_level
+from nonet.research.wild_jdd.evaluate import run_references
 from nonet.research.wild_jdd.finetune import FinetuneConfig
 from nonet.research.wild_jdd.network import NETWORKS
 from nonet.research.wild_jdd.noise import NoiseRange
-from nonet.research.wild_jdd.photographs import PatchSource
+from nonet.research.wild_jdd.photographs import PatchSource, data_folder
+from nonet.research.wild_jdd.restorer import load_published_model
 from nonet.research.wild_jdd.scoring import load_pictures
 from nonet.research.wild_jdd.train import TrainConfig, Trainer
 
+NARROW = 15.0  # highest level of the network that is adapted
 ADAPTED = {"kodak": (1, 5, 8, 10), "mcmaster": (1, 3, 5, 8)}
 
 
@@ -32,7 +40,7 @@ def narrow_config(steps: int, seed: int) -> TrainConfig:
     """The small network, trained on levels up to 15 only, so that higher ones are new to it."""
     return TrainConfig(
         network=NETWORKS["small"],
-        noise=NoiseRange(high=15.0, clean=0.1, varying=0.3, signal_dependent=0.0),
+        noise=NoiseRange(high=NARROW, clean=0.1, varying=0.3, signal_dependent=0.0),
         patches=PatchSource(size=64, saturate=0.2),
         steps=steps,
         batch=12,
@@ -64,8 +72,20 @@ def adaptation(
     rows = []
     for name, numbers in ADAPTED.items():
         crops = load_pictures(name).central(256, numbers)
-        rows += adapt_all(network, crops, config or FinetuneConfig(), report=print)
+        rows += adapt_all(
+            network,
+            crops,
+            replace(config or FinetuneConfig(), trained_level=NARROW),
+            report=print,
+        )
     return rows
+
+
+def chart(repository: Path) -> list[LevelNoise]:
+    """Noise by level of the 10-bit chart capture, measured and as the published network maps it."""
+    samples = np.fromfile(data_folder() / "raw_bayer" / "openisp_1920x1080_rggb_u16.raw", dtype="<u2")
+    readings = torch.from_numpy(samples.reshape(1, 1, 1080, 1920).astype(np.float32) / 1023)
+    return noise_by_level(readings, load_published_model(repository, "wild_jdd").restorer(readings))
 
 
 def summary(rows: Sequence[Adaptation]) -> list[str]:
@@ -88,8 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="experiments", description=__doc__.splitlines()[0] if __doc__ else ""
     )
-    parser.add_argument("experiment", choices=["imperfect-truth", "adaptation"])
+    parser.add_argument("experiment", choices=["imperfect-truth", "adaptation", "references", "chart"])
     parser.add_argument("--folder", type=Path, default=Path("runs/wild_jdd"))
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=2, help="number of seeds of imperfect-truth")
     parser.add_argument("--trust", type=float, default=FinetuneConfig.trust)
@@ -100,6 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.experiment == "imperfect-truth":
         rows = run_ablation(given.folder, steps=given.steps, seeds=range(given.seeds), report=print)
+    elif given.experiment == "references":
+        sets = [load_pictures("kodak"), load_pictures("mcmaster")]
+        rows, left_out = run_references(sets, report=print)
+        print(*(f"not measured: {name}" for name in left_out), sep="\n")
+    elif given.experiment == "chart":
+        rows = [asdict(row) for row in chart(given.repository)]
+        print(*rows, sep="\n")
     else:
         config = replace(FinetuneConfig(), trust=given.trust, rate=given.rate, steps=given.adapt_steps)
         found = adaptation(given.folder, given.steps, config=config)

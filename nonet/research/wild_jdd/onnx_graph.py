@@ -21,7 +21,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from nonet.research.wild_jdd.calibration import Quantiles
+from nonet.research.wild_jdd.calibration import DeviationScale
 from nonet.research.wild_jdd.network import WildJdd
 
 OUTPUTS = ("image", "std", "noise")
@@ -36,18 +36,19 @@ class ExportError(RuntimeError):
 class TileForm(nn.Module):
     """What the graph computes: three outputs from packed tiles, the deviation calibrated."""
 
-    def __init__(self, network: WildJdd, quantiles: Quantiles) -> None:
+    def __init__(self, network: WildJdd, scale: DeviationScale) -> None:
         super().__init__()
         self.network = network
-        self.scale = quantiles.standard_deviations
+        self.scale = scale
 
     def forward(self, mosaic: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         posterior = self.network(mosaic)
         if posterior.log_std is None:
             raise ExportError("this network predicts no error scale, so it cannot be served")
         # The smallest deviation is a tenth of a step of 8 bit: below that float32 logarithms say nothing.
-        std = (torch.exp(posterior.log_std) * self.scale).clamp(0.1 / 255, 1.0)
-        return posterior.mean, std, posterior.noise_mode().sqrt().clamp(0.0, 1.0)
+        noise = posterior.noise_mode().sqrt().clamp(0.0, 1.0)
+        std = (torch.exp(posterior.log_std) * self.scale(noise)).clamp(0.1 / 255, 1.0)
+        return posterior.mean, std, noise
 
 
 def export_graph(form: TileForm, tile: int, path: Path) -> None:

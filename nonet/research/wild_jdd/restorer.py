@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nonet.research.wild_jdd.bayer import Phase
-from nonet.research.wild_jdd.calibration import Quantiles
+from nonet.research.wild_jdd.calibration import DeviationScale, Quantiles
 from nonet.research.wild_jdd.network import WildJdd
 from nonet.research.wild_jdd.onnx_graph import open_session, run_graph
 from nonet.research.wild_jdd.restore import Maps, Tiling, restore, restore_maps
@@ -20,16 +20,17 @@ from nonet.runtime.errors import NotFound
 from nonet.runtime.repository.layout import read_model
 
 
-def network_restorer(network: WildJdd, quantiles: Quantiles | None = None) -> Restorer:
-    """A PyTorch network as a restorer; without quantiles the deviation is the network's raw scale."""
-    scale = quantiles.standard_deviations if quantiles else 1.0
+def network_restorer(network: WildJdd, scale: DeviationScale | None = None) -> Restorer:
+    """A PyTorch network as a restorer; without `scale` the deviation is the network's raw scale."""
+    scale = scale or DeviationScale()
 
     def run(readings: Tensor) -> Restored:
         posterior = restore(network, readings)
+        noise = posterior.noise_mode().sqrt()
         std = torch.full_like(posterior.mean, float("nan"))
         if posterior.log_std is not None:
-            std = posterior.log_std.exp() * scale
-        return Restored(posterior.mean, std, posterior.noise_mode().sqrt())
+            std = posterior.log_std.exp() * scale(noise)
+        return Restored(posterior.mean, std, noise)
 
     return run
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import save
 
 from nonet.research.wild_jdd.bayer import mosaic, pack
-from nonet.research.wild_jdd.calibration import Quantiles
+from nonet.research.wild_jdd.calibration import Calibration, Quantiles
 from nonet.research.wild_jdd.network import WildJdd
 from nonet.research.wild_jdd.noise import add_gaussian
 from nonet.research.wild_jdd.onnx_graph import (
@@ -83,7 +83,7 @@ def publish(
     repository: Path,
     name: str,
     network: WildJdd,
-    quantiles: Quantiles,
+    calibration: Calibration,
     release: Release,
     pictures: TrainingSet,
     *,
@@ -96,7 +96,7 @@ def publish(
         ExportError: if the graph differs from PyTorch or a batch changes an answer.
         ServingError: what `publish_version` raises.
     """
-    form = TileForm(network.eval(), quantiles)
+    form = TileForm(network.eval(), calibration.scale)
     tiles = check_tiles(pictures, tile, max(BATCHES))
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
@@ -118,7 +118,7 @@ def publish(
                 "variant": release.variant,
                 "tile": tile,
                 "halo": network.halo,
-                "interval_factors": interval_factors(quantiles),
+                "interval_factors": interval_factors(calibration.quantiles),
             },
             command=release.command,
             data=sources,
@@ -147,8 +147,4 @@ def tile_config(name: str, tile: int) -> str:
 
 def interval_factors(quantiles: Quantiles) -> dict[str, float]:
     """Half-widths of central intervals, by level in percent, as multiples of the served `std`."""
-    unit = quantiles.standard_deviations
-    return {
-        f"{round(100 * level)}": round(factor / unit, 4)
-        for level, factor in sorted(quantiles.factors.items())
-    }
+    return {f"{round(100 * level)}": round(factor, 4) for level, factor in sorted(quantiles.factors.items())}

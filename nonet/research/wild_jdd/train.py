@@ -199,7 +199,7 @@ class Trainer:
             interpolated = interpolated[..., inner, inner]
             terms = elbo_terms(posterior, interpolated, prior)
             balance = self._moved(config.balance, config.balance_end)
-            loss = balanced_mean(terms, posterior, prior, balance)
+            loss = balanced_mean(terms, posterior, config.prior.trust, balance)
         elif config.loss is Loss.L2:
             loss = 100 * (posterior.mean - target).square().mean()
         else:

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _WARM_UP_EVERY_SIZE_TO = 8
 _WARM_UP_SECONDS = 0.5
+_LONGEST_WARM_UP = 2.0  # by the first row, which is slower than any other
 
 
 class NetworkServable:
@@ -77,17 +78,21 @@ class NetworkServable:
     def warm_up(self) -> None:
         """Run at the batch sizes that will be used. Raises BackendError if the network cannot run at all.
 
-        One row and the largest batch always run; sizes between them until half a second went into it, so
-        that a slow network does not hold up the start. For a network with free sizes, sizes are tried until
+        One row always runs, then the largest batch and the sizes between, until half a second went into it;
+        a batch that must take longer than that by the first row is left out, so that a slow network does not
+        hold up the start. For a network with free sizes, sizes are tried until
         one runs; if none does, it is served unwarmed, since only the caller knows what it takes.
         """
+        started = time.perf_counter()
         if not self._find_sample_sizes():
             logger.warning(
                 "model %s: no sample input found that runs; served without warm-up", self._info.name
             )
             return
-        started = time.perf_counter()
+        alone = time.perf_counter() - started
         for rows in warm_up_sizes(self._info.max_batch_size)[:0:-1]:
+            if alone * rows > _LONGEST_WARM_UP:
+                continue
             self._network.warm_up({tensor.name: tensor.data for tensor in self._samples.make(rows)})
             if time.perf_counter() - started > _WARM_UP_SECONDS:
                 return
@@ -160,6 +165,8 @@ class NetworkServable:
     ) -> Iterator[Outcome]:
         batches = self._info.max_batch_size > 0
         total = sum(_rows(request) for request in group) if batches else 1
+        # Numbers that are finite in the whole batch need no look at each row of it.
+        finite = {name for name, array in arrays.items() if self._is_finite(name, array)}
         start = 0
         for request in group:
             stop = start + (_rows(request) if batches else 1)
@@ -170,7 +177,7 @@ class NetworkServable:
                     if batches and (array.ndim == 0 or array.shape[0] != total):
                         raise _bad_shape(self._output_specs[name], array)
                     rows = array[start:stop].copy() if len(group) > 1 else np.ascontiguousarray(array)
-                    outputs.append(self._checked(name, rows))
+                    outputs.append(self._checked(name, rows, finite=name in finite))
             except ModelOutputInvalid as error:
                 logger.info("model %s version %s: %s", self._info.name, self._info.version, error.message)
                 yield error
@@ -185,15 +192,21 @@ class NetworkServable:
                 )
             start = stop
 
-    def _checked(self, name: str, array: Array) -> Tensor:
+    def _checked(self, name: str, array: Array, *, finite: bool) -> Tensor:
         spec = self._output_specs[name]
         if array.dtype != spec.datatype.numpy:
             raise ModelOutputInvalid(f"output '{name}' is {array.dtype}, not {spec.datatype} as declared")
         if not spec.admits(array.shape):
             raise _bad_shape(spec, array)
-        if spec.datatype.is_float and not self._info.allow_nonfinite and not np.isfinite(array).all():
+        if not finite and not self._is_finite(name, array):
             raise ModelOutputInvalid(f"output '{name}' holds NaN or infinite values")
         return Tensor(name, spec.datatype, array)
+
+    def _is_finite(self, name: str, array: Array) -> bool:
+        """Whether an output's numbers are what the model may give; only floats can be anything else."""
+        if self._info.allow_nonfinite or array.dtype.kind not in "fV":
+            return True
+        return bool(np.isfinite(array).all())
 
     def _failure(self, request: InferRequest, error: Exception) -> ServingError:
         """The caller's version of what went wrong with one request run alone; the log gets the rest."""

@@ -37,7 +37,7 @@ class Encoded:
 
 
 def decode_request(
-    body: bytes | bytearray,
+    body: _Body,
     *,
     model: str,
     version: str = "",

@@ -71,25 +71,29 @@ def _check_inputs(request: InferRequest, info: ModelInfo) -> None:
         _check_batch(request.inputs, info)
 
 
+def _input(tensor: Tensor) -> str:
+    return f"input {shown(tensor.name)}"
+
+
 def _check_input(tensor: Tensor, spec: TensorSpec, info: ModelInfo, where: str) -> None:
-    name = f"input {shown(tensor.name)}"
     if tensor.datatype is not spec.datatype:
         raise InvalidArgument(
-            f"{name} expects {spec.datatype}, got {tensor.datatype}", param=f"{where}.datatype"
+            f"{_input(tensor)} expects {spec.datatype}, got {tensor.datatype}", param=f"{where}.datatype"
         )
     if not spec.admits(tensor.shape):
         raise InvalidArgument(
-            f"{name} expects shape {list(spec.shape)} (-1 is any size), got {list(tensor.shape)}",
+            f"{_input(tensor)} expects shape {list(spec.shape)} (-1 is any size), got {list(tensor.shape)}",
             param=f"{where}.shape",
         )
     if spec.shape and spec.shape[0] == -1 and tensor.shape[0] == 0:
         raise InvalidArgument(
-            f"{name} has shape {list(tensor.shape)}, an empty batch; the first size must be at least 1",
+            f"{_input(tensor)} has shape {list(tensor.shape)}, an empty batch; "
+            "the first size must be at least 1",
             param=f"{where}.shape",
         )
     if not info.allow_nonfinite and not is_finite(tensor):
         raise InvalidArgument(
-            f"{name} holds NaN or infinity; model '{info.name}' takes finite numbers only",
+            f"{_input(tensor)} holds NaN or infinity; model '{info.name}' takes finite numbers only",
             param=where,
             code="NONFINITE_INPUT",
         )
@@ -138,15 +142,15 @@ def check_outputs(response: InferResponse, info: ModelInfo) -> None:
     """
     specs: Mapping[str, TensorSpec] = _specs(info.outputs)
     for tensor in response.outputs:
-        name = f"output {shown(tensor.name)} of model '{info.name}'"
         spec = specs.get(tensor.name)
         if spec is None:
-            raise ModelOutputInvalid(f"{name} is not one the model declares: {listed(specs)}")
-        if tensor.datatype is not spec.datatype:
-            raise ModelOutputInvalid(f"{name} should be {spec.datatype}, but came as {tensor.datatype}")
-        if not spec.admits(tensor.shape):
-            raise ModelOutputInvalid(
-                f"{name} should have shape {list(spec.shape)}, but came with {list(tensor.shape)}"
-            )
-        if not info.allow_nonfinite and not is_finite(tensor):
-            raise ModelOutputInvalid(f"{name} holds NaN or infinity")
+            fault = f"is not one the model declares: {listed(specs)}"
+        elif tensor.datatype is not spec.datatype:
+            fault = f"should be {spec.datatype}, but came as {tensor.datatype}"
+        elif not spec.admits(tensor.shape):
+            fault = f"should have shape {list(spec.shape)}, but came with {list(tensor.shape)}"
+        elif not info.allow_nonfinite and not is_finite(tensor):
+            fault = "holds NaN or infinity"
+        else:
+            continue
+        raise ModelOutputInvalid(f"output {shown(tensor.name)} of model '{info.name}' {fault}")

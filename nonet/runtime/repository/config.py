@@ -67,6 +67,13 @@ class ModelConfig:
         """The labels file named by the first output that has one, or ""."""
         return next((output.label_filename for output in self.proto.output if output.label_filename), "")
 
+    def is_still(self, path: Path) -> bool:
+        """Whether the file at ``path`` says what was parsed."""
+        try:
+            return read_config(path).text == self.text
+        except ModelRefused:
+            return False
+
     def parameter(self, name: str) -> str:
         """The value of a custom parameter, or ""."""
         return str(self.proto.parameters[name].string_value) if name in self.proto.parameters else ""

@@ -1,7 +1,8 @@
 """From a version's folder to a servable: verify, complete, choose the engine, load, warm up.
 
 Nothing is loaded that was not verified: every file the manifest lists is hashed, and every file the engine
-would read must be listed. A version without a manifest is loaded only where the repository is not strict.
+would read must be listed. A version without a manifest is loaded only where the repository is not strict and
+no other version of its model has one.
 """
 
 from __future__ import annotations
@@ -72,6 +73,12 @@ def prepare_version(
     manifest = read_manifest(version.path / MANIFEST_FILE)
     if manifest is None and strict:
         raise ModelRefused("manifest.json is missing, and this repository accepts no version without one")
+    if manifest is None and any((other.path / MANIFEST_FILE).is_file() for other in model.versions):
+        raise ModelRefused(
+            "manifest.json is missing, and other versions of this model have one; without it the model "
+            "would lose its task",
+            permanent=False,
+        )
     if manifest is not None:
         verify_files(root, version.path, manifest, hasher)
     model_file = inside(root, version.path, _listed(config.model_file, manifest))

@@ -92,6 +92,12 @@ class RepositoryManager:
     def root(self) -> Path:
         return self._root
 
+    @property
+    def failed(self) -> int:
+        """How many wanted versions could not be loaded, or not anew, from the files they have."""
+        with self._lock:
+            return sum(len(record.failures) for record in self._records.values())
+
     def load_all(self) -> list[Change]:
         """Load every model of the repository; a model that cannot be loaded never stops the others.
 
@@ -196,9 +202,11 @@ class RepositoryManager:
         candidates, count = wanted_versions(config.proto, numbers)
         changes: list[Change] = []
         serving: set[str] = set()
+        wanted: set[str] = set()
         for number in candidates:
             if count is not None and len(serving) == count:
                 break
+            wanted.add(number)
             change = self._bring_up_version(record, folder, by_number[number], config, look)
             if change is not None:
                 changes.append(change)
@@ -206,7 +214,7 @@ class RepositoryManager:
                 serving.add(number)
         for number in [number for number in record.loaded if number not in serving]:
             changes.append(self._withdraw(record, number))
-        for number in [number for number in record.marked if number not in candidates]:
+        for number in record.marked - wanted:
             self._clear(record, number)
         if not any(change.kind is ChangeKind.FAILED for change in changes):
             self._forget_unloaded(record)
@@ -237,7 +245,7 @@ class RepositoryManager:
             self._mark(record, number, ModelState.LOADING, "loading")
         try:
             members = self._build(folder, version, config, fingerprint)
-            if record.override is None and _config_text(folder) != config.text:
+            if record.override is None and not config.is_still(folder.path / CONFIG_FILE):
                 _close(members)
                 raise ModelRefused("its configuration changed while it was loaded", permanent=False)
         except ModelRefused as refused:
@@ -377,13 +385,6 @@ class RepositoryManager:
             is_model = service in self._records
         if is_model or self._owners.owner(service) not in (None, network):
             raise ModelRefused(f"its service '{service}' would take the name of another model")
-
-
-def _config_text(folder: ModelFolder) -> str:
-    try:
-        return read_config(folder.path / CONFIG_FILE).text
-    except ModelRefused as refused:
-        return refused.reason  # certainly not what was parsed
 
 
 def _close(members: Sequence[Servable]) -> None:

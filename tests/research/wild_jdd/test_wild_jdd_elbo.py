@@ -158,7 +158,7 @@ def test_balance_divides_each_patch_without_moving_its_optimum():
     q = exact_posterior(truth, prior)
     mean = (q.mean + 0.01).requires_grad_()
     moved = Posterior(mean, q.log_lambda, q.log_alpha, q.log_beta)
-    balanced_mean(elbo_terms(moved, truth, prior), moved, prior, 1.0).backward()
+    balanced_mean(elbo_terms(moved, truth, prior), moved, 100.0, 1.0).backward()
     sizes = mean.grad.flatten(1).norm(dim=1)
     assert float(sizes[0] / sizes[1]) == pytest.approx(1.0, rel=1e-6)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nonet.research.wild_jdd.bayer import mosaic
-from nonet.research.wild_jdd.calibration import LEVELS, Quantiles
+from nonet.research.wild_jdd.calibration import KNOTS, LEVELS, Calibration, DeviationScale, Quantiles
 from nonet.research.wild_jdd.network import NETWORKS, WildJdd
 from nonet.research.wild_jdd.onnx_graph import (
     ExportError,
@@ -25,7 +25,8 @@ from nonet.research.wild_jdd.serving import Release, check_tiles, publish
 from nonet.runtime.errors import NotFound
 
 TILE = 48
-QUANTILES = Quantiles({level: 2.5 * level for level in LEVELS})
+SCALE = DeviationScale(tuple(0.5 + 0.2 * index for index in range(len(KNOTS))))
+CALIBRATION = Calibration(SCALE, Quantiles({level: 1.5 * level for level in LEVELS}))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def pictures() -> TrainingSet:
 def repository(network, pictures, tmp_path_factory):
     root = tmp_path_factory.mktemp("repository")
     release = Release("tiny", "nonet train wild_jdd --preset tiny", True, {"psnr": 30.0})
-    publish(root, "wild_jdd", network, QUANTILES, release, pictures, tile=TILE)
+    publish(root, "wild_jdd", network, CALIBRATION, release, pictures, tile=TILE)
     return root
 
 
@@ -57,17 +58,16 @@ def test_published_graph_equals_the_network_on_whole_pictures(network, repositor
     readings = mosaic(torch.rand(1, 3, 62, 74))
     found, expected = model.restorer(readings), restore(network, readings)
     assert torch.allclose(found.image, expected.mean, atol=1e-5)
-    std = (expected.log_std.exp() * QUANTILES.standard_deviations).clamp(0.1 / 255, 1)
+    noise = expected.noise_mode().sqrt().clamp(0, 1)
+    std = (expected.log_std.exp() * SCALE(noise)).clamp(0.1 / 255, 1)
     assert torch.allclose(found.std, std, rtol=1e-4, atol=1e-6)
-    assert torch.allclose(found.noise, expected.noise_mode().sqrt().clamp(0, 1), rtol=1e-4, atol=1e-6)
+    assert torch.allclose(found.noise, noise, rtol=1e-4, atol=1e-6)
 
 
 def test_published_factors_are_multiples_of_the_served_deviation(repository):
     model = load_published_model(repository, "wild_jdd")
     for level in (0.5, 0.9, 0.95):
-        expected = QUANTILES.factors[level] / QUANTILES.standard_deviations
-        assert model.quantiles.factors[level] == pytest.approx(expected, abs=1e-4)
-    assert model.quantiles.standard_deviations == pytest.approx(1.0, abs=1e-3)
+        assert model.quantiles.factors[level] == pytest.approx(1.5 * level, abs=1e-4)
 
 
 def test_manifest_says_where_the_version_comes_from(repository):
@@ -81,7 +81,7 @@ def test_manifest_says_where_the_version_comes_from(repository):
 
 
 def test_a_tile_is_answered_alike_in_any_batch(network, pictures, repository):
-    form = TileForm(network, QUANTILES)
+    form = TileForm(network, SCALE)
     session = open_session(repository / "wild_jdd" / "1" / "model.onnx")
     tiles = check_tiles(pictures, TILE, 8)
     check_batch_invariant(session, tiles)
@@ -94,9 +94,9 @@ def test_a_graph_that_differs_is_refused(network, pictures, repository, tmp_path
     torch.manual_seed(8)
     other = WildJdd(NETWORKS["tiny"]).eval()
     with pytest.raises(ExportError, match="differs from PyTorch"):
-        check_equal_to_torch(open_session(graph), TileForm(other, QUANTILES), check_tiles(pictures, TILE, 2))
+        check_equal_to_torch(open_session(graph), TileForm(other, SCALE), check_tiles(pictures, TILE, 2))
     with pytest.raises(ValueError, match="multiple of 4"):
-        export_graph(TileForm(network, QUANTILES), 46, tmp_path / "odd.onnx")
+        export_graph(TileForm(network, SCALE), 46, tmp_path / "odd.onnx")
 
 
 def test_absent_models_are_named(tmp_path):

@@ -1,6 +1,7 @@
 """Metrics, reference methods, calibration, and the noise map figures."""
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,18 @@ import torch
 
 from nonet.research.wild_jdd import classic, learned_linear
 from nonet.research.wild_jdd.bayer import mosaic
-from nonet.research.wild_jdd.calibration import LEVELS, Study, draw_reliability, fit_quantiles
-from nonet.research.wild_jdd.effects import flat_noise_variance, flat_pixels, rank_correlation
+from nonet.research.wild_jdd.calibration import (
+    KNOTS,
+    LEVELS,
+    DeviationScale,
+    Study,
+    draw_reliability,
+    fit_calibration,
+)
+from nonet.research.wild_jdd.effects import flat_noise_variance, flat_pixels, noise_by_level, rank_correlation
 from nonet.research.wild_jdd.evaluate import as_table
 from nonet.research.wild_jdd.metrics import PERFECT, psnr, ssim
+from nonet.research.wild_jdd.noise import add_gaussian
 from nonet.research.wild_jdd.photographs import data_folder
 from nonet.research.wild_jdd.restored import Restored
 from nonet.research.wild_jdd.scoring import PictureSet, load_pictures, score, score_restorer, score_table
@@ -75,15 +84,45 @@ def flat_pictures(count: int) -> list[torch.Tensor]:
 
 
 def test_quantiles_of_gaussian_errors_are_those_of_the_gaussian():
-    found = fit_quantiles(honest_restorer, flat_pictures(3), (5.0, 10.0))
+    fitted = fit_calibration(honest_restorer, flat_pictures(3), (5.0, 10.0))
+    found = fitted.quantiles
     assert found.factors[0.5] == pytest.approx(0.674, abs=0.03)
     assert found.factors[0.9] == pytest.approx(1.645, abs=0.04)
     assert found.factors[0.95] == pytest.approx(1.960, abs=0.05)
-    assert found.standard_deviations == pytest.approx(1.0, abs=0.05)
+    assert found.standard_deviations == pytest.approx(1.0, abs=1e-6)
+    assert fitted.scale.factors == pytest.approx((1.0,) * len(KNOTS), abs=0.05)
+
+
+def test_a_scale_that_errs_with_the_noise_is_made_honest_at_every_level():
+    def restorer(readings: torch.Tensor) -> Restored:
+        honest, level = honest_restorer(readings), float(readings.std())
+        wrong = honest.std * (0.5 if level < 8 / 255 else 2.0)
+        return replace(honest, std=wrong, noise=torch.full_like(wrong, level))
+
+    levels = (6.0, 10.0)
+    fitted = fit_calibration(restorer, flat_pictures(3), levels)
+    assert fitted.scale.factors[KNOTS.index(6.0)] == pytest.approx(2.0, rel=0.05)
+    assert fitted.scale.factors[KNOTS.index(10.0)] == pytest.approx(0.5, rel=0.05)
+    study = Study()
+    for sigma in levels:
+        for picture in flat_pictures(2):
+            generator = torch.Generator().manual_seed(int(sigma))
+            found = restorer(add_gaussian(mosaic(picture), sigma / 255, generator))
+            study.add(sigma, picture, replace(found, std=found.std * fitted.scale(found.noise)))
+    for coverage in study.reliability(fitted.quantiles).values():
+        assert coverage.coverage[0.9] == pytest.approx(0.9, abs=0.03)
+
+
+def test_the_scale_is_linear_between_its_knots_and_flat_beyond():
+    scale = DeviationScale(tuple(float(index + 1) for index in range(len(KNOTS))))
+    at_knots = torch.tensor([*KNOTS, 0.1, 90.0]) / 255
+    assert scale(at_knots).tolist() == pytest.approx([*scale.factors, 1.0, float(len(KNOTS))], abs=1e-5)
+    between = torch.tensor([(KNOTS[0] * KNOTS[1]) ** 0.5 / 255])
+    assert float(scale(between)) == pytest.approx(1.5, abs=1e-5)
 
 
 def test_coverage_of_an_honest_restorer(tmp_path):
-    quantiles = fit_quantiles(honest_restorer, flat_pictures(3), (5.0, 10.0))
+    quantiles = fit_calibration(honest_restorer, flat_pictures(3), (5.0, 10.0)).quantiles
     study = Study()
     for sigma in (5.0, 15.0):
         score_restorer(
@@ -99,6 +138,20 @@ def test_coverage_of_an_honest_restorer(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     draw_reliability({"flat": found["all"]}, str(plot))
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_noise_by_level_measures_what_is_there():
+    """Steps of brightness with noise that rises with them; the map is told the truth but for a factor."""
+    level = torch.linspace(0.1, 0.8, 8).repeat_interleave(60).expand(1, 3, 240, 480)
+    variance = 0.002 * level
+    generator = torch.Generator().manual_seed(0)
+    readings = add_gaussian(mosaic(level), mosaic(variance).sqrt(), generator)
+    rows = noise_by_level(readings, Restored(level, level, 1.1 * variance.sqrt()))
+    assert [row.level for row in rows] == sorted(row.level for row in rows)
+    for row in rows:
+        true = 255 * (0.002 * row.level / 255) ** 0.5
+        assert row.measured == pytest.approx(true, rel=0.08)
+        assert row.predicted == pytest.approx(1.1 * true, rel=0.02)
 
 
 def test_noise_map_figures():

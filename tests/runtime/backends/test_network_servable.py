@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -241,6 +242,17 @@ def test_a_free_size_is_found_by_trying() -> None:
     one.warm_up()
     assert one.sample_request(3).inputs[0].shape == (3, 16)
     assert set(network.warmed) == set(range(1, 9))
+
+
+def test_a_slow_network_is_warmed_at_one_row_only() -> None:
+    def slow(x: Array) -> Array:
+        time.sleep(0.4)
+        return x
+
+    one, network = servable(slow)
+    one.warm_up()
+    assert network.warmed[0] == 1
+    assert all(0.4 * rows <= 2.0 for rows in network.warmed)
 
 
 def test_a_network_that_cannot_run_at_all_is_not_warm() -> None:

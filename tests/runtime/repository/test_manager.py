@@ -51,6 +51,22 @@ def test_the_version_policy_decides_what_serves(house: House, text: str, loaded:
     assert house.catalog.versions("scaled") == loaded
 
 
+def test_what_was_wrong_is_forgotten_when_it_is_right_again(house: House) -> None:
+    """Also of the versions that are not wanted and so are not looked at again."""
+    for version in (1, 2, 3):
+        onnx_zoo.add_scaled(house.root, "scaled", 10.0 * version, version)
+    policy(house, "")
+    house.manager.load_all()
+    config = house.root / "scaled" / "config.pbtxt"
+    sound = config.read_text()
+    config.write_text("max_batch_size: many")
+    house.manager.refresh()
+    assert [entry.version for entry in house.catalog.index() if entry.reason] == ["1", "2", "3"]
+    config.write_text(sound)
+    house.manager.refresh()
+    assert [(entry.version, entry.reason) for entry in house.catalog.index()] == [("3", "")]
+
+
 def test_a_broken_latest_version_gives_way_to_the_one_before(house: House) -> None:
     onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
     bad = onnx_zoo.add_scaled(house.root, "scaled", 20, 2)
