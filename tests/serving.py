@@ -35,6 +35,8 @@ def _toml_value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f'"{key}" = {_toml_value(item)}' for key, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
     return str(value) if isinstance(value, int | float) else f'"{value}"'
 
 

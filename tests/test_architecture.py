@@ -142,10 +142,13 @@ def test_the_core_of_the_gateway_knows_no_transport() -> None:
         "uploads",
         "exchange",
         "calling",
+        "floors",
+        "floor_buildings",
+        "storage",
     ]
     for name in [f"nonet.gateway.{module}" for module in core]:
         assert offenders(name, transports) == [], name
-    for package in ("scheduler", "cache"):
+    for package in ("scheduler", "cache", "jobs"):
         assert offenders(f"nonet.gateway.{package}", transports) == []
 
 

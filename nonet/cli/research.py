@@ -31,7 +31,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue where the run was interrupted.")] = False,
     variant: Annotated[
         str | None,
-        typer.Option(help="Train only this member or variant (fasternet: nano, t0, t1, t2, s, m, l)."),
+        typer.Option(help="Only this member or variant (fasternet: nano, t0, ...; fis_one: a building)."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Training data; by default the folder named by NONET_DATA.")
@@ -86,6 +86,9 @@ def evaluate(
     weights: Annotated[
         Path | None, typer.Option(help="Pretrained weights of the baseline; downloaded by default.")
     ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs of each method (fis_one; 10 by default).")
+    ] = None,
 ) -> None:
     """Measure published models of a system on its data, through the files and code that serve.
 
@@ -94,7 +97,7 @@ def evaluate(
     found = _system(system)
     needs = ("torch",) if baseline else found.evaluate_needs
     options = EvaluateOptions(
-        repository=repository, split=split, output=output, baseline=baseline, weights=weights
+        repository=repository, split=split, output=output, baseline=baseline, weights=weights, seeds=seeds
     )
     command_of(found, "evaluate", needs)(options)
 

@@ -13,7 +13,9 @@ __all__ = ["service"]
 
 
 def service(
-    name: Annotated[str, typer.Argument(help="Name of the service: recognition, raw_image.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the service: floor_identification, raw_image, recognition.")
+    ],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of its gRPC face, 0 for a free one.")],
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
     http_port: Annotated[

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,8 +21,10 @@ from nonet.gateway.calling import CallReader
 from nonet.gateway.core import DataPlane, PlanePolicy
 from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
 from nonet.gateway.executor.remote import RemotePolicy
+from nonet.gateway.floors import Floors
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
 from nonet.gateway.http import HttpRecord, HttpSettings
+from nonet.gateway.jobs import DATABASE, JobFiles, JobPolicy, Jobs, SqliteJobStore, WorkerCommand
 from nonet.gateway.metrics import Metrics
 from nonet.gateway.metrics_families import GatewayState, MetricsPage
 from nonet.gateway.repository_control import RepositoryControl
@@ -36,7 +39,8 @@ from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock, MonotonicClock
 from nonet.runtime.images import ImageLimits
 from nonet.runtime.repository import Derivation, RepositoryManager
-from nonet.services import raw_image, recognition
+from nonet.runtime.repository.publish import remove_model
+from nonet.services import floor_identification, raw_image, recognition
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +56,12 @@ def _raw_image(settings: Settings) -> Derivation:
     return functools.partial(raw_image.derive, limits=raw_image.RawLimits(pixels=settings.images.max_pixels))
 
 
+def _floor_identification(settings: Settings) -> Derivation:
+    return floor_identification.derive
+
+
 SERVICES: Mapping[str, Callable[[Settings], Derivation]] = {
+    "floor_identification": _floor_identification,
     "raw_image": _raw_image,
     "recognition": _recognition,
 }
@@ -86,6 +95,8 @@ class Gateway:
     gatekeeper: Gatekeeper
     metrics: Metrics
     page: MetricsPage
+    jobs: Jobs | None = None
+    floors: Floors | None = None
     alone: bool = False
 
     def http_settings(self) -> HttpSettings:
@@ -116,6 +127,9 @@ class Gateway:
             observe=self._observe_http,
             authenticated=bool(self.settings.auth.keys),
             uploads=self.uploads,
+            jobs=self.jobs,
+            floors=self.floors,
+            max_upload=self.settings.jobs.max_upload_bytes,
         )
 
     def grpc_server(self) -> GrpcServer:
@@ -136,6 +150,8 @@ class Gateway:
             uploads=self.uploads,
             observe=self.metrics.observe_route,
             tasks=not self.alone,
+            jobs=self.jobs,
+            floors=self.floors,
             describe_models=self.alone,
         )
 
@@ -197,16 +213,26 @@ def compose(
         failed=lambda: repository.failed if repository is not None else 0,
         version=nonet.__version__,
     )
+    control = None if repository is None else RepositoryControl(repository)
+    jobs = floors = None
+    if not only:
+        jobs = _jobs(settings)
+        floors = _floors(settings, plane, jobs, repository, control)
+        jobs.on_success = floors.settle
+        state.jobs = jobs.by_state
+        state.workers = lambda: jobs.workers
     return Gateway(
         settings=settings,
         catalog=catalog,
         plane=plane,
         repository=repository,
-        control=None if repository is None else RepositoryControl(repository),
+        control=control,
         uploads=UploadBudget(settings.server.max_bodies_bytes),
         gatekeeper=Gatekeeper(_keys(settings.auth), clock),
         metrics=metrics,
         page=MetricsPage(metrics, state),
+        jobs=jobs,
+        floors=floors,
         alone=bool(only),
     )
 
@@ -220,6 +246,51 @@ def _repository(
         options=BackendOptions(engine=settings.repository.engine, concurrency=lanes),
         derivations=[SERVICES[name](settings) for name in services],
         strict=settings.repository.strict,
+    )
+
+
+class _Buildings:
+    """The repository as the floors need it."""
+
+    def __init__(self, manager: RepositoryManager) -> None:
+        self._manager = manager
+
+    def refresh(self) -> None:
+        self._manager.refresh()
+
+    def remove(self, name: str) -> None:
+        remove_model(self._manager.root, name)
+        self._manager.refresh()
+
+
+def _jobs(settings: Settings) -> Jobs:
+    given = settings.jobs
+    command = WorkerCommand(
+        given.worker or (sys.executable, "-m", "nonet.cli.main", "worker"),
+        given.path,
+        settings.repository.path,
+        settings.logging.format,
+    )
+    names = {field.name for field in dataclasses.fields(JobPolicy)}
+    policy = JobPolicy(**{name: getattr(given, name) for name in names})
+    return Jobs(SqliteJobStore(given.path / DATABASE), JobFiles(given.path), command, policy)
+
+
+def _floors(
+    settings: Settings,
+    plane: ServingPlane,
+    jobs: Jobs,
+    repository: RepositoryManager | None,
+    control: RepositoryControl | None,
+) -> Floors:
+    return Floors(
+        plane,
+        jobs,
+        floor_identification.read_upload,
+        root=settings.repository.path,
+        repository=None if repository is None else _Buildings(repository),
+        control=control,
+        may_delete=settings.repository.control,
     )
 
 

@@ -93,6 +93,8 @@ class GatewayState:
         models: number of model versions that can be called.
         failed: number of model versions that should be, but could not be loaded.
         version: of Nonet.
+        jobs: number of jobs by state; None where there are no jobs.
+        workers: number of worker processes.
     """
 
     def __init__(
@@ -103,12 +105,16 @@ class GatewayState:
         models: Callable[[], int],
         failed: Callable[[], int],
         version: str,
+        jobs: Callable[[], Mapping[str, int]] | None = None,
+        workers: Callable[[], int] = lambda: 0,
     ) -> None:
         self.ready = ready
         self.utilisation = utilisation
         self.models = models
         self.failed = failed
         self.version = version
+        self.jobs = jobs
+        self.workers = workers
 
 
 class _GatewayCollector(Collector):
@@ -165,6 +171,14 @@ class _GatewayCollector(Collector):
             "Model versions that could not be loaded from the files they have; the index says why",
             self._state.failed(),
         )
+        if self._state.jobs is not None:
+            jobs = GaugeMetricFamily("nonet_jobs", "Jobs that are remembered, by state", labels=("state",))
+            for state, count in sorted(self._state.jobs().items()):
+                jobs.add_metric((state,), count)
+            yield jobs
+            yield GaugeMetricFamily(
+                "nonet_job_workers", "Worker processes that run a job now", self._state.workers()
+            )
         build = GaugeMetricFamily(
             "nonet_build_info", "Always 1; the version is the label", labels=("version",)
         )

@@ -113,6 +113,8 @@ class _Process:
             stopping = asyncio.create_task(self._signals.get())
             await self._load_unless(stopping)
             await self._plane.start()
+            if self._gateway.jobs is not None:
+                await self._gateway.jobs.start()
             await grpc_server.start()
             http = await self._start_http(listener) if listener is not None else None
             _settle_garbage()
@@ -214,12 +216,19 @@ class _Process:
             await asyncio.sleep(min(self._server.drain_delay, grace))
         if http is not None:
             http[0].ask_to_close()
+        jobs = self._gateway.jobs
+        stopping = None
+        if jobs is not None:
+            stopping = asyncio.create_task(jobs.stop(ends - time.monotonic()), name="stop-jobs")
         drained = await self._plane.drain(max(ends - time.monotonic(), 0.0))
         if not drained:
             logger.warning("the grace is over: %d requests are cancelled", self._plane.in_flight)
             await self._plane.stop()
         left = max(ends - time.monotonic(), _CANCEL_TIME)
         await asyncio.gather(grpc_server.stop(left), _stop_http(http, left))
+        if stopping is not None and jobs is not None:
+            await stopping
+            jobs.close()
         if drained:
             await self._plane.stop()
         if self._gateway.control is not None:

@@ -12,16 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from nonet.gateway.settings_jobs import JobSettings
+from nonet.gateway.settings_types import KIB, MIB, Port, PositiveSeconds, Seconds, Section, TenantName
 
 __all__ = [
     "AuthSettings",
     "CacheSettings",
     "GrpcSettings",
     "ImageSettings",
+    "JobSettings",
     "LoggingSettings",
     "RepositorySettings",
     "SchedulerSettings",
@@ -32,24 +36,12 @@ __all__ = [
     "setting_keys",
 ]
 
-KIB = 1024
-MIB = 1024 * KIB
-
-Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-TenantName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-
 
 class SettingsError(Exception):
     """The settings cannot be used; the message is one line that names the key and what is accepted."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """Where the gateway listens, what it accepts from a socket and how it stops."""
 
     host: str = Field(
@@ -120,7 +112,7 @@ class ServerSettings(_Section):
     )
 
 
-class ImageSettings(_Section):
+class ImageSettings(Section):
     """What an image may cost before it is decoded."""
 
     max_pixels: int = Field(
@@ -137,7 +129,7 @@ class ImageSettings(_Section):
     )
 
 
-class SchedulerSettings(_Section):
+class SchedulerSettings(Section):
     """How work is queued, batched and spread over this machine's cores."""
 
     lanes: int = Field(
@@ -171,7 +163,7 @@ class SchedulerSettings(_Section):
     )
 
 
-class CacheSettings(_Section):
+class CacheSettings(Section):
     """Answers kept in memory; equal requests in flight always share one execution."""
 
     enabled: bool = Field(
@@ -196,7 +188,7 @@ class CacheSettings(_Section):
     )
 
 
-class AuthSettings(_Section):
+class AuthSettings(Section):
     """Who may call, and how much."""
 
     keys: dict[TenantName, SecretStr] = Field(
@@ -220,7 +212,7 @@ class AuthSettings(_Section):
     )
 
 
-class RepositorySettings(_Section):
+class RepositorySettings(Section):
     """The model repository and how it is followed."""
 
     path: Path = Field(
@@ -254,7 +246,7 @@ class RepositorySettings(_Section):
     )
 
 
-class GrpcSettings(_Section):
+class GrpcSettings(Section):
     """Limits of the gRPC face."""
 
     max_message_bytes: int = Field(
@@ -282,7 +274,7 @@ class GrpcSettings(_Section):
     )
 
 
-class LoggingSettings(_Section):
+class LoggingSettings(Section):
     """What is written to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
@@ -311,6 +303,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     repository: RepositorySettings = RepositorySettings()
     grpc: GrpcSettings = GrpcSettings()
+    jobs: JobSettings = JobSettings()
     logging: LoggingSettings = LoggingSettings()
 
     @classmethod

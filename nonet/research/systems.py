@@ -41,6 +41,7 @@ class EvaluateOptions:
     output: Path | None = None
     baseline: bool = False
     weights: Path | None = None
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,17 @@ SYSTEMS: dict[str, System] = {
             "tiny": "the grocery family: EfficientNet-Lite0 teaches FasterNet nano and T0; 2 core hours",
             "paper": "the ImageNet-1k recipe of the paper, for --data FOLDER with train/ and val/",
         },
+    ),
+    "fis_one": System(
+        module="nonet.research.fis_one.commands",
+        summary="FIS-ONE (ICDCS 2023): the floor of WiFi scans, from one label",
+        presets={
+            "tiny": "the default recipe with a short training, to prove the path to a published version",
+            "default": "the best recipe found that needs no further label",
+            "paper": "the paper's: one RF-GNN, Ward, one path",
+        },
+        train_needs=("torch", "sklearn", "scipy", "pyarrow"),
+        evaluate_needs=("torch", "sklearn", "scipy", "pyarrow", "networkx"),
     ),
     "wild_jdd": System(
         module="nonet.research.wild_jdd.commands",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from nonet.runtime.requests import InferRequest, Outcome
 from nonet.runtime.tensors import TensorSpec
@@ -49,6 +49,15 @@ class ModelInfo:
     cacheable: bool = True
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """A servable whose version has further files, e.g. a vocabulary that its service needs."""
+
+    def read_file(self, name: str) -> bytes:
+        """Content of one of them; raises what says why not."""
+        ...
 
 
 class Servable(Protocol):

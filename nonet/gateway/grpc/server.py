@@ -11,22 +11,33 @@ import grpc.aio
 
 from nonet.gateway.calling import CallReader
 from nonet.gateway.core import DataPlane
+from nonet.gateway.floors import Floors
 from nonet.gateway.grpc.control import Control
+from nonet.gateway.grpc.floor_identification import FloorIdentification
 from nonet.gateway.grpc.health import SERVICE as HEALTH
 from nonet.gateway.grpc.health import Health
 from nonet.gateway.grpc.inference import Inference
+from nonet.gateway.grpc.jobs import JobCalls
 from nonet.gateway.grpc.raw_image import RawImage
 from nonet.gateway.grpc.recognition import Recognition
 from nonet.gateway.grpc.reflection import Reflection
 from nonet.gateway.grpc.rpc import Handler, Observe, Rpc, RpcFace, service
 from nonet.gateway.grpc.streaming import InferenceStream
+from nonet.gateway.jobs import Jobs
 from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.uploads import UploadBudget
-from nonet.runtime.oip.messages import OPEN_INFERENCE, RAW_IMAGE, RECOGNITION, methods
+from nonet.runtime.oip.messages import (
+    FLOOR_IDENTIFICATION,
+    JOBS,
+    OPEN_INFERENCE,
+    RAW_IMAGE,
+    RECOGNITION,
+    methods,
+)
 
 __all__ = ["GrpcLimits", "GrpcServer"]
 
-_LET_IN = frozenset({"Classify", "Develop", "ModelInfer"})
+_LET_IN = frozenset({"Classify", "Develop", "Fit", "Identify", "ModelInfer"})
 """Methods that ask for work of the core: what is under way when the server stops is finished."""
 
 
@@ -71,6 +82,7 @@ class GrpcServer:
         observe: told of each RPC when it is over.
         tasks: whether the typed task services are offered beside the inference protocol.
         describe_models: see :class:`~nonet.gateway.grpc.inference.Inference`.
+        jobs, floors: long work and the floors of buildings; None where there are none.
     """
 
     def __init__(
@@ -84,6 +96,8 @@ class GrpcServer:
         observe: Observe | None = None,
         tasks: bool = True,
         describe_models: bool = False,
+        jobs: Jobs | None = None,
+        floors: Floors | None = None,
     ) -> None:
         limits = limits or GrpcLimits()
         uploads = uploads or UploadBudget(8 * limits.max_message_bytes)
@@ -106,6 +120,8 @@ class GrpcServer:
         control = Control(plane, repository, allowed=limits.repository_control)
         stream = InferenceStream(inference, limits.stream_window, face.closing, uploads)
         names = [OPEN_INFERENCE, *([RECOGNITION, RAW_IMAGE] if tasks else [])]
+        names += [JOBS] if jobs is not None else []
+        names += [FLOOR_IDENTIFICATION] if floors is not None else []
         self.health = Health(plane.ready, names)
         handlers = [
             _open_inference(face, inference, stream, control),
@@ -115,6 +131,10 @@ class GrpcServer:
         if tasks:
             handlers.append(_unary_service(face, RECOGNITION, {"Classify": Recognition(plane).classify}))
             handlers.append(_unary_service(face, RAW_IMAGE, {"Develop": RawImage(plane).develop}))
+        if jobs is not None:
+            handlers.append(_job_service(face, JobCalls(jobs)))
+        if floors is not None:
+            handlers.append(_floor_service(face, FloorIdentification(floors)))
         self._server.add_generic_rpc_handlers(tuple(handlers))
 
     def bind(self, address: str) -> int:
@@ -177,6 +197,27 @@ def _open_inference(
             )
         ],
     )
+
+
+def _job_service(face: RpcFace, calls: JobCalls) -> grpc.GenericRpcHandler:
+    handlers: dict[str, Handler] = {
+        "GetJob": calls.get_job,
+        "ListJobs": calls.list_jobs,
+        "CancelJob": calls.cancel_job,
+    }
+    watch = face.stream(f"/{JOBS}/WatchJob", calls.watch_job, request_streaming=False)
+    return _unary_service(face, JOBS, handlers, extra=[("WatchJob", watch)])
+
+
+def _floor_service(face: RpcFace, calls: FloorIdentification) -> grpc.GenericRpcHandler:
+    handlers: dict[str, Handler] = {
+        "Fit": calls.fit,
+        "ListBuildings": calls.list_buildings,
+        "DescribeBuilding": calls.describe_building,
+        "DeleteBuilding": calls.delete_building,
+        "Identify": calls.identify,
+    }
+    return _unary_service(face, FLOOR_IDENTIFICATION, handlers)
 
 
 def _unary_service(

@@ -1,24 +1,28 @@
-"""Request bodies: read whole, within limits that are checked before the bytes are kept."""
+"""Request bodies: read whole, or written to the disk; limits are checked before the bytes are kept."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+import mmap
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
 from nonet.gateway.exchange import Exchange
 from nonet.gateway.http.coding import normalise, pieces
 from nonet.gateway.http.settings import HttpSettings
+from nonet.gateway.storage import storage_errors
 from nonet.gateway.uploads import Hold, UploadBudget
-from nonet.runtime.errors import ClientClosed, PayloadTooLarge
+from nonet.runtime.errors import ClientClosed, InvalidArgument, PayloadTooLarge
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # Below this, decoding on the event loop is cheaper than handing it to a thread.
 _DECODE_INLINE = 16 * 1024
+_SPOOL_STEP = 1 << 20
 
 _ALIGNMENT = 64
 """Bytes; a cache line, which is more than any number needs."""
@@ -33,10 +37,17 @@ class Bodies:
     Args:
         settings: limits.
         budget: what all requests together may hold; by default ``max_bodies_bytes`` for this face alone.
+        spooled: paths whose bodies go to the disk (:meth:`spool`), and how many bytes each may have.
     """
 
-    def __init__(self, settings: HttpSettings, budget: UploadBudget | None = None) -> None:
+    def __init__(
+        self,
+        settings: HttpSettings,
+        budget: UploadBudget | None = None,
+        spooled: Mapping[str, int] | None = None,
+    ) -> None:
         self._settings = settings
+        self._spooled = dict(spooled or {})
         self._budget = budget or UploadBudget(settings.max_bodies_bytes)
 
     @property
@@ -44,11 +55,39 @@ class Bodies:
         """Bytes that all requests hold together."""
         return self._budget.held
 
-    def check_declared(self, exchange: Exchange) -> None:
+    def check_declared(self, exchange: Exchange, path: str = "") -> None:
         """Refuse by ``Content-Length`` alone. Raises PayloadTooLarge before anything is read."""
         declared = exchange.headers.get(b"content-length")
-        if declared is not None and int(declared) > self._settings.max_body_bytes:
-            raise self._too_large()
+        limit = self._spooled.get(path, self._settings.max_body_bytes)
+        if declared is not None and int(declared) > limit:
+            raise _too_large(limit)
+
+    async def spool(self, exchange: Exchange, receive: Receive, path: Path, limit: int) -> None:
+        """Write the body, decoded, to a new file as it arrives; no more than a piece of it is in memory.
+
+        Raises PayloadTooLarge for more than ``limit`` bytes as sent or decoded, InsufficientStorage or
+        Unavailable when the disk is full, else as :meth:`read`. The file may be there all the same.
+        """
+        coding = normalise(exchange.header(b"content-encoding"))
+        total = 0
+        with storage_errors(), path.open("xb") as file:
+            pending = bytearray()
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise ClientClosed("the client closed the connection")
+                pending += message.get("body", b"")
+                more = message.get("more_body", False)
+                if total + len(pending) > limit:
+                    raise _too_large(limit)
+                if len(pending) >= _SPOOL_STEP or not more:
+                    total += len(pending)
+                    await asyncio.to_thread(file.write, bytes(pending))
+                    pending.clear()
+            exchange.received = True
+        if coding:
+            await asyncio.to_thread(_decode_file, coding, path, limit)
 
     async def read(self, exchange: Exchange, receive: Receive) -> bytes:
         """The whole body, decoded.
@@ -108,15 +147,35 @@ class Bodies:
             piece: bytes = message.get("body", b"")
             total += len(piece)
             if total > limit:
-                raise self._too_large()
+                raise _too_large(limit)
             hold.take(len(piece))
             pieces.append(piece)
         return pieces
 
-    def _too_large(self) -> PayloadTooLarge:
-        return PayloadTooLarge(
-            f"the body is larger than {self._settings.max_body_bytes} bytes", code="BODY_TOO_LARGE"
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body is larger than {limit} bytes", code="BODY_TOO_LARGE")
+
+
+def _decode_file(coding: str, path: Path, limit: int) -> None:
+    """Replace a file by what its coding stands for, a piece at a time."""
+    if path.stat().st_size == 0:
+        raise InvalidArgument(
+            f"the body says Content-Encoding {coding} but is empty",
+            param="Content-Encoding",
+            code="BODY_UNDECODABLE",
         )
+    decoded = path.with_name(path.name + ".decoded")
+    try:
+        with path.open("rb") as file, storage_errors(), decoded.open("xb") as target:
+            # Not closed by hand: a decoder that has failed still holds on to it.
+            encoded = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            # The decoder looks at slices of what it is given, so the mapped file is as good as bytes.
+            for piece in pieces(coding, cast("bytes", encoded), limit):
+                target.write(piece)
+        decoded.replace(path)
+    finally:
+        decoded.unlink(missing_ok=True)
 
 
 def _gathered(pieces: list[bytes], offset: int) -> memoryview:

@@ -89,7 +89,7 @@ class RequestGuard:
             try:
                 if exchange.left:
                     return
-                self._bodies.check_declared(exchange)
+                self._bodies.check_declared(exchange, scope["path"])
                 await self._app(scope, receive, answer)
             except asyncio.CancelledError:
                 await self._cancelled(scope, exchange, answer)

@@ -9,18 +9,23 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 import nonet
 from nonet.gateway.admission import Gatekeeper
 from nonet.gateway.calling import CallReader
 from nonet.gateway.core import DataPlane
+from nonet.gateway.floors import Floors
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.guard import App, Observe, RequestGuard
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.settings import HttpSettings
+from nonet.gateway.jobs import Jobs
 from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.rest.classify import CLASSIFY_PATH, Classification, RawResponse, classify_router
+from nonet.gateway.rest.floors import UPLOADS, floors_router
 from nonet.gateway.rest.front import Front
+from nonet.gateway.rest.jobs import jobs_router
 from nonet.gateway.rest.model_cards import model_router
 from nonet.gateway.rest.oip_control import OipControl
 from nonet.gateway.rest.oip_infer import OipInference
@@ -53,6 +58,9 @@ def create_app(
     observe: Observe | None = None,
     authenticated: bool = False,
     uploads: UploadBudget | None = None,
+    jobs: Jobs | None = None,
+    floors: Floors | None = None,
+    max_upload: int = 1,
 ) -> App:
     """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
 
@@ -65,6 +73,9 @@ def create_app(
         observe: told of each answered request.
         authenticated: whether keys are on, which the OpenAPI description then says.
         uploads: accounts for the bodies in flight, with those of other faces; by default for this one alone.
+        jobs: long work, None where there is none.
+        floors: the floors of buildings; None where there are no jobs to fit them.
+        max_upload: largest body that goes to the disk, bytes.
     """
     app = FastAPI(
         title="Nonet",
@@ -74,13 +85,17 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    bodies = Bodies(settings, uploads)
+    bodies = Bodies(settings, uploads, {UPLOADS: max_upload} if floors is not None else None)
     calls = CallReader(gatekeeper, plane.clock, settings.max_timeout)
     guard = functools.partial(RequestGuard, bodies=bodies, access_log=settings.access_log, observe=observe)
     app.add_middleware(guard)
     classify = Classification(plane, calls, bodies)
     app.include_router(classify_router(classify))
     app.include_router(raw_develop_router(plane, calls, bodies))
+    if jobs is not None:
+        app.include_router(jobs_router(jobs, calls))
+    if floors is not None:
+        app.include_router(floors_router(plane, calls, bodies, floors, max_upload))
     app.include_router(model_router(plane, calls))
     app.include_router(page_router())
 
@@ -105,13 +120,24 @@ async def _routing_failed(request: Request, error: Exception) -> Response:
     """FastAPI's own refusals, in our shapes."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = _verbs(request)
         response = _failure(request, MethodNotAllowed(f"{request.method} is not allowed here; use {allowed}"))
         response.raw_headers.append((b"allow", allowed.encode("latin-1")))
         return response
     if error.status_code == 404:
         return _failure(request, NotFound("there is no such route; see /docs", code="ROUTE_NOT_FOUND"))
     return _failure(request, InvalidArgument(str(error.detail)))
+
+
+def _verbs(request: Request) -> str:
+    """The verbs that the request's path has, over all its routes: one may be there for each verb."""
+    routes = request.app.router.routes
+    asked = {verb: {**request.scope, "method": verb} for verb in ("DELETE", "GET", "HEAD", "POST")}
+    return ", ".join(
+        verb
+        for verb, scope in asked.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    )
 
 
 async def _validation_failed(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""``multipart/form-data`` (RFC 7578) over a body that is already in memory.
+"""``multipart/form-data`` (RFC 7578) over a body that is already there: in memory, or in a mapped file.
 
 Algorithm: the delimiter is searched with ``bytes.find``, so a photo of any size costs one scan of linear time
 and one copy. Strict where leniency is how parsers are made to disagree: the body starts with the delimiter,
@@ -9,6 +9,7 @@ space may follow it. What looks like the delimiter but goes on is refused, not g
 from __future__ import annotations
 
 import dataclasses
+import mmap
 import re
 
 from nonet.runtime.errors import InvalidArgument, PayloadTooLarge
@@ -17,6 +18,8 @@ MAX_PARTS = 64
 MAX_PART_HEADERS = 16
 MAX_PART_HEADER_BYTES = 8 * 1024
 MAX_PADDING = 64
+
+_STEP = 64 * 1024
 
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]", re.ASCII)
 # A parameter of a header: token or quoted string; a backslash in quotes takes the next character as it is.
@@ -63,24 +66,45 @@ def boundary_of(content_type: str) -> bytes:
     return boundary.encode("ascii")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class PartPlace:
+    """A part of a form, and where its data stand in the body; see :class:`Part`."""
+
+    name: str
+    filename: str | None
+    content_type: str
+    start: int
+    end: int
+
+
 def parse_form(body: bytes, boundary: bytes, *, max_parts: int = MAX_PARTS) -> list[Part]:
     """The parts of ``body``, in order.
 
     Raises InvalidArgument for a malformed form, PayloadTooLarge for more than ``max_parts`` parts or for part
     headers over their limits.
     """
+    return [
+        Part(place.name, place.filename, place.content_type, body[place.start : place.end])
+        for place in locate_parts(body, boundary, max_parts=max_parts)
+    ]
+
+
+def locate_parts(body: bytes | mmap.mmap, boundary: bytes, *, max_parts: int = MAX_PARTS) -> list[PartPlace]:
+    """Where the parts of ``body`` stand, in order; none of their data is copied. Raises as
+    :func:`parse_form`."""
     dash = b"--" + boundary
     delimiter = b"\r\n" + dash
-    if not body.startswith(dash):
-        if not body.startswith(delimiter):
+    if not _stands(body, dash, 0):
+        if not _stands(body, delimiter, 0):
             raise _malformed("it does not start with the boundary")
         position = len(delimiter)
     else:
         position = len(dash)
-    parts: list[Part] = []
+    parts: list[PartPlace] = []
     while True:
-        if body.startswith(b"--", position):
-            if body[position + 2 :].strip(b"\r\n \t"):
+        if _stands(body, b"--", position):
+            rest = range(position + 2, len(body), _STEP)
+            if any(body[start : start + _STEP].strip(b"\r\n \t") for start in rest):
                 raise _malformed("something follows the closing boundary")
             return parts
         position = _end_of_line(body, position)
@@ -90,11 +114,16 @@ def parse_form(body: bytes, boundary: bytes, *, max_parts: int = MAX_PARTS) -> l
         end = body.find(delimiter, start - 2)
         if end < 0:
             raise _malformed("the closing boundary is missing")
-        parts.append(_part(headers, body[start:end]))
+        parts.append(_part(headers, start, end))
         position = end + len(delimiter)
 
 
-def _end_of_line(body: bytes, position: int) -> int:
+def _stands(body: bytes | mmap.mmap, text: bytes, position: int) -> bool:
+    """Whether ``text`` is at ``position``."""
+    return body[position : position + len(text)] == text
+
+
+def _end_of_line(body: bytes | mmap.mmap, position: int) -> int:
     """Past the line end after a delimiter; blanks may stand before it."""
     end = body.find(b"\r\n", position, position + MAX_PADDING + 2)
     if end < 0 or body[position:end].strip(b" \t"):
@@ -102,9 +131,9 @@ def _end_of_line(body: bytes, position: int) -> int:
     return end + 2
 
 
-def _headers(body: bytes, start: int) -> tuple[dict[bytes, str], int]:
+def _headers(body: bytes | mmap.mmap, start: int) -> tuple[dict[bytes, str], int]:
     """The header fields of the part that starts at ``start``, and where its data begins."""
-    if body.startswith(b"\r\n", start):
+    if _stands(body, b"\r\n", start):
         raise _malformed("a part has no Content-Disposition")
     end = body.find(b"\r\n\r\n", start, start + MAX_PART_HEADER_BYTES)
     if end < 0:
@@ -131,7 +160,7 @@ def _headers(body: bytes, start: int) -> tuple[dict[bytes, str], int]:
     return headers, end + 4
 
 
-def _part(headers: dict[bytes, str], data: bytes) -> Part:
+def _part(headers: dict[bytes, str], start: int, end: int) -> PartPlace:
     kind, parameters = _parse_parameters(headers.get(b"content-disposition", ""))
     name = parameters.get("name")
     if kind != "form-data" or not name:
@@ -146,7 +175,7 @@ def _part(headers: dict[bytes, str], data: bytes) -> Part:
     if filename is None and "filename*" in parameters:
         filename = parameters["filename*"]
     content_type, _, _ = headers.get(b"content-type", "").partition(";")
-    return Part(name, filename, content_type.strip().lower(), data)
+    return PartPlace(name, filename, content_type.strip().lower(), start, end)
 
 
 def _parse_parameters(header: str) -> tuple[str, dict[str, str]]:

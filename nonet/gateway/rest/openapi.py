@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from nonet.gateway.rest.floors_schemas import COMPONENTS
 from nonet.gateway.rest.openapi_oip import SCHEMAS, oip_paths
 
 _ABOUT = (
@@ -32,7 +33,7 @@ def describe(app: FastAPI, *, authenticated: bool, max_timeout: float) -> None:
         )
         document["paths"] = copy.deepcopy({**document["paths"], **oip_paths()})
         components = document.setdefault("components", {})
-        components["schemas"] = {**components.get("schemas", {}), **SCHEMAS}
+        components["schemas"] = {**components.get("schemas", {}), **COMPONENTS, **SCHEMAS}
         if authenticated:
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for path, item in document["paths"].items():

@@ -11,9 +11,11 @@ from nonet.gateway.rest.schemas import ClassifyRequest, ErrorEnvelope
 ERRORS = {
     400: "A value is wrong; the message says which, and what is accepted.",
     401: "No API key, or one that is not known (only when keys are on).",
-    404: "No model of that name.",
+    403: "Not allowed here.",
+    404: "Nothing of that name: no such model, job or building.",
     405: "The route exists, the verb does not; `Allow` says which do.",
     408: "The request did not arrive in time.",
+    409: "The state of the thing forbids it; the message says what to do first.",
     413: "The body, or the image in it, is too large.",
     415: "The content type or encoding is not spoken here, or the bytes are not an image.",
     422: "The request does not fit the schema, or it has broken its worker before.",

@@ -24,7 +24,11 @@ from nonet.gateway.rest.reply import Reply
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
-TASKS: Final = {"/": ("playground", "Photos"), "/raw": ("raw", "Raw captures")}
+TASKS: Final = {
+    "/": ("playground", "Photos"),
+    "/raw": ("raw", "Raw captures"),
+    "/floors": ("floors", "Floors"),
+}
 """Path of each page of the playground: its file and what the links to it say."""
 _CURRENT: Final = ' aria-current="page"'
 _LINKS: Final = (

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -38,12 +38,26 @@ _LONGEST_WARM_UP = 2.0  # by the first row, which is slower than any other
 
 
 class NetworkServable:
-    """Implements :class:`~nonet.runtime.servable.Servable` over one loaded network."""
+    """Implements :class:`~nonet.runtime.servable.Servable` over one loaded network.
 
-    def __init__(self, info: ModelInfo, network: LoadedNetwork, samples: SampleInputs) -> None:
+    Args:
+        info: what is known of it.
+        network: the engine's side of it.
+        samples: makes inputs that fit it.
+        read_file: reads further files of its version, which services need.
+    """
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        network: LoadedNetwork,
+        samples: SampleInputs,
+        read_file: Callable[[str], bytes] | None = None,
+    ) -> None:
         self._info = info
         self._network = network
         self._samples = samples
+        self._read_file = read_file
         self._output_specs = {spec.name: spec for spec in info.outputs}
 
     @property
@@ -82,6 +96,13 @@ class NetworkServable:
             self._network.warm_up({tensor.name: tensor.data for tensor in self._samples.make(rows)})
             if time.perf_counter() - started > _WARM_UP_SECONDS:
                 return
+
+    def read_file(self, name: str) -> bytes:
+        """Content of a further file of the version. Raises FileNotFoundError if there are none, else as
+        :meth:`~nonet.runtime.repository.companions.Companions.read`."""
+        if self._read_file is None:
+            raise FileNotFoundError(name)
+        return self._read_file(name)
 
     def close(self) -> None:
         self._network.unload()

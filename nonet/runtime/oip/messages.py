@@ -16,6 +16,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 OPEN_INFERENCE = "inference.GRPCInferenceService"
 RECOGNITION = "nonet.v1.Recognition"
 RAW_IMAGE = "nonet.v1.RawImage"
+JOBS = "nonet.v1.Jobs"
+FLOOR_IDENTIFICATION = "nonet.v1.FloorIdentification"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from nonet.runtime.backends.registry import backend
 from nonet.runtime.backends.samples import SampleInputs
 from nonet.runtime.profile import EngineProfile, ProfileStore
 from nonet.runtime.repository.checks import check_shapes
+from nonet.runtime.repository.companions import Companions
 from nonet.runtime.repository.config import CompletedConfig, ModelConfig, complete_config
 from nonet.runtime.repository.graph import Graph, read_graph
 from nonet.runtime.repository.integrity import FileHasher, verify_files
@@ -56,6 +57,7 @@ class PreparedVersion:
     content: str
     engine: str
     allow_nonfinite: bool
+    companions: Companions
 
 
 def prepare_version(
@@ -104,6 +106,7 @@ def prepare_version(
         content=_content_digest(hashes, completed, labels, manifest, allow_nonfinite),
         engine=config.engine,
         allow_nonfinite=allow_nonfinite,
+        companions=Companions(root, version.path, manifest),
     )
 
 
@@ -169,7 +172,8 @@ def load_with(
         )
         try:
             facts = network.describe()
-            servable = NetworkServable(_info(prepared, chosen.platform, facts, profile), network, samples)
+            info = _info(prepared, chosen.platform, facts, profile)
+            servable = NetworkServable(info, network, samples, prepared.companions.read)
             servable.warm_up()
         except BaseException:
             network.unload()

@@ -97,6 +97,24 @@ def publish_version(
     return VersionFolder(name, number, root / name / number)
 
 
+def remove_model(root: Path, name: str) -> bool:
+    """Remove a model with all its versions from the repository, in one step; False if it is not there.
+
+    What serves goes on until its server looks again. Raises OSError if it cannot be removed.
+    """
+    if read_model(root, name) is None:
+        return False
+    with _lock(root):
+        doomed = root / f"{STAGE_PREFIX}{uuid.uuid4().hex}"
+        try:
+            os.rename(root / name, doomed)
+        except FileNotFoundError:
+            return False
+        _flush_folder(root)
+        shutil.rmtree(doomed, ignore_errors=True)
+    return True
+
+
 def remove_leftovers(root: Path) -> None:
     """Delete what killed publishers left behind, unless a publisher is at work or the folder is read-only."""
     with contextlib.suppress(OSError), _lock(root, wait=False):

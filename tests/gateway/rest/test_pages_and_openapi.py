@@ -14,7 +14,7 @@ from nonet.gateway.rest.openapi_oip import oip_paths
 VERBS = ("get", "post", "put", "patch", "delete", "options")
 
 
-@pytest.mark.parametrize("path", ["/", "/raw", "/docs"])
+@pytest.mark.parametrize("path", ["/", "/raw", "/floors", "/docs"])
 def test_a_page_needs_nothing_from_elsewhere(rest: Any, path: str) -> None:
     page = rest.http.get(path)
     assert page.status_code == 200
@@ -31,7 +31,7 @@ def test_a_page_needs_nothing_from_elsewhere(rest: Any, path: str) -> None:
     assert page.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/", "/raw", "/docs"])
+@pytest.mark.parametrize("path", ["/", "/raw", "/floors", "/docs"])
 def test_a_page_can_be_read_by_machines_that_read_aloud(rest: Any, path: str) -> None:
     page = rest.http.get(path).text
     assert '<html lang="en">' in page
@@ -50,7 +50,8 @@ def test_every_route_is_described_with_its_failures(rest: Any) -> None:
     names = set()
     for path, item in document["paths"].items():
         for verb, operation in item.items():
-            assert {"200", "400", "405", "413", "503"} <= set(operation["responses"]), path
+            assert {"400", "405", "413", "503"} <= set(operation["responses"]), path
+            assert {"200", "202", "204"} & set(operation["responses"]), path
             for status, response in operation["responses"].items():
                 assert response["description"]
                 if status in ("429", "503"):

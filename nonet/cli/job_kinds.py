@@ -1,0 +1,74 @@
+"""The work that jobs can do, by kind: where the job API meets the research systems.
+
+Nothing heavy is imported before a job runs: ``nonet worker --list`` answers at once, and only the process of
+a job ever holds PyTorch.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nonet.gateway.floor_buildings import FIT, SCANS, network_of
+from nonet.gateway.jobs.worker import Kind, Task
+
+__all__ = ["kinds"]
+
+_NEEDED = ("torch", "scipy", "sklearn")
+
+
+def kinds(repository: Path) -> Mapping[str, Kind]:
+    """Every kind; results are published in ``repository``."""
+    return {FIT: Kind(functools.partial(_fit_building, repository), _missing_research)}
+
+
+def _missing_research() -> str:
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if not missing:
+        return ""
+    return f"fitting a building needs {', '.join(missing)}; install it with: pip install 'nonet[research]'"
+
+
+def _fit_building(repository: Path, task: Task) -> Mapping[str, Any]:
+    """Fit a building and publish it; a job that had published before it died does not publish twice."""
+    from nonet.research.fis_one.building import FitOptions, FitProgress, FloorLabel
+    from nonet.research.fis_one.fit import fit_building
+    from nonet.research.fis_one.publish import publish_building
+    from nonet.runtime.repository.layout import MANIFEST_FILE, read_model
+    from nonet.runtime.repository.manifest import read_manifest
+    from nonet.runtime.scans import Scans
+
+    spec, building = task.spec, str(task.spec["building"])
+    network, command = network_of(building), f"nonet job {task.job}"
+    before = read_model(repository, network)
+    for known in reversed(before.versions if before is not None else ()):
+        manifest = read_manifest(known.path / MANIFEST_FILE)
+        if manifest is not None and manifest.command == command:
+            return _result(building, network, known.version)
+    task.report(0.0, "reading the scans")
+    scans = Scans.load(task.folder / SCANS)
+    names = spec.get("names")
+    options = FitOptions(
+        preset=spec["preset"],
+        floors=spec.get("floors"),
+        names=None if names is None else tuple(names),
+        seed=spec["seed"],
+        threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
+    )
+    label = FloorLabel(spec["scan"], spec["floor"], spec.get("position"))
+
+    def report(progress: FitProgress) -> None:
+        task.report(0.98 * progress.fraction, progress.phase)
+
+    fitted = fit_building(scans, label, options, report=report, checkpoint=task.folder / "checkpoint")
+    task.report(0.98, "publishing")
+    version = publish_building(repository, building, fitted, command=command)
+    return _result(building, network, version.version)
+
+
+def _result(building: str, network: str, version: str) -> dict[str, Any]:
+    return {"building": building, "model": network, "version": version}

@@ -1,0 +1,304 @@
+"""The floors of buildings, for every face: fit, list, describe, delete, identify. Knows no transport.
+
+A fitted building is a network ``floors_<building>`` in the repository with its service
+``identify.floors_<building>``; what is known of it comes from the catalog, so it is the same whether the
+service runs here or elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+
+from nonet.gateway.calling import Call
+from nonet.gateway.core import DataPlane
+from nonet.gateway.floor_buildings import FIT, PICTURE, SCANS, SERVICE_PREFIX, TASK, building_of, network_of
+from nonet.gateway.jobs import Job, Jobs, NewJob, new_job_id
+from nonet.gateway.repository_control import RepositoryControl
+from nonet.gateway.storage import storage_errors
+from nonet.runtime.errors import Conflict, NotFound, NotImplementedHere, PermissionDenied, Unavailable
+from nonet.runtime.repository.layout import read_model
+from nonet.runtime.requests import InferRequest, InferResponse
+from nonet.runtime.servable import ModelInfo
+from nonet.runtime.tensors import Tensor
+
+__all__ = ["Floors", "FloorsRepository", "Upload", "UploadReader", "floor_answers"]
+
+_READERS = 2
+_ARRIVING = 16
+_LOOK_AGAIN = 0.5
+_LARGEST_PICTURE = 32 << 20
+
+KNOWN_FROM = 0.5
+"""A scan counts as one of the building from this probability on."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Upload:
+    """A file of scans on the disk and what was sent beside it.
+
+    Args:
+        path: the file, or the body that it is a part of.
+        fields: ``building``, ``labelled`` and the like, as sent.
+        offset, length: which bytes of ``path`` are the file; None for all from the offset on.
+    """
+
+    path: Path
+    fields: Mapping[str, Any]
+    offset: int = 0
+    length: int | None = None
+
+
+class _Read(Protocol):
+    @property
+    def spec(self) -> Mapping[str, Any]: ...
+
+    @property
+    def digest(self) -> str: ...
+
+
+UploadReader = Callable[..., _Read]
+"""``read(path, output, fields, offset=, length=)``: see ``services.floor_identification.read_upload``."""
+
+
+class FloorsRepository(Protocol):
+    """What the floors need of the model repository; all calls block."""
+
+    def refresh(self) -> object: ...
+
+    def remove(self, name: str) -> None: ...
+
+
+class Floors:
+    """See the module's text.
+
+    Args:
+        plane: answers the scans.
+        jobs: fits the buildings.
+        read: reads uploads; blocks.
+        root: folder of the model repository.
+        repository: brings the catalog up to date and removes models; None where every service runs elsewhere.
+        control: the thread that the repository's calls run in.
+        may_delete: whether callers may delete buildings.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        jobs: Jobs,
+        read: UploadReader,
+        *,
+        root: Path,
+        repository: FloorsRepository | None,
+        control: RepositoryControl | None,
+        may_delete: bool,
+    ) -> None:
+        self._plane = plane
+        self._jobs = jobs
+        self._read = read
+        self._root = root
+        self._repository = repository
+        self._control = control
+        self._may_delete = may_delete
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="uploads")
+        self._arriving = 0
+        self._looked = float("-inf")
+
+    # -- fitting --------------------------------------------------------------------------------
+
+    async def able(self) -> None:
+        """Raises NotImplementedHere, saying what to install, if no building can be fitted here."""
+        await self._jobs.able(FIT)
+
+    @contextlib.contextmanager
+    def receiving(self) -> Iterator[Path]:
+        """Path of a new file for an upload, which is removed at the end of the block.
+
+        Raises Unavailable while too many others arrive, InsufficientStorage when the disk is full.
+        """
+        if self._arriving >= _ARRIVING:
+            raise Unavailable("too many uploads arrive at the same time; retry later", retry_after=5.0)
+        path = self._jobs.files.incoming()
+        self._arriving += 1
+        try:
+            yield path
+        finally:
+            self._arriving -= 1
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    async def fit(self, upload: Upload, tenant: str, key: str) -> tuple[Job, bool]:
+        """Submit a fit; the job, and whether it is a new one.
+
+        Raises what reading the upload and submitting a job raise.
+        """
+        job = new_job_id()
+        files = self._jobs.files
+        folder = await asyncio.to_thread(files.make_folder, job)
+        try:
+            # Few at a time, also when their callers have left: each is a process with memory of its own.
+            read = await asyncio.get_running_loop().run_in_executor(
+                self._readers,
+                functools.partial(
+                    self._read,
+                    upload.path,
+                    folder / SCANS,
+                    upload.fields,
+                    offset=upload.offset,
+                    length=upload.length,
+                ),
+            )
+            building = str(read.spec["building"])
+            network_of(building)
+        except BaseException:
+            await asyncio.to_thread(files.remove, job)
+            raise
+        return await self._jobs.submit(NewJob(job, FIT, building, tenant, read.spec, read.digest, key))
+
+    async def settle(self, job: Job) -> None:
+        """A job has succeeded: load the building that it fitted."""
+        if job.kind == FIT:
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Bring the catalog up to date with the repository, as after a fit."""
+        if self._repository is not None and self._control is not None:
+            self._looked = time.monotonic()
+            await self._control.run(self._repository.refresh)
+
+    # -- what there is --------------------------------------------------------------------------
+
+    def buildings(self) -> list[dict[str, Any]]:
+        """All fitted buildings, by name."""
+        newest: dict[str, ModelInfo] = {}
+        for info in self._plane.catalog.infos():  # ascending versions: the last one wins
+            if info.task == TASK and info.name.startswith(SERVICE_PREFIX):
+                newest[info.name] = info
+        return [self._described(info) for _, info in sorted(newest.items())]
+
+    async def building(self, name: str) -> dict[str, Any]:
+        """One fitted building. Raises NotFound (``BUILDING_NOT_FOUND``)."""
+        return self._described(await self._info(name))
+
+    async def picture(self, name: str) -> bytes:
+        """The picture of a building's newest version, PNG. Raises NotFound."""
+        info = await self._info(name)
+        found = await asyncio.to_thread(self._read_picture, info)
+        if found is None:
+            raise NotFound(f"building '{name}' has no picture", param="building", code="PICTURE_NOT_FOUND")
+        return found
+
+    async def delete(self, name: str) -> None:
+        """Remove a building with all its versions; requests in flight are still answered.
+
+        Raises PermissionDenied where that is not allowed, NotFound, Conflict (``BUILDING_BUSY``) while a fit
+        of it waits or runs.
+        """
+        if not self._may_delete:
+            raise PermissionDenied("models cannot be changed here: repository.control is off")
+        if self._repository is None or self._control is None:
+            raise NotImplementedHere("the buildings are kept by another process; delete them there")
+        network = network_of(name)
+        if await self._jobs.active(FIT, name) is not None:
+            raise Conflict(
+                f"a fit of building '{name}' waits or runs; cancel its job first, or wait for it",
+                param="building",
+                code="BUILDING_BUSY",
+            )
+        if await asyncio.to_thread(read_model, self._root, network) is None:
+            raise self._unknown(name)
+        with storage_errors():
+            await self._control.run(functools.partial(self._repository.remove, network))
+
+    # -- identification -------------------------------------------------------------------------
+
+    async def identify(
+        self, name: str, scans: Sequence[Mapping[str, float]], call: Call, version: str = ""
+    ) -> tuple[ModelInfo, InferResponse]:
+        """Answer scans (transmitter to dBm); the outputs are those of the service, a row for each scan.
+
+        Raises NotFound for an unknown building, and as :meth:`DataPlane.infer`.
+        """
+        info = await self._info(name)
+        rows = [orjson.dumps(scan) for scan in scans]
+        request = InferRequest(
+            model=info.name, version=version, inputs=(Tensor.of_bytes(info.inputs[0].name, rows),)
+        )
+        return info, await self._plane.infer(call.applied_to(request), admitted=True)
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    async def _info(self, name: str) -> ModelInfo:
+        """The newest version of a building's service; one that the catalog does not know is looked for."""
+        service = SERVICE_PREFIX + network_of(name)
+        for fresh in (False, True):
+            if self._plane.catalog.versions(service):
+                return self._plane.catalog.info(service)
+            if fresh or time.monotonic() < self._looked + _LOOK_AGAIN:
+                break
+            await self.refresh()
+        raise self._unknown(name)
+
+    def _described(self, info: ModelInfo) -> dict[str, Any]:
+        building = building_of(info.network)
+        facts = info.details.get("building")
+        facts = dict(facts) if isinstance(facts, Mapping) else {}
+        return {
+            "building": building,
+            "object": "building",
+            "model": info.network,
+            "version": info.version,
+            "versions": self._plane.catalog.versions(info.name),
+            "floors": list(info.labels),
+            "quality": dict(info.quality),
+            "warnings": facts.pop("warnings", []),
+            "created": str(info.details.get("created", "")),
+            "facts": facts,
+        }
+
+    def _read_picture(self, info: ModelInfo) -> bytes | None:
+        path = self._root / info.network / info.version / PICTURE
+        try:
+            with path.open("rb") as file:
+                content = file.read(_LARGEST_PICTURE)
+        except OSError:
+            return None
+        return content if content.startswith(b"\x89PNG\r\n\x1a\n") else None
+
+    def _unknown(self, name: str) -> NotFound:
+        known = ", ".join(each["building"] for each in self.buildings()[:20]) or "none"
+        return NotFound(
+            f"there is no building '{name}'; fitted: {known}", param="building", code="BUILDING_NOT_FOUND"
+        )
+
+
+def floor_answers(info: ModelInfo, response: InferResponse) -> list[dict[str, Any]]:
+    """The rows of an answer as callers see them: ``floor`` (None if nothing of the building was heard),
+    ``confidence``, ``known``, ``heard`` and ``distribution`` by floor."""
+    named = [[round(float(share), 6) for share in row] for row in response.output("distribution").data]
+    return [
+        {
+            "floor": floor.decode() or None,
+            "confidence": round(float(confidence), 6),
+            "known": bool(known >= KNOWN_FROM),
+            "heard": int(heard),
+            "distribution": dict(zip(info.labels, shares, strict=True)),
+        }
+        for floor, confidence, known, heard, shares in zip(
+            response.output("floor").data,
+            response.output("confidence").data,
+            response.output("known").data,
+            response.output("heard").data,
+            named,
+            strict=True,
+        )
+    ]

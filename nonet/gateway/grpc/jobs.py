@@ -1,0 +1,69 @@
+"""``nonet.v1.Jobs``: the typed form of ``/v1/jobs``, with the same answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from nonet.gateway.grpc.rpc import Rpc, parse
+from nonet.gateway.jobs import DEFAULT_PAGE, Job, Jobs, Limits, read_states
+from nonet.runtime.errors import Unavailable
+from nonet.runtime.oip.messages import message
+
+__all__ = ["JobCalls", "job_message"]
+
+
+class JobCalls:
+    """The handlers of the service."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    async def get_job(self, request: Any, rpc: Rpc) -> Any:
+        return job_message(await self._jobs.get(request.id, rpc.authenticate()))
+
+    async def list_jobs(self, request: Any, rpc: Rpc) -> Any:
+        tenant = rpc.authenticate()
+        limits = Limits(request.limit or DEFAULT_PAGE, request.after, read_states(list(request.states)))
+        page = await self._jobs.page(tenant, limits)
+        return message("nonet.v1.ListJobsResponse")(jobs=map(job_message, page.jobs), has_more=page.more)
+
+    async def cancel_job(self, request: Any, rpc: Rpc) -> Any:
+        return job_message(await self._jobs.cancel(request.id, rpc.authenticate()))
+
+    async def watch_job(self, raw: bytes, rpc: Rpc) -> None:
+        """Writes the job whenever it has changed. Raises ServingError."""
+        tenant = rpc.authenticate()
+        request = parse(message("nonet.v1.WatchJobRequest"), raw)
+        ended = False
+        async for job in self._jobs.watch(request.id, tenant, request.after_revision):
+            if job is not None:
+                ended = job.state.ended
+                await rpc.context.write(job_message(job).SerializeToString())
+        if not ended and not (await self._jobs.get(request.id, tenant)).state.ended:
+            raise Unavailable("the server is draining; watch the job elsewhere", code="DRAINING")
+
+
+def job_message(job: Job) -> Any:
+    """A job as a message."""
+    found = message("nonet.v1.Job")(
+        id=job.id,
+        kind=job.kind,
+        subject=job.subject,
+        state=job.state.value,
+        phase=job.phase,
+        progress=job.progress,
+        eta_seconds=job.eta_seconds,
+        result_json="" if job.result is None else orjson.dumps(dict(job.result)).decode(),
+        attempts=job.attempts,
+        cancelling=job.cancelling,
+        created_at=job.created,
+        started_at=job.started,
+        ended_at=job.ended,
+        revision=max(job.revision, 0),
+    )
+    if job.error is not None:
+        for name in ("message", "type", "param", "code"):
+            setattr(found.error, name, job.error[name] or "")
+    return found

@@ -1,0 +1,35 @@
+"""Long work: durable jobs that run in worker processes. Free of any transport."""
+
+from nonet.gateway.jobs.contract import JobStore
+from nonet.gateway.jobs.files import JobFiles, new_job_id
+from nonet.gateway.jobs.job import Job, JobState, NewJob, Page
+from nonet.gateway.jobs.jobs import DEFAULT_PAGE, MAX_PAGE, Jobs, Limits, read_key, read_states
+from nonet.gateway.jobs.policy import JobPolicy
+from nonet.gateway.jobs.sqlite_store import DATABASE, SqliteJobStore
+from nonet.gateway.jobs.supervisor import WorkerCommand
+from nonet.gateway.jobs.worker import Assignment, Kind, Stopped, Task, run_job
+
+__all__ = [
+    "DATABASE",
+    "DEFAULT_PAGE",
+    "MAX_PAGE",
+    "Assignment",
+    "Job",
+    "JobFiles",
+    "JobPolicy",
+    "JobState",
+    "JobStore",
+    "Jobs",
+    "Kind",
+    "Limits",
+    "NewJob",
+    "Page",
+    "SqliteJobStore",
+    "Stopped",
+    "Task",
+    "WorkerCommand",
+    "new_job_id",
+    "read_key",
+    "read_states",
+    "run_job",
+]

@@ -1,0 +1,122 @@
+"""What keeps the jobs. SQLite does today; a store on Redis for several gateway machines joins here.
+
+All calls block and may come from several processes at once; each takes effect whole or not at all. A job that
+runs belongs to exactly one *owner*, a name that its starter made up, for as long as the owner's lease lasts:
+every call of a worker names the owner, and does nothing once the job is another's. Failures of the medium are
+:class:`~nonet.runtime.errors.InsufficientStorage` (full, read-only) or
+:class:`~nonet.runtime.errors.Unavailable`, and are over when their cause is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from nonet.gateway.jobs.job import Claim, Job, JobState, NewJob, Orders, Page
+from nonet.gateway.jobs.policy import JobPolicy
+
+__all__ = ["JobStore"]
+
+
+class JobStore(Protocol):
+    """See the module's text."""
+
+    def submit(self, new: NewJob, policy: JobPolicy) -> tuple[Job, bool]:
+        """Queue ``new``; the job, and whether it is new: an equal submit under the same idempotency key gives
+        the job there is.
+
+        Raises Conflict (``IDEMPOTENCY_KEY_REUSED``) if the key stands for another submit, QuotaExceeded
+        (``JOBS_QUOTA``) or Unavailable (``JOBS_FULL``) if too many wait.
+        """
+        ...
+
+    def get(self, job: str, tenant: str | None = None) -> Job:
+        """A job, of ``tenant`` unless None. Raises NotFound (``JOB_NOT_FOUND``), also for another's."""
+        ...
+
+    def page(
+        self, tenant: str | None, *, states: Collection[JobState] = (), after: str = "", limit: int = 20
+    ) -> Page:
+        """The newest jobs of a tenant (None: of all), in ``states`` if any are given, older than job
+        ``after`` if one is given. Raises NotFound for an unknown ``after``."""
+        ...
+
+    def counts(self) -> Mapping[JobState, int]:
+        """Number of jobs in each state."""
+        ...
+
+    def active(self, kind: str, subject: str) -> Job | None:
+        """A job of this kind on this subject that waits or runs."""
+        ...
+
+    def cancel(self, job: str, tenant: str | None = None) -> Job:
+        """Cancel a waiting job at once; ask a running one to stop.
+
+        Raises NotFound, Conflict (``JOB_ENDED``) if it has succeeded or failed.
+        """
+        ...
+
+    def claim(self, owner: str, lease_seconds: float, concurrency: int) -> Claim | None:
+        """Make the oldest waiting job ``owner``'s; None if none waits or ``concurrency`` jobs run."""
+        ...
+
+    def claimed(self, job: str, owner: str) -> Claim | None:
+        """What the owner of a job needs to run it; None if it is not its job."""
+        ...
+
+    def beat(
+        self,
+        job: str,
+        owner: str,
+        lease_seconds: float,
+        *,
+        worker: str,
+        seconds: float,
+        progress: float,
+        phase: str,
+        eta_seconds: float | None,
+    ) -> Orders:
+        """Renew the lease, add ``seconds`` to the running time and note how far the work is. ``worker`` names
+        the process (:func:`~nonet.gateway.jobs.processes.process_name`)."""
+        ...
+
+    def finish(
+        self,
+        job: str,
+        owner: str,
+        state: JobState,
+        *,
+        result: Mapping[str, Any] | None = None,
+        error: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """End a job. False, and nothing done, if it is not ``owner``'s."""
+        ...
+
+    def give_back(self, job: str, owner: str, *, blame: str = "", max_attempts: int = 0) -> Job | None:
+        """The owner does not go on: the job waits again, or is cancelled if it was asked to stop.
+
+        With ``blame`` (why its process died) the attempt counts: after ``max_attempts`` of them the job fails
+        with that reason. Without, the attempt is forgotten. None if it is not ``owner``'s.
+        """
+        ...
+
+    def reap(self, max_attempts: int, mine: Collection[str] = ()) -> Sequence[Job]:
+        """Give back every job whose lease has run out or whose process is gone, unless its owner is one of
+        ``mine``; what has become of them."""
+        ...
+
+    def spent(self, owner: str) -> float | None:
+        """Seconds that the job of ``owner`` has run over all attempts, None if it has none."""
+        ...
+
+    def forget(self, keep_seconds: float, keep_jobs: int) -> int:
+        """Drop ended jobs that are too old or too many; returns how many."""
+        ...
+
+    def unfinished(self) -> Sequence[str]:
+        """Ids of the jobs that wait or run."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the medium; a later call opens it again."""
+        ...

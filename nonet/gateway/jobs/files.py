@@ -1,0 +1,79 @@
+"""The files of jobs: uploads on their way in, and one folder for each job with its input and checkpoint.
+
+<state>/incoming/<random>   an upload that is being read
+<state>/work/<job>/         what the job works on; gone when the job has ended
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from nonet.gateway.storage import storage_errors
+
+__all__ = ["JobFiles", "new_job_id"]
+
+_ABANDONED_AFTER = 3600.0
+"""Seconds after which a file that belongs to nobody was left behind by a process that died."""
+
+
+def new_job_id() -> str:
+    """A name that no other job has."""
+    return f"job_{secrets.token_hex(12)}"
+
+
+class JobFiles:
+    """Makes and removes files below the state folder. Folders are made when they are first needed.
+
+    Args:
+        root: the state folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._incoming = root / "incoming"
+        self._work = root / "work"
+
+    def incoming(self) -> Path:
+        """Path of a new file for an upload. Raises InsufficientStorage or Unavailable."""
+        with storage_errors():
+            self._incoming.mkdir(parents=True, exist_ok=True)
+        return self._incoming / secrets.token_hex(12)
+
+    def folder(self, job: str) -> Path:
+        """The folder of a job, which may not exist yet."""
+        return self._work / job
+
+    def make_folder(self, job: str) -> Path:
+        """Make the folder of a job. Raises InsufficientStorage or Unavailable."""
+        with storage_errors():
+            self.folder(job).mkdir(parents=True)
+        return self.folder(job)
+
+    def remove(self, job: str) -> None:
+        """Remove a job's folder, if it is there."""
+        shutil.rmtree(self.folder(job), ignore_errors=True)
+
+    def sweep(self, needed: Collection[str]) -> None:
+        """Remove what processes that died have left: folders of jobs that are not ``needed``, old uploads.
+
+        What is young stays: a submit may be under way in another process.
+        """
+        before = time.time() - _ABANDONED_AFTER
+        for folder in (self._incoming, self._work):
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name not in needed and entry.stat(follow_symlinks=False).st_mtime < before:
+                        _remove(Path(entry.path))
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()

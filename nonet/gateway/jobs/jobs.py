@@ -1,0 +1,280 @@
+"""Long work as the faces see it: submit, look, watch, cancel. Knows no transport.
+
+The store blocks, so its calls run one after another in a thread of their own; with that the gateway is one
+writer, and its workers, with a write or two a second each, are the only others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from nonet.gateway.jobs.contract import JobStore
+from nonet.gateway.jobs.files import JobFiles
+from nonet.gateway.jobs.job import Job, JobState, NewJob, Page
+from nonet.gateway.jobs.policy import JobPolicy
+from nonet.gateway.jobs.skills import Skills
+from nonet.gateway.jobs.supervisor import Supervisor, WorkerCommand
+from nonet.runtime.errors import InvalidArgument, NotFound, NotImplementedHere, ServingError, Unavailable
+
+__all__ = ["DEFAULT_PAGE", "MAX_PAGE", "Jobs", "Limits", "read_key", "read_states"]
+
+T = TypeVar("T")
+
+DEFAULT_PAGE, MAX_PAGE = 20, 100
+_KEY = re.compile(r"[\x21-\x7e]{1,200}", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
+_LOOK_SECONDS = 0.25
+_SILENCE_SECONDS = 10.0
+_MAX_WATCHERS = 256
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """Which page of a list is wanted.
+
+    Raises InvalidArgument for a limit that is not from 1 to 100.
+    """
+
+    limit: int = DEFAULT_PAGE
+    after: str = ""
+    states: tuple[JobState, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit <= MAX_PAGE:
+            raise InvalidArgument(f"limit must be from 1 to {MAX_PAGE}, got {self.limit}", param="limit")
+
+
+class Jobs:
+    """Start it, :meth:`stop` it. To be started inside the event loop it is to run in.
+
+    Args:
+        store: keeps the jobs.
+        files: keeps their files.
+        command: how workers are started.
+        policy: limits.
+
+    Attributes:
+        on_success: awaited when a job has succeeded; callers see it succeed when this has returned.
+    """
+
+    def __init__(self, store: JobStore, files: JobFiles, command: WorkerCommand, policy: JobPolicy) -> None:
+        self.on_success: Callable[[Job], Awaitable[None]] | None = None
+        self._store = store
+        self._policy = policy
+        self._command = command
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
+        self._skills = Skills(command.words)
+        self._supervisor: Supervisor | None = None
+        self._closing = asyncio.Event()
+        self._changes: set[asyncio.Event] = set()
+        self._submits: set[asyncio.Task[tuple[Job, bool]]] = set()
+        self._counts: dict[JobState, int] = dict.fromkeys(JobState, 0)
+        self.files = files
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Go on with the jobs that wait and look after those that run."""
+        self._supervisor = Supervisor(
+            self._store,
+            self.files,
+            self._blocking,
+            self._command,
+            self._policy,
+            looked=self._look,
+            settle=self._settled,
+        )
+        self._supervisor.start()
+
+    def close_streams(self) -> None:
+        """End every :meth:`watch`: the process is about to leave, callers watch on elsewhere."""
+        self._closing.set()
+        self._changed()
+
+    async def stop(self, seconds: float) -> None:
+        """Start no more jobs, let the workers write their checkpoints and end, at most ``seconds``; what runs
+        waits for the next start. Jobs can still be submitted and looked at, until :meth:`close`."""
+        self.close_streams()
+        if self._supervisor is not None:
+            await self._supervisor.stop(seconds)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._store.close()
+
+    # -- facts for metrics ----------------------------------------------------------------------
+
+    def by_state(self) -> Mapping[str, int]:
+        """Number of jobs in each state, as of the last look."""
+        return {state.value: count for state, count in self._counts.items()}
+
+    @property
+    def workers(self) -> int:
+        """Worker processes that run now."""
+        return 0 if self._supervisor is None else self._supervisor.workers
+
+    # -- callers --------------------------------------------------------------------------------
+
+    async def able(self, kind: str) -> None:
+        """Raises NotImplementedHere, saying what to install, if workers cannot do this kind of work here,
+        Unavailable if that cannot be found out now or the server is leaving."""
+        if self._closing.is_set():
+            raise Unavailable("the server is draining; try another one", code="DRAINING")
+        missing = await self._skills.missing(kind)
+        if missing:
+            raise NotImplementedHere(missing, code="EXTRA_MISSING")
+
+    async def submit(self, new: NewJob) -> tuple[Job, bool]:
+        """Queue a job whose files lie in its folder; the job, and whether it is a new one.
+
+        The folder is removed if it is not. A caller that leaves meanwhile changes nothing: the job is queued,
+        whole, or it is not. Raises as :meth:`JobStore.submit`.
+        """
+        submitting = asyncio.create_task(self._submit(new))
+        self._submits.add(submitting)
+        submitting.add_done_callback(self._submits.discard)
+        return await asyncio.shield(submitting)
+
+    async def _submit(self, new: NewJob) -> tuple[Job, bool]:
+        fresh = False
+        try:
+            job, fresh = await self._blocking(lambda: self._store.submit(new, self._policy))
+        finally:
+            if not fresh:
+                await asyncio.to_thread(self.files.remove, new.id)
+        if self._supervisor is not None:
+            self._supervisor.wake()
+        return job, fresh
+
+    async def get(self, job: str, tenant: str) -> Job:
+        """Raises NotFound for a job that is not there, or another tenant's."""
+        _check_id(job)
+        return self._shown(await self._blocking(lambda: self._store.get(job, tenant)))
+
+    async def page(self, tenant: str, limits: Limits) -> Page:
+        """A tenant's jobs, the newest first. Raises NotFound for an unknown ``after``."""
+        if limits.after:
+            _check_id(limits.after)
+        page = await self._blocking(
+            lambda: self._store.page(tenant, states=limits.states, after=limits.after, limit=limits.limit)
+        )
+        return Page(tuple(map(self._shown, page.jobs)), page.more)
+
+    async def active(self, kind: str, subject: str) -> Job | None:
+        """A job of this kind on this subject that has not ended, whoever's it is."""
+        return await self._blocking(lambda: self._store.active(kind, subject))
+
+    async def cancel(self, job: str, tenant: str) -> Job:
+        """Cancel: a job that waits is cancelled at once, one that runs as soon as its worker has stopped.
+
+        Raises NotFound, Conflict (``JOB_ENDED``) for one that has succeeded or failed.
+        """
+        _check_id(job)
+        cancelled = await self._blocking(lambda: self._store.cancel(job, tenant))
+        if cancelled.state.ended:
+            await asyncio.to_thread(self.files.remove, job)
+        if self._supervisor is not None:
+            self._supervisor.wake()
+        self._changed()
+        return cancelled
+
+    async def watch(self, job: str, tenant: str, after: int = 0) -> AsyncIterator[Job | None]:
+        """The job whenever it has changed since revision ``after``, until it has ended; None now and then
+        when nothing happens, so that a connection can be kept open.
+
+        The iterator also ends, early, when the server leaves. Raises NotFound, Unavailable (too many watch).
+        """
+        if len(self._changes) >= _MAX_WATCHERS:
+            raise Unavailable("too many callers watch jobs; retry later", code="OVERLOADED", retry_after=5.0)
+        change = asyncio.Event()
+        self._changes.add(change)
+        try:
+            silent = 0.0
+            while True:
+                change.clear()
+                found = await self.get(job, tenant)
+                if found.revision > after:
+                    after, silent = found.revision, 0.0
+                    yield found
+                elif silent >= _SILENCE_SECONDS:
+                    silent = 0.0
+                    yield None
+                if found.state.ended or self._closing.is_set():
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await change.wait()
+                silent += _LOOK_SECONDS
+        finally:
+            self._changes.discard(change)
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    async def _blocking(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except RuntimeError as error:
+            if self._closing.is_set():
+                raise Unavailable("the server is shutting down", code="SHUTTING_DOWN") from error
+            raise
+
+    def _changed(self) -> None:
+        for change in self._changes:
+            change.set()
+
+    def _shown(self, job: Job) -> Job:
+        """A job that has succeeded still runs, to callers, until its result can be used."""
+        if job.state is not JobState.SUCCEEDED or self._supervisor is None:
+            return job
+        if not self._supervisor.follows(job.id):
+            return job
+        return dataclasses.replace(
+            job,
+            state=JobState.RUNNING,
+            phase="loading the result",
+            result=None,
+            ended=None,
+            revision=job.revision - 1,
+        )
+
+    async def _settled(self, job: Job) -> None:
+        if self.on_success is not None:
+            await self.on_success(job)
+
+    async def _look(self) -> None:
+        """Bring the counts up to date; they stay as they were while the store cannot be read."""
+        with contextlib.suppress(ServingError):
+            self._counts = dict(await self._blocking(self._store.counts))
+        self._changed()
+
+
+def read_key(text: str) -> str:
+    """An ``Idempotency-Key``; "" if none was sent. Raises InvalidArgument for one that cannot be."""
+    if text and _KEY.fullmatch(text) is None:
+        raise InvalidArgument(
+            "Idempotency-Key must be 1 to 200 printable characters without blanks", param="Idempotency-Key"
+        )
+    return text
+
+
+def read_states(names: Collection[str]) -> tuple[JobState, ...]:
+    """States by name. Raises InvalidArgument for one there is not."""
+    known = [state.value for state in JobState]
+    for name in names:
+        if name not in known:
+            raise InvalidArgument(
+                f"state must be one of {', '.join(known)}, got {name[:40]!r}", param="state"
+            )
+    return tuple(JobState(name) for name in dict.fromkeys(names))
+
+
+def _check_id(job: str) -> None:
+    if _ID.fullmatch(job) is None:
+        raise NotFound("there is no such job", param="job", code="JOB_NOT_FOUND")

@@ -1,0 +1,44 @@
+"""Naming processes so that a name never stands for another process: a pid alone is used again."""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+
+import psutil
+
+__all__ = ["boot_id", "is_alive", "process_name", "uptime"]
+
+
+@functools.cache
+def boot_id() -> str:
+    """Names the time since the machine was started; "" where nothing tells."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def uptime() -> float:
+    """Seconds on a clock that all processes of a machine share and nobody can set."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def process_name(pid: int) -> str:
+    """A process's pid and start. Raises psutil.NoSuchProcess."""
+    try:
+        # Clock ticks since the boot: unlike a time of day they do not move when the clock is set.
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        started = f"{psutil.Process(pid).create_time():.2f}"
+    return f"{pid}@{started}"
+
+
+def is_alive(name: str) -> bool:
+    """Whether the process of that name still runs on this machine; a corpse does not."""
+    pid, _, _ = name.partition("@")
+    try:
+        return process_name(int(pid)) == name and psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, ValueError):
+        return False

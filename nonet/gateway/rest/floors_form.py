@@ -1,0 +1,161 @@
+"""The ways to hand over scans: JSON, a form with a file, or the file alone with the rest in the query."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import orjson
+
+from nonet.gateway.exchange import Exchange
+from nonet.gateway.floors import Upload
+from nonet.gateway.rest.multipart import boundary_of, locate_parts
+from nonet.runtime.errors import InvalidArgument, Unprocessable, UnsupportedMediaType
+
+__all__ = ["FIELDS", "media_type", "read_scans", "read_upload_form"]
+
+FIELDS: Final = ("building", "labelled", "floors", "preset", "seed")
+_LONGEST_FIELD: Final = 16 * 1024
+_FORM: Final = "multipart/form-data"
+_JSON: Final = "application/json"
+_FILES: Final = (
+    "",
+    "text/csv",
+    "application/csv",
+    "application/gzip",
+    "application/octet-stream",
+    "application/vnd.apache.parquet",
+    "application/x-parquet",
+)
+MAX_SCANS: Final = 1024
+
+
+def media_type(exchange: Exchange) -> str:
+    """The content type without parameters, lower case; "" if there is none.
+
+    Raises UnsupportedMediaType for a type that cannot carry scans here.
+    """
+    name, _, _ = exchange.header(b"content-type").partition(";")
+    name = name.strip().lower()
+    if name in (_FORM, _JSON, *_FILES):
+        return name
+    raise UnsupportedMediaType(
+        "send application/json, multipart/form-data with a file part 'scans' (curl -F scans=@scans.csv), or "
+        f"the file alone as text/csv or application/vnd.apache.parquet; not {name[:80]!r}",
+        param="Content-Type",
+    )
+
+
+def read_upload_form(kind: str, content_type: str, query: bytes, body: Path) -> Upload:
+    """Where the scans stand in a body on the disk, and the fields beside them. Reads the whole body: run it
+    in a thread.
+
+    Args:
+        kind: of :func:`media_type`.
+        content_type: the whole header, which holds a form's boundary.
+        query: the raw query string: the fields of a body that is the file alone.
+        body: file with the decoded body.
+
+    Raises Unprocessable for a missing, unknown or repeated field, InvalidArgument for an empty body or a
+    malformed form.
+    """
+    if body.stat().st_size == 0:
+        raise InvalidArgument("the body is empty; send scans", param="scans")
+    if kind == _FORM:
+        return _from_form(body, content_type)
+    if kind == _JSON:
+        return Upload(body, {})
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=64)
+    return Upload(body, _gathered([(name, value) for name, value in pairs if name in FIELDS]))
+
+
+def read_scans(body: bytes) -> list[dict[str, Any]]:
+    """The scans of an identify request, each transmitter to dBm; the service judges the values.
+
+    Raises Unprocessable for JSON of another structure, InvalidArgument for none, or too many at once.
+    """
+    if not body.strip():
+        raise InvalidArgument("the body is empty; send a JSON object with 'scans'", param="scans")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidArgument(f"the body is not valid JSON: {error.msg}", code="MALFORMED_JSON") from None
+    if not isinstance(value, dict) or not isinstance(value.get("scans"), list):
+        raise Unprocessable("the body must be a JSON object with 'scans', a list", param="scans")
+    for name in value:
+        if name != "scans":
+            raise Unprocessable(
+                f"unknown field {name[:80]!r}; the only field is scans", param=name[:80], code="UNKNOWN_FIELD"
+            )
+    scans = value["scans"]
+    if not scans:
+        raise InvalidArgument("field 'scans' is empty; send at least one scan", param="scans")
+    if len(scans) > MAX_SCANS:
+        raise InvalidArgument(
+            f"field 'scans' has {len(scans)} scans; send at most {MAX_SCANS} at once", param="scans"
+        )
+    found = []
+    for index, scan in enumerate(scans):
+        if (
+            not isinstance(scan, dict)
+            or not isinstance(scan.get("rssi"), dict)
+            or not scan.keys() <= {"id", "rssi"}
+        ):
+            raise Unprocessable(
+                f"field 'scans[{index}]' must be an object with 'rssi' (transmitter to dBm) and 'id' at most",
+                param="scans",
+            )
+        found.append(scan["rssi"])
+    return found
+
+
+def _from_form(body: Path, content_type: str) -> Upload:
+    with body.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        places = locate_parts(content, boundary_of(content_type))
+        pairs: list[tuple[str, str]] = []
+        files = []
+        for place in places:
+            if place.name == "scans":
+                files.append(place)
+            elif place.name not in FIELDS:
+                raise Unprocessable(
+                    f"unknown field {place.name[:80]!r}; the fields are scans, {', '.join(FIELDS)}",
+                    param=place.name[:80],
+                    code="UNKNOWN_FIELD",
+                )
+            elif place.end - place.start > _LONGEST_FIELD:
+                raise InvalidArgument(
+                    f"field '{place.name}' is longer than {_LONGEST_FIELD} bytes", param=place.name
+                )
+            else:
+                pairs.append((place.name, _text(place.name, content[place.start : place.end])))
+        if len(files) != 1:
+            problem = (
+                "repeated; send one file" if files else "missing; send a file part (CSV, Parquet or JSON)"
+            )
+            raise Unprocessable(f"field 'scans' is {problem}", param="scans")
+        return Upload(body, _gathered(pairs), files[0].start, files[0].end - files[0].start)
+
+
+def _text(name: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"field '{name}' is not valid UTF-8", param=name) from None
+
+
+def _gathered(pairs: list[tuple[str, str]]) -> Mapping[str, Any]:
+    """Fields by name; ``floors`` may be repeated and is then a list of names."""
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name not in fields:
+            fields[name] = value
+        elif name == "floors":
+            before = fields[name]
+            fields[name] = [*(before if isinstance(before, list) else [before]), value]
+        else:
+            raise Unprocessable(f"field '{name}' is repeated", param=name)
+    return fields

@@ -1,0 +1,161 @@
+"""From scans to clusters, one for each floor.
+
+"ward" is the paper's way: Ward on the embeddings of the network. "consensus" makes many partitions of a
+sample of the scans (Ward, k-means and spectral clusters, on the embeddings of the network and on propagated
+features of several sharpness), and lets the five that agree best with what a floor is vote.
+
+What a floor is, without labels: a slab costs a signal 15 dB and more, so a transmitter is loud on one floor
+and clearly weaker on all others. Where a partition cuts through a floor instead, transmitters near the cut
+are as loud on one side as on the other. So partitions are ranked by the mean difference between a
+transmitter's loudness in its loudest and its second cluster, counted up to 15 dB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nonet.research.fis_one.clustering import ward
+from nonet.research.fis_one.graph import GraphRule, SignalGraph, build_graph
+from nonet.research.fis_one.identifier_fit import scan_weights
+from nonet.research.fis_one.metrics import adjusted_rand
+from nonet.research.fis_one.propagation import k_means, neighbour_clusters, propagated_features
+from nonet.research.fis_one.recipes import Recipe
+from nonet.runtime.scans import Scans
+
+_SAMPLE = 1500
+_VOTERS = 5
+_SAME = 0.97  # adjusted Rand index from which two partitions are one voter
+_NEIGHBOURS = (20, 30, 50, 80, 120, 180)
+_RULES = (GraphRule(), GraphRule(weight="sharp"), GraphRule(weight="sharp", sharpness=20.0))
+_STEPS = (1, 3)
+_DIRECTIONS = 32
+_SMALLEST = 0.15  # of the mean cluster size: a partition with a smaller cluster does not vote
+_LOUDEST = 3  # readings whose mean is a transmitter's loudness in a cluster
+_AUDIBLE = -85.0  # dBm; weaker transmitters say little of floors
+_UNHEARD = -100.0
+_SLAB = 15.0  # dB
+_BLOCK = 4096
+_VOTE_OF = 5  # sampled scans that say where another scan belongs
+
+
+def cluster_scans(
+    scans: Scans,
+    graph: SignalGraph,
+    embeddings: list[NDArray[np.float32]],
+    floors: int,
+    recipe: Recipe,
+    generator: np.random.Generator,
+) -> NDArray[np.int32]:
+    """The cluster (N) of each scan, 0 to ``floors`` - 1, none of them empty.
+
+    Args:
+        scans: the readings. graph: its N scans are clustered. embeddings: (N, D) unit rows of each network.
+        recipe: says how.
+    """
+    if recipe.clustering == "ward":
+        return ward(embeddings[0], floors, generator)
+    rows = np.arange(graph.scans)
+    if graph.scans > _SAMPLE:
+        rows = np.sort(generator.choice(graph.scans, _SAMPLE, replace=False))
+    if len(rows) <= floors * 2:
+        return ward(embeddings[0], floors, generator)
+    seed = int(generator.integers(1 << 31))
+    weights = [scan_weights(build_graph(scans.take(graph.scan_rows), rule)) for rule in _RULES]
+    features = [
+        propagated_features(each, directions, steps, seed)
+        for each in weights
+        for directions in sorted({2 * floors, _DIRECTIONS})
+        for steps in _STEPS
+    ]
+    loud = sampled_readings(scans, graph.scan_rows[rows])
+    found = [
+        (loudness_gap(loud, label, floors), label)
+        for each in (*embeddings, *features)
+        for label in partitions(each[rows], floors, generator, seed)
+        if np.bincount(label, minlength=floors).min() >= _SMALLEST * len(rows) / floors
+    ]
+    if not found:
+        return ward(embeddings[0], floors, generator)
+    found.sort(key=lambda one: -one[0])
+    voters = distinct((label for _, label in found), _VOTERS)
+    label = agreed(voters, floors, generator)
+    return spread(features[0], rows, label, floors)
+
+
+def partitions(
+    points: NDArray[np.floating], clusters: int, generator: np.random.Generator, seed: int
+) -> Iterator[NDArray[np.int32]]:
+    """Partitions of points (n, D) into ``clusters``: Ward, k-means, and spectral ones at several scales."""
+    yield ward(points, clusters, generator)
+    yield k_means(points, clusters, seed)
+    for neighbours in _NEIGHBOURS:
+        label = neighbour_clusters(points, clusters, neighbours, seed)
+        if label is not None:
+            yield label
+
+
+def sampled_readings(scans: Scans, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Readings (n, m) in dBm of the scans at ``rows``, -100 where not heard, for the transmitters whose three
+    loudest readings average -85 dBm or more (all of them if none does)."""
+    part = scans.take(rows)
+    columns = np.unique(part.transmitter)
+    dense = np.full((len(rows), len(columns)), _UNHEARD, np.float32)
+    scan = np.repeat(np.arange(len(rows)), np.diff(part.offsets))
+    dense[scan, np.searchsorted(columns, part.transmitter)] = part.rssi
+    audible = _loudness(dense) >= _AUDIBLE
+    return dense[:, audible] if audible.any() else dense
+
+
+def _loudness(readings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean of each column's three loudest readings."""
+    most = min(_LOUDEST, len(readings))
+    return np.partition(readings, len(readings) - most, axis=0)[-most:].mean(0)
+
+
+def loudness_gap(readings: NDArray[np.float32], label: NDArray[np.integer], clusters: int) -> float:
+    """Mean over transmitters of the difference in dB, up to 15, between their loudness in the loudest cluster
+    and in the second. ``readings`` (n, m), ``label`` (n) with no cluster empty."""
+    table = np.stack([_loudness(readings[label == cluster]) for cluster in range(clusters)])
+    ranked = np.sort(table, axis=0)
+    return float(np.minimum(ranked[-1] - ranked[-2], _SLAB).mean())
+
+
+def distinct(labels: Iterable[NDArray[np.int32]], most: int) -> list[NDArray[np.int32]]:
+    """The first ``most`` partitions that are not nearly equal to one before: copies have no more weight."""
+    kept: list[NDArray[np.int32]] = []
+    for label in labels:
+        if len(kept) == most:
+            break
+        if all(adjusted_rand(label, other) < _SAME for other in kept):
+            kept.append(label)
+    return kept
+
+
+def agreed(
+    labels: list[NDArray[np.int32]], clusters: int, generator: np.random.Generator
+) -> NDArray[np.int32]:
+    """One partition that the given ones of the same points agree with: Ward on the points' memberships."""
+    member = [np.eye(clusters, dtype=np.float32)[label] for label in labels]
+    return ward(np.concatenate(member, axis=1), clusters, generator)
+
+
+def spread(
+    features: NDArray[np.float32], rows: NDArray[np.int64], label: NDArray[np.int32], clusters: int
+) -> NDArray[np.int32]:
+    """Labels for all N unit rows of ``features`` from those of the sampled ``rows``: the five most similar
+    sampled scans vote, weighted by similarity; sampled ones keep theirs."""
+    known = features[rows]
+    near = min(_VOTE_OF, len(rows))
+    placed = np.empty(len(features), np.int32)
+    for start in range(0, len(features), _BLOCK):
+        similar = features[start : start + _BLOCK] @ known.T
+        chosen = np.argpartition(-similar, near - 1, axis=1)[:, :near]
+        votes = np.zeros((len(similar), clusters))
+        weight = np.maximum(np.take_along_axis(similar, chosen, axis=1), 0) + 1e-6
+        np.add.at(votes, (np.arange(len(similar))[:, None], label[chosen]), weight)
+        placed[start : start + _BLOCK] = votes.argmax(1)
+    placed[rows] = label
+    return placed

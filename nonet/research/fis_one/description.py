@@ -1,0 +1,114 @@
+"""What ``building.json`` says of a fit."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nonet.research.fis_one.building import FORMAT, FitOptions, FloorLabel
+from nonet.research.fis_one.clustering import MOST_WARD
+from nonet.research.fis_one.graph import SignalGraph
+from nonet.research.fis_one.indexing import FloorOrder
+from nonet.research.fis_one.recipes import Recipe
+from nonet.runtime.scans import Scans
+
+_LITTLE_SHARED = 0.05
+_LOSS_OF_CHANCE = float(np.log(2))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """What a fit found out.
+
+    Attributes:
+        names: of the floors, bottom first (K). sizes: scans per floor (K).
+        similarity: of the floors (K, K), in floor order. order: of the clusters.
+        evidence: silhouettes by number of floors, or None if the number was given.
+        losses: last loss of each network. separation: share of variance between floors.
+        heard_with_label: share of the label's floor's transmitters that the labelled scan hears.
+    """
+
+    names: tuple[str, ...]
+    sizes: NDArray[np.integer]
+    similarity: NDArray[np.floating]
+    order: FloorOrder
+    evidence: list[dict[str, float]] | None
+    losses: list[float]
+    separation: float
+    heard_with_label: float
+
+
+def describe(
+    scans: Scans,
+    graph: SignalGraph,
+    label: FloorLabel,
+    options: FitOptions,
+    recipe: Recipe,
+    findings: Findings,
+) -> dict[str, Any]:
+    """The facts of a fit, JSON-able; docs/floors.md explains each."""
+    order = findings.order
+    hypotheses = [list(findings.names)]
+    if order.other is not None:
+        hypotheses.append(list(findings.names[::-1]))
+    return {
+        "format": FORMAT,
+        "floors": list(findings.names),
+        "scans_per_floor": {
+            name: int(size) for name, size in zip(findings.names, findings.sizes, strict=True)
+        },
+        "label": {"scan": label.scan, "floor": str(label.floor), "position": label.position},
+        "options": dataclasses.asdict(options),
+        "recipe": dataclasses.asdict(recipe),
+        "input": {
+            "scans": len(scans),
+            "usable_scans": graph.scans,
+            "transmitters": graph.transmitters,
+            "readings": graph.edges,
+        },
+        "order": {
+            "cost": round(order.cost, 6),
+            "decided": order.other is None,
+            "hypotheses": hypotheses,
+        },
+        "spillover": [[round(float(value), 4) for value in row] for row in findings.similarity],
+        "floor_count": {
+            "estimated": findings.evidence is not None,
+            "floors": len(findings.names),
+            "evidence": findings.evidence or [],
+        },
+        "quality": {
+            "loss": round(float(np.mean(findings.losses)), 4),
+            "separation": round(findings.separation, 4),
+            "shared_with_label": round(findings.heard_with_label, 4),
+        },
+        "warnings": _warnings(graph, recipe, findings),
+    }
+
+
+def _warnings(graph: SignalGraph, recipe: Recipe, findings: Findings) -> list[str]:
+    """What a reader of the result should know, in plain words."""
+    found = []
+    if findings.heard_with_label < _LITTLE_SHARED:
+        found.append(
+            f"the labelled scan hears {findings.heard_with_label:.0%} of the transmitters of its floor; if "
+            "that floor is mixed, the order of all floors may be wrong: check it with a second known scan"
+        )
+    if findings.order.other is not None:
+        found.append(
+            "the label is on the middle floor, so up and down cannot be told apart: both orders are given"
+        )
+    if float(np.mean(findings.losses)) > _LOSS_OF_CHANCE:
+        found.append("the network did not learn more than chance from these scans")
+    if graph.scans > recipe.most_trained:
+        found.append(f"the network was trained on {recipe.most_trained} of {graph.scans} scans, drawn evenly")
+    if graph.scans > MOST_WARD:
+        found.append(
+            f"{MOST_WARD} of {graph.scans} scans, drawn evenly, were clustered; the others joined the nearest"
+        )
+    if findings.sizes.min() < 0.01 * findings.sizes.sum():
+        found.append("a floor has less than 1 % of the scans: it may not exist")
+    return found

@@ -1,0 +1,427 @@
+"""Case 51: strange scans are answered or refused. Cases 65-67: buildings come and go under load."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from floor_house import (
+    BUILDINGS,
+    identify,
+    kill,
+    submit,
+    submitted,
+    toy_settings,
+    under_way,
+    upload,
+    wait_for,
+    worker_of,
+)
+from serving import RunningServer, assert_refused, eventually, running
+
+pytestmark = pytest.mark.timeout(300)
+
+Start = Callable[..., RunningServer]
+HOME = {"00:00:00:00:00:01": -40, "00:00:00:00:00:02": -60}
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with one fitted building, ``quick_home``, for tests that leave nothing behind."""
+    root = tmp_path_factory.mktemp("floors") / "models"
+    root.mkdir()
+    with running(root, tmp_path_factory.mktemp("floors_server"), toy_settings()) as started:
+        wait_for(started, submitted(started, "quick_home"), "succeeded")
+        yield started
+
+
+# -- case 51: scans to identify ---------------------------------------------------------------------
+
+
+def test_case_51_a_scan_gets_a_floor_with_a_distribution(house: RunningServer) -> None:
+    reply = identify(house, "quick_home", HOME, {"00:00:00:00:00:03": -50})
+    assert reply.status_code == 200, reply.text
+    first, second = reply.json()["floors"]
+    for row in (first, second):
+        assert set(row) == {"floor", "confidence", "known", "heard", "distribution"}
+        assert list(row["distribution"]) == ["B1", "F1", "F2"]
+        assert sum(row["distribution"].values()) == pytest.approx(1, abs=1e-4)
+        assert row["distribution"][row["floor"]] == max(row["distribution"].values())
+        assert 0 < row["confidence"] <= 1
+    assert (first["heard"], second["heard"]) == (2, 1)
+    for header in ("X-Model-Version", "X-Device", "X-Cache", "X-Batch-Size", "Server-Timing"):
+        assert header in reply.headers
+    assert identify(house, "quick_home", HOME, {"00:00:00:00:00:03": -50}).headers["X-Cache"] == "hit"
+
+
+def test_case_51_scans_of_nowhere_have_no_confidence(house: RunningServer) -> None:
+    """Empty, and unknown BSSIDs only: answered, with no floor; known ones among 10,000 are still heard."""
+    crowd = {f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}": -70 for number in range(10_000)}
+    reply = identify(house, "quick_home", {}, {"ff:ff:ff:ff:ff:ff": -40}, crowd, {**crowd, **HOME})
+    assert reply.status_code == 200, reply.text
+    empty, foreign, crowded, home = reply.json()["floors"]
+    for row in (empty, foreign, crowded):
+        assert (row["floor"], row["confidence"], row["known"], row["heard"]) == (None, 0, False, 0)
+        assert sum(row["distribution"].values()) == pytest.approx(1, abs=1e-4)
+    assert home["heard"] == 2
+    assert home == identify(house, "quick_home", HOME).json()["floors"][0]
+
+
+def test_case_51_one_transmitter_in_two_spellings_counts_once(house: RunningServer) -> None:
+    both = {"00-00-00-00-00-01": -80, "00:00:00:00:00:01": -40, "000000000002": -60}
+    assert identify(house, "quick_home", both).json() == identify(house, "quick_home", HOME).json()
+
+
+@pytest.mark.parametrize(
+    ("scan", "words"),
+    [
+        ({"a": 1}, "-150 to 0"),
+        ({"a": -151}, "-150 to 0"),
+        ({"a": 1e300}, "-150 to 0"),
+        ({"a": "-40"}, "number"),
+        ({"a": None}, "number"),
+        ({"a": True}, "number"),
+        ({"a": [1]}, "number"),
+        ({"a": {"b": 1}}, "number"),
+    ],
+)
+def test_case_51_values_out_of_range_are_refused_with_their_place(
+    house: RunningServer, scan: dict[str, Any], words: str
+) -> None:
+    reply = house.http.post(
+        f"{BUILDINGS}/quick_home/identify", json={"scans": [{"rssi": HOME}, {"rssi": scan}]}
+    )
+    assert_refused(reply, 400, "scan 1", words)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 422),
+        (b"{}", 422),
+        (b'{"scans": {}}', 422),
+        (b'{"scans": []}', 400),
+        (b'{"scans": [1]}', 422),
+        (b'{"scans": [{}]}', 422),
+        (b'{"scans": [{"rssi": []}]}', 422),
+        (b'{"scans": [{"rssi": {}, "x": 1}]}', 422),
+        (b'{"scans": [{"rssi": {}}], "x": 1}', 422),
+        (b'{"scans": [{"rssi": {"a": NaN}}]}', 400),
+        (b'{"scans": [' + b",".join([b'{"rssi": {}}'] * 1025) + b"]}", 400),
+        (b'{"scans": ' + b"[" * 5000, 400),
+    ],
+)
+def test_case_51_bodies_that_are_no_scans_are_refused(house: RunningServer, body: bytes, status: int) -> None:
+    reply = house.http.post(
+        f"{BUILDINGS}/quick_home/identify", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert_refused(reply, status)
+
+
+def test_case_51_unknown_buildings_and_path_tricks_are_not_found(house: RunningServer) -> None:
+    assert_refused(identify(house, "elsewhere", HOME), 404, "quick_home")
+    for name in ("..", "%2e%2e", "a%2fb", ".hidden", "x" * 200, "fasternet"):
+        for path in (f"{BUILDINGS}/{name}", f"{BUILDINGS}/{name}/picture"):
+            assert house.http.get(path).status_code in (400, 404), path
+    assert_refused(house.http.put(f"{BUILDINGS}/quick_home"), 405)
+
+
+# -- case 51: scans to fit on -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"scans": []}, 400, "empty"),
+        ({"scans": None}, 422, "scans"),
+        ({"scans": [{"id": "a", "rssi": {"x": 5}}]}, 400, "-150 to 0"),
+        ({"scans": [{"id": "a", "rssi": {"x": "5"}}]}, 422, "numbers"),
+        ({"scans": [{"id": "a", "rssi": {"": -5}}]}, 400, "name"),
+        ({"scans": [{"id": "a", "rssi": {"x" * 300: -5}}]}, 400, "name"),
+        ({"scans": [{"id": "a", "rssi": {}}, {"id": "a", "rssi": {}}]}, 400, "twice"),
+        ({"labelled": {"scan": "nobody", "floor": "F1"}}, 400, "nobody"),
+        ({"labelled": {"scan": "a"}}, 422, "floor"),
+        ({"labelled": None}, 422, "labelled"),
+        ({"labelled": {"scan": "a", "floor": ""}}, 400, "floor"),
+        ({"labelled": {"scan": "a", "floor": "F1", "position": 0}}, 400, "position"),
+        ({"floors": 1}, 400, "2 to 16"),
+        ({"floors": 17}, 400, "2 to 16"),
+        ({"floors": "many"}, 422, "floors"),
+        ({"floors": ["F1", "F1"]}, 400, "different"),
+        ({"preset": "best"}, 400, "preset"),
+        ({"seed": -1}, 400, "seed"),
+        ({"building": ""}, 400, "building"),
+        ({"building": "../x"}, 400, "building"),
+        ({"building": "a b"}, 400, "building"),
+        ({"building": "x" * 65}, 400, "building"),
+        ({"building": None}, 422, "building"),
+        ({"colour": "red"}, 422, "colour"),
+    ],
+)
+def test_case_51_uploads_that_cannot_be_fitted_are_refused_at_once(
+    house: RunningServer, change: dict[str, Any], status: int, words: str
+) -> None:
+    body = {**upload("quick_x"), **change}
+    assert_refused(house.http.post(BUILDINGS, json=body), status, words)
+    assert house.http.get("/v1/jobs?state=queued,running").json()["data"] == []
+
+
+LONG = "scan,bssid,rssi\na,m1,-40\na,m2,-60\nb,m2,-50\na,m1,-70\n"
+WIDE = "id,WAP1,WAP2,LONGITUDE,FLOOR\na,-40,100,7.5,1\nb,,-50,7.5,2\n"
+
+
+def parquet() -> bytes:
+    pyarrow = pytest.importorskip("pyarrow")
+    writer = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"obs": [0, 0, 1], "ap": ["m1", "m2", "m2"], "rssi": [-40, -60, -50]})
+    sink = io.BytesIO()
+    writer.write_table(table, sink)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("form", ["long", "wide", "gzip", "json", "parquet"])
+def test_case_51_scans_come_as_files_too(house: RunningServer, form: str) -> None:
+    content: dict[str, Callable[[], bytes]] = {
+        "long": LONG.encode,
+        "wide": WIDE.encode,
+        "gzip": lambda: gzip.compress(LONG.encode()),
+        "json": lambda: json.dumps(upload("x")["scans"]).encode(),
+        "parquet": parquet,
+    }
+    scan = "0" if form == "parquet" else "a"
+    fields = {
+        "building": f"quick_{form}",
+        "labelled": json.dumps({"scan": scan, "floor": "B1"}),
+        "floors": "3",
+    }
+    reply = house.http.post(BUILDINGS, data=fields, files={"scans": ("scans", content[form]())})
+    assert reply.status_code == 202, reply.text
+    alone = house.http.post(
+        BUILDINGS, content=content[form](), params=fields, headers={"Content-Type": "text/csv"}
+    )
+    assert alone.status_code == 202, alone.text
+    for each in (reply, alone):
+        wait_for(house, each.json()["job"]["id"], "succeeded")
+    assert house.http.get(f"{BUILDINGS}/quick_{form}").json()["version"] == "2"
+    assert house.http.delete(f"{BUILDINGS}/quick_{form}").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        (b"", 400, "empty"),
+        (b"scan,bssid,rssi\n", 400, "no rows"),
+        (b"scan,bssid,rssi\na,m1,loud\n", 400, "line 2"),
+        (b"scan,bssid,rssi\na,m1,nan\n", 400, "line 2"),
+        (b"scan,bssid,rssi\na,m1,-151\n", 400, "line 2"),
+        (b"scan,bssid,rssi\na,m1\n", 400, "line 2"),
+        (b"scan,bssid,rssi\na,m1,-5\n\xff\xfe,m1,-5\n", 400, "UTF-8"),
+        (b"scan,bssid,rssi\na," + b"m" * 5000 + b",-5\n", 400, "line"),
+        (b"one column\n1\n", 400, "columns"),
+        (b"\x1f\x8b garbage", 400, "gzip"),
+        (b"PAR1 garbage PAR1", 400, "Parquet"),
+        (b"<html>", 415, "CSV"),
+        (b"\x89PNG\r\n\x1a\n", 415, "CSV"),
+        (b"\0\0\0\0", 415, "CSV"),
+        (b'{"scans": ' + b"[" * 100_000, 400, "JSON"),
+    ],
+)
+def test_case_51_files_that_are_no_scans_are_refused(
+    house: RunningServer, content: bytes, status: int, words: str
+) -> None:
+    if content.startswith(b"PAR1"):
+        pytest.importorskip("pyarrow")
+    fields = {"building": "quick_x", "labelled": '{"scan": "a", "floor": "B1"}'}
+    assert_refused(
+        house.http.post(BUILDINGS, data=fields, files={"scans": ("scans.csv", content)}), status, words
+    )
+
+
+def test_case_51_a_million_readings_arrive_in_flat_memory(house: RunningServer) -> None:
+    """25 MB of CSV, which is no memory of the gateway; and a gzip bomb, which is nobody's."""
+    rows = [f"{scan},m{number},-{40 + number % 50}" for scan in range(10_000) for number in range(100)]
+    text = ("scan,bssid,rssi\n" + "\n".join(rows) + "\n").encode()
+    before = house.process.memory_info().rss
+    peak = 0
+    done = threading.Event()
+
+    def look() -> None:
+        nonlocal peak
+        while not done.wait(0.02):
+            peak = max(peak, house.process.memory_info().rss)
+
+    watching = threading.Thread(target=look)
+    watching.start()
+    try:
+        fields = {"building": "quick_million", "labelled": '{"scan": "17", "floor": "B1"}'}
+        reply = house.http.post(BUILDINGS, params=fields, content=text, headers={"Content-Type": "text/csv"})
+        bomb = gzip.compress(b"0" * (1 << 30), 1)
+        headers = {"Content-Type": "text/csv", "Content-Encoding": "gzip"}
+        assert_refused(house.http.post(BUILDINGS, params=fields, content=bomb, headers=headers), 413)
+        assert_refused(house.http.post(BUILDINGS, data=fields, files={"scans": ("scans", bomb)}), 400)
+    finally:
+        done.set()
+        watching.join()
+    assert reply.status_code == 202, reply.text
+    assert peak - before < 24 << 20, f"{(peak - before) >> 20} MiB more"
+    wait_for(house, reply.json()["job"]["id"], "succeeded")
+    assert house.http.get(f"{BUILDINGS}/quick_million").json()["facts"]["scans"] == 10_000
+    assert house.http.delete(f"{BUILDINGS}/quick_million").status_code == 204
+
+
+def test_case_51_uploads_over_the_limit_are_refused_before_they_are_kept(
+    start_server: Start, own_repository: Path
+) -> None:
+    """By the declared length at once, else as soon as it is passed; what is smaller may come in pieces."""
+    server = start_server(own_repository, toy_settings(max_upload_bytes=50_000))
+    fields = {"building": "quick_x", "labelled": '{"scan": "a", "floor": "B1"}'}
+    headers = {"Content-Type": "text/csv"}
+    large = b"scan,bssid,rssi\n" + b"a,m,-50\n" * 10_000
+
+    def pieces(content: bytes) -> Iterator[bytes]:
+        for start in range(0, len(content), 1000):
+            yield content[start : start + 1000]
+
+    for content in (large, pieces(large)):
+        reply = server.http.post(BUILDINGS, params=fields, content=content, headers=headers)
+        assert_refused(reply, 413, "50000")
+    # Small as sent, large as meant.
+    zipped = {**headers, "Content-Encoding": "gzip"}
+    reply = server.http.post(BUILDINGS, params=fields, content=gzip.compress(large), headers=zipped)
+    assert_refused(reply, 413)
+    for broken in (b"", b"garbage", gzip.compress(large[:40_000])[:-20]):
+        reply = server.http.post(BUILDINGS, params=fields, content=broken, headers=zipped)
+        assert_refused(reply, 400)
+    fine = large[:40_000]
+    reply = server.http.post(BUILDINGS, params=fields, content=pieces(fine), headers=headers)
+    assert reply.status_code == 202, reply.text
+    reply = server.http.post(BUILDINGS, params=fields, content=gzip.compress(fine), headers=zipped)
+    assert reply.status_code == 202, reply.text
+    wait_for(server, reply.json()["job"]["id"], "succeeded")
+
+
+# -- cases 65 to 67 ---------------------------------------------------------------------------------
+
+
+class Load:
+    """Threads that identify the same scan of ``building`` without a pause, past the cache."""
+
+    def __init__(self, server: RunningServer, building: str) -> None:
+        self.failures: list[str] = []
+        self.versions: list[str] = []
+        self._server, self._building = server, building
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(2)]
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._server.url, timeout=30) as http:
+            while not self._stop.is_set():
+                reply = http.post(
+                    f"{BUILDINGS}/{self._building}/identify",
+                    json={"scans": [{"rssi": HOME}]},
+                    headers={"Cache-Control": "no-store"},
+                )
+                if reply.status_code == 200:
+                    self.versions.append(reply.headers["X-Model-Version"])
+                else:
+                    self.failures.append(f"{reply.status_code} {reply.text}")
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_case_65_a_refit_replaces_the_version_without_a_failed_request(
+    start_server: Start, own_repository: Path
+) -> None:
+    """The old version answers until the new one is loaded, however often the new fit dies on its way."""
+    server = start_server(own_repository, toy_settings())
+    wait_for(server, submitted(server, "slow_home"), "succeeded")
+    with Load(server, "slow_home") as load:
+        job = submitted(server, "slow_home", seed=7)
+        under_way(server, job, 0.3)
+        kill(worker_of(server))
+        wait_for(server, job, "succeeded")
+        eventually(lambda: load.versions[-1:] == ["2"], "the new version answers")
+    assert load.failures == []
+    assert load.versions == sorted(load.versions)
+    assert set(load.versions) == {"1", "2"}
+    assert server.http.get(f"{BUILDINGS}/slow_home").json()["versions"] == ["2"]
+
+
+def test_case_66_a_damaged_building_is_not_served(start_server: Start, own_repository: Path) -> None:
+    server = start_server(own_repository, toy_settings())
+    wait_for(server, submitted(server, "quick_home"), "succeeded")
+    wait_for(server, submitted(server, "quick_home", seed=1), "succeeded")
+    assert server.stop() == 0
+    names = own_repository / "floors_quick_home" / "2" / "transmitters.txt"
+    names.write_text(names.read_text().replace("01", "09"))
+    again = start_server(own_repository, toy_settings())
+    body = again.http.get(f"{BUILDINGS}/quick_home").json()
+    assert (body["version"], body["versions"]) == ("1", ["1"])
+    assert identify(again, "quick_home", HOME).headers["X-Model-Version"] == "1"
+    index = again.http.post("/v2/repository/index").json()
+    (reason,) = [
+        line["reason"] for line in index if (line["name"], line["version"]) == ("floors_quick_home", "2")
+    ]
+    assert "transmitters.txt" in reason
+
+
+def test_case_67_deleting_waits_for_nobody_and_breaks_nothing(
+    start_server: Start, own_repository: Path
+) -> None:
+    server = start_server(own_repository, toy_settings())
+    wait_for(server, submitted(server, "quick_home"), "succeeded")
+    with Load(server, "quick_home") as load:
+        eventually(lambda: len(load.versions) > 20, "requests are answered")
+        assert server.http.delete(f"{BUILDINGS}/quick_home").status_code == 204
+        eventually(lambda: load.failures, "it is gone")
+    assert {failure[:3] for failure in load.failures} == {"404"}
+    assert server.http.get(BUILDINGS).json()["data"] == []
+    assert_refused(server.http.delete(f"{BUILDINGS}/quick_home"), 404)
+    assert not (own_repository / "floors_quick_home").exists()
+    # The same name can be used again.
+    wait_for(server, submitted(server, "quick_home"), "succeeded")
+    assert identify(server, "quick_home", HOME).status_code == 200
+
+
+def test_case_67_a_building_that_is_being_fitted_cannot_be_deleted(
+    start_server: Start, own_repository: Path
+) -> None:
+    server = start_server(own_repository, toy_settings())
+    wait_for(server, submitted(server, "slow_home"), "succeeded")
+    job = submitted(server, "slow_home")
+    assert_refused(server.http.delete(f"{BUILDINGS}/slow_home"), 409, "cancel")
+    server.http.delete(f"/v1/jobs/{job}")
+    wait_for(server, job, "cancelled")
+    assert server.http.delete(f"{BUILDINGS}/slow_home").status_code == 204
+
+
+def test_case_67_where_models_are_fixed_buildings_are_too(start_server: Start, own_repository: Path) -> None:
+    settings = toy_settings()
+    settings["repository"]["control"] = False
+    server = start_server(own_repository, settings)
+    wait_for(server, submitted(server, "quick_home"), "succeeded")
+    assert_refused(server.http.delete(f"{BUILDINGS}/quick_home"), 403)
+    assert submit(server, "quick_home").status_code == 202
+
+
+def test_a_building_has_a_picture(house: RunningServer) -> None:
+    reply = house.http.get(f"{BUILDINGS}/quick_home/picture")
+    assert reply.headers["Content-Type"] == "image/png"
+    assert reply.content.startswith(b"\x89PNG")

@@ -1,0 +1,139 @@
+"""``nonet.v1.FloorIdentification`` and ``nonet.v1.Jobs`` answer as the REST routes do, and refuse alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from floor_house import BUILDINGS, events, job_of, toy_settings, under_way, upload, wait_for
+from serving import RunningServer
+
+from nonet.runtime.oip.messages import FLOOR_IDENTIFICATION, JOBS, message, methods
+
+METHODS = {method.name: method for name in (FLOOR_IDENTIFICATION, JOBS) for method in methods(name)}
+HOME = {"00:00:00:00:00:01": -40.0, "00:00:00:00:00:02": -60.0}
+
+
+class Client:
+    """Calls by method name with the fields of the request."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address)
+
+    def __call__(self, name: str, metadata: Any = None, **fields: Any) -> Any:
+        method = METHODS[name]
+        shape = self.channel.unary_stream if method.server_streaming else self.channel.unary_unary
+        call = shape(method.path, response_deserializer=method.response.FromString)
+        return call(method.request(**fields).SerializeToString(), timeout=60, metadata=metadata)
+
+
+@pytest.fixture
+def served(
+    start_server: Callable[..., RunningServer], own_repository: Path
+) -> Iterator[tuple[RunningServer, Client]]:
+    server = start_server(own_repository, toy_settings())
+    client = Client(server.grpc_address)
+    yield server, client
+    client.channel.close()
+
+
+def fit_fields(building: str, **fields: Any) -> dict[str, Any]:
+    body = upload(building)
+    scans = [message("nonet.v1.Scan")(id=scan["id"], rssi=scan["rssi"]) for scan in body["scans"]]
+    return {
+        "building": building,
+        "scans": scans,
+        "labelled_scan": "a",
+        "labelled_floor": "B1",
+        **fields,
+    }
+
+
+def test_a_building_from_fit_to_deletion(served: tuple[RunningServer, Client]) -> None:
+    server, client = served
+    key = (("idempotency-key", "k1"),)
+    reply = client("Fit", key, **fit_fields("quick_home"))
+    assert (reply.job.kind, reply.job.subject, reply.replayed) == ("floors.fit", "quick_home", False)
+    again = client("Fit", key, **fit_fields("quick_home"))
+    assert (again.job.id, again.replayed) == (reply.job.id, True)
+    # Both faces ask for the same: the same key is the same job there too.
+    rest = server.http.post(BUILDINGS, json=upload("quick_home"), headers={"Idempotency-Key": "k1"})
+    assert rest.json()["job"]["id"] == reply.job.id
+    watched = list(client("WatchJob", id=reply.job.id))
+    assert watched[-1].state == "succeeded"
+    assert json.loads(watched[-1].result_json)["model"] == "floors_quick_home"
+    revisions = [job.revision for job in watched]
+    assert revisions == sorted(set(revisions))
+    assert list(client("WatchJob", id=reply.job.id, after_revision=revisions[-1])) == []
+    described = client("DescribeBuilding", building="quick_home")
+    plain = server.http.get(f"{BUILDINGS}/quick_home").json()
+    for name in ("building", "model", "version", "created"):
+        assert getattr(described, name) == plain[name]
+    assert (list(described.versions), list(described.floors)) == (plain["versions"], plain["floors"])
+    assert (dict(described.quality), list(described.warnings)) == (plain["quality"], plain["warnings"])
+    assert json.loads(described.facts_json) == plain["facts"]
+    assert [each.building for each in client("ListBuildings").buildings] == ["quick_home"]
+    scan = message("nonet.v1.Scan")
+    answer = client("Identify", building="quick_home", scans=[scan(rssi=HOME), scan(rssi={"zz": -40})])
+    body = {"scans": [{"rssi": HOME}, {"rssi": {"zz": -40}}]}
+    rows = server.http.post(f"{BUILDINGS}/quick_home/identify", json=body).json()["floors"]
+    for typed, row in zip(answer.floors, rows, strict=True):
+        assert typed.floor == (row["floor"] or "")
+        assert (typed.confidence, typed.known, typed.heard) == (row["confidence"], row["known"], row["heard"])
+        assert dict(typed.distribution) == row["distribution"]
+    client("DeleteBuilding", building="quick_home")
+    assert server.http.get(BUILDINGS).json()["data"] == []
+
+
+def test_jobs_are_looked_at_listed_and_cancelled(served: tuple[RunningServer, Client]) -> None:
+    server, client = served
+    job = client("Fit", **fit_fields("slow_home", file=b"", seed=3)).job.id
+    under_way(server, job)
+    typed, plain = client("GetJob", id=job), job_of(server, job)
+    assert (typed.id, typed.kind, typed.subject) == (plain["id"], plain["kind"], plain["subject"])
+    assert (typed.attempts, typed.created_at) == (1, pytest.approx(plain["created_at"], abs=0.01))
+    assert [each.id for each in client("ListJobs", states=["running"]).jobs] == [job]
+    assert client("CancelJob", id=job).cancelling
+    wait_for(server, job, "cancelled")
+    assert [name for name, _, _ in events(server, job)] == ["state"]
+    assert client("GetJob", id=job).state == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "status"),
+    [
+        ("Fit", fit_fields("quick_x", scans=[]), grpc.StatusCode.INVALID_ARGUMENT),
+        ("Fit", fit_fields("quick_x", file=b"x"), grpc.StatusCode.INVALID_ARGUMENT),
+        ("Fit", fit_fields("../x"), grpc.StatusCode.INVALID_ARGUMENT),
+        ("Fit", fit_fields("quick_x", labelled_scan="nobody"), grpc.StatusCode.INVALID_ARGUMENT),
+        ("Fit", fit_fields("quick_x", floors=99), grpc.StatusCode.INVALID_ARGUMENT),
+        ("DescribeBuilding", {"building": "nowhere"}, grpc.StatusCode.NOT_FOUND),
+        ("DeleteBuilding", {"building": "nowhere"}, grpc.StatusCode.NOT_FOUND),
+        ("Identify", {"building": "nowhere"}, grpc.StatusCode.INVALID_ARGUMENT),
+        ("GetJob", {"id": "job_1"}, grpc.StatusCode.NOT_FOUND),
+        ("GetJob", {"id": "../"}, grpc.StatusCode.NOT_FOUND),
+        ("CancelJob", {"id": "job_1"}, grpc.StatusCode.NOT_FOUND),
+        ("ListJobs", {"limit": 1000}, grpc.StatusCode.INVALID_ARGUMENT),
+        ("ListJobs", {"states": ["asleep"]}, grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_refusals_have_the_status_of_their_kind(
+    server: RunningServer, name: str, fields: dict[str, Any], status: grpc.StatusCode
+) -> None:
+    client = Client(server.grpc_address)
+    with pytest.raises(grpc.RpcError) as refused:
+        client(name, **fields)
+    assert refused.value.code() is status, refused.value.details()
+    client.channel.close()
+
+
+def test_watching_what_is_not_there_is_not_found(server: RunningServer) -> None:
+    client = Client(server.grpc_address)
+    with pytest.raises(grpc.RpcError) as refused:
+        list(client("WatchJob", id="job_1"))
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    client.channel.close()
