@@ -143,7 +143,7 @@ def _filled(label: Clusters, floors: int) -> Clusters:
 
 
 def _to_count(graph: SignalGraph, label: NDArray[np.integer], floors: int, seed: int) -> Clusters:
-    label = label.astype(np.int32)
+    label = np.asarray(label, np.int32)
     weights = scan_weights(graph)
     while (count := int(label.max()) + 1) != floors:
         if count > floors:
