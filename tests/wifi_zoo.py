@@ -11,7 +11,7 @@ from nonet.research.fis_one.recipes import DEFAULT, PAPER, Recipe
 from nonet.runtime.scans import Scans
 
 QUICK: Recipe = dataclasses.replace(DEFAULT, steps=60, batch=400)
-QUICK_PAPER: Recipe = dataclasses.replace(PAPER, steps=250, batch=500)
+QUICK_PAPER: Recipe = dataclasses.replace(PAPER, steps=1200, batch=1000)
 
 
 def made_up(

@@ -142,8 +142,8 @@ def _filled(label: Clusters, floors: int) -> Clusters:
     return label
 
 
-def _to_count(graph: SignalGraph, label: NDArray[np.integer], floors: int, seed: int) -> Clusters:
-    label = label.astype(np.int32)
+def _to_count(graph: SignalGraph, found: NDArray[np.integer], floors: int, seed: int) -> Clusters:
+    label: Clusters = np.asarray(found, np.int32)
     weights = scan_weights(graph)
     while (count := int(label.max()) + 1) != floors:
         if count > floors:

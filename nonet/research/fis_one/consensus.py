@@ -2,7 +2,8 @@
 
 "ward" is the paper's way: Ward on the embeddings of the network. "consensus" makes many partitions of a
 sample of the scans (Ward, k-means and spectral clusters, on the embeddings of the network and on propagated
-features of several sharpness), and lets the five that agree best with what a floor is vote.
+features of several sharpness), and lets the five that agree best with what a floor is vote. Equal scans
+count once.
 
 What a floor is, without labels: a slab costs a signal 15 dB and more, so a transmitter is loud on one floor
 and clearly weaker on all others. Where a partition cuts through a floor instead, transmitters near the cut
@@ -57,9 +58,10 @@ def cluster_scans(
     """
     if recipe.clustering == "ward":
         return ward(embeddings[0], floors, generator)
-    rows = np.arange(graph.scans)
-    if graph.scans > _SAMPLE:
-        rows = np.sort(generator.choice(graph.scans, _SAMPLE, replace=False))
+    same = representatives(scans, graph.scan_rows)
+    rows = np.unique(same)
+    if len(rows) > _SAMPLE:
+        rows = np.sort(generator.choice(rows, _SAMPLE, replace=False))
     if len(rows) <= floors * 2:
         return ward(embeddings[0], floors, generator)
     seed = int(generator.integers(1 << 31))
@@ -82,7 +84,19 @@ def cluster_scans(
     found.sort(key=lambda one: -one[0])
     voters = distinct((label for _, label in found), _VOTERS)
     label = agreed(voters, floors, generator)
-    return spread(features[0], rows, label, floors)
+    return spread(features[0], rows, label, floors)[same]
+
+
+def representatives(scans: Scans, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each of the scans at ``rows`` (N) the index of the first that has the very same readings: phones
+    give cached results again, and copies would weigh as much as scans."""
+    first: dict[bytes, int] = {}
+    found = np.empty(len(rows), np.int64)
+    for index, row in enumerate(rows):
+        part = slice(scans.offsets[row], scans.offsets[row + 1])
+        content = scans.transmitter[part].tobytes() + scans.rssi[part].tobytes()
+        found[index] = first.setdefault(content, index)
+    return found
 
 
 def partitions(

@@ -1,0 +1,83 @@
+"""The two commands on real scans: a published building, and a study that goes on where it was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from wifi_zoo import QUICK, QUICK_PAPER
+
+from nonet.research.fis_one import commands, study
+from nonet.research.fis_one.recipes import PAPER
+from nonet.research.systems import EvaluateOptions, TrainOptions, check_preset, find
+from nonet.runtime.errors import InvalidArgument
+
+
+def test_training_publishes_the_building(
+    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = TrainOptions(
+        preset="tiny", repository=tmp_path / "models", runs=tmp_path / "runs", data=data_root
+    )
+    commands.train(options)
+    assert (tmp_path / "models" / "floors_cetc331" / "1" / "model.onnx").is_file()
+    assert list((tmp_path / "runs").rglob("*.safetensors")) == []
+    assert "published floors_cetc331 version 1" in capsys.readouterr().out
+
+
+def test_a_study_goes_on_where_it_was_stopped(
+    data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("NONET_DATA", str(data_root))
+    quick = {"FIS-ONE, default": QUICK, "FIS-ONE, paper": dataclasses.replace(QUICK_PAPER, steps=50)}
+    monkeypatch.setattr(study, "FITS", quick)
+    monkeypatch.setattr(study, "DEFAULT", QUICK)
+    monkeypatch.setattr(commands, "METHODS", (*quick, *study.BASELINES, study.CEILING, study.SERVING))
+    output = tmp_path / "fis_one.json"
+    options = EvaluateOptions(repository=tmp_path, split="cetc331/40", output=output, seeds=1)
+    commands.evaluate(options)
+    first = json.loads(output.read_text())
+    assert first["seeds"] == 1
+    assert {row["method"] for row in first["rows"]} == set(commands.METHODS)
+    by_method = {row["method"]: row for row in first["rows"]}
+    assert by_method["FIS-ONE, default"]["accuracy"] > 0.9
+    assert by_method[study.CEILING]["accuracy"] > 0.9
+    assert by_method[study.SERVING]["accuracy_new"] > 0.9
+    assert "| cetc331/40 | FIS-ONE, default | 1 |" in output.with_suffix(".md").read_text()
+    commands.evaluate(options)
+    assert json.loads(output.read_text())["rows"] == first["rows"]
+    assert "FIS-ONE, default" in capsys.readouterr().out
+
+
+def test_wrong_options_are_refused_with_what_is_known(tmp_path: Path) -> None:
+    options = TrainOptions(preset="tiny", repository=tmp_path, runs=tmp_path, variant="mall")
+    with pytest.raises(InvalidArgument, match="cetc331"):
+        commands.train(options)
+    with pytest.raises(InvalidArgument, match="NONET_DATA"):
+        commands.train(dataclasses.replace(options, variant=None, data=tmp_path / "nothing"))
+    with pytest.raises(InvalidArgument, match="unknown case"):
+        commands.evaluate(EvaluateOptions(repository=tmp_path, split="mall"))
+
+
+def test_the_registry_names_every_preset() -> None:
+    system = find("fis_one")
+    assert {"tiny", "default", "paper"} == set(system.presets)
+    for preset in system.presets:
+        check_preset(system, preset)
+
+
+def test_the_papers_recipe_is_that_of_the_paper() -> None:
+    assert (PAPER.networks, PAPER.clustering, PAPER.attention) == (1, "ward", "sampling+aggregate")
+    assert (PAPER.rule.weight, PAPER.rule.weakest, PAPER.fan_out) == ("offset", -90.0, (10, 25))
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_truth() -> None:
+    right = np.array([True] * 7 + [False] * 3)
+    assert study.calibration_error(np.full(10, 0.7), right) == pytest.approx(0)
+    assert study.calibration_error(np.full(10, 1.0), right) == pytest.approx(0.3)
