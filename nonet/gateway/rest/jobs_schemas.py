@@ -99,6 +99,17 @@ CANCEL: dict[str, Any] = {
     },
 }
 
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "description": "One event; `data` is the job as JSON.",
+    "required": ["event", "id", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["state", "progress"]},
+        "id": {"type": "string"},
+        "data": {"type": "string"},
+    },
+}
+
 EVENTS: dict[str, Any] = {
     "description": "Server-sent events: `state` when the state is another than before, `progress` when only "
     "the progress is. The data of each is the whole job as it stands, so one that is missed is made up for "
@@ -106,7 +117,7 @@ EVENTS: dict[str, Any] = {
     "responses": {
         200: {
             "description": "The events.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT}},
         },
         204: {"description": "The job has ended, and its last event was seen."},
         **error_responses(404, 422, 507),
