@@ -27,7 +27,14 @@ from nonet.gateway.http.cycle import HIGH_WATER_LIMIT, Cycle, Farewell, cycle_of
 from nonet.gateway.http.pool import ConnectionPool
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.settings import HttpSettings
-from nonet.runtime.errors import InvalidArgument, PayloadTooLarge, RequestTimeout, ServingError, Unavailable
+from nonet.runtime.errors import (
+    InvalidArgument,
+    NotImplementedHere,
+    PayloadTooLarge,
+    RequestTimeout,
+    ServingError,
+    Unavailable,
+)
 
 # Where the bytes that come next belong.
 _BETWEEN, _HEAD, _BODY = range(3)
@@ -211,6 +218,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 raise HeadersTooLarge(f"the request has more than {self.settings.max_headers} header fields")
 
     def on_headers_complete(self) -> None:
+        if any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
+            raise NotImplementedHere("a Transfer-Encoding other than chunked is not understood here")
         before, self.cycle = self.cycle, cycle_of(self)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)

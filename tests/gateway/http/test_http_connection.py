@@ -171,6 +171,16 @@ def test_headers_over_a_limit_are_431(echo: Echo, head: bytes) -> None:
         assert wire.closed()
 
 
+@pytest.mark.parametrize("codings", [b"gzip, chunked", b"gzip\r\nTransfer-Encoding: chunked"])
+def test_a_transfer_coding_that_is_not_undone_is_501(echo: Echo, codings: bytes) -> None:
+    with echo.connect() as wire:
+        wire.send(b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: " + codings + b"\r\n\r\n0\r\n\r\n")
+        status, headers, body = wire.answer()
+        assert (status, headers["connection"]) == (501, "close")
+        assert "chunked" in body.decode()
+    still_serves(echo)
+
+
 @pytest.mark.parametrize(
     "garbage",
     [
