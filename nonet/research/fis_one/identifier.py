@@ -8,7 +8,7 @@ The arrays of an identifier, all float32 (M transmitters, D states, R directions
     first.weight   (D, 2D), first.bias (D), second.weight (D, 2D), second.bias (D)    the two layers
     directions     (M, R)   leading right singular vectors of the fitted scans' weights in rows of length 1
     embedding_head (K, D), direction_head (K, R), head_bias (K)     logits of the floors
-    known_head     (4)      logit of "of this building": constant, energy, log(1 + heard), their product
+    known_head     (2, 1 + len(RANKS))    logit of "of this building": see known_logit
     rule           (3)      weakest dBm, kind of weight (index into WEIGHTS), sharpness
     even           (1)      1 if neighbours are averaged evenly (attention "none")
 """
@@ -27,6 +27,9 @@ from nonet.research.fis_one.graph import WEIGHTS, GraphRule
 
 Arrays = Mapping[str, NDArray[np.float32]]
 Matrix = Any  # a dense array (B, M) or a scipy.sparse.csr_matrix
+
+RANKS = (2, 4, 8, 16, 64)
+"""Numbers of leading directions whose energy says whether a scan is of the building."""
 
 _SMOOTHING = 1e-3  # share of a pseudo-label that is spread over all floors
 
@@ -70,7 +73,7 @@ def identify(arrays: Arrays, rssi: NDArray[np.floating]) -> tuple[NDArray[np.flo
     heard = (weights > 0).sum(1)
     logits = embedding @ arrays["embedding_head"].T + place @ arrays["direction_head"].T + arrays["head_bias"]
     distribution = softmax(logits * (heard > 0)[:, None])
-    known = known_features(place, heard) @ arrays["known_head"]
+    known = known_logit(arrays, place, heard)
     return distribution, np.where(heard > 0, 1 / (1 + np.exp(-known)), 0)
 
 
@@ -80,10 +83,25 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return shifted / shifted.sum(1, keepdims=True)
 
 
-def known_features(place: NDArray[np.floating], heard: NDArray[np.integer]) -> NDArray[np.float64]:
-    """What "of this building" is judged by (B, 4): constant, energy, log(1 + heard), their product."""
-    energy, size = (place**2).sum(1), np.log1p(heard)
-    return np.stack([np.ones(len(energy)), energy, size, energy * size], axis=1)
+def known_logit(
+    arrays: Arrays, place: NDArray[np.floating], heard: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Logit (B) of "of this building": linear in a constant, the energies and their products with
+    log(1 + heard). ``known_head`` holds the weights of the former, then of the products."""
+    base, size = known_features(place), np.log1p(heard)
+    plain, sized = arrays["known_head"]
+    return base @ plain + size * (base @ sized)
+
+
+def known_features(place: NDArray[np.floating]) -> NDArray[np.float64]:
+    """A constant, and the share of a scan's squared length that lies in the first directions, for several
+    numbers of them (B, 1 + len(RANKS)). Transmitters that are heard together in the building lie in few."""
+    return np.concatenate([np.ones((len(place), 1)), place**2 @ energy_sums(place.shape[1])], axis=1)
+
+
+def energy_sums(directions: int) -> NDArray[np.float32]:
+    """Ones (R, len(RANKS)) that add up the first RANKS of R directions."""
+    return (np.arange(directions)[:, None] < np.array(RANKS)[None]).astype(np.float32)
 
 
 def fit_logits(
@@ -137,34 +155,48 @@ def leading_directions(weights: sparse.csr_matrix, count: int, seed: int) -> NDA
 
 
 def fit_known(weights: sparse.csr_matrix, directions: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """The logit of "of this building" (4): the building's scans, also with a third of their transmitters
-    gone, against made-up foreign ones, in which transmitters that are never heard together meet by chance.
+    """``known_head``: the building's scans, also with a third of the transmitters gone and with any share of
+    their own readings missing, against made-up foreign ones, in which transmitters that are never heard
+    together meet by chance. That a scan is short must not make it foreign, nor that it is long its own.
 
-    A made-up scan holds one to eight transmitters, drawn evenly, with readings drawn from all readings: what
-    a scan of another place looks like that happens to hear a few transmitters of this one.
+    A made-up scan holds transmitters drawn evenly, with readings drawn from all readings: what a scan of
+    another place looks like that happens to hear a few transmitters of this one. Half of them hold one to
+    three, the others as many as the building's own scans.
     """
     from sklearn.linear_model import LogisticRegression
 
     generator = np.random.default_rng([seed, 7])
     rows = generator.choice(weights.shape[0], min(weights.shape[0], 2000), replace=False)
     own = weights[rows].tocsr()
-    thin = own.copy()
     gone = generator.random(weights.shape[1]) < 1 / 3
-    thin.data[gone[thin.indices]] = 0
-    thin.eliminate_zeros()
-    thin = thin[np.diff(thin.indptr) > 0]
+    thin = _without(own, gone[own.indices])
+    kept = np.repeat(generator.uniform(0.1, 1.0, own.shape[0]), np.diff(own.indptr))
+    short = _without(own, generator.random(len(kept)) > kept)
     count = len(rows)
-    size = np.minimum(generator.integers(1, 9, count), weights.shape[1])
-    columns = generator.integers(0, weights.shape[1], int(size.sum()))
-    values = generator.choice(own.data, len(columns))
+    few = generator.integers(1, 4, count)
+    alike = generator.choice(np.diff(short.indptr), count)
+    size = np.minimum(np.where(np.arange(count) % 2, few, alike), weights.shape[1])
+    columns = np.concatenate([generator.choice(weights.shape[1], each, replace=False) for each in size])
     offsets = np.concatenate([[0], np.cumsum(size)])
+    values = generator.choice(own.data, len(columns))
     foreign = sparse.csr_matrix((values, columns, offsets), shape=(count, weights.shape[1]))
-    foreign.sum_duplicates()
-    parts = [own, thin, foreign]
-    features = [known_features(_unit(part) @ directions, np.diff(part.indptr)) for part in parts]
-    truth = np.concatenate([np.ones(own.shape[0] + thin.shape[0]), np.zeros(count)])
-    model = LogisticRegression(fit_intercept=False, C=10.0, class_weight="balanced", max_iter=1000)
-    return model.fit(np.concatenate(features), truth).coef_[0].astype(np.float32)
+    parts = [own, thin, short, foreign]
+    features = []
+    for part in parts:
+        base = known_features(_unit(part) @ directions)
+        features.append(np.concatenate([base, np.log1p(np.diff(part.indptr))[:, None] * base], axis=1))
+    truth = np.concatenate([np.ones(part.shape[0]) for part in parts[:-1]] + [np.zeros(count)])
+    model = LogisticRegression(fit_intercept=False, C=10.0, class_weight="balanced", max_iter=2000)
+    weight = model.fit(np.concatenate(features), truth).coef_[0]
+    return weight.reshape(2, -1).astype(np.float32)
+
+
+def _without(rows: sparse.csr_matrix, gone: NDArray[np.bool_]) -> sparse.csr_matrix:
+    """The rows without the readings that are ``gone``, those left with nothing left out."""
+    left = rows.copy()
+    left.data[gone] = 0
+    left.eliminate_zeros()
+    return left[np.diff(left.indptr) > 0]
 
 
 def _shares(weights: Matrix, *, even: bool) -> Matrix:

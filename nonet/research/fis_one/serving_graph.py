@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from nonet.research.fis_one.graph import OFFSET, WEIGHTS
-from nonet.research.fis_one.identifier import Arrays
+from nonet.research.fis_one.identifier import Arrays, energy_sums
 
 OPSET = 17
 _TINY = 1e-12
@@ -114,13 +114,8 @@ def _embedding(graph: _Graph, arrays: Arrays, share: str) -> str:
 
 
 def _known(graph: _Graph, arrays: Arrays, place: str, count: str, something: str) -> None:
-    energy = graph.row_sum(graph.op("Mul", place, place))
+    energies = graph.linear(graph.op("Mul", place, place), energy_sums(arrays["directions"].shape[1]), None)
+    plain, sized = (graph.linear(energies, row[1:, None], row[:1]) for row in arrays["known_head"])
     size = graph.op("Log", graph.op("Add", count, graph.constant(1.0)))
-    constant, by_energy, by_size, by_both = (float(value) for value in arrays["known_head"])
-    terms = [
-        graph.op("Mul", energy, graph.constant(by_energy)),
-        graph.op("Mul", size, graph.constant(by_size)),
-        graph.op("Mul", graph.op("Mul", energy, size), graph.constant(by_both)),
-    ]
-    logit = graph.op("Add", graph.op("Sum", *terms), graph.constant(constant))
+    logit = graph.op("Add", plain, graph.op("Mul", size, sized))
     graph.op("Mul", graph.op("Sigmoid", logit), something, result="known")

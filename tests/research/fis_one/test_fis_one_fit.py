@@ -304,6 +304,22 @@ def test_scans_of_elsewhere_are_not_known(fitted: FittedBuilding) -> None:
     assert known[1] < 0.5
 
 
+def test_whose_scan_it_is_shows_in_what_is_heard_together_not_in_how_much(real: SurveyedBuilding) -> None:
+    """Own scans cut down to their five strongest readings are known; long ones put together by chance are
+    not."""
+    fitted = fit_building(real.scans, real.label(0), FitOptions(floors=3), recipe=QUICK)
+    rows = real.scans.dense(fitted.transmitters)
+    strength = np.where(rows < 0, rows, -np.inf)
+    fifth = -np.partition(-strength, 4, axis=1)[:, 4:5]
+    short = np.where(strength >= fifth, rows, 0)
+    generator = np.random.default_rng(1)
+    made_up = np.zeros((200, rows.shape[1]), rows.dtype)
+    for row in made_up:
+        row[generator.choice(len(row), 15, replace=False)] = generator.choice(rows[rows < 0], 15)
+    assert (identify(fitted.network, short)[1] > 0.5).mean() > 0.9
+    assert (identify(fitted.network, made_up)[1] > 0.5).mean() < 0.1
+
+
 def test_a_large_building_is_trained_on_a_part(building: SurveyedBuilding) -> None:
     recipe = dataclasses.replace(QUICK, most_trained=120)
     fitted = fit_building(building.scans, building.label(0), FOUR, recipe=recipe)
