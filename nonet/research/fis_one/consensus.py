@@ -2,8 +2,7 @@
 
 "ward" is the paper's way: Ward on the embeddings of the network. "consensus" makes many partitions of a
 sample of the scans (Ward, k-means and spectral clusters, on the embeddings of the network and on propagated
-features of several sharpness), and lets the five that agree best with what a floor is vote. Equal scans
-count once.
+features of several sharpness), and lets the five that agree best with what a floor is vote.
 
 What a floor is, without labels: a slab costs a signal 15 dB and more, so a transmitter is loud on one floor
 and clearly weaker on all others. Where a partition cuts through a floor instead, transmitters near the cut
@@ -58,8 +57,7 @@ def cluster_scans(
     """
     if recipe.clustering == "ward":
         return ward(embeddings[0], floors, generator)
-    same = representatives(scans, graph.scan_rows)
-    rows = np.unique(same)
+    rows = without_excess(scans, graph.scan_rows)
     if len(rows) > _SAMPLE:
         rows = np.sort(generator.choice(rows, _SAMPLE, replace=False))
     if len(rows) <= floors * 2:
@@ -84,19 +82,21 @@ def cluster_scans(
     found.sort(key=lambda one: -one[0])
     voters = distinct((label for _, label in found), _VOTERS)
     label = agreed(voters, floors, generator)
-    return spread(features[0], rows, label, floors)[same]
+    return spread(features[0], rows, label, floors)
 
 
-def representatives(scans: Scans, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each of the scans at ``rows`` (N) the index of the first that has the very same readings: phones
-    give cached results again, and copies would weigh as much as scans."""
-    first: dict[bytes, int] = {}
-    found = np.empty(len(rows), np.int64)
+def without_excess(scans: Scans, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of the scans at ``rows`` (N) to look at: all of them, but of equal scans no more than a scan has
+    copies in the median. Phones give cached results again, and a place where many did would outweigh others.
+    """
+    seen: dict[bytes, int] = {}
+    copy = np.empty(len(rows), np.int64)
     for index, row in enumerate(rows):
         part = slice(scans.offsets[row], scans.offsets[row + 1])
         content = scans.transmitter[part].tobytes() + scans.rssi[part].tobytes()
-        found[index] = first.setdefault(content, index)
-    return found
+        copy[index] = seen[content] = seen.get(content, -1) + 1
+    most = max(int(np.median(list(seen.values()))) + 1, 1)
+    return np.flatnonzero(copy < most)
 
 
 def partitions(
