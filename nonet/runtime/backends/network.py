@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 _WARM_UP_EVERY_SIZE_TO = 8
 _WARM_UP_SECONDS = 0.5
-_LONGEST_WARM_UP = 2.0  # by the first row, which is slower than any other
 
 
 class NetworkServable:
@@ -91,7 +90,7 @@ class NetworkServable:
             return
         alone = time.perf_counter() - started
         for rows in warm_up_sizes(self._info.max_batch_size)[:0:-1]:
-            if alone * rows > _LONGEST_WARM_UP:
+            if alone * rows > _WARM_UP_SECONDS:
                 continue
             self._network.warm_up({tensor.name: tensor.data for tensor in self._samples.make(rows)})
             if time.perf_counter() - started > _WARM_UP_SECONDS:

@@ -251,8 +251,7 @@ def test_a_slow_network_is_warmed_at_one_row_only() -> None:
 
     one, network = servable(slow)
     one.warm_up()
-    assert network.warmed[0] == 1
-    assert all(0.4 * rows <= 2.0 for rows in network.warmed)
+    assert network.warmed == [1]
 
 
 def test_a_network_that_cannot_run_at_all_is_not_warm() -> None:
