@@ -42,7 +42,7 @@ beside its model is a microsecond in which no model runs: throughput cannot be m
 (a larger picture costs its copies), so the ratio says more about the model than about the server: the smaller
 the model, the lower the ratio. At 0.95, a model of 1.3 ms a row would leave 0.07 ms for all of HTTP, JSON,
 checks, deadlines and metrics, which is less than uvicorn takes alone (the floor below). With a second
-processor for the event loop the two run side by side and the ratio goes towards 1."""
+processor for the event loop the two could run side by side; that was not measured."""
 
 HOW_TO_READ_STAGES = """\
 Each stage has what it used itself, without the stages it called. `compute` is one row of the model inside a

@@ -253,7 +253,7 @@ def processor_seconds() -> float:
 WATCHED, FLOOR, PLAIN = (
     ("bench/stages.py", "--serve"),
     ("bench/stages.py", "--floor"),
-    ("-m", "nonet.cli.main"),
+    ("-m", "nonet.cli.main", "serve"),
 )
 
 
