@@ -157,6 +157,19 @@ def test_case_51_unknown_buildings_and_path_tricks_are_not_found(house: RunningS
         ({"floors": 17}, 400, "2 to 16"),
         ({"floors": "many"}, 422, "floors"),
         ({"floors": ["F1", "F1"]}, 400, "different"),
+        ({"floors": 4}, 400, "3 scans"),
+        ({"scans": [{"id": "a", "rssi": {}}]}, 400, "readings"),
+        (
+            {
+                "labelled": {"scan": "d", "floor": "B1"},
+                "scans": [*upload("")["scans"], {"id": "d", "rssi": {}}],
+            },
+            400,
+            "readings",
+        ),
+        ({"floors": ["F1", "F2"]}, 400, "B1"),
+        ({"floors": 2, "labelled": {"scan": "a", "floor": "B1", "position": -3}}, 400, "no floor -3"),
+        ({"floors": ["B1", "F1"], "labelled": {"scan": "a", "floor": "B1", "position": 2}}, 400, "'F1'"),
         ({"preset": "best"}, 400, "preset"),
         ({"seed": -1}, 400, "seed"),
         ({"building": ""}, 400, "building"),
@@ -188,6 +201,21 @@ def parquet() -> bytes:
     return sink.getvalue()
 
 
+def test_case_51_parquet_whose_values_cannot_be_read_is_refused(house: RunningServer) -> None:
+    """Names that are not UTF-8, and moments that no Python value can hold."""
+    pyarrow = pytest.importorskip("pyarrow")
+    writer = pytest.importorskip("pyarrow.parquet")
+    ends = pyarrow.array([0, 2, 3], pyarrow.int32()).buffers()[1]
+    broken = pyarrow.Array.from_buffers(pyarrow.string(), 2, [None, ends, pyarrow.py_buffer(b"\xff\xfea")])
+    fine = pyarrow.array([1, 1_000], pyarrow.timestamp("ns"))
+    for scans in (broken, fine):
+        sink = io.BytesIO()
+        writer.write_table(pyarrow.table({"scan": scans, "ap": ["m1", "m2"], "rssi": [-40, -60]}), sink)
+        fields = {"building": "quick_x", "labelled": '{"scan": "a", "floor": "B1"}'}
+        reply = house.http.post(BUILDINGS, data=fields, files={"scans": ("scans", sink.getvalue())})
+        assert_refused(reply, 400, "Parquet")
+
+
 @pytest.mark.parametrize("form", ["long", "wide", "gzip", "json", "parquet"])
 def test_case_51_scans_come_as_files_too(house: RunningServer, form: str) -> None:
     content: dict[str, Callable[[], bytes]] = {
@@ -201,7 +229,7 @@ def test_case_51_scans_come_as_files_too(house: RunningServer, form: str) -> Non
     fields = {
         "building": f"quick_{form}",
         "labelled": json.dumps({"scan": scan, "floor": "B1"}),
-        "floors": "3",
+        "floors": "2",
     }
     reply = house.http.post(BUILDINGS, data=fields, files={"scans": ("scans", content[form]())})
     assert reply.status_code == 202, reply.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import struct
 import threading
 import time
@@ -174,6 +175,27 @@ def test_bad_captures_do_not_harm_the_good_one_beside_them(darkroom: RunningServ
         thread.join()
     assert sorted(reply.status_code for reply in replies) == [200, 200, 200, 400, 415]
     assert all(reply.content == alone for reply in replies if reply.status_code == 200)
+
+
+def test_samples_far_above_white_are_developed_with_the_shipped_network(tmp_path: Path) -> None:
+    """Levels that were forgotten, and a hot pixel: the network is not driven to where it overflows."""
+    shipped = Path(__file__).parents[2] / "model_repository" / "wild_jdd"
+    if not shipped.is_dir():
+        pytest.skip("no trained network in model_repository")
+    root = tmp_path / "models"
+    shutil.copytree(shipped, root / "wild_jdd")
+    random = np.random.default_rng(0)
+    with running(root, tmp_path / "server", {"scheduler": {"lanes": 1}}) as server:
+        for scale in (30.0, 65_535.0, 1e30, 3e38):
+            bright = (random.random((44, 60)) * scale).astype(np.float32)
+            hot = np.full((44, 60), 0.1, np.float32)
+            hot[10, 10], hot[21, 30] = scale, -scale
+            for samples in (bright, -bright, hot):
+                for uncertainty in ("true", "false"):
+                    reply = develop(server, raw_zoo.npy(samples), cfa="RGGB", uncertainty=uncertainty)
+                    assert reply.status_code == 200, f"{scale:g}: {reply.text[:300]}"
+        reply = develop(server, raw_zoo.npy(hot), cfa="RGGB", white_level="1e-40")
+        assert_refused(reply, 400, "white_level")
 
 
 def test_a_capture_of_twenty_four_megapixels_is_developed_in_bounded_memory(darkroom: RunningServer) -> None:

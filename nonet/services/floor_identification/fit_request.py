@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
 import orjson
 
 from nonet.runtime.errors import InvalidArgument, Unprocessable
@@ -41,9 +42,23 @@ def checked(fields: Mapping[str, Any], scans: Scans) -> dict[str, Any]:
     if not isinstance(building, str):
         raise Unprocessable("field 'building' is missing; give the building a name", param="building")
     floors, names = _floors(_parsed(fields.get("floors")))
+    labelled = _labelled(_parsed(fields.get("labelled")), scans)
+    heard = np.diff(scans.offsets) > 0
+    if not heard[scans.ids.index(labelled["scan"])]:
+        raise InvalidArgument(
+            "field 'labelled.scan': this scan has no readings; label another one", param="labelled"
+        )
+    count = floors if names is None else len(names)
+    if count is not None:
+        _check_label(labelled, count, names)
+        if count > heard.sum():
+            raise InvalidArgument(
+                f"field 'floors': {heard.sum()} scans with readings cannot show {count} floors",
+                param="floors",
+            )
     return {
         "building": building,
-        **_labelled(_parsed(fields.get("labelled")), scans),
+        **labelled,
         "floors": floors,
         "names": names,
         "preset": _preset(fields.get("preset", "default")),
@@ -105,6 +120,26 @@ def _floors(value: Any) -> tuple[int | None, list[str] | None]:
         raise Unprocessable("field 'floors' must be a number, or a list of names", param="floors")
     _check_count(value)
     return value, None
+
+
+def _check_label(labelled: Mapping[str, Any], count: int, names: list[str] | None) -> None:
+    """Raises InvalidArgument if the label contradicts the floors that there are."""
+    floor, position = str(labelled["floor"]), labelled["position"]
+    if position is not None and abs(position) > count:
+        raise InvalidArgument(
+            f"field 'labelled.position': there is no floor {position} of {count}", param="labelled"
+        )
+    if names is None:
+        return
+    if floor not in names:
+        raise InvalidArgument(
+            f"field 'labelled.floor': {floor!r} is not among the floors {', '.join(names)}", param="labelled"
+        )
+    if position is not None and (meant := names[position - (position > 0)]) != floor:
+        raise InvalidArgument(
+            f"field 'labelled': position {position} is floor {meant!r}, not {floor!r}; omit the position",
+            param="labelled",
+        )
 
 
 def _check_count(count: int) -> None:

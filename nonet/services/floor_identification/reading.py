@@ -258,9 +258,10 @@ def _from_parquet(stream: BinaryIO, limits: ReadLimits) -> Scans:
                     raise InvalidArgument(f"row {line}: a value is missing or no number", param="scans")
                 gather.add(gather.scan(str(scan)), str(transmitter), float(value), line)
                 line += 1
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, OSError, TypeError, KeyError) as error:
+    # ValueError: also ArrowInvalid, names that are not UTF-8, and moments that Python cannot hold.
+    except (ValueError, pyarrow.ArrowNotImplementedError, OSError, TypeError, LookupError) as error:
         raise InvalidArgument(
-            f"the Parquet file cannot be read: {str(error).splitlines()[0][:120]}", param="scans"
+            f"the Parquet file cannot be read: {str(error).partition(chr(10))[0][:120]}", param="scans"
         ) from None
     return gather.scans()
 

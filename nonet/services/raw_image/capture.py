@@ -13,6 +13,10 @@ from nonet.runtime.tensors import Array
 PATTERNS: Final = ("RGGB", "GRBG", "GBRG", "BGGR")
 """The four Bayer phases: colours at (0, 0), (0, 1), (1, 0), (1, 1)."""
 
+FARTHEST: Final = 8.0
+"""Samples count as no farther from black than this many times the range from black to white: networks are not
+asked about what no sensor gives, such as samples under levels that are not theirs."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Capture:

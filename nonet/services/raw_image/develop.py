@@ -30,7 +30,7 @@ SERVICE_PREFIX: Final = "develop."
 INPUT: Final = PARAM
 PICTURE, DETAILS = "picture", "details"
 
-_RULES: Final = 1  # raise when a capture turns into other pixels than before
+_RULES: Final = 2  # raise when a capture turns into other pixels than before
 _MAX_BATCH: Final = 8
 _TOGETHER: Final = 8_000_000
 _IMAGE, _STD = "image", "std"

@@ -13,7 +13,7 @@ import numpy as np
 
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.tensors import Array
-from nonet.services.raw_image.capture import Capture
+from nonet.services.raw_image.capture import FARTHEST, Capture
 from nonet.services.raw_image.colour import Rendering, rendering_of
 from nonet.services.raw_image.domain import Domain
 from nonet.services.raw_image.encoding import CONTENT_TYPES, DEPTHS, encode_picture
@@ -68,7 +68,9 @@ class Development:
         samples = packed(self.tiling.cut(capture.mosaic, index)).astype(np.float32)
         black = capture.plane_black.reshape(4, 1, 1)
         samples -= black
-        samples /= np.float32(capture.white) - black
+        with np.errstate(over="ignore"):
+            samples /= np.float32(capture.white) - black
+        np.clip(samples, -FARTHEST, FARTHEST, out=samples)
         if self._rendering is not None:
             samples *= self._rendering.plane_gains
             np.minimum(samples, np.float32(1), out=samples)

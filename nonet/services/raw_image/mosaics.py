@@ -27,6 +27,7 @@ _BITS, _SAMPLES = 258, 277
 _NPY_HEADER_LIMIT: Final = 4096
 _NPY_TYPES: Final = {"u2": np.uint16, "f2": np.float32, "f4": np.float32, "f8": np.float32}
 _DEEPEST: Final = 65_535
+_SMALLEST_RANGE: Final = 1e-6
 _STRIP: Final = 1 << 22
 _LARGEST_IMAGE: Final = 89_478_485  # what the picture decoders go up to
 
@@ -111,7 +112,7 @@ def read_samples(data: bytes, options: DevelopOptions, limits: RawLimits) -> Cap
 def check_levels(capture: Capture) -> Capture:
     """The capture, if its white level lies above its black levels. Raises InvalidArgument if not."""
     black = max(capture.black)
-    if not capture.white > black:
+    if not capture.white - black >= _SMALLEST_RANGE:
         raise InvalidArgument(
             f"white_level must be above black_level; got white {capture.white:g} and black {black:g}",
             param="white_level",

@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from nonet.runtime.tensors import Array
-from nonet.services.raw_image.capture import Capture
+from nonet.services.raw_image.capture import FARTHEST, Capture
 
 _BLOCK: Final = 10
 _GAIN: Final = 36.0  # sum of squares of the kernel [1 -2 1]' [1 -2 1]
@@ -84,7 +84,9 @@ def _blocks(plane: Array, black: float, span: float) -> tuple[Array, Array]:
     levels, variances = [], []
     for row in range(0, rows, step):
         strip = plane[row * _BLOCK : (row + 1) * _BLOCK, : columns * _BLOCK].astype(np.float32)
-        blocks = ((strip - black) / span).reshape(_BLOCK, columns, _BLOCK).swapaxes(0, 1)
+        with np.errstate(over="ignore"):
+            scaled = np.clip((strip - black) / span, -FARTHEST, FARTHEST)
+        blocks = scaled.reshape(_BLOCK, columns, _BLOCK).swapaxes(0, 1)
         across = blocks[:, :, :-2] - 2 * blocks[:, :, 1:-1] + blocks[:, :, 2:]
         both = across[:, :-2] - 2 * across[:, 1:-1] + across[:, 2:]
         inside = (blocks.max(axis=(1, 2)) < _NEAR_WHITE) & (
