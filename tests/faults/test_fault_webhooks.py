@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,34 @@ def test_case_77_a_webhook_survives_the_gateway(own_repository: Path, tmp_path: 
             assert after.stop() == 0
     finally:
         after.kill()
+
+
+def test_case_77_a_gateway_killed_while_it_sends_sends_again(own_repository: Path, tmp_path: Path) -> None:
+    """Nobody knows whether the letter was taken: it comes once more, under the same id."""
+    killed = threading.Event()
+
+    def answer(number: int) -> int:
+        if number == 0:
+            killed.wait(60)
+        return 204
+
+    with Receiver(answer) as receiver:
+        settings = hooked(receiver.host, webhook_timeout=5.0)
+        server = RunningServer(own_repository, tmp_path / "server", settings)
+        try:
+            job = submitted(server, "refused_1", webhook=receiver.url)
+            eventually(lambda: receiver.letters, "a letter is on its way")
+        finally:
+            server.kill()
+            killed.set()
+        after = RunningServer(own_repository, tmp_path / "server", settings)
+        try:
+            assert webhook_is(after, job, "delivered")["attempts"] >= 2
+            assert len(receiver.letters) >= 2
+            assert len({letter.id for letter in receiver.letters}) == 1
+            assert after.stop() == 0
+        finally:
+            after.kill()
 
 
 def test_case_77_two_gateways_send_one_letter(

@@ -36,6 +36,7 @@ __all__ = ["Webhooks", "pause", "signature"]
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
+_TROUBLE_SECONDS = 5.0
 _AT_ONCE = 8
 _SLACK_SECONDS = 10.0
 """How much longer than its attempt a claim lasts: the time to write down what became of it."""
@@ -116,14 +117,15 @@ class Webhooks:
     async def _run(self) -> None:
         while not self._stopping:
             self._wake.clear()
+            rest = _LOOK_SECONDS
             try:
                 await self._look()
             except ServingError:
-                pass  # the store has said why in the log
+                rest = _TROUBLE_SECONDS  # the store has said why in the log
             except Exception:
                 logger.exception("sending webhooks failed")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_SECONDS):
+                async with asyncio.timeout(rest):
                     await self._wake.wait()
 
     async def _look(self) -> None:
