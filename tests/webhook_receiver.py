@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from serving import free_port
-
 from nonet.gateway.jobs.webhooks import signature
 
 
@@ -91,8 +89,3 @@ class Receiver:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-
-
-def nobody() -> int:
-    """A port at which a receiver may come up later."""
-    return free_port()

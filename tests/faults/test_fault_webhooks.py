@@ -20,8 +20,8 @@ from floor_house import (
     upload,
     wait_for,
 )
-from serving import RunningServer, assert_refused, eventually
-from webhook_receiver import Receiver, nobody
+from serving import RunningServer, assert_refused, eventually, free_port
+from webhook_receiver import Receiver
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -90,7 +90,7 @@ def test_case_77_failed_and_cancelled_jobs_are_told_too(start_server: Start, own
 def test_case_77_a_target_that_was_down_gets_the_same_letter_later(
     start_server: Start, own_repository: Path
 ) -> None:
-    port = nobody()
+    port = free_port()
     server = start_server(own_repository, hooked(f"127.0.0.1:{port}", webhook_attempts=100))
     job = submitted(server, "quick_1", webhook=f"http://127.0.0.1:{port}/")
     wait_for(server, job, "succeeded")  # the job ends whatever becomes of its webhook
@@ -145,7 +145,7 @@ def test_case_77_a_target_that_never_answers_holds_nothing_up(
 
 @pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
 def test_case_77_a_webhook_survives_the_gateway(own_repository: Path, tmp_path: Path, killed: bool) -> None:
-    port = nobody()
+    port = free_port()
     settings = hooked(f"127.0.0.1:{port}", webhook_attempts=100)
     server = RunningServer(own_repository, tmp_path / "server", settings)
     try:
