@@ -24,7 +24,15 @@ from nonet.gateway.executor.remote import RemotePolicy
 from nonet.gateway.floors import Floors
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
 from nonet.gateway.http import HttpRecord, HttpSettings
-from nonet.gateway.jobs import DATABASE, JobFiles, JobPolicy, Jobs, SqliteJobStore, WorkerCommand
+from nonet.gateway.jobs import (
+    DATABASE,
+    JobFiles,
+    JobPolicy,
+    Jobs,
+    SqliteJobStore,
+    WebhookPolicy,
+    WorkerCommand,
+)
 from nonet.gateway.metrics import Metrics
 from nonet.gateway.metrics_families import GatewayState, MetricsPage
 from nonet.gateway.repository_control import RepositoryControl
@@ -174,7 +182,7 @@ def compose(
         only: name of the one service that this process is, "" for a gateway.
         clock: the clock of deadlines; the process's monotonic clock by default.
 
-    Raises SettingsError for a service nobody knows.
+    Raises SettingsError for a service nobody knows, and for webhooks that cannot be as they are set.
     """
     unknown = next((each.name for each in remote if each.name not in SERVICES), None)
     if unknown is not None:
@@ -221,6 +229,7 @@ def compose(
         jobs.on_success = floors.settle
         state.jobs = jobs.by_state
         state.workers = lambda: jobs.workers
+        state.webhooks = jobs.webhooks_by_state
     return Gateway(
         settings=settings,
         catalog=catalog,
@@ -273,7 +282,23 @@ def _jobs(settings: Settings) -> Jobs:
     )
     names = {field.name for field in dataclasses.fields(JobPolicy)}
     policy = JobPolicy(**{name: getattr(given, name) for name in names})
-    return Jobs(SqliteJobStore(given.path / DATABASE), JobFiles(given.path), command, policy)
+    return Jobs(
+        SqliteJobStore(given.path / DATABASE), JobFiles(given.path), command, policy, _webhooks(settings)
+    )
+
+
+def _webhooks(settings: Settings) -> WebhookPolicy:
+    given = settings.jobs
+    try:
+        return WebhookPolicy(
+            given.webhook_hosts,
+            given.webhook_secret.get_secret_value().encode(),
+            given.webhook_timeout,
+            given.webhook_attempts,
+            given.webhook_backoff,
+        )
+    except ValueError as error:
+        raise SettingsError(f"jobs.webhook_hosts and jobs.webhook_secret: {error}") from None
 
 
 def _floors(

@@ -157,12 +157,15 @@ class Floors:
                     length=upload.length,
                 ),
             )
-            building = str(read.spec["building"])
+            spec = dict(read.spec)
+            webhook = str(spec.pop("webhook", ""))
+            building = str(spec["building"])
             network_of(building)
         except BaseException:
             await asyncio.to_thread(files.remove, job)
             raise
-        return await self._jobs.submit(NewJob(job, FIT, building, tenant, read.spec, read.digest, key))
+        new = NewJob(job, FIT, building, tenant, spec, read.digest, key, webhook)
+        return await self._jobs.submit(new)
 
     async def settle(self, job: Job) -> None:
         """A job has succeeded: load the building that it fitted."""

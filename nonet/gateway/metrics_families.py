@@ -95,6 +95,7 @@ class GatewayState:
         version: of Nonet.
         jobs: number of jobs by state; None where there are no jobs.
         workers: number of worker processes.
+        webhooks: number of webhooks of jobs by state.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class GatewayState:
         version: str,
         jobs: Callable[[], Mapping[str, int]] | None = None,
         workers: Callable[[], int] = lambda: 0,
+        webhooks: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self.ready = ready
         self.utilisation = utilisation
@@ -115,6 +117,7 @@ class GatewayState:
         self.version = version
         self.jobs = jobs
         self.workers = workers
+        self.webhooks = webhooks
 
 
 class _GatewayCollector(Collector):
@@ -179,6 +182,12 @@ class _GatewayCollector(Collector):
             yield GaugeMetricFamily(
                 "nonet_job_workers", "Worker processes that run a job now", self._state.workers()
             )
+            webhooks = GaugeMetricFamily(
+                "nonet_webhooks", "Webhooks of jobs that are remembered, by state", labels=("state",)
+            )
+            for state, count in sorted(self._state.webhooks().items()):
+                webhooks.add_metric((state,), count)
+            yield webhooks
         build = GaugeMetricFamily(
             "nonet_build_info", "Always 1; the version is the label", labels=("version",)
         )

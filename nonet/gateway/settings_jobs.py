@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from nonet.gateway.settings_types import MIB, PositiveSeconds, Section
 
@@ -91,4 +91,32 @@ class JobSettings(Section):
     )
     keep_jobs: int = Field(
         default=1000, ge=1, description="Ended jobs that are kept at most; the oldest go first."
+    )
+    webhook_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Hosts that may be told of the end of jobs, each `host` (at port 80 or 443) or "
+        "`host:port`, exact. Empty turns webhooks off. Callers choose the rest of the "
+        "URL and the gateway calls it: name no host that trusts this machine.",
+    )
+    webhook_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="What webhooks are signed with; needed for webhook_hosts. Receivers check with the same. "
+        "Prefer the environment to a file for secrets.",
+    )
+    webhook_timeout: float = Field(
+        default=10.0,
+        gt=0,
+        le=600,
+        allow_inf_nan=False,
+        description="Seconds a receiver has to answer a webhook.",
+    )
+    webhook_attempts: int = Field(
+        default=12,
+        ge=1,
+        le=100,
+        description="How often a webhook is sent before it becomes a dead letter; 12 take about two hours.",
+    )
+    webhook_backoff: PositiveSeconds = Field(
+        default=5.0,
+        description="Seconds before a webhook is sent again; doubled each time, up to an hour.",
     )

@@ -161,5 +161,5 @@ def _explain(error: ValidationError, layers: list[tuple[str, dict[str, dict[str,
     if problem["type"] == "extra_forbidden":
         return _unknown(key, origin)
     message = problem["msg"][:1].lower() + problem["msg"][1:]
-    value = "" if path[0] == "auth" else f", got {problem['input']!r}"
+    value = "" if path[0] == "auth" or "secret" in path[-1] else f", got {problem['input']!r}"
     return f"setting '{'.'.join(path)}' in {origin}: {message}{value}"

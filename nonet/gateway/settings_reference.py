@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from nonet.gateway.settings import sections
@@ -61,6 +61,8 @@ def _plain(value: Any) -> Any:
         return value.as_posix()
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     return value

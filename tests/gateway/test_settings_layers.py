@@ -136,6 +136,8 @@ def test_secrets_are_never_shown(write, monkeypatch) -> None:
     assert "sesame" not in settings.model_dump_json()
     monkeypatch.setenv("NONET_AUTH__KEYS", '{"alice": 5, "b b": "sesame"}')
     assert "sesame" not in refused()
+    monkeypatch.delenv("NONET_AUTH__KEYS")
+    assert "5550123" not in refused(write("[jobs]\nwebhook_secret = 5550123\n"))
 
 
 def test_lists_and_tables_come_as_json_from_the_environment(write, monkeypatch) -> None:

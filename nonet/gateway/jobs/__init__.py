@@ -2,11 +2,12 @@
 
 from nonet.gateway.jobs.contract import JobStore
 from nonet.gateway.jobs.files import JobFiles, new_job_id
-from nonet.gateway.jobs.job import Job, JobState, NewJob, Page
+from nonet.gateway.jobs.job import Job, JobState, NewJob, Page, Webhook, WebhookState
 from nonet.gateway.jobs.jobs import DEFAULT_PAGE, MAX_PAGE, Jobs, Limits, read_key, read_states
 from nonet.gateway.jobs.policy import JobPolicy
 from nonet.gateway.jobs.sqlite_store import DATABASE, SqliteJobStore
 from nonet.gateway.jobs.supervisor import WorkerCommand
+from nonet.gateway.jobs.webhook_policy import WebhookPolicy
 from nonet.gateway.jobs.worker import Assignment, Kind, Stopped, Task, run_job
 
 __all__ = [
@@ -27,6 +28,9 @@ __all__ = [
     "SqliteJobStore",
     "Stopped",
     "Task",
+    "Webhook",
+    "WebhookPolicy",
+    "WebhookState",
     "WorkerCommand",
     "new_job_id",
     "read_key",

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from nonet.gateway.jobs.job import Claim, Job, JobState, NewJob, Orders, Page
+from nonet.gateway.jobs.job import Claim, Job, JobState, NewJob, Orders, Page, WebhookState
 from nonet.gateway.jobs.policy import JobPolicy
 
 __all__ = ["JobStore"]
@@ -115,6 +115,23 @@ class JobStore(Protocol):
 
     def unfinished(self) -> Sequence[str]:
         """Ids of the jobs that wait or run."""
+        ...
+
+    def claim_webhook(self, lease_seconds: float, held: Collection[str] = ()) -> Job | None:
+        """The ended job whose webhook has been due the longest, with one more attempt counted: it is the
+        caller's to send, and due again when ``lease_seconds`` are over. None if none is due but those of the
+        jobs ``held``."""
+        ...
+
+    def settle_webhook(
+        self, job: str, attempt: int, state: WebhookState, *, error: str = "", again_in: float = 0.0
+    ) -> bool:
+        """Write how attempt number ``attempt`` went; one that still waits is due ``again_in`` seconds later.
+        False, and nothing done, if there was another attempt since."""
+        ...
+
+    def webhook_counts(self) -> Mapping[WebhookState, int]:
+        """Number of webhooks in each state."""
         ...
 
     def close(self) -> None:

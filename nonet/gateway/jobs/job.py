@@ -9,7 +9,7 @@ from typing import Any
 
 from nonet.runtime.errors import ServingError
 
-__all__ = ["Claim", "Job", "JobState", "NewJob", "Orders", "Page", "error_of"]
+__all__ = ["Claim", "Job", "JobState", "NewJob", "Orders", "Page", "Webhook", "WebhookState", "error_of"]
 
 
 class JobState(enum.StrEnum):
@@ -24,6 +24,35 @@ class JobState(enum.StrEnum):
     @property
     def ended(self) -> bool:
         return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class WebhookState(enum.StrEnum):
+    """``waiting`` until it was taken (``delivered``) or given up (``dead``)."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Webhook:
+    """Who is to be told of a job's end, and how that went.
+
+    Args:
+        url: where to send it.
+        state: see :class:`WebhookState`.
+        attempts: how often it was sent, the attempt that is under way included.
+        error: why the last attempt failed, None if it did not.
+    """
+
+    url: str
+    state: WebhookState = WebhookState.WAITING
+    attempts: int = 0
+    error: str | None = None
+
+    def public(self) -> dict[str, Any]:
+        """The webhook as callers see it, JSON-able; without the URL, which may hold a secret."""
+        return {"state": self.state.value, "attempts": self.attempts, "last_error": self.error}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,7 +73,8 @@ class Job:
         attempts: how often it was started.
         cancelling: it runs, and was asked to stop.
         created, started, ended: seconds since the epoch; None if that has not happened.
-        revision: grows with every change of the job.
+        revision: grows with every change of the job; its webhook, which changes after the end, aside.
+        webhook: who is told of its end, None if nobody.
     """
 
     id: str
@@ -63,6 +93,7 @@ class Job:
     started: float | None
     ended: float | None
     revision: int
+    webhook: Webhook | None = None
 
     def public(self) -> dict[str, Any]:
         """The job as callers see it, JSON-able."""
@@ -82,6 +113,7 @@ class Job:
             "created_at": _moment(self.created),
             "started_at": _moment(self.started),
             "ended_at": _moment(self.ended),
+            "webhook": None if self.webhook is None else self.webhook.public(),
         }
 
 
@@ -95,6 +127,7 @@ class NewJob:
         spec: what its runner needs to know beside its files, JSON-able.
         digest: of everything the caller sent; two submits are the same exactly if theirs are.
         key: the caller's idempotency key, "" if none.
+        webhook: URL that is told of the job's end, "" if none; part of what ``digest`` is of.
     """
 
     id: str
@@ -104,6 +137,7 @@ class NewJob:
     spec: Mapping[str, Any]
     digest: str
     key: str = ""
+    webhook: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from nonet.gateway.jobs.job import Job, JobState, NewJob, Page
 from nonet.gateway.jobs.policy import JobPolicy
 from nonet.gateway.jobs.skills import Skills
 from nonet.gateway.jobs.supervisor import Supervisor, WorkerCommand
+from nonet.gateway.jobs.webhook_policy import WebhookPolicy
+from nonet.gateway.jobs.webhooks import Webhooks
 from nonet.runtime.errors import InvalidArgument, NotFound, NotImplementedHere, ServingError, Unavailable
 
 __all__ = ["DEFAULT_PAGE", "MAX_PAGE", "Jobs", "Limits", "read_key", "read_states"]
@@ -58,12 +60,20 @@ class Jobs:
         files: keeps their files.
         command: how workers are started.
         policy: limits.
+        webhooks: which webhooks are allowed, None for none.
 
     Attributes:
         on_success: awaited when a job has succeeded; callers see it succeed when this has returned.
     """
 
-    def __init__(self, store: JobStore, files: JobFiles, command: WorkerCommand, policy: JobPolicy) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        files: JobFiles,
+        command: WorkerCommand,
+        policy: JobPolicy,
+        webhooks: WebhookPolicy | None = None,
+    ) -> None:
         self.on_success: Callable[[Job], Awaitable[None]] | None = None
         self._store = store
         self._policy = policy
@@ -71,6 +81,7 @@ class Jobs:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
         self._skills = Skills(command.words)
         self._supervisor: Supervisor | None = None
+        self._webhooks = Webhooks(store, self._blocking, webhooks or WebhookPolicy(), self._held)
         self._closing = asyncio.Event()
         self._changes: set[asyncio.Event] = set()
         self._submits: set[asyncio.Task[tuple[Job, bool]]] = set()
@@ -91,6 +102,7 @@ class Jobs:
             settle=self._settled,
         )
         self._supervisor.start()
+        self._webhooks.start()
 
     def close_streams(self) -> None:
         """End every :meth:`watch`: the process is about to leave, callers watch on elsewhere."""
@@ -102,7 +114,7 @@ class Jobs:
         waits for the next start. Jobs can still be submitted and looked at, until :meth:`close`."""
         self.close_streams()
         if self._supervisor is not None:
-            await self._supervisor.stop(seconds)
+            await asyncio.gather(self._supervisor.stop(seconds), self._webhooks.stop(seconds))
 
     def close(self) -> None:
         """Let go of the store."""
@@ -114,6 +126,10 @@ class Jobs:
     def by_state(self) -> Mapping[str, int]:
         """Number of jobs in each state, as of the last look."""
         return {state.value: count for state, count in self._counts.items()}
+
+    def webhooks_by_state(self) -> Mapping[str, int]:
+        """Number of webhooks in each state, as of the last look."""
+        return self._webhooks.by_state()
 
     @property
     def workers(self) -> int:
@@ -135,7 +151,8 @@ class Jobs:
         """Queue a job whose files lie in its folder; the job, and whether it is a new one.
 
         The folder is removed if it is not. A caller that leaves meanwhile changes nothing: the job is queued,
-        whole, or it is not. Raises as :meth:`JobStore.submit`.
+        whole, or it is not. Raises as :meth:`JobStore.submit`, and InvalidArgument for a webhook that is not
+        allowed.
         """
         submitting = asyncio.create_task(self._submit(new))
         self._submits.add(submitting)
@@ -145,6 +162,8 @@ class Jobs:
     async def _submit(self, new: NewJob) -> tuple[Job, bool]:
         fresh = False
         try:
+            if new.webhook:
+                self._webhooks.check(new.webhook)
             job, fresh = await self._blocking(lambda: self._store.submit(new, self._policy))
         finally:
             if not fresh:
@@ -182,6 +201,7 @@ class Jobs:
             await asyncio.to_thread(self.files.remove, job)
         if self._supervisor is not None:
             self._supervisor.wake()
+        self._webhooks.wake()
         self._changed()
         return cancelled
 
@@ -244,6 +264,10 @@ class Jobs:
             revision=job.revision - 1,
         )
 
+    def _held(self) -> Collection[str]:
+        """Jobs that callers may not yet see ended: see :meth:`_shown`."""
+        return () if self._supervisor is None else self._supervisor.followed()
+
     async def _settled(self, job: Job) -> None:
         if self.on_success is not None:
             await self.on_success(job)
@@ -252,6 +276,7 @@ class Jobs:
         """Bring the counts up to date; they stay as they were while the store cannot be read."""
         with contextlib.suppress(ServingError):
             self._counts = dict(await self._blocking(self._store.counts))
+        self._webhooks.wake()
         self._changed()
 
 

@@ -19,9 +19,7 @@ __all__ = ["SqliteFile"]
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
+_FIRST = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -54,6 +52,19 @@ CREATE UNIQUE INDEX jobs_by_key ON jobs (tenant, idempotency_key) WHERE idempote
 CREATE INDEX jobs_by_state ON jobs (state, number);
 CREATE INDEX jobs_by_tenant ON jobs (tenant, number);
 """
+
+_WEBHOOKS = """
+ALTER TABLE jobs ADD COLUMN webhook TEXT;
+ALTER TABLE jobs ADD COLUMN webhook_state TEXT;
+ALTER TABLE jobs ADD COLUMN webhook_attempts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN webhook_error TEXT;
+ALTER TABLE jobs ADD COLUMN webhook_due REAL;
+CREATE INDEX jobs_by_webhook ON jobs (webhook_state) WHERE webhook_state IS NOT NULL;
+"""
+
+STEPS = (_FIRST, _WEBHOOKS)
+"""What makes a file of each version one of the next; version 0 is the empty file."""
+SCHEMA_VERSION = len(STEPS)
 
 _BUSY_SECONDS = 5.0
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
@@ -126,7 +137,10 @@ class SqliteFile:
 
 
 def _bring_up(connection: sqlite3.Connection) -> None:
-    """Make the schema in an empty file. Raises Unavailable for a file of a later release."""
+    """Make the schema in an empty file, or add what an older one lacks.
+
+    Raises Unavailable for a file of a later release.
+    """
     if _version(connection) == SCHEMA_VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
@@ -134,10 +148,10 @@ def _bring_up(connection: sqlite3.Connection) -> None:
         found = _version(connection)  # another process may have been quicker
         if found > SCHEMA_VERSION:
             raise Unavailable("the jobs were written by a later release of Nonet", code="JOBS_UNAVAILABLE")
-        if found == 0:
-            for statement in _SCHEMA.split(";\n"):
+        for step in STEPS[found:]:
+            for statement in step.split(";\n"):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):

@@ -15,10 +15,11 @@ from typing import Any
 
 import orjson
 
-from nonet.gateway.jobs.job import Claim, Job, JobState, NewJob, Orders, Page
+from nonet.gateway.jobs.job import Claim, Job, JobState, NewJob, Orders, Page, WebhookState
 from nonet.gateway.jobs.policy import JobPolicy
 from nonet.gateway.jobs.processes import boot_id, is_alive, uptime
 from nonet.gateway.jobs.sqlite_file import SqliteFile
+from nonet.gateway.jobs.sqlite_webhooks import claim_due, count_states, find_due, settle, webhook_of
 from nonet.runtime.errors import Conflict, NotFound, QuotaExceeded, Unavailable
 
 __all__ = ["DATABASE", "SqliteJobStore"]
@@ -63,8 +64,8 @@ class SqliteJobStore:
                     f"{waiting} jobs wait already; retry later", code="JOBS_FULL", retry_after=_QUEUE_RETRY
                 )
             db.execute(
-                "INSERT INTO jobs (id, kind, subject, tenant, spec, digest, idempotency_key, created) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs (id, kind, subject, tenant, spec, digest, idempotency_key, created, "
+                "webhook, webhook_state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     new.id,
                     new.kind,
@@ -74,6 +75,8 @@ class SqliteJobStore:
                     new.digest,
                     new.key or None,
                     time.time(),
+                    new.webhook or None,
+                    WebhookState.WAITING.value if new.webhook else None,
                 ),
             )
             return _job(_row(db, new.id)), True
@@ -239,6 +242,29 @@ class SqliteJobStore:
         with self._file.transaction(write=False) as db:
             return [row["id"] for row in db.execute("SELECT id FROM jobs WHERE state IN (?, ?)", _LIVE)]
 
+    # -- webhooks -------------------------------------------------------------------------------
+
+    def claim_webhook(self, lease_seconds: float, held: Collection[str] = ()) -> Job | None:
+        with self._file.transaction(write=False) as db:
+            if find_due(db, held) is None:
+                return None
+        with self._file.transaction() as db:
+            job = find_due(db, held)
+            if job is None:
+                return None
+            claim_due(db, job, lease_seconds)
+            return _job(_row(db, job))
+
+    def settle_webhook(
+        self, job: str, attempt: int, state: WebhookState, *, error: str = "", again_in: float = 0.0
+    ) -> bool:
+        with self._file.transaction() as db:
+            return settle(db, job, attempt, state, error, again_in)
+
+    def webhook_counts(self) -> Mapping[WebhookState, int]:
+        with self._file.transaction(write=False) as db:
+            return count_states(db)
+
     def close(self) -> None:
         self._file.close()
 
@@ -346,4 +372,5 @@ def _job(row: sqlite3.Row) -> Job:
         started=row["started"],
         ended=row["ended"],
         revision=row["revision"],
+        webhook=webhook_of(row),
     )

@@ -149,6 +149,10 @@ class Supervisor:
         """Whether a worker of this job runs, or what it left behind is being settled."""
         return any(worker.job == job for worker in self._workers.values())
 
+    def followed(self) -> list[str]:
+        """The jobs of which :meth:`follows` is true."""
+        return [worker.job for worker in self._workers.values()]
+
     def wake(self) -> None:
         """A job waits, or one was cancelled: look now."""
         self._wake.set()

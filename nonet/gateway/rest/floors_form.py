@@ -17,7 +17,7 @@ from nonet.runtime.errors import InvalidArgument, Unprocessable, UnsupportedMedi
 
 __all__ = ["FIELDS", "media_type", "read_scans", "read_upload_form"]
 
-FIELDS: Final = ("building", "labelled", "floors", "preset", "seed")
+FIELDS: Final = ("building", "labelled", "floors", "preset", "seed", "webhook")
 _LONGEST_FIELD: Final = 16 * 1024
 _FORM: Final = "multipart/form-data"
 _JSON: Final = "application/json"

@@ -70,6 +70,11 @@ class FitRequest(_Strict):
         default="default", description="The recipe: the best that is known, or that of the paper."
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Of every random choice.")
+    webhook: str | None = Field(
+        default=None,
+        max_length=2048,
+        description="URL that is told of the job's end, if the operator allows its host; see docs/jobs.md.",
+    )
 
 
 class IdentifyScan(_Strict):
@@ -148,6 +153,7 @@ _TEXTS: dict[str, Any] = {
     "floors": {"type": "string", "description": "A number, a JSON list of names, or a repeated field."},
     "preset": {"type": "string", "enum": ["default", "paper"]},
     "seed": {"type": "integer", "minimum": 0},
+    "webhook": {"type": "string", "maxLength": 2048, "description": "URL that is told of the job's end."},
 }
 
 FIT: dict[str, Any] = {

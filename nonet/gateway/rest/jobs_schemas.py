@@ -6,11 +6,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nonet.gateway.jobs import DEFAULT_PAGE, MAX_PAGE, JobState
+from nonet.gateway.jobs import DEFAULT_PAGE, MAX_PAGE, JobState, WebhookState
 from nonet.gateway.rest.openapi_task import REQUEST_ID, error_responses
 from nonet.gateway.rest.schemas import ErrorDetail
 
 __all__ = ["CANCEL", "EVENTS", "JOB", "JOBS", "JobBody", "JobEnvelope", "JobList"]
+
+
+class WebhookBody(BaseModel):
+    """How it goes with telling the caller's URL of the job's end."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    state: WebhookState = Field(description="waiting, delivered, or dead: given up after too many attempts.")
+    attempts: int = Field(ge=0, description="How often it was sent.")
+    last_error: str | None = Field(description="Why the last attempt failed.")
 
 
 class JobBody(BaseModel):
@@ -36,6 +46,7 @@ class JobBody(BaseModel):
     created_at: float = Field(description="Seconds since the epoch.")
     started_at: float | None
     ended_at: float | None
+    webhook: WebhookBody | None = Field(description="Null where the submit named none.")
 
 
 class JobEnvelope(BaseModel):

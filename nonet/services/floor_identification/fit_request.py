@@ -13,7 +13,7 @@ from nonet.runtime.scans import LONGEST_NAME, Scans
 
 __all__ = ["FIELDS", "checked"]
 
-FIELDS: Final = ("building", "labelled", "floors", "preset", "seed")
+FIELDS: Final = ("building", "labelled", "floors", "preset", "seed", "webhook")
 PRESETS: Final = ("default", "paper")
 FEWEST_FLOORS, MOST_FLOORS = 2, 16
 LARGEST_SEED: Final = 2**31 - 1
@@ -21,13 +21,14 @@ LARGEST_SEED: Final = 2**31 - 1
 
 def checked(fields: Mapping[str, Any], scans: Scans) -> dict[str, Any]:
     """The specification of a fit: ``building``, ``scan``, ``floor``, ``position``, ``floors``, ``names``,
-    ``preset``, ``seed``.
+    ``preset``, ``seed``; ``webhook`` if there is one.
 
     Args:
         fields: as sent; texts, as forms have them, may hold JSON.
         scans: the scans; the labelled one must be among them.
 
-    Whether the building's name may be one is for the gateway to say, which makes a model's name of it.
+    Whether the building's name may be one is for the gateway to say, which makes a model's name of it; so is
+    whether the webhook may be called.
 
     Raises Unprocessable for a missing, unknown or ill-typed field, InvalidArgument for a bad value.
     """
@@ -63,7 +64,15 @@ def checked(fields: Mapping[str, Any], scans: Scans) -> dict[str, Any]:
         "names": names,
         "preset": _preset(fields.get("preset", "default")),
         "seed": _seed(_parsed(fields.get("seed", 0))),
+        **_webhook(fields.get("webhook")),
     }
+
+
+def _webhook(value: Any) -> dict[str, str]:
+    """Nothing where there is none, so that the submit is the same as before there were any."""
+    if value is not None and not isinstance(value, str):
+        raise Unprocessable("field 'webhook' must be a URL", param="webhook")
+    return {"webhook": value} if value else {}
 
 
 def _labelled(value: Any, scans: Scans) -> dict[str, Any]:
