@@ -46,8 +46,8 @@ processor for the event loop the two could run side by side; that was not measur
 
 HOW_TO_READ_STAGES = """\
 Each stage has what it used itself, without the stages it called. `compute` is one row of the model inside a
-batch. The rest beside model and image is interpreted code spread thin over many small steps, two to four
-times as slow as in a loop of its own, because each batch of the model sweeps the processor's caches; the
+batch. The rest beside model and image is interpreted code spread thin over many small steps, slower
+than in a loop of its own, presumably because each batch of the model sweeps the processor's caches; the
 floor's server has them for itself."""
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""Case 51: strange scans are answered or refused. Cases 65-67: buildings come and go under load."""
+"""Case 51: strange scans are answered or refused."""
 
 from __future__ import annotations
 
@@ -10,21 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from floor_house import (
     BUILDINGS,
     identify,
-    kill,
-    submit,
     submitted,
     toy_settings,
-    under_way,
     upload,
     wait_for,
-    worker_of,
 )
-from serving import RunningServer, assert_refused, eventually, running
+from serving import RunningServer, assert_refused, running
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -335,133 +330,3 @@ def test_case_51_uploads_over_the_limit_are_refused_before_they_are_kept(
     reply = server.http.post(BUILDINGS, params=fields, content=gzip.compress(fine), headers=zipped)
     assert reply.status_code == 202, reply.text
     wait_for(server, reply.json()["job"]["id"], "succeeded")
-
-
-# -- cases 65 to 67 ---------------------------------------------------------------------------------
-
-
-class Load:
-    """Threads that identify the same scan of ``building`` without a pause, past the cache.
-
-    ``by_client`` holds the versions that answered each of them, in its own order: answers to different
-    clients may overtake each other on their way here.
-    """
-
-    def __init__(self, server: RunningServer, building: str) -> None:
-        self.failures: list[str] = []
-        self.by_client: list[list[str]] = [[], []]
-        self._server, self._building = server, building
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(seen,)) for seen in self.by_client]
-
-    @property
-    def versions(self) -> list[str]:
-        """All of them, client by client."""
-        return [version for seen in self.by_client for version in seen]
-
-    def _run(self, seen: list[str]) -> None:
-        with httpx.Client(base_url=self._server.url, timeout=30) as http:
-            while not self._stop.is_set():
-                reply = http.post(
-                    f"{BUILDINGS}/{self._building}/identify",
-                    json={"scans": [{"rssi": HOME}]},
-                    headers={"Cache-Control": "no-store"},
-                )
-                if reply.status_code == 200:
-                    seen.append(reply.headers["X-Model-Version"])
-                else:
-                    self.failures.append(f"{reply.status_code} {reply.text}")
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-
-def test_case_65_a_refit_replaces_the_version_without_a_failed_request(
-    start_server: Start, own_repository: Path
-) -> None:
-    """The old version answers until the new one is loaded, however often the new fit dies on its way."""
-    server = start_server(own_repository, toy_settings())
-    wait_for(server, submitted(server, "slow_home"), "succeeded")
-    with Load(server, "slow_home") as load:
-        job = submitted(server, "slow_home", seed=7)
-        under_way(server, job, 0.3)
-        kill(worker_of(server))
-        wait_for(server, job, "succeeded")
-        eventually(
-            lambda: all(seen[-1:] == ["2"] for seen in load.by_client), "the new version answers everybody"
-        )
-    assert load.failures == []
-    for seen in load.by_client:
-        assert seen == sorted(seen)
-        assert set(seen) == {"1", "2"}
-    assert server.http.get(f"{BUILDINGS}/slow_home").json()["versions"] == ["2"]
-
-
-def test_case_66_a_damaged_building_is_not_served(start_server: Start, own_repository: Path) -> None:
-    server = start_server(own_repository, toy_settings())
-    wait_for(server, submitted(server, "quick_home"), "succeeded")
-    wait_for(server, submitted(server, "quick_home", seed=1), "succeeded")
-    assert server.stop() == 0
-    names = own_repository / "floors_quick_home" / "2" / "transmitters.txt"
-    names.write_text(names.read_text().replace("01", "09"))
-    again = start_server(own_repository, toy_settings())
-    body = again.http.get(f"{BUILDINGS}/quick_home").json()
-    assert (body["version"], body["versions"]) == ("1", ["1"])
-    assert identify(again, "quick_home", HOME).headers["X-Model-Version"] == "1"
-    index = again.http.post("/v2/repository/index").json()
-    (reason,) = [
-        line["reason"] for line in index if (line["name"], line["version"]) == ("floors_quick_home", "2")
-    ]
-    assert "transmitters.txt" in reason
-
-
-def test_case_67_deleting_waits_for_nobody_and_breaks_nothing(
-    start_server: Start, own_repository: Path
-) -> None:
-    server = start_server(own_repository, toy_settings())
-    wait_for(server, submitted(server, "quick_home"), "succeeded")
-    with Load(server, "quick_home") as load:
-        eventually(lambda: len(load.versions) > 20, "requests are answered")
-        assert server.http.delete(f"{BUILDINGS}/quick_home").status_code == 204
-        eventually(lambda: load.failures, "it is gone")
-    assert {failure[:3] for failure in load.failures} == {"404"}
-    assert server.http.get(BUILDINGS).json()["data"] == []
-    assert_refused(server.http.delete(f"{BUILDINGS}/quick_home"), 404)
-    assert not (own_repository / "floors_quick_home").exists()
-    # The same name can be used again.
-    wait_for(server, submitted(server, "quick_home"), "succeeded")
-    assert identify(server, "quick_home", HOME).status_code == 200
-
-
-def test_case_67_a_building_that_is_being_fitted_cannot_be_deleted(
-    start_server: Start, own_repository: Path
-) -> None:
-    server = start_server(own_repository, toy_settings())
-    wait_for(server, submitted(server, "slow_home"), "succeeded")
-    job = submitted(server, "slow_home")
-    assert_refused(server.http.delete(f"{BUILDINGS}/slow_home"), 409, "cancel")
-    server.http.delete(f"/v1/jobs/{job}")
-    wait_for(server, job, "cancelled")
-    assert server.http.delete(f"{BUILDINGS}/slow_home").status_code == 204
-
-
-def test_case_67_where_models_are_fixed_buildings_are_too(start_server: Start, own_repository: Path) -> None:
-    settings = toy_settings()
-    settings["repository"]["control"] = False
-    server = start_server(own_repository, settings)
-    wait_for(server, submitted(server, "quick_home"), "succeeded")
-    assert_refused(server.http.delete(f"{BUILDINGS}/quick_home"), 403)
-    assert submit(server, "quick_home").status_code == 202
-
-
-def test_a_building_has_a_picture(house: RunningServer) -> None:
-    reply = house.http.get(f"{BUILDINGS}/quick_home/picture")
-    assert reply.headers["Content-Type"] == "image/png"
-    assert reply.content.startswith(b"\x89PNG")
