@@ -2,37 +2,45 @@
 
 "ward" is the paper's way: Ward on the embeddings of the network. "consensus" makes many partitions of a
 sample of the scans (Ward, k-means and spectral clusters, on the embeddings of the network and on propagated
-features of several sharpness), and lets the five that agree best with what a floor is vote.
+features of several sharpness), keeps the quarter of them that looks most like floors, and takes the one that
+the others of that quarter agree with best.
 
-What a floor is, without labels: a slab costs a signal 15 dB and more, so a transmitter is loud on one floor
-and clearly weaker on all others. Where a partition cuts through a floor instead, transmitters near the cut
-are as loud on one side as on the other. So partitions are ranked by the mean difference between a
-transmitter's loudness in its loudest and its second cluster, counted up to 15 dB.
+What floors look like, without labels. A slab costs a signal 15 dB and more, so a transmitter is loud on one
+floor and clearly weaker on all others; where a partition cuts through a floor instead, transmitters near the
+cut are as loud on one side as on the other. And what is left of a signal spills over to the next floor all
+over the building, while two wings hear little of each other. So partitions are ranked by the mean difference
+between a transmitter's loudness in its loudest and its second cluster, counted up to 15 dB, less the cost of
+joining all clusters by their spillover.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
+import scipy.sparse as sparse
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import minimum_spanning_tree
 
 from nonet.research.fis_one.clustering import ward
 from nonet.research.fis_one.graph import GraphRule, SignalGraph, build_graph
 from nonet.research.fis_one.identifier_fit import scan_weights
+from nonet.research.fis_one.indexing import path_costs
 from nonet.research.fis_one.metrics import adjusted_rand
 from nonet.research.fis_one.propagation import k_means, neighbour_clusters, propagated_features
 from nonet.research.fis_one.recipes import Recipe
+from nonet.research.fis_one.spillover import adapted_jaccard
 from nonet.runtime.scans import Scans
 
 _SAMPLE = 1500
-_VOTERS = 5
-_SAME = 0.97  # adjusted Rand index from which two partitions are one voter
+_KEPT = 0.25  # of the partitions, the best ranked
+_SPILLOVER_WEIGHT = 1.6  # dB of loudness gap that one unit of a step's cost outweighs
 _NEIGHBOURS = (20, 30, 50, 80, 120, 180)
 _RULES = (GraphRule(), GraphRule(weight="sharp"), GraphRule(weight="sharp", sharpness=20.0))
 _STEPS = (1, 3)
 _DIRECTIONS = 32
-_SMALLEST = 0.15  # of the mean cluster size: a partition with a smaller cluster does not vote
+_SMALLEST = 0.15  # of the mean cluster size: a partition with a smaller cluster does not count
 _LOUDEST = 3  # readings whose mean is a transmitter's loudness in a cluster
 _AUDIBLE = -85.0  # dBm; weaker transmitters say little of floors
 _UNHEARD = -100.0
@@ -71,8 +79,9 @@ def cluster_scans(
         for steps in _STEPS
     ]
     loud = sampled_readings(scans, graph.scan_rows[rows])
+    heard = weights[0][rows] > 0
     found = [
-        (loudness_gap(loud, label, floors), label)
+        (loudness_gap(loud, label, floors) - _SPILLOVER_WEIGHT * spillover_cost(heard, label, floors), label)
         for each in (*embeddings, *features)
         for label in partitions(each[rows], floors, generator, seed)
         if np.bincount(label, minlength=floors).min() >= _SMALLEST * len(rows) / floors
@@ -80,8 +89,7 @@ def cluster_scans(
     if not found:
         return ward(embeddings[0], floors, generator)
     found.sort(key=lambda one: -one[0])
-    voters = distinct((label for _, label in found), _VOTERS)
-    label = agreed(voters, floors, generator)
+    label = most_agreed([label for _, label in found[: max(round(_KEPT * len(found)), 1)]])
     return spread(features[0], rows, label, floors)
 
 
@@ -137,23 +145,25 @@ def loudness_gap(readings: NDArray[np.float32], label: NDArray[np.integer], clus
     return float(np.minimum(ranked[-1] - ranked[-2], _SLAB).mean())
 
 
-def distinct(labels: Iterable[NDArray[np.int32]], most: int) -> list[NDArray[np.int32]]:
-    """The first ``most`` partitions that are not nearly equal to one before: copies have no more weight."""
-    kept: list[NDArray[np.int32]] = []
-    for label in labels:
-        if len(kept) == most:
-            break
-        if all(adjusted_rand(label, other) < _SAME for other in kept):
-            kept.append(label)
-    return kept
+def spillover_cost(heard: sparse.csr_matrix, label: NDArray[np.integer], clusters: int) -> float:
+    """Mean cost of a step between clusters that are joined at the least cost: 1 / adapted Jaccard similarity
+    over the edges of a minimum spanning tree, which a path through floors is at best. 0 for one cluster.
+
+    Args:
+        heard: (n, M), whether a scan hears a transmitter. label: (n) with no cluster empty.
+    """
+    member = sparse.csr_matrix((np.ones(len(label)), (label, np.arange(len(label)))), (clusters, len(label)))
+    cost = path_costs(adapted_jaccard((member @ heard.astype(np.float64)).toarray()))
+    np.fill_diagonal(cost, 0.0)
+    return float(minimum_spanning_tree(cost).sum()) / max(clusters - 1, 1)
 
 
-def agreed(
-    labels: list[NDArray[np.int32]], clusters: int, generator: np.random.Generator
-) -> NDArray[np.int32]:
-    """One partition that the given ones of the same points agree with: Ward on the points' memberships."""
-    member = [np.eye(clusters, dtype=np.float32)[label] for label in labels]
-    return ward(np.concatenate(member, axis=1), clusters, generator)
+def most_agreed(labels: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """The partition with the highest mean adjusted Rand index with all of them; the first of equals."""
+    alike = np.ones((len(labels), len(labels)))
+    for one, other in itertools.combinations(range(len(labels)), 2):
+        alike[one, other] = alike[other, one] = adjusted_rand(labels[one], labels[other])
+    return labels[int(alike.mean(1).argmax())]
 
 
 def spread(

@@ -1,0 +1,80 @@
+"""Choosing among partitions: what looks like floors, and what most of those agree on."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.sparse as sparse
+from hypothesis import given
+from hypothesis import strategies as st
+from wifi_zoo import made_up
+
+from nonet.research.fis_one.building import FitOptions
+from nonet.research.fis_one.consensus import loudness_gap, most_agreed, spillover_cost
+from nonet.research.fis_one.data import load_building
+from nonet.research.fis_one.fit import fit_building
+from nonet.research.fis_one.indexing import held_karp, path_cost, path_costs
+from nonet.research.fis_one.metrics import adjusted_rand, score_floors
+from nonet.research.fis_one.spillover import adapted_jaccard
+
+
+def test_spillover_cost_by_hand() -> None:
+    heard = sparse.csr_matrix(np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 0, 1]], dtype=bool))
+    # counts (2, 1, 0) and (1, 0, 3): adapted Jaccard similarity 0.235294 (specification, section 11)
+    assert spillover_cost(heard, np.array([0, 0, 1, 1, 1]), 2) == pytest.approx(1 / 0.235294, abs=1e-4)
+    assert spillover_cost(heard, np.zeros(5, np.int64), 1) == 0
+
+
+def test_floors_are_joined_in_their_order_and_wings_dearly() -> None:
+    building = made_up(floors=5)
+    readings = building.scans.dense(building.scans.transmitters)
+    heard = sparse.csr_matrix(readings < 0)
+    cost = path_costs(
+        adapted_jaccard(np.stack([(readings[building.floor == f] < 0).sum(0) for f in range(5)]))
+    )
+    best = min(path_cost(cost, held_karp(cost, start)) for start in range(5))
+    assert spillover_cost(heard, building.floor, 5) == pytest.approx(best / 4)
+    loud = np.where(readings < 0, readings, -100.0).astype(np.float32)
+    upper = building.floor >= 3
+    twisted = np.where(upper, np.arange(len(upper)) % 2 + 3, building.floor)  # two floors mixed
+    assert loudness_gap(loud, building.floor, 5) > loudness_gap(loud, twisted, 5) + 1
+
+
+@given(
+    st.lists(st.permutations(range(4)), min_size=2, max_size=5),
+    st.integers(0, 10_000),
+)
+def test_the_choice_does_not_see_the_numbers_of_clusters(names: list[list[int]], seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    camp, other = generator.integers(0, 4, 60), generator.integers(0, 4, 60)
+    votes = [np.array(each, np.int32)[camp] for each in names]
+    chosen = most_agreed([other.astype(np.int32), *votes])
+    assert adjusted_rand(chosen, camp) == pytest.approx(1)
+
+
+def test_the_one_in_the_middle_is_chosen() -> None:
+    truth = np.repeat(np.arange(3), 20)
+    votes = []
+    for start in range(4):
+        vote = truth.copy()
+        vote[start * 15 : start * 15 + 4] = (vote[start * 15 : start * 15 + 4] + 1) % 3
+        votes.append(vote.astype(np.int32))
+    votes.insert(2, truth.astype(np.int32))
+    assert most_agreed(votes) is votes[2]
+    alike = [adjusted_rand(one, other) for one, other in itertools.combinations(votes, 2)]
+    assert max(alike) < 1
+
+
+def test_floors_with_uneven_scans_are_found() -> None:
+    """With this seed a vote of five partitions, ranked by loudness alone, split the largest floor."""
+    try:
+        real = load_building("5cd969be")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    fitted = fit_building(real.scans, real.label(1), FitOptions(names=real.floors, seed=1))
+    used = fitted.floor_of_scan >= 0
+    found = score_floors(real.floor[used], fitted.floor_of_scan[used], len(real.floors))
+    assert found.ari > 0.95
+    assert found.edit == 1.0
