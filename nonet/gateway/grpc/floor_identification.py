@@ -98,6 +98,7 @@ def _fields(request: Any) -> dict[str, Any]:
         },
         "preset": request.preset or "default",
         "seed": request.seed,
+        "webhook": request.webhook,
     }
     if request.floor_names:
         if request.floors not in (0, len(request.floor_names)):
