@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from nonet.cli.job_process import Conditions, run_one, say_kinds
-from nonet.gateway.floor_buildings import FIT, SCANS, network_of
+from nonet.gateway.floor_buildings import FIT, SCANS, network_of, not_yours
 from nonet.gateway.jobs import Kind, Task
-from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.errors import InvalidArgument, PermissionDenied
 from nonet.runtime.repository.manifest import Manifest
 from nonet.runtime.repository.publish import publish_version
 from nonet.runtime.scans import Scans
@@ -60,7 +60,13 @@ def network(transmitters: int, floors: int, seed: int) -> bytes:
 
 
 def publish(
-    repository: Path, building: str, scans: Scans, facts: Mapping[str, Any], seed: int, job: str
+    repository: Path,
+    building: str,
+    scans: Scans,
+    facts: Mapping[str, Any],
+    seed: int,
+    job: str,
+    owner: str = "",
 ) -> str:
     """Publish a building as a real fit does; returns the version."""
     floors = ["B1", "F1", "F2"]
@@ -82,6 +88,7 @@ def publish(
         task="floor-identification",
         command=f"toy {job}",
         quality={"purity": 1.0},
+        owner=owner,
     )
     version = publish_version(
         repository, network_of(building), files, config, manifest, labels=floors, replace=True
@@ -122,7 +129,11 @@ def fit(repository: Path, task: Task) -> Mapping[str, Any]:
         raise InvalidArgument("the labelled scan holds no usable reading", param="labelled")
     elif manner == "hungry":
         raise MemoryError
-    version = publish(repository, building, scans, {"begun_at": begun_at}, int(task.spec["seed"]), task.job)
+    facts, seed = {"begun_at": begun_at}, int(task.spec["seed"])
+    try:
+        version = publish(repository, building, scans, facts, seed, task.job, task.tenant)
+    except PermissionDenied:
+        raise not_yours(building) from None
     return {"building": building, "model": network_of(building), "version": version}
 
 

@@ -21,12 +21,22 @@ import orjson
 
 from nonet.gateway.calling import Call
 from nonet.gateway.core import DataPlane
-from nonet.gateway.floor_buildings import FIT, PICTURE, SCANS, SERVICE_PREFIX, TASK, building_of, network_of
+from nonet.gateway.floor_buildings import (
+    FIT,
+    PICTURE,
+    SCANS,
+    SERVICE_PREFIX,
+    TASK,
+    building_of,
+    network_of,
+    not_yours,
+)
 from nonet.gateway.jobs import Job, Jobs, NewJob, new_job_id
 from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.storage import storage_errors
 from nonet.runtime.errors import Conflict, NotFound, NotImplementedHere, PermissionDenied, Unavailable
 from nonet.runtime.repository.layout import read_model
+from nonet.runtime.repository.ownership import may_change, owner_of
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.tensors import Tensor
@@ -112,6 +122,7 @@ class Floors:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="uploads")
         self._arriving = 0
         self._looked = float("-inf")
+        self._submitting = asyncio.Lock()
 
     # -- fitting --------------------------------------------------------------------------------
 
@@ -139,7 +150,8 @@ class Floors:
     async def fit(self, upload: Upload, tenant: str, key: str) -> tuple[Job, bool]:
         """Submit a fit; the job, and whether it is a new one.
 
-        Raises what reading the upload and submitting a job raise.
+        Raises what reading the upload and submitting a job raise, PermissionDenied (``BUILDING_NOT_YOURS``)
+        for a building that another tenant has fitted, or is about to.
         """
         job = new_job_id()
         files = self._jobs.files
@@ -164,8 +176,15 @@ class Floors:
         except BaseException:
             await asyncio.to_thread(files.remove, job)
             raise
-        new = NewJob(job, FIT, building, tenant, spec, read.digest, key, webhook)
-        return await self._jobs.submit(new)
+        async with self._submitting:  # of two that want the same new name the first gets it
+            try:
+                await self._check_yours(building, tenant)
+            except BaseException:
+                await asyncio.to_thread(files.remove, job)
+                raise
+            return await self._jobs.submit(
+                NewJob(job, FIT, building, tenant, spec, read.digest, key, webhook)
+            )
 
     async def settle(self, job: Job) -> None:
         """A job has succeeded: load the building that it fitted."""
@@ -200,17 +219,18 @@ class Floors:
             raise NotFound(f"building '{name}' has no picture", param="building", code="PICTURE_NOT_FOUND")
         return found
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, tenant: str) -> None:
         """Remove a building with all its versions; requests in flight are still answered.
 
-        Raises PermissionDenied where that is not allowed, NotFound, Conflict (``BUILDING_BUSY``) while a fit
-        of it waits or runs.
+        Raises PermissionDenied where that is not allowed, or not to this tenant (``BUILDING_NOT_YOURS``),
+        NotFound, Conflict (``BUILDING_BUSY``) while a fit of it waits or runs.
         """
         if not self._may_delete:
             raise PermissionDenied("models cannot be changed here: repository.control is off")
         if self._repository is None or self._control is None:
             raise NotImplementedHere("the buildings are kept by another process; delete them there")
         network = network_of(name)
+        await self._check_yours(name, tenant)
         if await self._jobs.active(FIT, name) is not None:
             raise Conflict(
                 f"a fit of building '{name}' waits or runs; cancel its job first, or wait for it",
@@ -239,6 +259,16 @@ class Floors:
         return info, await self._plane.infer(call.applied_to(request), admitted=True)
 
     # -- inside ---------------------------------------------------------------------------------
+
+    async def _check_yours(self, name: str, tenant: str) -> None:
+        """Raises PermissionDenied for the building of another tenant: who fitted it, or will first."""
+        network = network_of(name)
+        first = await self._jobs.active(FIT, name)  # asked first: if it ends now, what it left is seen
+        owner = await asyncio.to_thread(owner_of, self._root, network)
+        if owner is None and first is not None:
+            owner = first.tenant
+        if not may_change(owner, tenant):
+            raise not_yours(name)
 
     async def _info(self, name: str) -> ModelInfo:
         """The newest version of a building's service; one that the catalog does not know is looked for."""

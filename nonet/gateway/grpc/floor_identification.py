@@ -49,8 +49,7 @@ class FloorIdentification:
         return _building(await self._floors.building(request.building))
 
     async def delete_building(self, request: Any, rpc: Rpc) -> Any:
-        rpc.authenticate()
-        await self._floors.delete(request.building)
+        await self._floors.delete(request.building, rpc.authenticate())
         return message("nonet.v1.DeleteBuildingResponse")()
 
     async def identify(self, request: Any, rpc: Rpc) -> Any:

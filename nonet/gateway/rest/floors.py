@@ -83,8 +83,7 @@ def floors_router(
 
     @router.delete(UPLOADS + "/{building}", status_code=204, summary="Delete a building", **DELETE)
     async def delete(building: str, request: Request) -> Response:
-        calls.authenticate(Exchange.of(request.scope))
-        await floors.delete(building)
+        await floors.delete(building, calls.authenticate(Exchange.of(request.scope)))
         return Response(status_code=204)
 
     @router.get(

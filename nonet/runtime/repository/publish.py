@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from nonet.runtime.errors import Conflict, InsufficientStorage, InvalidArgument
+from nonet.runtime.errors import Conflict, InsufficientStorage, InvalidArgument, PermissionDenied
 from nonet.runtime.repository.config import parse_config
 from nonet.runtime.repository.integrity import FileHasher
 from nonet.runtime.repository.labels import LABELS_FILE, read_labels, write_labels
@@ -34,6 +34,7 @@ from nonet.runtime.repository.layout import (
 )
 from nonet.runtime.repository.loader import prepare_version
 from nonet.runtime.repository.manifest import Manifest
+from nonet.runtime.repository.ownership import may_change, owner_of_folder
 from nonet.runtime.repository.problems import ModelRefused
 
 STAGE_PREFIX = ".publish-"
@@ -61,14 +62,16 @@ def publish_version(
         name: of the model.
         files: the version's files by relative name: their content, or a file to copy.
         config: text of ``config.pbtxt``.
-        manifest: what is known of the version; its ``files`` are replaced by the hashes of ``files``.
+        manifest: what is known of the version; its ``files`` are replaced by the hashes of ``files``, its
+            ``owner`` by that of the model if it exists.
         labels: class names; written as ``labels.txt`` of the model unless empty.
         version: number of the version; the next free one by default.
         replace: an existing model with another configuration or other labels is replaced as a whole, its
             older versions with it. Without it, that is a Conflict, since those files belong to all versions.
 
     Returns the published version's folder. Raises InvalidArgument for a bad name, number or content,
-    Conflict if the version exists or the model differs, InsufficientStorage when the disk is full.
+    Conflict if the version exists or the model differs, PermissionDenied (``MODEL_NOT_YOURS``) for the
+    model of another owner, InsufficientStorage when the disk is full.
     """
     if not is_model_name(name):
         raise InvalidArgument(
@@ -86,6 +89,13 @@ def publish_version(
             number = str(version or _next_version(existing))
             if existing is not None and any(known.version == number for known in existing.versions):
                 raise Conflict(f"model '{name}' already has a version {number}", param="version")
+            if existing is not None:
+                owner = owner_of_folder(existing)
+                if not may_change(owner, manifest.owner):
+                    raise PermissionDenied(
+                        f"model '{name}' belongs to another tenant", param="name", code="MODEL_NOT_YOURS"
+                    )
+                manifest = manifest.model_copy(update={"owner": owner})
             staged = _stage(stage, name, number, files, config, manifest, labels)
             _move_into_place(root, staged, number, replace=replace)
         except OSError as error:
