@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from floor_house import (
     BUILDINGS,
+    HOME,
+    Load,
     identify,
     kill,
     submit,
@@ -24,7 +24,6 @@ from serving import RunningServer, assert_refused, eventually, running
 pytestmark = pytest.mark.timeout(300)
 
 Start = Callable[..., RunningServer]
-HOME = {"00:00:00:00:00:01": -40, "00:00:00:00:00:02": -60}
 
 
 @pytest.fixture(scope="module")
@@ -35,49 +34,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with running(root, tmp_path_factory.mktemp("floors_server"), toy_settings()) as started:
         wait_for(started, submitted(started, "quick_home"), "succeeded")
         yield started
-
-
-class Load:
-    """Threads that identify the same scan of ``building`` without a pause, past the cache.
-
-    ``by_client`` holds the versions that answered each of them, in its own order: answers to different
-    clients may overtake each other on their way here.
-    """
-
-    def __init__(self, server: RunningServer, building: str) -> None:
-        self.failures: list[str] = []
-        self.by_client: list[list[str]] = [[], []]
-        self._server, self._building = server, building
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(seen,)) for seen in self.by_client]
-
-    @property
-    def versions(self) -> list[str]:
-        """All of them, client by client."""
-        return [version for seen in self.by_client for version in seen]
-
-    def _run(self, seen: list[str]) -> None:
-        with httpx.Client(base_url=self._server.url, timeout=30) as http:
-            while not self._stop.is_set():
-                reply = http.post(
-                    f"{BUILDINGS}/{self._building}/identify",
-                    json={"scans": [{"rssi": HOME}]},
-                    headers={"Cache-Control": "no-store"},
-                )
-                if reply.status_code == 200:
-                    seen.append(reply.headers["X-Model-Version"])
-                else:
-                    self.failures.append(f"{reply.status_code} {reply.text}")
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def test_case_65_a_refit_replaces_the_version_without_a_failed_request(

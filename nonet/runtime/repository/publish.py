@@ -16,7 +16,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nonet.runtime.errors import Conflict, InsufficientStorage, InvalidArgument, PermissionDenied
@@ -123,6 +123,28 @@ def remove_model(root: Path, name: str) -> bool:
         _flush_folder(root)
         shutil.rmtree(doomed, ignore_errors=True)
     return True
+
+
+def prune_versions(root: Path, name: str, keep: int, in_use: Collection[str]) -> list[str]:
+    """Remove the oldest versions of a model, each in one step; returns which, oldest first.
+
+    The ``keep`` newest stay, those ``in_use`` stay, and so does all that is newer than the newest in use,
+    which may yet come into use: without any, nothing is removed. What other servers of the repository have
+    loaded goes on there. Raises OSError if a version cannot be removed, ValueError for ``keep`` below 1.
+    """
+    if keep < 1:
+        raise ValueError(f"at least the newest version is kept, got keep={keep}")
+    removed = []
+    with _lock(root):
+        folder = read_model(root, name)
+        newest = max(map(int, in_use), default=0)
+        for version in folder.versions[:-keep] if folder is not None else ():
+            if version.version not in in_use and int(version.version) < newest:
+                doomed = root / f"{STAGE_PREFIX}{uuid.uuid4().hex}"
+                os.rename(version.path, doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+                removed.append(version.version)
+    return removed
 
 
 def remove_leftovers(root: Path) -> None:
