@@ -315,7 +315,7 @@ class Floors:
 
 
 def floor_answers(info: ModelInfo, response: InferResponse) -> list[dict[str, Any]]:
-    """The rows of an answer as callers see them: ``floor`` (None if nothing of the building was heard),
+    """The rows of an answer as callers see them: ``floor`` (None if nothing tells),
     ``confidence``, ``known``, ``heard`` and ``distribution`` by floor."""
     named = [[round(float(share), 6) for share in row] for row in response.output("distribution").data]
     return [

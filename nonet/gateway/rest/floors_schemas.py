@@ -93,7 +93,9 @@ class IdentifyRequest(_Strict):
 class Identified(_Strict):
     """The floor of one scan."""
 
-    floor: str | None = Field(description="The likeliest floor; null if nothing of the building was heard.")
+    floor: str | None = Field(
+        description="The likeliest floor; null if nothing of the building was heard, or too weakly to tell."
+    )
     confidence: float = Field(
         ge=0, le=1, description="Probability that it is right, which includes that it is this building."
     )
