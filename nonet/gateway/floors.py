@@ -44,7 +44,8 @@ from nonet.runtime.tensors import Tensor
 __all__ = ["Floors", "FloorsRepository", "Upload", "UploadReader", "floor_answers"]
 
 _READERS = 2
-_ARRIVING = 16
+_ARRIVING = 256
+"""Uploads between their first byte and their job; what they take is counted where they arrive."""
 _LOOK_AGAIN = 0.5
 _LARGEST_PICTURE = 32 << 20
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,3 +152,10 @@ def test_a_file_that_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
     limits = UploadLimits(memory_bytes=200 << 20)
     with pytest.raises((PayloadTooLarge, InvalidArgument)):
         read_upload(body, tmp_path / "scans", {}, limits=limits)
+
+
+def test_the_process_that_reads_loads_no_more_than_it_needs() -> None:
+    """What it loads is most of the time that a small upload takes."""
+    code = "import sys, nonet.services.floor_identification.upload_process; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+    assert not {"onnx", "onnxruntime", "pydantic", "PIL"} & set(loaded.split())
