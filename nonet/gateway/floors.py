@@ -12,12 +12,10 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
-
-import orjson
 
 from nonet.gateway.calling import Call
 from nonet.gateway.core import DataPlane
@@ -246,16 +244,16 @@ class Floors:
     # -- identification -------------------------------------------------------------------------
 
     async def identify(
-        self, name: str, scans: Sequence[Mapping[str, float]], call: Call, version: str = ""
+        self, name: str, scans: list[bytes], call: Call, version: str = ""
     ) -> tuple[ModelInfo, InferResponse]:
-        """Answer scans (transmitter to dBm); the outputs are those of the service, a row for each scan.
+        """Answer scans, each the JSON of transmitter to dBm; the outputs are those of the service, a row for
+        each scan.
 
         Raises NotFound for an unknown building, and as :meth:`DataPlane.infer`.
         """
         info = await self._info(name)
-        rows = [orjson.dumps(scan) for scan in scans]
         request = InferRequest(
-            model=info.name, version=version, inputs=(Tensor.of_bytes(info.inputs[0].name, rows),)
+            model=info.name, version=version, inputs=(Tensor.of_bytes(info.inputs[0].name, scans),)
         )
         return info, await self._plane.infer(call.applied_to(request), admitted=True)
 

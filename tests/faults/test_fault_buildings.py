@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from floor_house import (
     BUILDINGS,
@@ -16,6 +18,7 @@ from floor_house import (
     submitted,
     toy_settings,
     under_way,
+    upload,
     wait_for,
     worker_of,
 )
@@ -91,6 +94,46 @@ def test_case_67_deleting_waits_for_nobody_and_breaks_nothing(
     # The same name can be used again.
     wait_for(server, submitted(server, "quick_home"), "succeeded")
     assert identify(server, "quick_home", HOME).status_code == 200
+
+
+def test_case_67_refits_deletions_and_questions_at_once_break_nothing(
+    start_server: Start, own_repository: Path
+) -> None:
+    """Whatever comes first, each answer is one of those that it may be, and the server is well afterwards."""
+    server = start_server(own_repository, toy_settings())
+    path, model = f"{BUILDINGS}/quick_home", "/v2/repository/models/floors_quick_home"
+    wait_for(server, submitted(server, "quick_home"), "succeeded")
+    asked: list[tuple[Callable[[httpx.Client, int], httpx.Response], set[int]]] = [
+        (lambda http, _: http.post(f"{path}/identify", json={"scans": [{"rssi": HOME}]}), {200, 404}),
+        (lambda http, _: http.get(path), {200, 404}),
+        (lambda http, _: http.get(f"{path}/picture"), {200, 404}),
+        (lambda http, _: http.get(BUILDINGS), {200}),
+        (lambda http, _: http.delete(path), {204, 404, 409}),
+        (lambda http, _: http.delete(path), {204, 404, 409}),
+        (lambda http, turn: http.post(BUILDINGS, json=upload("quick_home", seed=turn)), {202, 429}),
+        (lambda http, turn: http.post(f"{model}/{('load', 'unload')[turn % 2]}", json={}), {200, 404}),
+    ]
+    odd: list[str] = []
+
+    def ask(what: Callable[[httpx.Client, int], httpx.Response], allowed: set[int]) -> None:
+        with httpx.Client(base_url=server.url, timeout=60) as http:
+            for turn in range(8):
+                reply = what(http, turn)
+                if reply.status_code not in allowed:
+                    odd.append(f"{reply.request.method} {reply.request.url.path}: {reply.text}")
+
+    threads = [threading.Thread(target=ask, args=each) for each in asked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert odd == []
+    for job in server.http.get("/v1/jobs?state=queued,running&limit=100").json()["data"]:
+        wait_for(server, job["id"], "succeeded")
+    assert server.http.delete(path).status_code in (204, 404)
+    wait_for(server, submitted(server, "quick_home"), "succeeded")
+    assert identify(server, "quick_home", HOME).status_code == 200
+    assert [each.name for each in own_repository.iterdir()] == ["floors_quick_home"]
 
 
 def test_case_67_a_building_that_is_being_fitted_cannot_be_deleted(

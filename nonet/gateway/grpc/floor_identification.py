@@ -60,7 +60,7 @@ class FloorIdentification:
             raise InvalidArgument(
                 f"scans must be 1 to {_MAX_SCANS} scans, got {len(request.scans)}", param="scans"
             )
-        scans = [dict(scan.rssi) for scan in request.scans]
+        scans = [orjson.dumps(dict(scan.rssi)) for scan in request.scans]
         inferring = time.perf_counter()
         info, response = await self._floors.identify(request.building, scans, call)
         inferred = time.perf_counter()
