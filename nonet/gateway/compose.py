@@ -222,7 +222,7 @@ def compose(
         failed=lambda: repository.failed if repository is not None else 0,
         version=nonet.__version__,
     )
-    control = None if repository is None else RepositoryControl(repository)
+    control = None if repository is None else RepositoryControl(repository, repository.root)
     jobs = floors = None
     if not only:
         jobs = _jobs(settings)

@@ -15,7 +15,7 @@ import pytest
 from floor_house import BUILDINGS, toy_settings, upload
 from serving import RunningServer, assert_refused, eventually
 
-from nonet.runtime.oip.messages import FLOOR_IDENTIFICATION, methods
+from nonet.runtime.oip.messages import FLOOR_IDENTIFICATION, OPEN_INFERENCE, methods
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -91,16 +91,24 @@ def test_only_its_owner_may_refit_and_delete_a_building(
     assert ann.fitted("quick_home") == "1"
     assert_not_yours(ben.fit("quick_home"))
     assert_not_yours(ben.http.delete(f"{BUILDINGS}/quick_home"))
+    for verb in ("load", "unload"):
+        path = f"/v2/repository/models/floors_quick_home/{verb}"
+        assert_refused(ben.http.post(path, json={}), 403, "another tenant")
     with grpc.insecure_channel(server.grpc_address) as channel:
-        delete = next(each for each in methods(FLOOR_IDENTIFICATION) if each.name == "DeleteBuilding")
-        call = channel.unary_unary(delete.path, response_deserializer=delete.response.FromString)
-        with pytest.raises(grpc.RpcError) as refused:
-            call(
-                delete.request(building="quick_home").SerializeToString(),
-                timeout=60,
-                metadata=(("authorization", f"Bearer {ben.key}"),),
-            )
-        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        for service, name, fields in (
+            (FLOOR_IDENTIFICATION, "DeleteBuilding", {"building": "quick_home"}),
+            (OPEN_INFERENCE, "RepositoryModelLoad", {"model_name": "floors_quick_home"}),
+            (OPEN_INFERENCE, "RepositoryModelUnload", {"model_name": "floors_quick_home"}),
+        ):
+            method = next(each for each in methods(service) if each.name == name)
+            call = channel.unary_unary(method.path, response_deserializer=method.response.FromString)
+            with pytest.raises(grpc.RpcError) as refused:
+                call(
+                    method.request(**fields).SerializeToString(),
+                    timeout=60,
+                    metadata=(("authorization", f"Bearer {ben.key}"),),
+                )
+            assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED, name
     # Buildings are models: all may look at them and ask them. Whose they are is nobody's business.
     scans = {"scans": [{"rssi": HOME}]}
     for path, body in (
@@ -116,6 +124,9 @@ def test_only_its_owner_may_refit_and_delete_a_building(
         assert "ann-lane" not in reply.text
         assert ann.key not in reply.text
     assert ben.fitted("quick_other") == "1"
+    for verb in ("unload", "load"):
+        path = f"/v2/repository/models/floors_quick_home/{verb}"
+        assert ann.http.post(path, json={}).status_code == 200
     assert ann.fitted("quick_home", seed=1) == "2"
     assert ann.http.delete(f"{BUILDINGS}/quick_home").status_code == 204
     # A name that is free again is anybody's.
