@@ -155,6 +155,7 @@ class Floors:
         job = new_job_id()
         files = self._jobs.files
         folder = await asyncio.to_thread(files.make_folder, job)
+        submitting = False
         try:
             # Few at a time, also when their callers have left: each is a process with memory of its own.
             read = await asyncio.get_running_loop().run_in_executor(
@@ -171,19 +172,16 @@ class Floors:
             spec = dict(read.spec)
             webhook = str(spec.pop("webhook", ""))
             building = str(spec["building"])
-            network_of(building)
-        except BaseException:
-            await asyncio.to_thread(files.remove, job)
-            raise
-        async with self._submitting:  # of two that want the same new name the first gets it
-            try:
+            async with self._submitting:  # of two that want the same new name the first gets it
                 await self._check_yours(building, tenant)
-            except BaseException:
+                submitting = True  # from here on the folder is the job's
+                return await self._jobs.submit(
+                    NewJob(job, FIT, building, tenant, spec, read.digest, key, webhook)
+                )
+        except BaseException:
+            if not submitting:
                 await asyncio.to_thread(files.remove, job)
-                raise
-            return await self._jobs.submit(
-                NewJob(job, FIT, building, tenant, spec, read.digest, key, webhook)
-            )
+            raise
 
     async def settle(self, job: Job) -> None:
         """A job has succeeded: load the building that it fitted."""
