@@ -55,13 +55,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "image: decode": ("services.recognition.classify:decode_image",),
     "image: preprocess": (
         "services.recognition.classify:preprocess",
-        "services.recognition.classify:ClassifyServable._prepare",
+        "services.recognition.classify:ClassifyServable._read",
     ),
     "stack the batch": ("runtime.backends.network:NetworkServable._run",),
     "compute": ("runtime.backends.onnxruntime:OnnxRuntimeNetwork.infer",),
     "split and check the batch's answer": (
         "runtime.backends.network:NetworkServable._answer",
-        "services.recognition.classify:ClassifyServable._finish",
+        "services.recognition.classify:ClassifyServable._answer",
         "runtime.oip.validation:check_outputs",
     ),
     "encode the answer": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from serving import RunningServer, eventually
 
 TOY = Path(__file__).with_name("toy_worker.py")
 BUILDINGS = "/v1/floors/buildings"
+HOME = {"00:00:00:00:00:01": -40, "00:00:00:00:00:02": -60}
+"""A scan of every building that :func:`upload` makes."""
 
 
 def toy_settings(**jobs: Any) -> dict[str, dict[str, Any]]:
@@ -146,3 +149,46 @@ def state_folder(server: RunningServer) -> Path:
 def settle(seconds: float) -> None:
     """Let something that must not happen have its chance to."""
     time.sleep(seconds)
+
+
+class Load:
+    """Threads that identify the same scan of ``building`` without a pause, past the cache.
+
+    ``by_client`` holds the versions that answered each of them, in its own order: answers to different
+    clients may overtake each other on their way here.
+    """
+
+    def __init__(self, server: RunningServer, building: str) -> None:
+        self.failures: list[str] = []
+        self.by_client: list[list[str]] = [[], []]
+        self._server, self._building = server, building
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(seen,)) for seen in self.by_client]
+
+    @property
+    def versions(self) -> list[str]:
+        """All of them, client by client."""
+        return [version for seen in self.by_client for version in seen]
+
+    def _run(self, seen: list[str]) -> None:
+        with httpx.Client(base_url=self._server.url, timeout=30) as http:
+            while not self._stop.is_set():
+                reply = http.post(
+                    f"{BUILDINGS}/{self._building}/identify",
+                    json={"scans": [{"rssi": HOME}]},
+                    headers={"Cache-Control": "no-store"},
+                )
+                if reply.status_code == 200:
+                    seen.append(reply.headers["X-Model-Version"])
+                else:
+                    self.failures.append(f"{reply.status_code} {reply.text}")
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from nonet.cli.job_process import Conditions, run_one, say_kinds
-from nonet.gateway.floor_buildings import FIT, SCANS, network_of
+from nonet.gateway.floor_buildings import FIT, SCANS, network_of, not_yours
 from nonet.gateway.jobs import Kind, Task
-from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.errors import InvalidArgument, PermissionDenied
 from nonet.runtime.repository.manifest import Manifest
 from nonet.runtime.repository.publish import publish_version
 from nonet.runtime.scans import Scans
@@ -60,9 +60,16 @@ def network(transmitters: int, floors: int, seed: int) -> bytes:
 
 
 def publish(
-    repository: Path, building: str, scans: Scans, facts: Mapping[str, Any], seed: int, job: str
+    repository: Path,
+    building: str,
+    scans: Scans,
+    facts: Mapping[str, Any],
+    seed: int,
+    job: str,
+    owner: str = "",
+    net: bytes = b"",
 ) -> str:
-    """Publish a building as a real fit does; returns the version."""
+    """Publish a building as a real fit does, with a network of its own or ``net``; returns the version."""
     floors = ["B1", "F1", "F2"]
     count = len(scans.transmitters)
     config = (
@@ -72,7 +79,7 @@ def publish(
         '        { name: "known" data_type: TYPE_FP32 dims: [ 1 ] }]\n'
     )
     files: dict[str, bytes | Path] = {
-        "model.onnx": network(count, len(floors), seed),
+        "model.onnx": net or network(count, len(floors), seed),
         "transmitters.txt": "".join(f"{name}\n" for name in scans.transmitters).encode(),
         "building.json": json.dumps({"scans": len(scans), "warnings": ["a toy"], **facts}).encode(),
         "picture.png": b"\x89PNG\r\n\x1a\n" + b"toy",
@@ -82,6 +89,7 @@ def publish(
         task="floor-identification",
         command=f"toy {job}",
         quality={"purity": 1.0},
+        owner=owner,
     )
     version = publish_version(
         repository, network_of(building), files, config, manifest, labels=floors, replace=True
@@ -122,7 +130,11 @@ def fit(repository: Path, task: Task) -> Mapping[str, Any]:
         raise InvalidArgument("the labelled scan holds no usable reading", param="labelled")
     elif manner == "hungry":
         raise MemoryError
-    version = publish(repository, building, scans, {"begun_at": begun_at}, int(task.spec["seed"]), task.job)
+    facts, seed = {"begun_at": begun_at}, int(task.spec["seed"])
+    try:
+        version = publish(repository, building, scans, facts, seed, task.job, task.tenant)
+    except PermissionDenied:
+        raise not_yours(building) from None
     return {"building": building, "model": network_of(building), "version": version}
 
 

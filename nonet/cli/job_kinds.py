@@ -6,6 +6,7 @@ a job ever holds PyTorch.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nonet.gateway.floor_buildings import FIT, SCANS, network_of
+from nonet.gateway.floor_buildings import FIT, SCANS, network_of, not_yours
 from nonet.gateway.jobs.worker import Kind, Task
 
 __all__ = ["kinds"]
@@ -38,17 +39,23 @@ def _fit_building(repository: Path, task: Task) -> Mapping[str, Any]:
     from nonet.research.fis_one.building import FitOptions, FitProgress, FloorLabel
     from nonet.research.fis_one.fit import fit_building
     from nonet.research.fis_one.publish import publish_building
+    from nonet.runtime.errors import PermissionDenied
     from nonet.runtime.repository.layout import MANIFEST_FILE, read_model
     from nonet.runtime.repository.manifest import read_manifest
+    from nonet.runtime.repository.ownership import may_change, owner_of
+    from nonet.runtime.repository.problems import ModelRefused
     from nonet.runtime.scans import Scans
 
     spec, building = task.spec, str(task.spec["building"])
     network, command = network_of(building), f"nonet job {task.job}"
     before = read_model(repository, network)
     for known in reversed(before.versions if before is not None else ()):
-        manifest = read_manifest(known.path / MANIFEST_FILE)
-        if manifest is not None and manifest.command == command:
-            return _result(building, network, known.version)
+        with contextlib.suppress(ModelRefused):  # a damaged version is not this job's
+            manifest = read_manifest(known.path / MANIFEST_FILE)
+            if manifest is not None and manifest.command == command:
+                return _result(building, network, known.version)
+    if not may_change(owner_of(repository, network), task.tenant):
+        raise not_yours(building)
     task.report(0.0, "reading the scans")
     scans = Scans.load(task.folder / SCANS)
     names = spec.get("names")
@@ -66,7 +73,10 @@ def _fit_building(repository: Path, task: Task) -> Mapping[str, Any]:
 
     fitted = fit_building(scans, label, options, report=report, checkpoint=task.folder / "checkpoint")
     task.report(0.98, "publishing")
-    version = publish_building(repository, building, fitted, command=command)
+    try:
+        version = publish_building(repository, building, fitted, command=command, owner=task.tenant)
+    except PermissionDenied:  # another tenant's fit has ended first
+        raise not_yours(building) from None
     return _result(building, network, version.version)
 
 

@@ -21,6 +21,7 @@ from nonet.gateway.calling import CallReader
 from nonet.gateway.core import DataPlane, PlanePolicy
 from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
 from nonet.gateway.executor.remote import RemotePolicy
+from nonet.gateway.floor_versions import FloorVersions
 from nonet.gateway.floors import Floors
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
 from nonet.gateway.http import HttpRecord, HttpSettings
@@ -221,12 +222,14 @@ def compose(
         failed=lambda: repository.failed if repository is not None else 0,
         version=nonet.__version__,
     )
-    control = None if repository is None else RepositoryControl(repository)
+    control = None if repository is None else RepositoryControl(repository, repository.root)
     jobs = floors = None
     if not only:
         jobs = _jobs(settings)
         floors = _floors(settings, plane, jobs, repository, control)
         jobs.on_success = floors.settle
+        if settings.floors.keep_versions:
+            FloorVersions(catalog, settings.repository.path, settings.floors.keep_versions)
         state.jobs = jobs.by_state
         state.workers = lambda: jobs.workers
         state.webhooks = jobs.webhooks_by_state

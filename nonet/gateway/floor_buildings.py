@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import re
 
-from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.errors import InvalidArgument, PermissionDenied
 
-__all__ = ["FIT", "NETWORK_PREFIX", "PICTURE", "SCANS", "SERVICE_PREFIX", "TASK", "building_of", "network_of"]
+__all__ = [
+    "FIT",
+    "NETWORK_PREFIX",
+    "PICTURE",
+    "SCANS",
+    "SERVICE_PREFIX",
+    "TASK",
+    "building_of",
+    "network_of",
+    "not_yours",
+]
 
 TASK = "floor-identification"
 FIT = "floors.fit"
@@ -36,3 +46,12 @@ def network_of(building: str, param: str = "building") -> str:
 def building_of(network: str) -> str:
     """The building of a network."""
     return network.removeprefix(NETWORK_PREFIX)
+
+
+def not_yours(building: str) -> PermissionDenied:
+    """What a tenant is told who wants to change the building of another."""
+    return PermissionDenied(
+        f"building '{building}' belongs to another tenant; fit yours under another name",
+        param="building",
+        code="BUILDING_NOT_YOURS",
+    )

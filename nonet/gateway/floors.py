@@ -12,21 +12,29 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-import orjson
-
 from nonet.gateway.calling import Call
 from nonet.gateway.core import DataPlane
-from nonet.gateway.floor_buildings import FIT, PICTURE, SCANS, SERVICE_PREFIX, TASK, building_of, network_of
+from nonet.gateway.floor_buildings import (
+    FIT,
+    PICTURE,
+    SCANS,
+    SERVICE_PREFIX,
+    TASK,
+    building_of,
+    network_of,
+    not_yours,
+)
 from nonet.gateway.jobs import Job, Jobs, NewJob, new_job_id
 from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.storage import storage_errors
 from nonet.runtime.errors import Conflict, NotFound, NotImplementedHere, PermissionDenied, Unavailable
 from nonet.runtime.repository.layout import read_model
+from nonet.runtime.repository.ownership import may_change, owner_of
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.tensors import Tensor
@@ -34,7 +42,8 @@ from nonet.runtime.tensors import Tensor
 __all__ = ["Floors", "FloorsRepository", "Upload", "UploadReader", "floor_answers"]
 
 _READERS = 2
-_ARRIVING = 16
+_ARRIVING = 256
+"""Uploads between their first byte and their job; what they take is counted where they arrive."""
 _LOOK_AGAIN = 0.5
 _LARGEST_PICTURE = 32 << 20
 
@@ -112,6 +121,7 @@ class Floors:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="uploads")
         self._arriving = 0
         self._looked = float("-inf")
+        self._submitting = asyncio.Lock()
 
     # -- fitting --------------------------------------------------------------------------------
 
@@ -139,11 +149,13 @@ class Floors:
     async def fit(self, upload: Upload, tenant: str, key: str) -> tuple[Job, bool]:
         """Submit a fit; the job, and whether it is a new one.
 
-        Raises what reading the upload and submitting a job raise.
+        Raises what reading the upload and submitting a job raise, PermissionDenied (``BUILDING_NOT_YOURS``)
+        for a building that another tenant has fitted, or is about to.
         """
         job = new_job_id()
         files = self._jobs.files
         folder = await asyncio.to_thread(files.make_folder, job)
+        submitting = False
         try:
             # Few at a time, also when their callers have left: each is a process with memory of its own.
             read = await asyncio.get_running_loop().run_in_executor(
@@ -160,12 +172,16 @@ class Floors:
             spec = dict(read.spec)
             webhook = str(spec.pop("webhook", ""))
             building = str(spec["building"])
-            network_of(building)
+            async with self._submitting:  # of two that want the same new name the first gets it
+                await self._check_yours(building, tenant)
+                submitting = True  # from here on the folder is the job's
+                return await self._jobs.submit(
+                    NewJob(job, FIT, building, tenant, spec, read.digest, key, webhook)
+                )
         except BaseException:
-            await asyncio.to_thread(files.remove, job)
+            if not submitting:
+                await asyncio.to_thread(files.remove, job)
             raise
-        new = NewJob(job, FIT, building, tenant, spec, read.digest, key, webhook)
-        return await self._jobs.submit(new)
 
     async def settle(self, job: Job) -> None:
         """A job has succeeded: load the building that it fitted."""
@@ -200,17 +216,18 @@ class Floors:
             raise NotFound(f"building '{name}' has no picture", param="building", code="PICTURE_NOT_FOUND")
         return found
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, tenant: str) -> None:
         """Remove a building with all its versions; requests in flight are still answered.
 
-        Raises PermissionDenied where that is not allowed, NotFound, Conflict (``BUILDING_BUSY``) while a fit
-        of it waits or runs.
+        Raises PermissionDenied where that is not allowed, or not to this tenant (``BUILDING_NOT_YOURS``),
+        NotFound, Conflict (``BUILDING_BUSY``) while a fit of it waits or runs.
         """
         if not self._may_delete:
             raise PermissionDenied("models cannot be changed here: repository.control is off")
         if self._repository is None or self._control is None:
             raise NotImplementedHere("the buildings are kept by another process; delete them there")
         network = network_of(name)
+        await self._check_yours(name, tenant)
         if await self._jobs.active(FIT, name) is not None:
             raise Conflict(
                 f"a fit of building '{name}' waits or runs; cancel its job first, or wait for it",
@@ -225,20 +242,30 @@ class Floors:
     # -- identification -------------------------------------------------------------------------
 
     async def identify(
-        self, name: str, scans: Sequence[Mapping[str, float]], call: Call, version: str = ""
+        self, name: str, scans: list[bytes], call: Call, version: str = ""
     ) -> tuple[ModelInfo, InferResponse]:
-        """Answer scans (transmitter to dBm); the outputs are those of the service, a row for each scan.
+        """Answer scans, each the JSON of transmitter to dBm; the outputs are those of the service, a row for
+        each scan.
 
         Raises NotFound for an unknown building, and as :meth:`DataPlane.infer`.
         """
         info = await self._info(name)
-        rows = [orjson.dumps(scan) for scan in scans]
         request = InferRequest(
-            model=info.name, version=version, inputs=(Tensor.of_bytes(info.inputs[0].name, rows),)
+            model=info.name, version=version, inputs=(Tensor.of_bytes(info.inputs[0].name, scans),)
         )
         return info, await self._plane.infer(call.applied_to(request), admitted=True)
 
     # -- inside ---------------------------------------------------------------------------------
+
+    async def _check_yours(self, name: str, tenant: str) -> None:
+        """Raises PermissionDenied for the building of another tenant: who fitted it, or will first."""
+        network = network_of(name)
+        first = await self._jobs.active(FIT, name)  # asked first: if it ends now, what it left is seen
+        owner = await asyncio.to_thread(owner_of, self._root, network)
+        if owner is None and first is not None:
+            owner = first.tenant
+        if not may_change(owner, tenant):
+            raise not_yours(name)
 
     async def _info(self, name: str) -> ModelInfo:
         """The newest version of a building's service; one that the catalog does not know is looked for."""
@@ -285,7 +312,7 @@ class Floors:
 
 
 def floor_answers(info: ModelInfo, response: InferResponse) -> list[dict[str, Any]]:
-    """The rows of an answer as callers see them: ``floor`` (None if nothing of the building was heard),
+    """The rows of an answer as callers see them: ``floor`` (None if nothing tells),
     ``confidence``, ``known``, ``heard`` and ``distribution`` by floor."""
     named = [[round(float(share), 6) for share in row] for row in response.output("distribution").data]
     return [

@@ -23,6 +23,7 @@ from nonet.gateway.settings_types import KIB, MIB, Port, PositiveSeconds, Second
 __all__ = [
     "AuthSettings",
     "CacheSettings",
+    "FloorSettings",
     "GrpcSettings",
     "ImageSettings",
     "JobSettings",
@@ -246,6 +247,17 @@ class RepositorySettings(Section):
     )
 
 
+class FloorSettings(Section):
+    """The fitted buildings."""
+
+    keep_versions: int = Field(
+        default=3,
+        ge=0,
+        description="Versions of a building that are kept in the repository. When a refit serves, the oldest "
+        "beyond this number are removed, never one that serves or still has requests. 0 keeps all.",
+    )
+
+
 class GrpcSettings(Section):
     """Limits of the gRPC face."""
 
@@ -304,6 +316,7 @@ class Settings(BaseSettings):
     repository: RepositorySettings = RepositorySettings()
     grpc: GrpcSettings = GrpcSettings()
     jobs: JobSettings = JobSettings()
+    floors: FloorSettings = FloorSettings()
     logging: LoggingSettings = LoggingSettings()
 
     @classmethod

@@ -118,6 +118,7 @@ class Catalog:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: dict[str, dict[str, _Entry]] = {}
+        self._withdrawn: set[_Group] = set()
         self._marks: dict[tuple[str, str], IndexEntry] = {}
         self._listeners: list[ChangeListener] = []
         self._close_listeners: list[CloseListener] = []
@@ -222,6 +223,12 @@ class Catalog:
         with self._lock:
             return sorted(self._entries.get(name, {}), key=_version_order)
 
+    def in_use(self, name: str) -> set[str]:
+        """The ready versions of a model, and those withdrawn that requests still hold."""
+        with self._lock:
+            held = (member.info for group in self._withdrawn for member in group.members)
+            return {info.version for info in held if info.name == name} | self._entries.get(name, {}).keys()
+
     def index(self) -> list[IndexEntry]:
         """Every version known: the ready ones and the marked ones, by name and version."""
         with self._lock:
@@ -272,6 +279,7 @@ class Catalog:
     def _withdraw(self, group: _Group) -> list[ModelInfo]:
         """Take the group's entries out; the lock is held."""
         group.retired = True
+        self._withdrawn.add(group)
         gone: list[ModelInfo] = []
         for member in group.members:
             info = member.info
@@ -303,6 +311,7 @@ class Catalog:
             except Exception:
                 logger.exception("closing model %s failed", member.info.name)
         with self._lock:
+            self._withdrawn.discard(group)
             listeners = list(self._close_listeners)
         for member in group.members:
             for listener in listeners:

@@ -10,12 +10,15 @@ import httpx
 import pytest
 from floor_house import (
     BUILDINGS,
+    HOME,
+    Load,
     identify,
     kill,
     submit,
     submitted,
     toy_settings,
     under_way,
+    upload,
     wait_for,
     worker_of,
 )
@@ -24,7 +27,6 @@ from serving import RunningServer, assert_refused, eventually, running
 pytestmark = pytest.mark.timeout(300)
 
 Start = Callable[..., RunningServer]
-HOME = {"00:00:00:00:00:01": -40, "00:00:00:00:00:02": -60}
 
 
 @pytest.fixture(scope="module")
@@ -35,49 +37,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with running(root, tmp_path_factory.mktemp("floors_server"), toy_settings()) as started:
         wait_for(started, submitted(started, "quick_home"), "succeeded")
         yield started
-
-
-class Load:
-    """Threads that identify the same scan of ``building`` without a pause, past the cache.
-
-    ``by_client`` holds the versions that answered each of them, in its own order: answers to different
-    clients may overtake each other on their way here.
-    """
-
-    def __init__(self, server: RunningServer, building: str) -> None:
-        self.failures: list[str] = []
-        self.by_client: list[list[str]] = [[], []]
-        self._server, self._building = server, building
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(seen,)) for seen in self.by_client]
-
-    @property
-    def versions(self) -> list[str]:
-        """All of them, client by client."""
-        return [version for seen in self.by_client for version in seen]
-
-    def _run(self, seen: list[str]) -> None:
-        with httpx.Client(base_url=self._server.url, timeout=30) as http:
-            while not self._stop.is_set():
-                reply = http.post(
-                    f"{BUILDINGS}/{self._building}/identify",
-                    json={"scans": [{"rssi": HOME}]},
-                    headers={"Cache-Control": "no-store"},
-                )
-                if reply.status_code == 200:
-                    seen.append(reply.headers["X-Model-Version"])
-                else:
-                    self.failures.append(f"{reply.status_code} {reply.text}")
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def test_case_65_a_refit_replaces_the_version_without_a_failed_request(
@@ -135,6 +94,46 @@ def test_case_67_deleting_waits_for_nobody_and_breaks_nothing(
     # The same name can be used again.
     wait_for(server, submitted(server, "quick_home"), "succeeded")
     assert identify(server, "quick_home", HOME).status_code == 200
+
+
+def test_case_67_refits_deletions_and_questions_at_once_break_nothing(
+    start_server: Start, own_repository: Path
+) -> None:
+    """Whatever comes first, each answer is one of those that it may be, and the server is well afterwards."""
+    server = start_server(own_repository, toy_settings())
+    path, model = f"{BUILDINGS}/quick_home", "/v2/repository/models/floors_quick_home"
+    wait_for(server, submitted(server, "quick_home"), "succeeded")
+    asked: list[tuple[Callable[[httpx.Client, int], httpx.Response], set[int]]] = [
+        (lambda http, _: http.post(f"{path}/identify", json={"scans": [{"rssi": HOME}]}), {200, 404}),
+        (lambda http, _: http.get(path), {200, 404}),
+        (lambda http, _: http.get(f"{path}/picture"), {200, 404}),
+        (lambda http, _: http.get(BUILDINGS), {200}),
+        (lambda http, _: http.delete(path), {204, 404, 409}),
+        (lambda http, _: http.delete(path), {204, 404, 409}),
+        (lambda http, turn: http.post(BUILDINGS, json=upload("quick_home", seed=turn)), {202, 429}),
+        (lambda http, turn: http.post(f"{model}/{('load', 'unload')[turn % 2]}", json={}), {200, 404}),
+    ]
+    odd: list[str] = []
+
+    def ask(what: Callable[[httpx.Client, int], httpx.Response], allowed: set[int]) -> None:
+        with httpx.Client(base_url=server.url, timeout=60) as http:
+            for turn in range(8):
+                reply = what(http, turn)
+                if reply.status_code not in allowed:
+                    odd.append(f"{reply.request.method} {reply.request.url.path}: {reply.text}")
+
+    threads = [threading.Thread(target=ask, args=each) for each in asked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert odd == []
+    for job in server.http.get("/v1/jobs?state=queued,running&limit=100").json()["data"]:
+        wait_for(server, job["id"], "succeeded")
+    assert server.http.delete(path).status_code in (204, 404)
+    wait_for(server, submitted(server, "quick_home"), "succeeded")
+    assert identify(server, "quick_home", HOME).status_code == 200
+    assert [each.name for each in own_repository.iterdir()] == ["floors_quick_home"]
 
 
 def test_case_67_a_building_that_is_being_fitted_cannot_be_deleted(

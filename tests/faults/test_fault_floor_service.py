@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from floor_house import BUILDINGS, identify, submit, submitted, toy_settings, wait_for
+from floor_house import BUILDINGS, identify, submitted, toy_settings, wait_for
 from serving import RunningServer, assert_refused, eventually, free_port
 
 HOME = {"00:00:00:00:00:01": -40, "00:00:00:00:00:02": -60}
@@ -31,7 +31,8 @@ def test_fitted_buildings_are_served_by_a_service_of_their_own(
         )
     try:
         eventually(lambda: str(port) in log.read_text(), "the service listens", 60)
-        server = start_server(own_repository, toy_settings(), arguments=("--topology", str(topology)))
+        settings = {**toy_settings(), "floors": {"keep_versions": 1}}
+        server = start_server(own_repository, settings, arguments=("--topology", str(topology)))
         wait_for(server, submitted(server, "quick_home"), "succeeded")
         eventually(lambda: identify(server, "quick_home", HOME).status_code == 200, "it has come through")
         reply = identify(server, "quick_home", HOME, {"zz": -3})
@@ -42,7 +43,11 @@ def test_fitted_buildings_are_served_by_a_service_of_their_own(
         assert (body["floors"], body["facts"]["scans"]) == (["B1", "F1", "F2"], 3)
         assert server.http.get(f"{BUILDINGS}/quick_home/picture").status_code == 200
         assert_refused(server.http.delete(f"{BUILDINGS}/quick_home"), 501)
-        assert submit(server, "quick_home").status_code == 202
+        # Old versions go here too, once the service has gone over to the new one.
+        wait_for(server, submitted(server, "quick_home", seed=1), "succeeded")
+        folder = own_repository / "floors_quick_home"
+        eventually(lambda: not (folder / "1").exists(), "the old version is gone")
+        assert identify(server, "quick_home", HOME).headers["X-Model-Version"] == "2"
     finally:
         service.terminate()
         assert service.wait(30) == 0

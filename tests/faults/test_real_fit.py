@@ -91,6 +91,12 @@ def test_case_77_a_real_fit_survives_kill_9_and_identifies_scans_it_has_not_seen
     # A few steps on thirty scans a floor: no more is asked than twice the one in five of chance.
     assert right > 0.4 * len(split["new"]), f"{right} of {len(split['new'])}"
     assert not any(name.startswith("torch") for name in loaded_libraries(server))
+    too_weak = dict.fromkeys(readings[split["new"][0]], -140)
+    reply = server.http.post(f"{BUILDINGS}/mall/identify", json={"scans": [{"rssi": too_weak}]})
+    (row,) = reply.json()["floors"]
+    assert (row["floor"], row["confidence"], row["known"]) == (None, 0, False)
+    assert row["heard"] > 0
+    assert len(set(row["distribution"].values())) == 1
 
 
 def loaded_libraries(server: RunningServer) -> list[str]:

@@ -62,7 +62,7 @@ class Control:
 
     async def repository_model_load(self, request: Any, rpc: Rpc) -> Any:
         """Load a model, or load it again; the parameter ``config`` replaces its configuration."""
-        repository = self._controlled(rpc)
+        repository, tenant = self._controlled(rpc)
         name, _ = checked_name(request.model_name)
         override: str | None = None
         for key, value in request.parameters.items():
@@ -78,13 +78,13 @@ class Control:
                     f"parameters.{key[:80]!r} is not known; accepted: config (the configuration as JSON)",
                     param=f"parameters.{key[:80]}",
                 )
-        await repository.load(name, override)
+        await repository.load(name, override, tenant=tenant)
         logger.info("model %s was loaded by request", name)
         return message("inference.RepositoryModelLoadResponse")()
 
     async def repository_model_unload(self, request: Any, rpc: Rpc) -> Any:
         """Unload a model; requests that use it finish first."""
-        repository = self._controlled(rpc)
+        repository, tenant = self._controlled(rpc)
         name, _ = checked_name(request.model_name)
         for key, value in request.parameters.items():
             if key != "unload_dependents" or value.WhichOneof("parameter_choice") != "bool_param":
@@ -92,17 +92,18 @@ class Control:
                     f"parameters.{key[:80]!r} is not known; accepted: unload_dependents (true or false)",
                     param=f"parameters.{key[:80]}",
                 )
-        await repository.unload(name)
+        await repository.unload(name, tenant=tenant)
         logger.info("model %s was unloaded by request", name)
         return message("inference.RepositoryModelUnloadResponse")()
 
-    def _controlled(self, rpc: Rpc) -> RepositoryControl:
-        rpc.authenticate()
+    def _controlled(self, rpc: Rpc) -> tuple[RepositoryControl, str]:
+        """The repository, and the tenant who wants to change it."""
+        tenant = rpc.authenticate()
         if not self._allowed:
             raise PermissionDenied("loading and unloading models by request is switched off on this server")
         if self._repository is None:
             raise NotImplementedHere("this server has no model repository to load from")
-        return self._repository
+        return self._repository, tenant
 
     # Shared memory
 

@@ -20,6 +20,7 @@ from nonet.runtime.oip.messages import message
 __all__ = ["FloorIdentification"]
 
 _MAX_SCANS = 1024
+_INLINE = 1 << 20  # bytes; more would hold up the other requests
 
 
 class FloorIdentification:
@@ -49,8 +50,7 @@ class FloorIdentification:
         return _building(await self._floors.building(request.building))
 
     async def delete_building(self, request: Any, rpc: Rpc) -> Any:
-        rpc.authenticate()
-        await self._floors.delete(request.building)
+        await self._floors.delete(request.building, rpc.authenticate())
         return message("nonet.v1.DeleteBuildingResponse")()
 
     async def identify(self, request: Any, rpc: Rpc) -> Any:
@@ -61,7 +61,10 @@ class FloorIdentification:
             raise InvalidArgument(
                 f"scans must be 1 to {_MAX_SCANS} scans, got {len(request.scans)}", param="scans"
             )
-        scans = [dict(scan.rssi) for scan in request.scans]
+        if request.ByteSize() <= _INLINE:
+            scans = _readings(request)
+        else:
+            scans = await asyncio.to_thread(_readings, request)
         inferring = time.perf_counter()
         info, response = await self._floors.identify(request.building, scans, call)
         inferred = time.perf_counter()
@@ -71,6 +74,11 @@ class FloorIdentification:
             reply.floors.add(**{**row, "floor": row["floor"] or ""})
         rpc.describe_answer(response, inferring - started, time.perf_counter() - inferred)
         return reply
+
+
+def _readings(request: Any) -> list[bytes]:
+    """Each scan of a request as JSON."""
+    return [orjson.dumps(dict(scan.rssi)) for scan in request.scans]
 
 
 def _write(path: Path, request: Any) -> None:
@@ -98,6 +106,7 @@ def _fields(request: Any) -> dict[str, Any]:
         },
         "preset": request.preset or "default",
         "seed": request.seed,
+        "webhook": request.webhook,
     }
     if request.floor_names:
         if request.floors not in (0, len(request.floor_names)):

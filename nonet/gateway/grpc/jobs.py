@@ -66,4 +66,9 @@ def job_message(job: Job) -> Any:
     if job.error is not None:
         for name in ("message", "type", "param", "code"):
             setattr(found.error, name, job.error[name] or "")
+    if job.webhook is not None:
+        webhook = job.webhook.public()
+        found.webhook.MergeFrom(
+            message("nonet.v1.JobWebhook")(**{**webhook, "last_error": webhook["last_error"] or ""})
+        )
     return found

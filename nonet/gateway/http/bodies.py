@@ -22,7 +22,10 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # Below this, decoding on the event loop is cheaper than handing it to a thread.
 _DECODE_INLINE = 16 * 1024
-_SPOOL_STEP = 1 << 20
+_SPOOL_STEP = 256 * 1024
+"""Bytes of a body that are in memory on their way to the disk."""
+_LARGEST_AT_ONCE = 16
+"""Bodies on their way to the disk may take as much of it together as so many of the largest."""
 
 _ALIGNMENT = 64
 """Bytes; a cache line, which is more than any number needs."""
@@ -32,7 +35,7 @@ class Bodies:
     """Reads bodies and accounts for the memory all of them take together.
 
     Each request may hold ``max_body_bytes`` as sent and ``max_decoded_bytes`` decoded; all requests together
-    share one budget, with the other faces too.
+    share one budget, with the other faces too. Bodies that go to the disk share a budget of their own.
 
     Args:
         settings: limits.
@@ -49,6 +52,8 @@ class Bodies:
         self._settings = settings
         self._spooled = dict(spooled or {})
         self._budget = budget or UploadBudget(settings.max_bodies_bytes)
+        largest = max(self._spooled.values(), default=settings.max_body_bytes)
+        self._disk = UploadBudget(_LARGEST_AT_ONCE * largest)
 
     @property
     def held(self) -> int:
@@ -65,10 +70,12 @@ class Bodies:
     async def spool(self, exchange: Exchange, receive: Receive, path: Path, limit: int) -> None:
         """Write the body, decoded, to a new file as it arrives; no more than a piece of it is in memory.
 
-        Raises PayloadTooLarge for more than ``limit`` bytes as sent or decoded, InsufficientStorage or
-        Unavailable when the disk is full, else as :meth:`read`. The file may be there all the same.
+        Raises PayloadTooLarge for more than ``limit`` bytes as sent or decoded, Unavailable when all bodies
+        together take too much of the disk, InsufficientStorage or Unavailable when it is full, else as
+        :meth:`read`. The file may be there all the same; until the request is over it counts.
         """
         coding = normalise(exchange.header(b"content-encoding"))
+        hold = exchange.hold = self._disk.open()
         total = 0
         with storage_errors(), path.open("xb") as file:
             pending = bytearray()
@@ -77,17 +84,19 @@ class Bodies:
                 message = await receive()
                 if message["type"] != "http.request":
                     raise ClientClosed("the client closed the connection")
-                pending += message.get("body", b"")
+                piece = message.get("body", b"")
+                pending += piece
                 more = message.get("more_body", False)
                 if total + len(pending) > limit:
                     raise _too_large(limit)
+                hold.take(len(piece))
                 if len(pending) >= _SPOOL_STEP or not more:
                     total += len(pending)
                     await asyncio.to_thread(file.write, bytes(pending))
                     pending.clear()
             exchange.received = True
         if coding:
-            await asyncio.to_thread(_decode_file, coding, path, limit)
+            await asyncio.to_thread(_decode_file, coding, path, limit, hold)
 
     async def read(self, exchange: Exchange, receive: Receive) -> bytes:
         """The whole body, decoded.
@@ -157,8 +166,8 @@ def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body is larger than {limit} bytes", code="BODY_TOO_LARGE")
 
 
-def _decode_file(coding: str, path: Path, limit: int) -> None:
-    """Replace a file by what its coding stands for, a piece at a time."""
+def _decode_file(coding: str, path: Path, limit: int, hold: Hold) -> None:
+    """Replace a file by what its coding stands for, a piece at a time, each of which is entered first."""
     if path.stat().st_size == 0:
         raise InvalidArgument(
             f"the body says Content-Encoding {coding} but is empty",
@@ -172,6 +181,7 @@ def _decode_file(coding: str, path: Path, limit: int) -> None:
             encoded = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             # The decoder looks at slices of what it is given, so the mapped file is as good as bytes.
             for piece in pieces(coding, cast("bytes", encoded), limit):
+                hold.take(len(piece))
                 target.write(piece)
         decoded.replace(path)
     finally:

@@ -71,12 +71,14 @@ class Task:
     Attributes:
         job: id of the job.
         spec: what the submit said, JSON-able.
+        tenant: whose job it is, "" when keys are off.
         folder: holds the input files; checkpoints go there too, and it is gone when the job has ended.
     """
 
     def __init__(self, claim: Claim, folder: Path, pulse: _Pulse) -> None:
         self.job = claim.job.id
         self.spec = claim.spec
+        self.tenant = claim.job.tenant
         self.folder = folder
         self._pulse = pulse
 

@@ -7,13 +7,13 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
 
 import orjson
 
 from nonet.gateway.classification import DEFAULT_TOP_K, MAX_TOP_K
 from nonet.gateway.exchange import Exchange
 from nonet.gateway.rest.multipart import Part, boundary_of, parse_form
+from nonet.gateway.rest.query import read_query
 from nonet.runtime.errors import InvalidArgument, Unprocessable, UnsupportedMediaType
 
 FIELDS = ("image", "model", "top_k")
@@ -71,7 +71,7 @@ def read_input(kind: str, content_type: str, query: bytes, body: bytes) -> Class
         return _from_json(body)
     if not body:
         raise InvalidArgument("the body is empty; send an image", param="image")
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=16)
+    pairs = read_query(query, 16)
     return _from_fields(body, _unique([(name, value) for name, value in pairs if name in ("model", "top_k")]))
 
 

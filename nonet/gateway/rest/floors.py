@@ -32,6 +32,9 @@ from nonet.runtime.errors import UnsupportedMediaType
 
 __all__ = ["UPLOADS", "floors_router"]
 
+_INLINE = 1 << 20
+"""Bytes of scans that are read at once; more would hold up the other requests."""
+
 UPLOADS = "/v1/floors/buildings"
 """The route whose bodies go to the disk as they arrive."""
 
@@ -83,8 +86,7 @@ def floors_router(
 
     @router.delete(UPLOADS + "/{building}", status_code=204, summary="Delete a building", **DELETE)
     async def delete(building: str, request: Request) -> Response:
-        calls.authenticate(Exchange.of(request.scope))
-        await floors.delete(building)
+        await floors.delete(building, calls.authenticate(Exchange.of(request.scope)))
         return Response(status_code=204)
 
     @router.get(
@@ -115,7 +117,10 @@ def floors_router(
             body = await bodies.read(exchange, request.receive)
             calls.in_time(call)
             start = time.perf_counter()
-            scans = read_scans(body)
+            if len(body) <= _INLINE:
+                scans = read_scans(body)
+            else:
+                scans = await asyncio.to_thread(read_scans, body)
             del body
             decoded = time.perf_counter()
             info, response = await floors.identify(building, scans, call)

@@ -6,19 +6,21 @@ import mmap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 import orjson
 
 from nonet.gateway.exchange import Exchange
 from nonet.gateway.floors import Upload
 from nonet.gateway.rest.multipart import boundary_of, locate_parts
+from nonet.gateway.rest.query import read_query
 from nonet.runtime.errors import InvalidArgument, Unprocessable, UnsupportedMediaType
 
 __all__ = ["FIELDS", "media_type", "read_scans", "read_upload_form"]
 
 FIELDS: Final = ("building", "labelled", "floors", "preset", "seed", "webhook")
 _LONGEST_FIELD: Final = 16 * 1024
+_PEEK: Final = 4096
+_GZIP: Final = b"\x1f\x8b"
 _FORM: Final = "multipart/form-data"
 _JSON: Final = "application/json"
 _FILES: Final = (
@@ -59,21 +61,30 @@ def read_upload_form(kind: str, content_type: str, query: bytes, body: Path) -> 
         query: the raw query string: the fields of a body that is the file alone.
         body: file with the decoded body.
 
-    Raises Unprocessable for a missing, unknown or repeated field, InvalidArgument for an empty body or a
-    malformed form.
+    Raises Unprocessable for a missing, unknown or repeated field, InvalidArgument for an empty body, a
+    malformed form, or JSON that is none.
     """
     if body.stat().st_size == 0:
         raise InvalidArgument("the body is empty; send scans", param="scans")
     if kind == _FORM:
         return _from_form(body, content_type)
     if kind == _JSON:
+        _check_json(body)
         return Upload(body, {})
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=64)
+    pairs = read_query(query, 64)
     return Upload(body, _gathered([(name, value) for name, value in pairs if name in FIELDS]))
 
 
-def read_scans(body: bytes) -> list[dict[str, Any]]:
-    """The scans of an identify request, each transmitter to dBm; the service judges the values.
+def _check_json(body: Path) -> None:
+    """What says that it is JSON and is neither object, list nor gzip is no table either."""
+    with body.open("rb") as file:
+        start = file.read(_PEEK)
+    if not start.startswith(_GZIP) and start.lstrip()[:1] not in (b"{", b"["):
+        raise InvalidArgument("the body is not a JSON object", code="MALFORMED_JSON")
+
+
+def read_scans(body: bytes) -> list[bytes]:
+    """The scans of an identify request, each as the JSON of transmitter to dBm, which the service judges.
 
     Raises Unprocessable for JSON of another structure, InvalidArgument for none, or too many at once.
     """
@@ -103,12 +114,14 @@ def read_scans(body: bytes) -> list[dict[str, Any]]:
             not isinstance(scan, dict)
             or not isinstance(scan.get("rssi"), dict)
             or not scan.keys() <= {"id", "rssi"}
+            or not isinstance(scan.get("id"), str | int | None)
         ):
             raise Unprocessable(
-                f"field 'scans[{index}]' must be an object with 'rssi' (transmitter to dBm) and 'id' at most",
+                f"field 'scans[{index}]' must be an object with 'rssi' (transmitter to dBm) and 'id' (a text "
+                "or a number) at most",
                 param="scans",
             )
-        found.append(scan["rssi"])
+        found.append(orjson.dumps(scan["rssi"]))
     return found
 
 

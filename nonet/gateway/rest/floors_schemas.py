@@ -93,7 +93,9 @@ class IdentifyRequest(_Strict):
 class Identified(_Strict):
     """The floor of one scan."""
 
-    floor: str | None = Field(description="The likeliest floor; null if nothing of the building was heard.")
+    floor: str | None = Field(
+        description="The likeliest floor; null if nothing of the building was heard, or too weakly to tell."
+    )
     confidence: float = Field(
         ge=0, le=1, description="Probability that it is right, which includes that it is this building."
     )
@@ -160,7 +162,8 @@ FIT: dict[str, Any] = {
     "description": "Takes JSON, a form with the file part `scans` (CSV, Parquet or JSON, also gzipped), or "
     "the file alone with the other fields in the query. The body goes to the disk as it arrives. Answers "
     "with a job; when it has succeeded the building is a model version, and an older version serves until "
-    "then. Send `Idempotency-Key` to be able to repeat the request safely.",
+    "then. Send `Idempotency-Key` to be able to repeat the request safely. 403 for a building that another "
+    "tenant has fitted.",
     "responses": {
         202: {
             "description": "The job.",
@@ -172,7 +175,7 @@ FIT: dict[str, Any] = {
                 },
             },
         },
-        **error_responses(409, 415, 422, 501, 504, 507),
+        **error_responses(403, 409, 415, 422, 501, 504, 507),
     },
     "openapi_extra": {
         "parameters": [
@@ -221,7 +224,7 @@ BUILDING: dict[str, Any] = {
 
 DELETE: dict[str, Any] = {
     "description": "Removes the building with all its versions; requests in flight are still answered. 409 "
-    "while a fit of it waits or runs.",
+    "while a fit of it waits or runs, 403 for a building that another tenant has fitted.",
     "responses": {204: {"description": "It is gone."}, **error_responses(403, 404, 409, 422, 501, 507)},
 }
 

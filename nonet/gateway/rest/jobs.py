@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import parse_qsl
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -16,6 +15,7 @@ from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.jobs import Job, Jobs, Limits, read_states
 from nonet.gateway.rest.classify import RawResponse
 from nonet.gateway.rest.jobs_schemas import CANCEL, EVENTS, JOB, JOBS, JobBody, JobList
+from nonet.gateway.rest.query import read_query
 from nonet.gateway.rest.reply import Reply
 from nonet.runtime.errors import InvalidArgument, Unprocessable
 
@@ -114,7 +114,7 @@ def _limits(query: bytes) -> Limits:
     """The page that a query asks for. Raises Unprocessable for an unknown field, InvalidArgument."""
     given: dict[str, Any] = {}
     states: list[str] = []
-    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=16):
+    for name, value in read_query(query, 16):
         if name == "state":
             states += value.split(",")
         elif name not in ("limit", "after"):

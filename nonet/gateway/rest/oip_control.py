@@ -89,7 +89,7 @@ class OipControl:
 
     async def load(self, target: OipTarget) -> Reply:
         """Load a model, or load it again; ``parameters.config`` replaces its configuration."""
-        repository = self._controlled(target)
+        repository, tenant = self._controlled(target)
         parameters = await self._parameters(target)
         override = parameters.pop("config", None)
         if override is not None and not isinstance(override, str):
@@ -100,13 +100,13 @@ class OipControl:
             name = next(iter(parameters))[:80]
             why = "models are not taken over HTTP" if name.startswith("file:") else "is not known"
             raise InvalidArgument(f"parameters.{name}: {why}; accepted: config", param=f"parameters.{name}")
-        await repository.load(target.model, override)
+        await repository.load(target.model, override, tenant=tenant)
         logger.info("model %s was loaded by request", target.model)
         return Reply.json({"name": target.model, "state": "READY"})
 
     async def unload(self, target: OipTarget) -> Reply:
         """Unload a model; requests that use it finish first."""
-        repository = self._controlled(target)
+        repository, tenant = self._controlled(target)
         parameters = await self._parameters(target)
         if not isinstance(parameters.pop("unload_dependents", False), bool):
             raise InvalidArgument(
@@ -117,18 +117,19 @@ class OipControl:
             raise InvalidArgument(
                 f"parameters.{name} is not known; accepted: unload_dependents", param=f"parameters.{name}"
             )
-        await repository.unload(target.model)
+        await repository.unload(target.model, tenant=tenant)
         logger.info("model %s was unloaded by request", target.model)
         return Reply.json({"name": target.model, "state": "UNAVAILABLE"})
 
-    def _controlled(self, target: OipTarget) -> RepositoryControl:
-        self._calls.authenticate(target.exchange)
+    def _controlled(self, target: OipTarget) -> tuple[RepositoryControl, str]:
+        """The repository, and the tenant who wants to change it."""
+        tenant = self._calls.authenticate(target.exchange)
         check_same_origin(target.exchange)
         if not self._allowed:
             raise PermissionDenied("loading and unloading models over HTTP is switched off on this server")
         if self._repository is None:
             raise NotImplementedHere("this server has no model repository to load from")
-        return self._repository
+        return self._repository, tenant
 
     # Trace and log settings
 

@@ -6,13 +6,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 import orjson
 
 from nonet.gateway.exchange import Exchange
 from nonet.gateway.rest.classify_form import decode_image
 from nonet.gateway.rest.multipart import boundary_of, parse_form
+from nonet.gateway.rest.query import read_query
 from nonet.gateway.rest.raw_develop_schemas import FIELDS
 from nonet.runtime.errors import InvalidArgument, Unprocessable, UnsupportedMediaType
 from nonet.runtime.requests import Parameter
@@ -67,7 +67,7 @@ def read_input(kind: str, content_type: str, query: bytes, body: bytes) -> Devel
         return _from_form(body, content_type)
     if kind == "application/json":
         return _from_json(body)
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=32)
+    pairs = read_query(query, 32)
     known = [(name, value) for name, value in pairs if name in FIELDS and name != "raw"]
     return _checked(body, _unique(known))
 

@@ -39,7 +39,7 @@ class ExportError(RuntimeError):
 
 
 def publish_building(
-    repository: Path, building: str, fitted: FittedBuilding, *, command: str
+    repository: Path, building: str, fitted: FittedBuilding, *, command: str, owner: str = ""
 ) -> VersionFolder:
     """Publish ``fitted`` as the next version of the model ``floors_<building>``, whole or not at all.
 
@@ -50,9 +50,11 @@ def publish_building(
         repository: root of the model repository.
         building: letters, digits, ``_ . -``.
         command: what made this version, for the manifest.
+        owner: tenant whose building it becomes if there is none of this name, "" for everybody's.
 
-    Raises InvalidArgument for a name that cannot be a model's, InsufficientStorage when the disk is full,
-    ExportError if the served graph differs from the fit.
+    Raises InvalidArgument for a name that cannot be a model's, PermissionDenied for another owner's building,
+    InsufficientStorage when the disk is full, ExportError if the served graph differs from the
+    fit.
     """
     name = f"{MODEL_PREFIX}{building}"
     if not building or not is_model_name(name):
@@ -96,6 +98,7 @@ def publish_building(
         family=name,
         check_set="check.safetensors",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        owner=owner,
     )
     config = build_config(name, max_batch_size=MAX_BATCH, inputs=[], outputs=[])
     return publish_version(repository, name, files, config, manifest, labels=fitted.floors, replace=True)

@@ -201,7 +201,7 @@ def _info(
         quality = {
             key: float(value) for key, value in manifest.quality.items() if isinstance(value, int | float)
         }
-        details |= manifest.model_dump(mode="json", exclude={"files", "schema_version", "task"})
+        details |= manifest.model_dump(mode="json", exclude={"files", "schema_version", "task", "owner"})
     return ModelInfo(
         name=prepared.name,
         version=prepared.version,

@@ -2,7 +2,7 @@
 
 Promises:
 - a version becomes callable only after it was verified, loaded and warmed up; until then, and whenever the
-  new one fails, the old one keeps serving and the index says why;
+  new one fails, the old one keeps serving, its files there or not, and the index says why;
 - replacing is atomic, and what was replaced is freed when its last request is done;
 - a version unloaded by hand stays unloaded until it is loaded by hand;
 - looking for changes is cheap: nothing is read that did not change, and nothing that failed is tried again
@@ -212,7 +212,7 @@ class RepositoryManager:
                 changes.append(change)
             if number in record.loaded:
                 serving.add(number)
-        for number in [number for number in record.loaded if number not in serving]:
+        for number in record.surplus(wanted, serving):
             changes.append(self._withdraw(record, number))
         for number in record.marked - wanted:
             self._clear(record, number)

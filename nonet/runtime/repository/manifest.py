@@ -90,6 +90,7 @@ class Manifest(_Strict):
         check_set: safetensors file with inputs and the outputs expected of fp32, by tensor name.
         allow_nonfinite: whether NaN and infinities are a valid answer.
         created: ISO 8601 date or time.
+        owner: tenant whose model it is, "" if everybody's; never shown to callers.
     """
 
     schema_version: int = Field(default=1, alias="schema", ge=1, le=1)
@@ -106,6 +107,7 @@ class Manifest(_Strict):
     check_set: str = ""
     allow_nonfinite: bool = False
     created: str = ""
+    owner: str = ""
 
     def to_json(self) -> str:
         """The text of ``manifest.json``, keys in the order of this class, with a final newline."""

@@ -16,10 +16,10 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from nonet.runtime.errors import Conflict, InsufficientStorage, InvalidArgument
+from nonet.runtime.errors import Conflict, InsufficientStorage, InvalidArgument, PermissionDenied
 from nonet.runtime.repository.config import parse_config
 from nonet.runtime.repository.integrity import FileHasher
 from nonet.runtime.repository.labels import LABELS_FILE, read_labels, write_labels
@@ -34,6 +34,7 @@ from nonet.runtime.repository.layout import (
 )
 from nonet.runtime.repository.loader import prepare_version
 from nonet.runtime.repository.manifest import Manifest
+from nonet.runtime.repository.ownership import may_change, owner_of_folder
 from nonet.runtime.repository.problems import ModelRefused
 
 STAGE_PREFIX = ".publish-"
@@ -61,14 +62,16 @@ def publish_version(
         name: of the model.
         files: the version's files by relative name: their content, or a file to copy.
         config: text of ``config.pbtxt``.
-        manifest: what is known of the version; its ``files`` are replaced by the hashes of ``files``.
+        manifest: what is known of the version; its ``files`` are replaced by the hashes of ``files``, its
+            ``owner`` by that of the model if it exists.
         labels: class names; written as ``labels.txt`` of the model unless empty.
         version: number of the version; the next free one by default.
         replace: an existing model with another configuration or other labels is replaced as a whole, its
             older versions with it. Without it, that is a Conflict, since those files belong to all versions.
 
     Returns the published version's folder. Raises InvalidArgument for a bad name, number or content,
-    Conflict if the version exists or the model differs, InsufficientStorage when the disk is full.
+    Conflict if the version exists or the model differs, PermissionDenied (``MODEL_NOT_YOURS``) for the
+    model of another owner, InsufficientStorage when the disk is full.
     """
     if not is_model_name(name):
         raise InvalidArgument(
@@ -86,6 +89,13 @@ def publish_version(
             number = str(version or _next_version(existing))
             if existing is not None and any(known.version == number for known in existing.versions):
                 raise Conflict(f"model '{name}' already has a version {number}", param="version")
+            if existing is not None:
+                owner = owner_of_folder(existing)
+                if not may_change(owner, manifest.owner):
+                    raise PermissionDenied(
+                        f"model '{name}' belongs to another tenant", param="name", code="MODEL_NOT_YOURS"
+                    )
+                manifest = manifest.model_copy(update={"owner": owner})
             staged = _stage(stage, name, number, files, config, manifest, labels)
             _move_into_place(root, staged, number, replace=replace)
         except OSError as error:
@@ -113,6 +123,28 @@ def remove_model(root: Path, name: str) -> bool:
         _flush_folder(root)
         shutil.rmtree(doomed, ignore_errors=True)
     return True
+
+
+def prune_versions(root: Path, name: str, keep: int, in_use: Collection[str]) -> list[str]:
+    """Remove the oldest versions of a model, each in one step; returns which, oldest first.
+
+    The ``keep`` newest stay, those ``in_use`` stay, and so does all that is newer than the newest in use,
+    which may yet come into use: without any, nothing is removed. What other servers of the repository have
+    loaded goes on there. Raises OSError if a version cannot be removed, ValueError for ``keep`` below 1.
+    """
+    if keep < 1:
+        raise ValueError(f"at least the newest version is kept, got keep={keep}")
+    removed = []
+    with _lock(root):
+        folder = read_model(root, name)
+        newest = max(map(int, in_use), default=0)
+        for version in folder.versions[:-keep] if folder is not None else ():
+            if version.version not in in_use and int(version.version) < newest:
+                doomed = root / f"{STAGE_PREFIX}{uuid.uuid4().hex}"
+                os.rename(version.path, doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+                removed.append(version.version)
+    return removed
 
 
 def remove_leftovers(root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from nonet.runtime.repository.config import ModelConfig
@@ -122,6 +122,13 @@ class ModelRecord:
         attempts = 1 + (before.attempts if before and before.fingerprint == fingerprint else 0)
         delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(attempts - 1, 10))
         self.failures[version] = Failure(fingerprint, attempts, None if refused.permanent else now + delay)
+
+    def surplus(self, wanted: Collection[str], serving: Collection[str]) -> list[str]:
+        """Loaded versions that are to go. While none of the versions ``wanted`` serves, as when the one that
+        did was removed and its successor cannot be loaded, what is loaded goes on."""
+        if wanted and not serving:
+            return []
+        return [version for version in self.loaded if version not in serving]
 
     def is_settled(self, version: str, fingerprint: Fingerprint, manifest: Path) -> bool:
         """Whether a version's files can be taken as complete: a manifest vouches for them, or they are the

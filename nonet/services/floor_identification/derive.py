@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nonet.runtime.repository.problems import ModelRefused
 from nonet.runtime.servable import HasFiles, ModelInfo, Servable
 from nonet.runtime.tensors import DataType
 from nonet.services.floor_identification.identify import IdentifyServable
+
+if TYPE_CHECKING:
+    from nonet.runtime.repository.problems import ModelRefused
 
 TASK = "floor-identification"
 TRANSMITTERS_FILE = "transmitters.txt"
@@ -25,7 +27,7 @@ def derive(network: Servable) -> Sequence[Servable]:
     if info.task != TASK:
         return ()
     if not isinstance(network, HasFiles):
-        raise ModelRefused(f"it needs the file '{TRANSMITTERS_FILE}' of its version")
+        raise _refused(f"it needs the file '{TRANSMITTERS_FILE}' of its version")
     transmitters = _transmitters(network.read_file(TRANSMITTERS_FILE))
     facts = _facts(network.read_file(FACTS_FILE))
     _check(info, len(transmitters))
@@ -36,9 +38,9 @@ def _transmitters(content: bytes) -> tuple[str, ...]:
     try:
         names = tuple(content.decode("utf-8").splitlines())
     except UnicodeDecodeError:
-        raise ModelRefused(f"'{TRANSMITTERS_FILE}' is not UTF-8") from None
+        raise _refused(f"'{TRANSMITTERS_FILE}' is not UTF-8") from None
     if len(set(names)) != len(names) or not all(names):
-        raise ModelRefused(f"'{TRANSMITTERS_FILE}' must hold a different name on each line")
+        raise _refused(f"'{TRANSMITTERS_FILE}' must hold a different name on each line")
     return names
 
 
@@ -46,9 +48,9 @@ def _facts(content: bytes) -> dict[str, Any]:
     try:
         facts = json.loads(content)
     except ValueError:
-        raise ModelRefused(f"'{FACTS_FILE}' is not JSON") from None
+        raise _refused(f"'{FACTS_FILE}' is not JSON") from None
     if not isinstance(facts, dict):
-        raise ModelRefused(f"'{FACTS_FILE}' is not a JSON object")
+        raise _refused(f"'{FACTS_FILE}' is not a JSON object")
     return facts
 
 
@@ -56,13 +58,21 @@ def _check(info: ModelInfo, transmitters: int) -> None:
     outputs = {output.name: output for output in info.outputs}
     rssi = info.inputs[0]
     if len(info.inputs) != 1 or rssi.datatype is not DataType.FP32 or rssi.shape != (-1, transmitters):
-        raise ModelRefused(
+        raise _refused(
             f"its input {rssi.datatype} {list(rssi.shape)} is not FP32 [N, {transmitters}], a column for "
             f"each line of '{TRANSMITTERS_FILE}'"
         )
     if info.max_batch_size < 1 or not info.labels:
-        raise ModelRefused("a fitted building batches, and names its floors in labels.txt")
+        raise _refused("a fitted building batches, and names its floors in labels.txt")
     for name, width in (("distribution", len(info.labels)), ("known", 1)):
         output = outputs.get(name)
         if output is None or output.datatype is not DataType.FP32 or output.shape != (-1, width):
-            raise ModelRefused(f"it has no output '{name}' FP32 [N, {width}]")
+            raise _refused(f"it has no output '{name}' FP32 [N, {width}]")
+
+
+def _refused(reason: str) -> ModelRefused:
+    # Not at the top: the process that reads an upload imports this package too, and the repository with its
+    # ONNX tools would be three quarters of its time.
+    from nonet.runtime.repository.problems import ModelRefused
+
+    return ModelRefused(reason)

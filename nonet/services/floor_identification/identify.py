@@ -2,48 +2,44 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import hashlib
-import itertools
-import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import orjson
 
-from nonet.runtime.errors import InvalidArgument, ServingError
-from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
+from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.row_service import RowService, service_info
 from nonet.runtime.scans import STRONGEST, WEAKEST, transmitter_key
-from nonet.runtime.servable import ModelInfo, Servable
+from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
 
 SERVICE_PREFIX: Final = "identify."
 INPUT: Final = "scan"
 
-_RULES: Final = 1  # raise when a scan gets another answer than before
+_RULES: Final = 2  # raise when a scan gets another answer than before
 _MAX_BATCH: Final = 1024
 _MOST_READINGS: Final = 100_000
 _LONGEST: Final = 8 << 20
 _LOUDEST_STORED: Final = -1.0
 _SAMPLE_READINGS: Final = 60
+_NOTHING: Final = 1e-6  # less than this is no probability
 
 
-class IdentifyServable:
-    """Implements :class:`~nonet.runtime.servable.Servable`: ``scan`` BYTES [N], each a JSON object of
-    transmitter to dBm (-150 to 0), to
+class IdentifyServable(RowService[Array]):
+    """``scan`` BYTES [N], each a JSON object of transmitter to dBm (-150 to 0), to
 
-    - ``floor`` BYTES [N]: name of the likeliest floor, empty if nothing of the building was heard;
+    - ``floor`` BYTES [N]: name of the likeliest floor, empty if nothing tells;
     - ``confidence`` FP32 [N]: probability that it is right: that of the floor times that of the building;
     - ``distribution`` FP32 [N, K]: over the floors (``labels``), given that it is this building;
     - ``known`` FP32 [N]: probability that the scan is of this building at all;
     - ``heard`` INT32 [N]: transmitters of the building that the scan holds.
 
-    Transmitters that the building does not know are ignored. A scan that holds none it knows has a uniform
-    distribution, and is known with probability 0. A request fails alone, as a whole, with the row named; the
-    scans of all sound requests go through the network together.
+    Transmitters that the building does not know are ignored. Nothing tells where a scan was taken that holds
+    none it knows, that hears all of them too weakly to count, or that is of this building with a probability
+    below a millionth: it has no floor, an even distribution, and is known with probability 0. A request fails
+    with the row named.
 
     Args:
         network: the fitted building; closed by its owner, after this service.
@@ -52,57 +48,42 @@ class IdentifyServable:
     """
 
     def __init__(self, network: Servable, transmitters: Sequence[str], facts: Mapping[str, Any]) -> None:
-        self._network = network
         self._column = {name: index for index, name in enumerate(transmitters)}
         self._floors = [floor.encode() for floor in network.info.labels]
-        self._info = _service_info(network.info, facts)
-        self._sample = orjson.dumps(dict.fromkeys(list(transmitters)[:_SAMPLE_READINGS], -60))
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._info
-
-    def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
-        works = [self._read(request) for request in batch]
-        parts = [part for work in works if isinstance(work, _Work) for part in work.parts]
-        answers = iter(self._network.execute(parts) if parts else ())
-        return [
-            self._finish(work, list(itertools.islice(answers, len(work.parts))))
-            if isinstance(work, _Work)
-            else work
-            for work in works
-        ]
-
-    def sample_request(self, rows: int) -> InferRequest:
-        return InferRequest(
-            model=self._info.name,
-            version=self._info.version,
-            inputs=(Tensor.of_bytes(INPUT, [self._sample] * rows),),
+        self._usual = orjson.dumps(dict.fromkeys(list(transmitters)[:_SAMPLE_READINGS], -60))
+        floors = len(self._floors)
+        super().__init__(
+            network,
+            service_info(
+                network.info,
+                SERVICE_PREFIX,
+                facts=[network.info.digest, _RULES],
+                takes=INPUT,
+                outputs=(
+                    TensorSpec("floor", DataType.BYTES, (-1,)),
+                    TensorSpec("confidence", DataType.FP32, (-1,)),
+                    TensorSpec("distribution", DataType.FP32, (-1, floors)),
+                    TensorSpec("known", DataType.FP32, (-1,)),
+                    TensorSpec("heard", DataType.INT32, (-1,)),
+                ),
+                max_batch_size=_MAX_BATCH,
+                details={"building": dict(facts)},
+            ),
         )
 
-    def warm_up(self) -> None:
-        """Raises what fails."""
-        (outcome,) = self.execute([self.sample_request(1)])
-        if isinstance(outcome, ServingError):
-            raise outcome
+    def _sample(self) -> bytes:
+        return self._usual
 
-    def close(self) -> None:
-        """Nothing of its own to free: the network is closed by its owner."""
-
-    def _read(self, request: InferRequest) -> _Work | ServingError:
-        started = time.perf_counter()
-        tensor = request.input(INPUT)
-        scans: list[bytes] = [] if tensor is None else tensor.data.reshape(-1).tolist()
-        if not scans:
-            return InvalidArgument(f"{INPUT}: at least one scan is needed", param=INPUT)
-        rssi = np.zeros((len(scans), len(self._column)), np.float32)
-        heard = np.zeros(len(scans), np.int32)
-        for row, data in enumerate(scans):
+    def _read(self, rows: Sequence[bytes]) -> tuple[Array, Array]:
+        """The readings in dBm [N, M], 0 for what is not heard, and how many each scan holds [N]."""
+        rssi = np.zeros((len(rows), len(self._column)), np.float32)
+        heard = np.zeros(len(rows), np.int32)
+        for row, data in enumerate(rows):
             try:
                 heard[row] = self._fill(rssi[row], data)
             except InvalidArgument as error:
-                return InvalidArgument(f"scan {row}: {error.message}", param=INPUT, code=error.code)
-        return _Work(request, tuple(self._parts(rssi)), heard, time.perf_counter() - started)
+                raise InvalidArgument(f"scan {row}: {error.message}", param=INPUT, code=error.code) from None
+        return rssi, heard
 
     def _fill(self, row: Array, data: bytes) -> int:
         """Write the readings that are known into ``row``; returns how many. Raises InvalidArgument."""
@@ -134,108 +115,24 @@ class IdentifyServable:
                 columns.append(column)
         return len(set(columns))
 
-    def _parts(self, rssi: Array) -> Iterator[InferRequest]:
-        """Requests to the network, none larger than its largest batch."""
-        info = self._network.info
-        step = max(1, info.max_batch_size)
-        for start in range(0, len(rssi), step):
-            rows = Tensor(info.inputs[0].name, DataType.FP32, rssi[start : start + step])
-            yield InferRequest(model=info.name, version=info.version, inputs=(rows,))
-
-    def _finish(self, work: _Work, answers: Sequence[Outcome]) -> Outcome:
-        compute, largest = 0.0, 1
-        found: list[InferResponse] = []
-        for answer in answers:
-            if isinstance(answer, ServingError):
-                return answer
-            found.append(answer)
-            compute += answer.timings.compute
-            largest = max(largest, answer.batch_size)
-        started = time.perf_counter()
-        distribution = np.concatenate([each.output("distribution").data for each in found])
-        known = np.concatenate([each.output("known").data for each in found]).reshape(-1)
-        nothing = work.heard == 0
-        distribution[nothing] = 1.0 / distribution.shape[1]
-        known = np.where(nothing, np.float32(0), known.clip(0, 1)).astype(np.float32)
-        best = distribution.argmax(axis=1)
+    def _answer(self, outputs: Mapping[str, Array], noted: Array) -> tuple[Tensor, ...]:
+        known = outputs["known"].reshape(-1).clip(0, 1)
+        nothing = (noted == 0) | (known < _NOTHING)
+        known = np.where(nothing, np.float32(0), known)
+        even = np.float32(1.0 / len(self._floors))
+        distribution = np.where(nothing[:, None], even, outputs["distribution"])
         confidence = (distribution.max(axis=1) * known).astype(np.float32)
+        best = distribution.argmax(axis=1)
         floors = [b"" if empty else self._floors[floor] for floor, empty in zip(best, nothing, strict=True)]
-        return InferResponse(
-            model=self._info.name,
-            version=self._info.version,
-            outputs=(
-                Tensor.of_bytes("floor", floors),
-                Tensor("confidence", DataType.FP32, confidence),
-                Tensor("distribution", DataType.FP32, distribution),
-                Tensor("known", DataType.FP32, known),
-                Tensor("heard", DataType.INT32, work.heard),
-            ),
-            id=work.request.id,
-            timings=Timings(decode=work.decode, compute=compute, encode=time.perf_counter() - started),
-            batch_size=largest,
+        return (
+            Tensor.of_bytes("floor", floors),
+            Tensor("confidence", DataType.FP32, confidence),
+            Tensor("distribution", DataType.FP32, distribution),
+            Tensor("known", DataType.FP32, known),
+            Tensor("heard", DataType.INT32, noted),
         )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Work:
-    """A request whose scans were read, in ``decode`` seconds, into requests to the network."""
-
-    request: InferRequest
-    parts: tuple[InferRequest, ...]
-    heard: Array
-    decode: float
 
 
 @functools.lru_cache(maxsize=65_536)
 def _key(name: str) -> str:
     return transmitter_key(name)
-
-
-def _service_info(network: ModelInfo, facts: Mapping[str, Any]) -> ModelInfo:
-    digest = hashlib.sha256(json.dumps([network.digest, _RULES]).encode()).hexdigest()
-    floors = len(network.labels)
-
-    def port(name: str, kind: str) -> dict[str, Any]:
-        return {"name": name, "data_type": kind, "dims": [1], "reshape": {"shape": []}}
-
-    return ModelInfo(
-        name=SERVICE_PREFIX + network.name,
-        version=network.version,
-        digest=digest,
-        platform="nonet_service",
-        inputs=(TensorSpec(INPUT, DataType.BYTES, (-1,)),),
-        outputs=(
-            TensorSpec("floor", DataType.BYTES, (-1,)),
-            TensorSpec("confidence", DataType.FP32, (-1,)),
-            TensorSpec("distribution", DataType.FP32, (-1, floors)),
-            TensorSpec("known", DataType.FP32, (-1,)),
-            TensorSpec("heard", DataType.INT32, (-1,)),
-        ),
-        max_batch_size=_MAX_BATCH,
-        task=network.task,
-        family=network.family,
-        quality=network.quality,
-        network=network.name,
-        labels=network.labels,
-        cacheable=network.cacheable,
-        config={
-            "name": SERVICE_PREFIX + network.name,
-            "platform": "nonet_service",
-            "max_batch_size": _MAX_BATCH,
-            "input": [port(INPUT, "TYPE_STRING")],
-            "output": [
-                port("floor", "TYPE_STRING"),
-                port("confidence", "TYPE_FP32"),
-                {"name": "distribution", "data_type": "TYPE_FP32", "dims": [floors]},
-                port("known", "TYPE_FP32"),
-                port("heard", "TYPE_INT32"),
-            ],
-        },
-        details={
-            **network.details,
-            "network": network.name,
-            "family": network.family,
-            "quality": dict(network.quality),
-            "building": dict(facts),
-        },
-    )

@@ -108,7 +108,9 @@ def _json_scan(index: int, item: Any) -> tuple[str, Mapping[str, float]]:
         raise Unprocessable(
             f"field '{where}' must be an object with 'id' and 'rssi' and no more", param="scans"
         )
-    name, readings = item.get("id", str(index)), item.get("rssi")
+    name, readings = item.get("id"), item.get("rssi")
+    if name is None:
+        name = str(index)
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
     if not isinstance(name, str):
@@ -171,13 +173,19 @@ def _lines(text: io.TextIOWrapper) -> Iterator[str]:
 
 
 def _columns(names: list[str]) -> tuple[int, int, int] | None:
-    """Columns of scan, transmitter and power if there is a row for each reading."""
+    """Columns of scan, transmitter and power if there is a row for each reading. Raises InvalidArgument for
+    one that is there twice."""
     lower = [name.lower() for name in names]
     found = [
         next((lower.index(name) for name in among if name in lower), -1)
         for among in (_SCAN, _TRANSMITTER, _RSSI)
     ]
-    return (found[0], found[1], found[2]) if min(found) >= 0 else None
+    if min(found) < 0:
+        return None
+    for index in found:
+        if lower.count(lower[index]) > 1:
+            raise InvalidArgument(f"the column '{lower[index]}' is there twice", param="scans")
+    return found[0], found[1], found[2]
 
 
 def _long(rows: Iterator[list[str]], columns: tuple[int, int, int], gather: _Gather) -> None:
@@ -216,17 +224,22 @@ def _wide(rows: Iterator[list[str]], names: list[str], gather: _Gather) -> None:
         scan = gather.scan(name)
         for index, transmitter in heard:
             text = row[index].strip()
-            if text and (value := _number(text, line)) != NOT_HEARD:
+            if text and (value := _number(text, line, transmitter)) != NOT_HEARD:
                 gather.add(scan, transmitter, value, line)
 
 
-def _number(text: str, line: int) -> float:
+def _number(text: str, line: int, column: str = "") -> float:
+    """The number that a text is; what Python alone reads, underscores and foreign digits, is none. ``column``
+    is the one that a transmitter has to itself."""
     try:
-        return float(text)
+        if text.isascii() and "_" not in text:
+            return float(text)
     except ValueError:
-        raise InvalidArgument(
-            f"line {line}: rssi must be a number of dBm, got {text[:40]!r}", param="scans"
-        ) from None
+        pass
+    where = f" in column {column[:40]!r}; is it a transmitter?" if column else ""
+    raise InvalidArgument(
+        f"line {line}: rssi must be a number of dBm, got {text[:40]!r}{where}", param="scans"
+    )
 
 
 def _from_parquet(stream: BinaryIO, limits: ReadLimits) -> Scans:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import io
-import itertools
-import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import PIL
 from PIL import Image
 
-from nonet.runtime.errors import InvalidArgument, ServingError
+from nonet.runtime.errors import ServingError
 from nonet.runtime.images import ImageLimits, Preprocessing, decode_image, preprocess
-from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
-from nonet.runtime.servable import ModelInfo, Servable
+from nonet.runtime.row_service import RowService, service_info
+from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
 
 SERVICE_PREFIX: Final = "classify."
@@ -31,8 +27,8 @@ _SAMPLE_SIZE: Final = (640, 480)
 _SAMPLE_QUALITY: Final = 90
 
 
-class ClassifyServable:
-    """Implements :class:`~nonet.runtime.servable.Servable`: ``image`` BYTES [N] to ``scores`` FP32 [N, C].
+class ClassifyServable(RowService[None]):
+    """``image`` BYTES [N] to ``scores`` FP32 [N, C].
 
     Images are decoded in the lane's own thread, one after the other: lanes already keep the cores busy, and a
     pool of decoders would compete with the networks. A request fails alone, as a whole, with the row named if
@@ -46,94 +42,45 @@ class ClassifyServable:
     """
 
     def __init__(self, network: Servable, preprocessing: Preprocessing, limits: ImageLimits) -> None:
-        self._network = network
         self._preprocessing = preprocessing
         self._limits = limits
-        self._info = _service_info(network.info, preprocessing, limits)
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._info
-
-    def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
-        works = [self._prepare(request) for request in batch]
-        parts = [part for work in works if isinstance(work, _Work) for part in work.parts]
-        answers = iter(self._network.execute(parts) if parts else ())
-        return [
-            self._finish(work, list(itertools.islice(answers, len(work.parts))))
-            if isinstance(work, _Work)
-            else work
-            for work in works
-        ]
-
-    def sample_request(self, rows: int) -> InferRequest:
-        return InferRequest(
-            model=self._info.name,
-            version=self._info.version,
-            inputs=(Tensor.of_bytes(INPUT, [_sample_photo()] * rows),),
+        info = network.info
+        super().__init__(
+            network,
+            service_info(
+                info,
+                SERVICE_PREFIX,
+                facts={
+                    "network": info.digest,
+                    "preprocessing": preprocessing.to_manifest(),
+                    "limits": dataclasses.asdict(limits),
+                    "decoder": ["pillow", PIL.__version__, _RULES],
+                },
+                takes=INPUT,
+                outputs=(TensorSpec(OUTPUT, DataType.FP32, (-1, info.outputs[0].shape[1])),),
+                max_batch_size=info.max_batch_size,
+                details={"preprocessing": preprocessing.to_manifest()},
+            ),
         )
 
-    def warm_up(self) -> None:
-        """The network is warm when its service is made; this loads the image decoders. Raises what fails."""
-        (outcome,) = self.execute([self.sample_request(1)])
-        if isinstance(outcome, ServingError):
-            raise outcome
+    def _sample(self) -> bytes:
+        return _sample_photo()
 
-    def close(self) -> None:
-        """Nothing of its own to free: the network is closed by its owner."""
-
-    def _prepare(self, request: InferRequest) -> _Work | ServingError:
-        started = time.perf_counter()
-        tensor = request.input(INPUT)
-        images: list[bytes] = [] if tensor is None else tensor.data.reshape(-1).tolist()
-        if not images:
-            return InvalidArgument(f"{INPUT}: at least one image is needed", param=INPUT)
+    def _read(self, rows: Sequence[bytes]) -> tuple[Array, None]:
+        """The pixels [N, 3, H, W]."""
         side = self._preprocessing.crop
-        pixels = np.empty((len(images), 3, side, side), dtype=np.float32)
-        for row, data in enumerate(images):
+        pixels = np.empty((len(rows), 3, side, side), dtype=np.float32)
+        for row, data in enumerate(rows):
             try:
                 decoded = decode_image(data, limits=self._limits, target=self._preprocessing.target)
             except ServingError as error:
-                return _of_row(error, row) if len(images) > 1 else error
+                raise (_of_row(error, row) if len(rows) > 1 else error) from None
             pixels[row] = preprocess(decoded, self._preprocessing)
-        return _Work(request, tuple(self._parts(pixels)), time.perf_counter() - started)
+        return pixels, None
 
-    def _parts(self, pixels: Array) -> Iterator[InferRequest]:
-        """Requests to the network, none larger than its largest batch."""
-        info = self._network.info
-        step = max(1, info.max_batch_size)
-        for start in range(0, len(pixels), step):
-            rows = Tensor(info.inputs[0].name, DataType.FP32, pixels[start : start + step])
-            yield InferRequest(model=info.name, version=info.version, inputs=(rows,))
-
-    def _finish(self, work: _Work, answers: Sequence[Outcome]) -> Outcome:
-        logits: list[Array] = []
-        compute, largest = 0.0, 1
-        for answer in answers:
-            if isinstance(answer, ServingError):
-                return answer
-            logits.append(answer.outputs[0].data)
-            compute += answer.timings.compute
-            largest = max(largest, answer.batch_size)
-        started = time.perf_counter()
-        scores = softmax(np.concatenate(logits) if len(logits) > 1 else logits[0])
-        return InferResponse(
-            model=self._info.name,
-            version=self._info.version,
-            outputs=(Tensor(OUTPUT, DataType.FP32, scores),),
-            id=work.request.id,
-            timings=Timings(decode=work.decode, compute=compute, encode=time.perf_counter() - started),
-            batch_size=largest,
-        )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Work:
-    """A request whose images were decoded, in ``decode`` seconds, into requests to the network."""
-
-    request: InferRequest
-    parts: tuple[InferRequest, ...]
-    decode: float
+    def _answer(self, outputs: Mapping[str, Array], noted: None) -> tuple[Tensor, ...]:
+        (logits,) = outputs.values()
+        return (Tensor(OUTPUT, DataType.FP32, softmax(logits)),)
 
 
 def softmax(logits: Array) -> Array:
@@ -149,49 +96,6 @@ def _of_row(error: ServingError, row: int) -> ServingError:
     """The same failure, naming the row of the request that caused it."""
     message = f"row {row} of '{INPUT}': {error.message.removeprefix(f'{INPUT}: ')}"
     return type(error)(message, param=error.param, code=error.code, retry_after=error.retry_after)
-
-
-def _service_info(network: ModelInfo, preprocessing: Preprocessing, limits: ImageLimits) -> ModelInfo:
-    facts = {
-        "network": network.digest,
-        "preprocessing": preprocessing.to_manifest(),
-        "limits": dataclasses.asdict(limits),
-        "decoder": ["pillow", PIL.__version__, _RULES],
-    }
-    classes = network.outputs[0].shape[1]
-    batch = network.max_batch_size
-    return ModelInfo(
-        name=SERVICE_PREFIX + network.name,
-        version=network.version,
-        digest=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
-        platform="nonet_service",
-        inputs=(TensorSpec(INPUT, DataType.BYTES, (-1,)),),
-        outputs=(TensorSpec(OUTPUT, DataType.FP32, (-1, classes)),),
-        max_batch_size=batch,
-        task=network.task,
-        family=network.family,
-        quality=network.quality,
-        network=network.name,
-        labels=network.labels,
-        allow_nonfinite=network.allow_nonfinite,
-        cacheable=network.cacheable,
-        config={
-            "name": SERVICE_PREFIX + network.name,
-            "platform": "nonet_service",
-            "max_batch_size": batch,
-            "input": [
-                {"name": INPUT, "data_type": "TYPE_STRING", "dims": [1], "reshape": {"shape": []}},
-            ],
-            "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [classes]}],
-        },
-        details={
-            **network.details,
-            "network": network.name,
-            "preprocessing": preprocessing.to_manifest(),
-            "family": network.family,
-            "quality": dict(network.quality),
-        },
-    )
 
 
 @functools.cache

@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 import pytest
 from floor_house import BUILDINGS, events, job_of, toy_settings, under_way, upload, wait_for
-from serving import RunningServer
+from serving import RunningServer, eventually
+from webhook_receiver import Receiver
 
 from nonet.runtime.oip.messages import FLOOR_IDENTIFICATION, JOBS, message, methods
 
@@ -87,6 +88,35 @@ def test_a_building_from_fit_to_deletion(served: tuple[RunningServer, Client]) -
         assert dict(typed.distribution) == row["distribution"]
     client("DeleteBuilding", building="quick_home")
     assert server.http.get(BUILDINGS).json()["data"] == []
+
+
+def test_the_end_of_a_job_is_told_to_a_webhook(
+    start_server: Callable[..., RunningServer], own_repository: Path
+) -> None:
+    with Receiver() as receiver:
+        hooks = {"webhook_hosts": [receiver.host], "webhook_secret": "a secret of the tests"}
+        server = start_server(own_repository, toy_settings(**hooks))
+        client = Client(server.grpc_address)
+        key = (("idempotency-key", "k1"),)
+        job = client("Fit", key, **fit_fields("quick_home", webhook=receiver.url)).job
+        assert (job.webhook.state, job.webhook.attempts, job.webhook.last_error) == ("waiting", 0, "")
+        # Both faces ask for the same; without the webhook it would be another request.
+        same = server.http.post(
+            BUILDINGS, json=upload("quick_home", webhook=receiver.url), headers={"Idempotency-Key": "k1"}
+        )
+        assert same.json()["job"]["id"] == job.id
+        with pytest.raises(grpc.RpcError) as refused:
+            client("Fit", key, **fit_fields("quick_home"))
+        assert refused.value.code() is grpc.StatusCode.ABORTED
+        eventually(lambda: client("GetJob", id=job.id).webhook.state == "delivered", "it was told", 90.0)
+        (letter,) = receiver.letters
+        assert letter.signed_with("a secret of the tests")
+        assert (letter.job["id"], letter.job["state"]) == (job.id, "succeeded")
+        with pytest.raises(grpc.RpcError) as refused:
+            client("Fit", **fit_fields("quick_home", webhook="http://elsewhere.example/"))
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert not client("Fit", **fit_fields("quick_home")).job.HasField("webhook")
+        client.channel.close()
 
 
 def test_jobs_are_looked_at_listed_and_cancelled(served: tuple[RunningServer, Client]) -> None:

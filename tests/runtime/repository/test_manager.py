@@ -121,6 +121,58 @@ def test_a_version_that_goes_bad_on_disk_keeps_serving_and_says_why(house: House
     assert (entry.state, entry.reason) == (ModelState.READY, "")
 
 
+def test_what_serves_goes_on_without_its_files_until_a_version_can_take_its_place(house: House) -> None:
+    first = onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    house.manager.load_all()
+    shutil.rmtree(first)
+    bad = onnx_zoo.add_scaled(house.root, "scaled", 20, 2)
+    policy(house, "")
+    whole = (bad / "model.onnx").read_bytes()
+    (bad / "model.onnx").write_bytes(b"")
+    assert house.did() == [("scaled", "2", "failed")]
+    assert house.did() == []
+    assert (house.ask(), house.catalog.versions("scaled")) == (10.0, ["1"])
+    entry = house.entry("scaled", "2")
+    assert entry is not None
+    assert (entry.state, entry.reason != "") == (ModelState.UNAVAILABLE, True)
+    # A version that is still being copied takes its place no sooner.
+    (bad / "manifest.json").unlink()
+    house.did()
+    assert house.ask() == 10.0
+    (bad / "model.onnx").write_bytes(whole)
+    eventually = [change for _ in range(3) for change in house.did()]
+    assert eventually == [("scaled", "2", "loaded"), ("scaled", "1", "unloaded")]
+    assert house.ask() == 20.0
+    # Where nothing is wanted any more, nothing serves.
+    shutil.rmtree(bad)
+    assert house.did() == [("scaled", "2", "unloaded")]
+
+
+def test_versions_in_use_are_those_that_serve_and_those_that_requests_hold(house: House) -> None:
+    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    onnx_zoo.add_scaled(house.root, "other", 10, 7)
+    house.manager.load_all()
+    closed = threading.Event()
+    lease = house.catalog.lease("scaled")
+    onnx_zoo.add_scaled(house.root, "scaled", 20, 2)
+    policy(house, "")
+    house.manager.refresh()
+    assert house.catalog.versions("scaled") == ["2"]
+    assert house.catalog.in_use("scaled") == {"1", "2"}
+    assert house.catalog.in_use("other") == {"7"}
+    assert house.catalog.in_use("nobody") == set()
+    seen: list[set[str]] = []
+
+    def note(name: str, version: str) -> None:
+        seen.append(house.catalog.in_use("scaled"))
+        closed.set()
+
+    house.catalog.on_close(note)
+    lease.release()
+    assert closed.wait(30)
+    assert seen == [{"2"}]
+
+
 def test_a_bad_configuration_stops_nothing_and_heals(house: House) -> None:
     onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
     house.manager.load_all()

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import onnx_zoo
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nonet.runtime.errors import Conflict, InvalidArgument, ServingError
+from nonet.runtime.errors import Conflict, InvalidArgument, PermissionDenied, ServingError
 from nonet.runtime.repository import Manifest, build_config, publish_version
 from nonet.runtime.repository.config import read_config
 from nonet.runtime.repository.integrity import FileHasher
 from nonet.runtime.repository.layout import CONFIG_FILE, VersionFolder, scan
 from nonet.runtime.repository.loader import prepare_version
-from nonet.runtime.repository.publish import STAGE_PREFIX, remove_leftovers
+from nonet.runtime.repository.ownership import owner_of
+from nonet.runtime.repository.publish import STAGE_PREFIX, prune_versions, remove_leftovers
 from nonet.runtime.tensors import DataType, TensorSpec
 
 MANIFEST = Manifest(files={"model.onnx": "0" * 64}, task="classification", licence="MIT")
@@ -139,6 +143,70 @@ def test_another_configuration_needs_a_replacement_of_the_whole_model(tmp_path: 
     assert sound_versions(tmp_path) == [("net", "3")]
     assert "max_batch_size: 16" in (tmp_path / "net" / CONFIG_FILE).read_text()
     assert hidden(tmp_path) == []
+
+
+def test_a_model_belongs_to_whom_published_it_first(tmp_path: Path) -> None:
+    def by(owner: str, **changes: object) -> str:
+        return publish(tmp_path, manifest=MANIFEST.model_copy(update={"owner": owner}), **changes).version
+
+    assert owner_of(tmp_path, "net") is None
+    assert by("ann") == "1"
+    for changes in ({}, {"version": 9}, {"config": config(batch=16), "replace": True}):
+        with pytest.raises(PermissionDenied, match="another tenant"):
+            by("ben", **changes)
+    assert (by(""), by("ann")) == ("2", "3")
+    assert owner_of(tmp_path, "net") == "ann"
+    # It stays theirs when the model is replaced as a whole, and when the newest manifest is damaged.
+    assert by("", config=config(batch=16), replace=True) == "4"
+    assert by("ann", config=config(batch=16)) == "5"
+    (tmp_path / "net" / "5" / "manifest.json").write_text("{")
+    assert owner_of(tmp_path, "net") == "ann"
+    assert hidden(tmp_path) == []
+    # What belongs to nobody is everybody's, and nobody can take it for themselves.
+    assert publish(tmp_path, "open").version == "1"
+    assert (
+        publish_version(
+            tmp_path,
+            "open",
+            {"model.onnx": onnx_zoo.classifier(4)},
+            config("open"),
+            MANIFEST.model_copy(update={"owner": "ben"}),
+            labels=LABELS,
+        ).version
+        == "2"
+    )
+    assert owner_of(tmp_path, "open") == ""
+
+
+@given(
+    there=st.sets(st.integers(1, 12), max_size=8),
+    keep=st.integers(1, 4),
+    in_use=st.sets(st.integers(1, 12), max_size=3),
+)
+def test_pruning_takes_the_oldest_and_never_what_is_in_use_or_newer(
+    there: set[int], keep: int, in_use: set[int]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name in ("net", "neighbour"):
+            (root / name).mkdir()
+            (root / name / CONFIG_FILE).touch()
+            for version in there:
+                (root / name / str(version)).mkdir()
+        removed = [int(version) for version in prune_versions(root, "net", keep, set(map(str, in_use)))]
+        left = {int(version.version) for version in scan(root)["net"].versions}
+        assert len(removed) == len(set(removed))
+        assert left | set(removed) == there
+        assert not left & set(removed)
+        assert not set(removed) & in_use
+        assert not set(removed) & set(sorted(there)[-keep:])
+        for version in removed:
+            assert version < max(in_use)
+        for version in sorted(there)[:-keep]:
+            if in_use and version not in in_use and version < max(in_use):
+                assert version in removed
+        assert {int(version.version) for version in scan(root)["neighbour"].versions} == there
+        assert hidden(root) == []
 
 
 def test_a_folder_that_is_no_model_gives_way(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repository_house import House
 
+from nonet.research.fis_one.identifier import RANKS
+from nonet.research.fis_one.serving_graph import build_serving_graph
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.requests import InferRequest, InferResponse, Outcome
 from nonet.runtime.scans import Scans
@@ -79,6 +81,71 @@ def test_a_scan_gets_the_answer_it_gets_alone(service: Servable, scans: list[dic
         assert (together.output("floor").data[row] == b"") == (heard == 0)
         assert together.output("distribution").data[row].sum() == pytest.approx(1, abs=1e-5)
         assert 0 <= together.output("confidence").data[row] <= 1
+
+
+def fitted(root: Path, house: str, foreign: bool) -> None:
+    """Publish a building as a fit leaves it, with arrays from a seed, that takes readings from -80 dBm on;
+    ``foreign`` ones take every scan for one of another place."""
+    random = np.random.default_rng(3)
+    count, states, directions, floors = len(NAMES), 4, 5, 3
+    known = np.zeros((2, 1 + len(RANKS)))
+    known[0, 0] = -200 if foreign else 3
+    shapes = {
+        "outer_states": (count, states),
+        "inner_states": (count, states),
+        "first.weight": (states, 2 * states),
+        "first.bias": (states,),
+        "second.weight": (states, 2 * states),
+        "second.bias": (states,),
+        "directions": (count, directions),
+        "embedding_head": (floors, states),
+        "direction_head": (floors, directions),
+        "head_bias": (floors,),
+    }
+    arrays = {name: random.normal(size=shape) for name, shape in shapes.items()}
+    arrays |= {"known_head": known, "rule": np.array([-80, 0, 10]), "even": np.array([0])}
+    graph = build_serving_graph({name: value.astype(np.float32) for name, value in arrays.items()})
+    toy_worker.publish(
+        root, house, Scans.build([("a", dict.fromkeys(NAMES, -50.0))]), {}, 0, "job", net=graph
+    )
+
+
+@pytest.fixture(scope="module")
+def weak_house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    root = tmp_path_factory.mktemp("weak") / "models"
+    fitted(root, "near", foreign=False)
+    fitted(root, "far", foreign=True)
+    house = House(root, root.parent / "cache", derive=[derive])
+    house.manager.load_all()
+    return house
+
+
+@given(
+    scans=st.lists(
+        st.dictionaries(st.sampled_from([*NAMES, "x"]), st.floats(-150, 0), max_size=6),
+        min_size=1,
+        max_size=4,
+    ),
+    building=st.sampled_from(["near", "far"]),
+)
+def test_what_an_answer_says_of_one_scan_fits_together(
+    weak_house: House, scans: list[dict[str, float]], building: str
+) -> None:
+    """Too weak to say anything, or of another place for sure: no floor, as for a scan that holds none."""
+    with weak_house.catalog.lease(f"identify.floors_{building}") as lease:
+        found = answered(lease.servable.execute([request(*scans)])[0])
+    names = ("floor", "confidence", "distribution", "known", "heard")
+    rows = zip(scans, *(found.output(name).data for name in names), strict=True)
+    for scan, floor, confidence, distribution, known, heard in rows:
+        assert heard == len(scan.keys() & set(NAMES))
+        tells = building == "near" and any(scan.get(name, -150) >= -80 for name in NAMES)
+        assert (floor != b"", known > 0, confidence > 0) == (tells, tells, tells)
+        assert distribution.sum() == pytest.approx(1, abs=1e-5)
+        if tells:
+            assert [b"B1", b"F1", b"F2"][int(distribution.argmax())] == floor
+            assert confidence == pytest.approx(distribution.max() * known, abs=1e-6)
+        else:
+            assert distribution.tolist() == [pytest.approx(1 / 3)] * 3
 
 
 @pytest.mark.parametrize(

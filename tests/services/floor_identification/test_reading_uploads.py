@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,11 @@ def test_the_strongest_reading_counts_and_spellings_are_alike() -> None:
     assert as_dict(read(text)) == {"a": {"aa:bb:cc:dd:ee:ff": -40, "net": -1}}
 
 
+def test_a_scan_without_an_id_is_named_by_its_position() -> None:
+    text = b'[{"rssi": {"a": -4}}, {"id": null, "rssi": {"a": -5}}, {"id": 7, "rssi": {"a": -6}}]'
+    assert list(as_dict(read(text))) == ["0", "1", "7"]
+
+
 def test_the_columns_of_the_public_data_sets_are_known() -> None:
     uji = b"WAP001,WAP002,LONGITUDE,LATITUDE,FLOOR,BUILDINGID\n100,-70,1.5,2.5,0,1\n-50,100,1,2,3,1\n"
     assert as_dict(read(uji)) == {"0": {"WAP002": -70}, "1": {"WAP001": -50}}
@@ -150,3 +157,10 @@ def test_a_file_that_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
     limits = UploadLimits(memory_bytes=200 << 20)
     with pytest.raises((PayloadTooLarge, InvalidArgument)):
         read_upload(body, tmp_path / "scans", {}, limits=limits)
+
+
+def test_the_process_that_reads_loads_no_more_than_it_needs() -> None:
+    """What it loads is most of the time that a small upload takes."""
+    code = "import sys, nonet.services.floor_identification.upload_process; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+    assert not {"onnx", "onnxruntime", "pydantic", "PIL"} & set(loaded.split())

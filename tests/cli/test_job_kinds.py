@@ -1,0 +1,43 @@
+"""The work of jobs, run as a worker runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import toy_worker
+
+from nonet.cli.job_kinds import kinds
+from nonet.gateway.floor_buildings import FIT
+from nonet.gateway.jobs import Task
+from nonet.runtime.errors import PermissionDenied
+from nonet.runtime.scans import Scans
+
+
+def task_of(tenant: str, folder: Path) -> Task:
+    """The job of a tenant whose scans cannot be read: a fit that gets so far says so."""
+    spec: dict[str, Any] = {"building": "home"}
+    reports: list[str] = []
+    task = SimpleNamespace(
+        job="job_1", tenant=tenant, spec=spec, folder=folder, report=lambda _, phase: reports.append(phase)
+    )
+    return cast("Task", task)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_fit_of_the_building_of_another_tenant_ends_before_it_begins(tmp_path: Path, damaged: bool) -> None:
+    pytest.importorskip("torch")
+    scans = Scans.build([("a", {"m1": -50.0})])
+    for _ in range(2):
+        toy_worker.publish(tmp_path / "models", "home", scans, {}, 0, "job", "ann")
+    if damaged:
+        (tmp_path / "models" / "floors_home" / "2" / "manifest.json").write_text("{")
+    fit = kinds(tmp_path / "models")[FIT].run
+    with pytest.raises(PermissionDenied) as refused:
+        fit(task_of("ben", tmp_path))
+    assert refused.value.code == "BUILDING_NOT_YOURS"
+    for tenant in ("ann", ""):
+        with pytest.raises(FileNotFoundError):
+            fit(task_of(tenant, tmp_path))

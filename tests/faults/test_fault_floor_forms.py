@@ -1,0 +1,73 @@
+"""Case 51: bodies and queries that are not the form, the JSON or the few fields that they say they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from floor_house import BUILDINGS, toy_settings
+from serving import RunningServer, assert_refused, running
+
+LONG = b"scan,bssid,rssi\na,m1,-40\na,m2,-60\nb,m2,-50\n"
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server for tests that leave nothing behind."""
+    root = tmp_path_factory.mktemp("forms") / "models"
+    root.mkdir()
+    with running(root, tmp_path_factory.mktemp("forms_server"), toy_settings()) as started:
+        yield started
+
+
+def part(name: str, content: bytes, headers: str = "") -> bytes:
+    head = f'--X\r\nContent-Disposition: form-data; name="{name}"\r\n{headers}\r\n'
+    return head.encode() + content + b"\r\n"
+
+
+FIELDS = part("building", b"quick_x") + part("labelled", b'{"scan": "a", "floor": "B1"}')
+TABLE = part("scans", LONG)
+END = b"--X--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (FIELDS + TABLE, 400, "closing boundary"),
+        ((FIELDS + TABLE + END).replace(b"\r\n", b"\n"), 400, "boundary"),
+        (b"hello\r\n" + FIELDS + TABLE + END, 400, "start"),
+        (FIELDS + TABLE + END + b"more", 400, "follows"),
+        (FIELDS.replace(b"--X", b"--Y") + TABLE + END, 400, "boundary"),
+        (END, 422, "scans"),
+        (FIELDS + END, 422, "scans"),
+        (FIELDS + TABLE + TABLE + END, 422, "repeated"),
+        (FIELDS + FIELDS + TABLE + END, 422, "repeated"),
+        (FIELDS + part("scans", b"") + END, 400, "empty"),
+        (FIELDS + part("preset", b"\xff") + TABLE + END, 400, "UTF-8"),
+        (FIELDS + part("preset", b"x" * 20_000) + TABLE + END, 400, "16384"),
+        (FIELDS + part("floors", b"F1") * 64 + TABLE + END, 413, "64 parts"),
+        (FIELDS + part("scans", b"AAAA", "Content-Transfer-Encoding: base64\r\n") + END, 400, "bytes"),
+        (FIELDS + part("sca\0ns", b"") + TABLE + END, 422, "unknown"),
+        (FIELDS + part("", b"") + TABLE + END, 400, "name"),
+    ],
+)
+def test_case_51_forms_that_are_none_are_refused(
+    house: RunningServer, body: bytes, status: int, words: str
+) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=X"}
+    assert_refused(house.http.post(BUILDINGS, content=body, headers=headers), status, words)
+
+
+@pytest.mark.parametrize("body", [b"null", b"5", b'"scans"', LONG, b"\xef\xbb\xbf{}", b"{", b"{} {}"])
+def test_case_51_what_says_that_it_is_json_is_read_as_nothing_else(house: RunningServer, body: bytes) -> None:
+    reply = house.http.post(BUILDINGS, content=body, headers={"Content-Type": "application/json"})
+    assert_refused(reply, 400, "JSON")
+
+
+def test_case_51_queries_of_too_many_fields_are_refused(house: RunningServer) -> None:
+    many = "&".join(["a=1"] * 100)
+    assert_refused(house.http.get(f"/v1/jobs?{many}"), 422, "16 fields")
+    for path, kind in ((BUILDINGS, "text/csv"), ("/v1/classify", "image/png"), ("/v1/raw/develop", "")):
+        headers = {"Content-Type": kind or "application/octet-stream"}
+        reply = house.http.post(f"{path}?{many}", content=LONG, headers=headers)
+        assert_refused(reply, 422, "fields")

@@ -1,0 +1,73 @@
+"""Old versions of buildings are removed when a newer one serves and their last request is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import toy_worker
+from repository_house import House
+from serving import eventually
+
+from nonet.gateway.floor_versions import FloorVersions
+from nonet.runtime.scans import Scans
+from nonet.services.floor_identification import derive
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    (tmp_path / "models").mkdir()
+    return House(tmp_path / "models", tmp_path / "cache", derive=[derive])
+
+
+def refit(house: House, building: str = "home", *, damaged: bool = False) -> None:
+    """Publish a version and look at the repository."""
+    scans = Scans.build([("a", {"m1": -50.0})])
+    version = toy_worker.publish(house.root, building, scans, {}, 0, "job")
+    if damaged:
+        (house.root / f"floors_{building}" / version / "transmitters.txt").write_text("others\n")
+    house.manager.refresh()
+
+
+def versions(house: House, building: str = "home") -> list[str]:
+    return sorted(path.name for path in (house.root / f"floors_{building}").iterdir() if path.is_dir())
+
+
+def versions_become(house: House, *wanted: str) -> None:
+    eventually(lambda: versions(house) == list(wanted), f"versions {wanted} are left")
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, ["5"]), (2, ["4", "5"]), (9, ["1", "2", "3", "4", "5"])])
+def test_the_newest_versions_stay(house: House, keep: int, left: list[str]) -> None:
+    FloorVersions(house.catalog, house.root, keep)
+    for _ in range(5):
+        refit(house)
+    versions_become(house, *left)
+    assert house.catalog.versions("identify.floors_home") == ["5"]
+
+
+def test_a_version_that_a_request_holds_stays_until_the_request_is_done(house: House) -> None:
+    FloorVersions(house.catalog, house.root, 1)
+    refit(house)
+    with house.catalog.lease("identify.floors_home") as lease:
+        for _ in range(3):
+            refit(house)
+        versions_become(house, "1", "4")
+        assert lease.info.version == "1"
+    versions_become(house, "4")
+
+
+def test_a_refit_that_cannot_be_loaded_removes_nothing(house: House) -> None:
+    FloorVersions(house.catalog, house.root, 1)
+    refit(house)
+    refit(house)
+    versions_become(house, "2")
+    for _ in range(2):
+        refit(house, damaged=True)
+    assert house.catalog.versions("identify.floors_home") == ["2"]
+    refit(house, "other")
+    refit(house, "other")
+    eventually(lambda: versions(house, "other") == ["2"], "another building is tidied")
+    assert versions(house) == ["2", "3", "4"]
+    refit(house)
+    versions_become(house, "5")
