@@ -14,6 +14,9 @@ from nonet.runtime.oip.messages import message
 __all__ = ["JobCalls", "job_message"]
 
 
+_PIECE = 1 << 20
+
+
 class JobCalls:
     """The handlers of the service."""
 
@@ -43,6 +46,13 @@ class JobCalls:
                 await rpc.context.write(job_message(job).SerializeToString())
         if not ended and not (await self._jobs.get(request.id, tenant)).state.ended:
             raise Unavailable("the server is draining; watch the job elsewhere", code="DRAINING")
+
+    async def read_result(self, raw: bytes, rpc: Rpc) -> None:
+        """Writes the file that a job has made, in pieces. Raises ServingError."""
+        tenant = rpc.authenticate()
+        found = await self._jobs.result(parse(message("nonet.v1.ReadResultRequest"), raw).id, tenant)
+        async for data in found.pieces(_PIECE):
+            await rpc.context.write(message("nonet.v1.ResultPiece")(data=data).SerializeToString())
 
 
 def job_message(job: Job) -> Any:

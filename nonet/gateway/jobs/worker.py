@@ -72,13 +72,21 @@ class Task:
         job: id of the job.
         spec: what the submit said, JSON-able.
         folder: holds the input files; checkpoints go there too, and it is gone when the job has ended.
+        result: where :meth:`publish` puts a file; one that is there was put there by an earlier attempt.
     """
 
-    def __init__(self, claim: Claim, folder: Path, pulse: _Pulse) -> None:
+    def __init__(self, claim: Claim, files: JobFiles, pulse: _Pulse) -> None:
         self.job = claim.job.id
         self.spec = claim.spec
-        self.folder = folder
+        self.folder = files.folder(self.job)
+        self.result = files.result(self.job)
+        self._files = files
         self._pulse = pulse
+
+    def publish(self, file: Path) -> None:
+        """Make a finished file of the folder what callers fetch when the job has succeeded; its ``result`` is
+        to name it as ``file``. Raises OSError."""
+        self._files.publish(self.job, file)
 
     def report(self, progress: float, phase: str) -> None:
         """Say how far the work is (0 to 1) and what is being done. Cheap: call it as often as you like.
@@ -120,7 +128,7 @@ def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignm
         "job %s (%s %s): attempt %d", claim.job.id, claim.job.kind, claim.job.subject, claim.job.attempts
     )
     try:
-        result = _known(kinds, claim.job.kind).run(Task(claim, files.folder(claim.job.id), pulse))
+        result = _known(kinds, claim.job.kind).run(Task(claim, files, pulse))
     except Stopped:
         return _stopped(store, files, assignment, pulse)
     except Exception as error:
@@ -252,6 +260,7 @@ def _stopped(store: JobStore, files: JobFiles, assignment: Assignment, pulse: _P
         return 1
     if outcome == [JobState.CANCELLED]:
         files.remove(assignment.job)
+        files.remove_result(assignment.job)
     return 0
 
 

@@ -10,7 +10,7 @@ from nonet.gateway.jobs import DEFAULT_PAGE, MAX_PAGE, JobState, WebhookState
 from nonet.gateway.rest.openapi_task import REQUEST_ID, error_responses
 from nonet.gateway.rest.schemas import ErrorDetail
 
-__all__ = ["CANCEL", "EVENTS", "JOB", "JOBS", "JobBody", "JobEnvelope", "JobList"]
+__all__ = ["CANCEL", "EVENTS", "JOB", "JOBS", "RESULT", "JobBody", "JobEnvelope", "JobList"]
 
 
 class WebhookBody(BaseModel):
@@ -108,6 +108,27 @@ CANCEL: dict[str, Any] = {
         202: {"model": JobBody, "description": "It runs and was asked to stop."},
         **error_responses(404, 409, 422, 507),
     },
+}
+
+RESULT: dict[str, Any] = {
+    "description": "The file that a job has made, of a kind that makes one (`raw.develop`: the picture, with "
+    "the headers that say how it was made). It is kept for a while after the job's end (settings "
+    "`jobs.keep_result_seconds`, `jobs.keep_result_bytes`), then this is 404 `RESULT_EXPIRED`; 409 while the "
+    "job has not succeeded.",
+    "responses": {
+        200: {
+            "description": "The file; the job's result has its SHA-256.",
+            "headers": {
+                "X-Model-Version": {"description": "Version that made it.", "schema": {"type": "string"}}
+            },
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("image/png", "image/tiff", "image/jpeg")
+            },
+        },
+        **error_responses(404, 409, 422, 507),
+    },
+    "openapi_extra": {"parameters": [REQUEST_ID]},
 }
 
 _EVENT: dict[str, Any] = {

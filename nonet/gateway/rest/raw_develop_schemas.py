@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nonet.gateway.rest.openapi_task import CALL_HEADERS, CALL_PARAMETERS, error_responses
 from nonet.gateway.rest.schemas import ModelChoice
 
-__all__ = ["DEVELOP", "FIELDS", "DevelopRequest"]
+__all__ = ["DEVELOP", "FIELDS", "SUBMIT_FIELDS", "DevelopRequest"]
 
 
 class DevelopRequest(BaseModel):
@@ -76,6 +76,8 @@ class DevelopRequest(BaseModel):
 
 
 FIELDS = tuple(DevelopRequest.model_fields)
+SUBMIT_FIELDS = (*FIELDS, "webhook")
+"""The fields of a request that becomes a job."""
 
 _SCHEMA: dict[str, Any] = DevelopRequest.model_json_schema()
 _BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
