@@ -121,7 +121,7 @@ def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignm
     if claim is None:
         logger.warning("job %s is not this worker's", assignment.job)
         return 0
-    pulse = _Pulse(store, assignment)
+    pulse = _Pulse(store, assignment, claim.job.progress)
     signal.signal(signal.SIGTERM, lambda *_: pulse.stop(_Reason.TOLD))
     pulse.start()
     logger.info(
@@ -157,13 +157,14 @@ class _Reason(enum.Enum):
 class _Pulse:
     """The thread that beats; see the module's text."""
 
-    def __init__(self, store: JobStore, assignment: Assignment) -> None:
+    def __init__(self, store: JobStore, assignment: Assignment, progress: float) -> None:
         self._store = store
         self._assignment = assignment
         self._worker = process_name(os.getpid())
         self._begun = self._beaten = time.monotonic()
         self._first: tuple[float, float] | None = None
-        self._progress, self._phase = 0.0, "starting"
+        # As far as an earlier attempt came, until this one says how much of that is left.
+        self._progress, self._phase = progress, "starting"
         self._stopping: float | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)

@@ -10,7 +10,19 @@ from nonet.gateway.jobs import DEFAULT_PAGE, MAX_PAGE, JobState, WebhookState
 from nonet.gateway.rest.openapi_task import REQUEST_ID, error_responses
 from nonet.gateway.rest.schemas import ErrorDetail
 
-__all__ = ["CANCEL", "EVENTS", "JOB", "JOBS", "RESULT", "JobBody", "JobEnvelope", "JobList"]
+__all__ = [
+    "CANCEL",
+    "EVENTS",
+    "IDEMPOTENCY_KEY",
+    "JOB",
+    "JOBS",
+    "RESULT",
+    "SUBMIT_HEADERS",
+    "WEBHOOK",
+    "JobBody",
+    "JobEnvelope",
+    "JobList",
+]
 
 
 class WebhookBody(BaseModel):
@@ -66,6 +78,27 @@ class JobList(BaseModel):
     data: list[JobBody]
     has_more: bool = Field(description="Whether there are older ones; send the last id as `after`.")
 
+
+SUBMIT_HEADERS: dict[str, Any] = {
+    "Location": {"description": "Where to look at the job.", "schema": {"type": "string"}},
+    "Idempotency-Replayed": {
+        "description": "true: this request was sent before, and this is its job.",
+        "schema": {"type": "string"},
+    },
+}
+
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Equal requests under one key are one job; another request under it is 409.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+}
+
+WEBHOOK: dict[str, Any] = {
+    "type": "string",
+    "maxLength": 2048,
+    "description": "URL that is told of the job's end.",
+}
 
 JOBS: dict[str, Any] = {
     "description": "Your jobs, the newest first. Jobs that ended long ago are forgotten "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from nonet.services.raw_image.upload import mapped
 from nonet.services.raw_image.waves import run_tiles
 
 __all__ = ["develop_file"]
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[float, str], None]
 """Told the share that is done and what is being done; what it raises ends the work."""
@@ -84,6 +87,8 @@ def develop_file(
         lambda: report(_progress(before), phase),
         patience,
     )
+    if picture.finished:
+        logger.info("going on after %d of %d tiles", picture.finished, development.tiles)
     try:
         for finished in _waves(network, development, picture.finished, threads):
             picture.note(finished, development.tiles)
