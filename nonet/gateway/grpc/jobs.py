@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import orjson
@@ -51,8 +52,9 @@ class JobCalls:
         """Writes the file that a job has made, in pieces. Raises ServingError."""
         tenant = rpc.authenticate()
         found = await self._jobs.result(parse(message("nonet.v1.ReadResultRequest"), raw).id, tenant)
-        async for data in found.pieces(_PIECE):
-            await rpc.context.write(message("nonet.v1.ResultPiece")(data=data).SerializeToString())
+        async with contextlib.aclosing(found.pieces(_PIECE)) as pieces:
+            async for data in pieces:
+                await rpc.context.write(message("nonet.v1.ResultPiece")(data=data).SerializeToString())
 
 
 def job_message(job: Job) -> Any:

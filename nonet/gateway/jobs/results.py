@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from nonet.gateway.jobs.contract import JobStore
@@ -36,7 +36,7 @@ class ResultFile:
     path: Path
     size: int
 
-    async def pieces(self, size: int) -> AsyncIterator[bytes]:
+    async def pieces(self, size: int) -> AsyncGenerator[bytes, None]:
         """The content, ``size`` bytes at a time and less in the end; a file that is removed meanwhile is read
         to its end all the same. Raises NotFound (``RESULT_EXPIRED``) before the first piece, if at all."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -85,19 +86,19 @@ class _FileStream(Response):
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        pieces = self._result.pieces(_PIECE)
-        # What fails before the first piece is still answered as an error.
-        piece = await anext(pieces, b"")
         headers = [
             (b"content-type", str((self._result.job.result or {})["content_type"]).encode()),
             (b"content-length", b"%d" % self._result.size),
             (b"cache-control", b"private, no-cache"),
             *self._facts,
         ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        while piece:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        async with contextlib.aclosing(self._result.pieces(_PIECE)) as pieces:
+            # What fails before the first piece is still answered as an error.
             piece = await anext(pieces, b"")
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            while piece:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                piece = await anext(pieces, b"")
         await send({"type": "http.response.body", "body": b""})
 
 

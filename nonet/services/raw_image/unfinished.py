@@ -58,8 +58,11 @@ class UnfinishedPicture:
             if not same:
                 self._count_file.unlink(missing_ok=True)
                 file.truncate(0)
-            # All of the room is taken now: a page without room would end the process when it is written to.
-            os.posix_fallocate(file.fileno(), 0, size)
+            if hasattr(os, "posix_fallocate"):
+                # All room is taken now: a page without room would end the process when it is written to.
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
         self.finished = int(self._said["finished"]) if same else 0
         self._array = np.memmap(self._pixels_file, kind, "r+", shape=shape)
         return self._array

@@ -237,11 +237,21 @@ def test_a_job_may_be_larger_than_a_request(darkroom: RunningServer) -> None:
     assert_refused(darkroom.http.post(DEVELOP, content=halves, params=data, headers=chunked), 413)
     ended = wait_for(darkroom, submitted(darkroom, raw), "succeeded")
     assert ended["result"]["width"] == 1000
+    pieces = (raw[start : start + 300_000] for start in range(0, len(raw), 300_000))
+    reply = darkroom.http.post(DEVELOP, content=pieces, params=data, headers=ASYNC | chunked)
+    assert reply.status_code == 202, reply.text
     huge = raw_zoo.npy(np.zeros((1500, 1500), np.uint16))
     assert_refused(submit(darkroom, huge), 413, "4194304")
     # JSON has to be read whole, so it is as small as ever.
     text = base64.b64encode(raw).decode()
     assert_refused(darkroom.http.post(DEVELOP, json={"raw": text, **data}, headers=ASYNC), 413, "1048576")
+
+
+def test_preferences_may_stand_in_several_fields(darkroom: RunningServer) -> None:
+    fields = [("Prefer", "respond-async"), ("Prefer", "wait=10")]
+    data = {"cfa": "RGGB", "model": QUICK}
+    reply = darkroom.http.post(DEVELOP, files={"raw": CAPTURE}, data=data, headers=fields)
+    assert reply.status_code == 202, reply.text
 
 
 def test_equal_submits_under_one_key_are_one_job(darkroom: RunningServer) -> None:
