@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import onnx_zoo
 import pytest
 import raw_zoo
 from floor_house import (
+    TOY,
     events,
     gone,
     job_of,
@@ -250,6 +252,16 @@ def test_case_77_the_version_of_the_submit_develops_or_none(start_server: Start,
     error = wait_for(server, lost, "failed")["error"]
     assert (error["code"], error["type"]) == ("MODEL_CHANGED", "invalid_request_error")
     assert "submit the capture again" in error["message"]
+
+
+def test_case_77_workers_that_know_no_captures_are_named_at_the_submit(
+    start_server: Start, darkroom: Path
+) -> None:
+    """Only what was asked for as a job: who waits for the answer gets it."""
+    server = start_server(darkroom, settings(worker=[sys.executable, str(TOY)]))
+    assert_refused(submit(server), 501, "raw.develop")
+    assert developed(server).status_code == 200
+    assert server.http.get("/v1/jobs").json()["data"] == []
 
 
 def test_case_77_the_end_of_a_development_is_told(start_server: Start, darkroom: Path) -> None:

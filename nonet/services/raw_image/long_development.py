@@ -163,18 +163,21 @@ class _PictureFile:
 
 
 def _write(development: Development, target: Path, alive: Callable[[], None]) -> dict[str, Any]:
-    """The picture as a file; its size and hash. On failure nothing is left of it, so that there is room."""
+    """The picture as a file, there whole or not at all; its size and hash. On failure nothing is left of it, so
+    that there is room."""
     alive()
-    file = _PictureFile(target, alive)
+    fresh = target.with_name(f"{target.name}.{os.getpid()}")
+    file = _PictureFile(fresh, alive)
     try:
         development.write(file)
         written = file.finish()
     except BaseException:
         with contextlib.suppress(OSError):
             file.close()
-        target.unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
         raise
     file.close()
+    fresh.replace(target)
     return written
 
 

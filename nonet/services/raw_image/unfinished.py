@@ -25,7 +25,8 @@ _SECONDS: Final = 1.0
 
 
 class UnfinishedPicture:
-    """See the module's text; one process at a time works on it.
+    """See the module's text. A process that was given up may still work on it for a moment beside the one that
+    took over: both come to the same pixels.
 
     Args:
         folder: where its files lie.
@@ -92,8 +93,9 @@ class UnfinishedPicture:
 
 
 def write_whole(path: Path, value: Any) -> None:
-    """Replace a file by ``value`` as JSON: it is there whole, as it was or as it is now, whatever happens."""
-    fresh = path.with_suffix(".new")
+    """Replace a file by ``value`` as JSON: it is there whole, as it was or as it is now, whatever happens and
+    whoever else writes it."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
     with fresh.open("wb") as file:
         file.write(json.dumps(value).encode())
         file.flush()
