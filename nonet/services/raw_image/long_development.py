@@ -163,8 +163,8 @@ class _PictureFile:
 
 
 def _write(development: Development, target: Path, alive: Callable[[], None]) -> dict[str, Any]:
-    """The picture as a file, there whole or not at all; its size and hash. On failure nothing is left of it, so
-    that there is room."""
+    """The picture as a file, there whole or not at all; its size and hash. On failure nothing is left of it,
+    so that there is room."""
     alive()
     fresh = target.with_name(f"{target.name}.{os.getpid()}")
     file = _PictureFile(fresh, alive)

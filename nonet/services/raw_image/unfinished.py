@@ -25,8 +25,8 @@ _SECONDS: Final = 1.0
 
 
 class UnfinishedPicture:
-    """See the module's text. A process that was given up may still work on it for a moment beside the one that
-    took over: both come to the same pixels.
+    """See the module's text. A process that was given up may still work on it for a moment beside the one
+    that took over: both come to the same pixels.
 
     Args:
         folder: where its files lie.
