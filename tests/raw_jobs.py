@@ -15,7 +15,7 @@ ASYNC = {"Prefer": "respond-async"}
 QUICK, SLOW = "stand_in", "slow_in"
 CAPTURE = raw_zoo.npy(raw_zoo.capture())
 LONG = raw_zoo.npy(raw_zoo.capture(280, 560))
-"""A capture of 200 tiles: 25 executions of a stand-in."""
+"""A capture of 200 tiles."""
 
 
 def settings(**jobs: Any) -> dict[str, dict[str, Any]]:
@@ -28,7 +28,7 @@ def settings(**jobs: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def fill_repository(root: Path, seconds: float = 0.2) -> Path:
+def fill_repository(root: Path, seconds: float = 0.06) -> Path:
     """A quick stand-in for a restoration network, and one whose every execution takes ``seconds``."""
     raw_zoo.add_restorer(root, QUICK)
     raw_zoo.add_restorer(root, SLOW, trips=onnx_zoo.busy_trips(seconds))

@@ -41,6 +41,8 @@ T = TypeVar("T")
 
 _READ: Final = 0.02  # of the whole, about what it takes
 _DEVELOPED: Final = 0.96
+_WAVE: Final = 2
+"""Tiles of one execution. On a CPU more are no faster, take more memory, and more time before work stops."""
 _PATIENCE: Final = 30.0
 """Seconds for which a full disk is waited for."""
 
@@ -116,7 +118,7 @@ def _progress(share: float) -> float:
 
 def _waves(network: Servable, development: Development, first: int, threads: int) -> Iterator[int]:
     """Develop the tiles from number ``first`` on; yields how many are finished, also before the first."""
-    size = max(1, network.info.max_batch_size)
+    size = min(_WAVE, max(1, network.info.max_batch_size))
     tiles = development.tiles
 
     def run(start: int) -> ServingError | None:
