@@ -206,8 +206,9 @@ def add_lookup(root: Path, name: str) -> Path:
     return add_model(root, name, model, [index], [row])
 
 
-def _busy_nodes(trips: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
-    """Nodes that add a zero to ``x`` after ``trips`` matrix products that no optimiser can leave out."""
+def busy_nodes(trips: int, source: str = "x") -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Nodes that make ``answer``, which is ``source``, after ``trips`` matrix products that no optimiser can
+    leave out."""
     side = _BUSY_SIDE
     body = helper.make_graph(
         [
@@ -227,13 +228,13 @@ def _busy_nodes(trips: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]
         ],
     )
     nodes = [
-        helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0),
+        helper.make_node("ReduceSum", [source], ["total"], keepdims=0),
         helper.make_node("Mul", ["total", "zero"], ["nothing"]),
         helper.make_node("Add", ["seed", "nothing"], ["start"]),
         helper.make_node("Loop", ["trips", "", "start"], ["end"], body=body),
         helper.make_node("ReduceSum", ["end"], ["work"], keepdims=0),
         helper.make_node("Mul", ["work", "zero"], ["silence"]),
-        helper.make_node("Add", ["x", "silence"], ["answer"]),
+        helper.make_node("Add", [source, "silence"], ["answer"]),
     ]
     rng = np.random.default_rng(11)
     weights = {
@@ -249,7 +250,7 @@ def busy_trips(seconds: float) -> int:
     """How many products take about ``seconds`` of processor time, so at least as long on any clock."""
     x, y = Port("x", "FP32", (1,)), Port("y", "FP32", (1,))
     probe = 50
-    nodes, weights = _busy_nodes(probe)
+    nodes, weights = busy_nodes(probe)
     model = network([*nodes, helper.make_node("Identity", ["answer"], ["y"])], [x], [y], weights)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -265,7 +266,7 @@ def busy_trips(seconds: float) -> int:
 def add_slow(root: Path, name: str, trips: int, *, batch: int, logarithm: bool = False) -> Path:
     """``y = x`` (or ``log x``) after ``trips`` matrix products, whatever the batch."""
     x, y = Port("x", "FP32", (1,)), Port("y", "FP32", (1,))
-    nodes, weights = _busy_nodes(trips)
+    nodes, weights = busy_nodes(trips)
     nodes.append(helper.make_node("Log" if logarithm else "Identity", ["answer"], ["y"]))
     model = network(nodes, [x], [y], weights, batched=batch > 0)
     return add_model(root, name, model, [x], [y], batch=batch)

@@ -21,8 +21,8 @@ _WEIGHTS = {"R": np.outer([1, 2, 1], [1, 2, 1]) / 4, "G": np.array([[0, 1, 0], [
 _WEIGHTS["B"] = _WEIGHTS["R"]
 
 
-def bilinear(tile: int = TILE, *, brittle: bool = False) -> bytes:
-    """Packed tiles in, the plain bilinear picture out.
+def bilinear(tile: int = TILE, *, brittle: bool = False, trips: int = 0) -> bytes:
+    """Packed tiles in, the plain bilinear picture out, after ``trips`` idle products a batch.
 
     ``std`` is 0.002 + |image| / 100, ``noise`` a tenth of it. A pixel depends on samples at most two away,
     so the halo is 2. With ``brittle``, tiles with a sample above 1.5 are answered with NaN.
@@ -48,8 +48,10 @@ def bilinear(tile: int = TILE, *, brittle: bool = False) -> bytes:
         "tenth": np.float32(0.1),
         "limit": np.float32(1.5),
     }
+    busy, constants = onnx_zoo.busy_nodes(trips, "mosaic") if trips else ([], {})
     nodes = [
-        helper.make_node("Conv", ["mosaic", "kernel"], ["deep"], pads=[1, 1, 1, 1]),
+        *busy,
+        helper.make_node("Conv", ["answer" if busy else "mosaic", "kernel"], ["deep"], pads=[1, 1, 1, 1]),
         helper.make_node("DepthToSpace", ["deep"], ["plain"], blocksize=2, mode="CRD"),
         helper.make_node("Abs", ["plain"], ["size"]),
         helper.make_node("Mul", ["size", "hundredth"], ["share"]),
@@ -67,20 +69,24 @@ def bilinear(tile: int = TILE, *, brittle: bool = False) -> bytes:
     else:
         nodes.append(helper.make_node("Identity", ["plain"], ["image"]))
         del weights["limit"]
-    return onnx_zoo.network(nodes, [mosaic], outputs, weights)
+    return onnx_zoo.network(nodes, [mosaic], outputs, {**weights, **constants})
+
+
+def facts(tile: int = TILE) -> dict[str, Any]:
+    """What the manifest of a stand-in says."""
+    return {
+        "task": "raw-restoration",
+        "family": "bilinear",
+        "source": {"system": "test", "variant": "bilinear", "tile": tile, "halo": HALO},
+    }
 
 
 def add_restorer(root: Path, name: str, tile: int = TILE, **options: Any) -> Path:
     """A restoration network, so that ``develop.<name>`` exists beside it."""
     half = tile // 2
-    facts = {
-        "task": "raw-restoration",
-        "family": "bilinear",
-        "source": {"system": "test", "variant": "bilinear", "tile": tile, "halo": HALO},
-    }
     inputs = [Port("mosaic", "FP32", (4, half, half))]
     outputs = [Port(each, "FP32", (3, tile, tile)) for each in ("image", "std", "noise")]
-    return onnx_zoo.add_model(root, name, bilinear(tile, **options), inputs, outputs, facts=facts)
+    return onnx_zoo.add_model(root, name, bilinear(tile, **options), inputs, outputs, facts=facts(tile))
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -137,6 +137,7 @@ def test_the_core_of_the_gateway_knows_no_transport() -> None:
         "in_flight",
         "names",
         "presence",
+        "raw_captures",
         "raw_development",
         "repository_control",
         "uploads",

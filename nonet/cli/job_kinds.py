@@ -1,4 +1,4 @@
-"""The work that jobs can do, by kind: where the job API meets the research systems.
+"""The work that jobs can do, by kind: where the job API meets research and services.
 
 Nothing heavy is imported before a job runs: ``nonet worker --list`` answers at once, and only the process of
 a job ever holds PyTorch.
@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nonet.cli.raw_job import develop_capture
 from nonet.gateway.floor_buildings import FIT, SCANS, network_of, not_yours
 from nonet.gateway.jobs.worker import Kind, Task
+from nonet.gateway.raw_development import DEVELOP
 
 __all__ = ["kinds"]
 
@@ -23,8 +25,11 @@ _NEEDED = ("torch", "scipy", "sklearn")
 
 
 def kinds(repository: Path) -> Mapping[str, Kind]:
-    """Every kind; results are published in ``repository``."""
-    return {FIT: Kind(functools.partial(_fit_building, repository), _missing_research)}
+    """Every kind; models are read from ``repository``, and published there."""
+    return {
+        FIT: Kind(functools.partial(_fit_building, repository), _missing_research),
+        DEVELOP: Kind(functools.partial(develop_capture, repository)),
+    }
 
 
 def _missing_research() -> str:

@@ -36,6 +36,7 @@ from nonet.gateway.jobs import (
 )
 from nonet.gateway.metrics import Metrics
 from nonet.gateway.metrics_families import GatewayState, MetricsPage
+from nonet.gateway.raw_captures import RawCaptures
 from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.rest import create_app
 from nonet.gateway.scheduler import SchedulerPolicy
@@ -106,6 +107,7 @@ class Gateway:
     page: MetricsPage
     jobs: Jobs | None = None
     floors: Floors | None = None
+    captures: RawCaptures | None = None
     alone: bool = False
 
     def http_settings(self) -> HttpSettings:
@@ -138,6 +140,7 @@ class Gateway:
             uploads=self.uploads,
             jobs=self.jobs,
             floors=self.floors,
+            captures=self.captures,
             max_upload=self.settings.jobs.max_upload_bytes,
         )
 
@@ -161,6 +164,7 @@ class Gateway:
             tasks=not self.alone,
             jobs=self.jobs,
             floors=self.floors,
+            captures=self.captures,
             describe_models=self.alone,
         )
 
@@ -223,10 +227,11 @@ def compose(
         version=nonet.__version__,
     )
     control = None if repository is None else RepositoryControl(repository, repository.root)
-    jobs = floors = None
+    jobs = floors = captures = None
     if not only:
         jobs = _jobs(settings)
         floors = _floors(settings, plane, jobs, repository, control)
+        captures = _captures(settings, plane, jobs)
         jobs.on_success = floors.settle
         if settings.floors.keep_versions:
             FloorVersions(catalog, settings.repository.path, settings.floors.keep_versions)
@@ -245,6 +250,7 @@ def compose(
         page=MetricsPage(metrics, state),
         jobs=jobs,
         floors=floors,
+        captures=captures,
         alone=bool(only),
     )
 
@@ -319,6 +325,19 @@ def _floors(
         repository=None if repository is None else _Buildings(repository),
         control=control,
         may_delete=settings.repository.control,
+    )
+
+
+def _captures(settings: Settings, plane: ServingPlane, jobs: Jobs) -> RawCaptures:
+    pixels = settings.images.max_pixels
+    take = functools.partial(raw_image.take_upload, limits=raw_image.RawLimits(pixels=pixels))
+    return RawCaptures(
+        plane,
+        jobs,
+        take,
+        pixels=pixels,
+        max_upload=settings.jobs.max_upload_bytes,
+        root=settings.repository.path,
     )
 
 

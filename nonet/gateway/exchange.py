@@ -32,7 +32,8 @@ class Exchange:
 
     Attributes:
         arrived: monotonic instant (``time.monotonic``) of the request's first byte.
-        headers: the request's headers, lower-case name to value; of repeated fields the last.
+        headers: the request's headers, lower-case name to value; of repeated fields the last, but of
+            ``Prefer``, which is a list, all together.
         request_id: the caller's ``X-Request-Id`` if it is sane, else one of ours.
         trace_id: of the caller's ``traceparent``, or "".
         route: the route's template for metrics, e.g. ``/v2/models/{model}/infer``; "" until it is known.
@@ -78,6 +79,8 @@ class Exchange:
     def begin(self, raw_headers: list[tuple[bytes, bytes]]) -> None:
         """Take in the headers: fills ``headers``, ``request_id`` and ``trace_id``."""
         self.headers = headers = dict(raw_headers)
+        if b"prefer" in headers:
+            headers[b"prefer"] = b", ".join(value for name, value in raw_headers if name == b"prefer")
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         self.request_id = given if _SANE_ID.fullmatch(given) else os.urandom(16).hex()
         if (parent := headers.get(b"traceparent")) is not None:

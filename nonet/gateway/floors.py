@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +32,7 @@ from nonet.gateway.floor_buildings import (
 from nonet.gateway.jobs import Job, Jobs, NewJob, new_job_id
 from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.storage import storage_errors
-from nonet.runtime.errors import Conflict, NotFound, NotImplementedHere, PermissionDenied, Unavailable
+from nonet.runtime.errors import Conflict, NotFound, NotImplementedHere, PermissionDenied
 from nonet.runtime.repository.layout import read_model
 from nonet.runtime.repository.ownership import may_change, owner_of
 from nonet.runtime.requests import InferRequest, InferResponse
@@ -42,8 +42,6 @@ from nonet.runtime.tensors import Tensor
 __all__ = ["Floors", "FloorsRepository", "Upload", "UploadReader", "floor_answers"]
 
 _READERS = 2
-_ARRIVING = 256
-"""Uploads between their first byte and their job; what they take is counted where they arrive."""
 _LOOK_AGAIN = 0.5
 _LARGEST_PICTURE = 32 << 20
 
@@ -119,7 +117,6 @@ class Floors:
         self._control = control
         self._may_delete = may_delete
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="uploads")
-        self._arriving = 0
         self._looked = float("-inf")
         self._submitting = asyncio.Lock()
 
@@ -129,22 +126,9 @@ class Floors:
         """Raises NotImplementedHere, saying what to install, if no building can be fitted here."""
         await self._jobs.able(FIT)
 
-    @contextlib.contextmanager
-    def receiving(self) -> Iterator[Path]:
-        """Path of a new file for an upload, which is removed at the end of the block.
-
-        Raises Unavailable while too many others arrive, InsufficientStorage when the disk is full.
-        """
-        if self._arriving >= _ARRIVING:
-            raise Unavailable("too many uploads arrive at the same time; retry later", retry_after=5.0)
-        path = self._jobs.files.incoming()
-        self._arriving += 1
-        try:
-            yield path
-        finally:
-            self._arriving -= 1
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+    def receiving(self) -> contextlib.AbstractContextManager[Path]:
+        """A file for an upload; see :meth:`~nonet.gateway.jobs.arrivals.Arrivals.receiving`."""
+        return self._jobs.arrivals.receiving()
 
     async def fit(self, upload: Upload, tenant: str, key: str) -> tuple[Job, bool]:
         """Submit a fit; the job, and whether it is a new one.

@@ -92,6 +92,17 @@ class JobSettings(Section):
     keep_jobs: int = Field(
         default=1000, ge=1, description="Ended jobs that are kept at most; the oldest go first."
     )
+    keep_result_seconds: PositiveSeconds = Field(
+        default=86_400.0,
+        description="Seconds for which a file that a job has made (a developed picture) can be fetched after "
+        "its end; it goes with its job at the latest.",
+    )
+    keep_result_bytes: int = Field(
+        default=8192 * MIB,
+        ge=1,
+        description="Bytes that the files that jobs have made may take together; the oldest go first, the "
+        "newest stays whatever its size.",
+    )
     webhook_hosts: tuple[str, ...] = Field(
         default=(),
         description="Hosts that may be told of the end of jobs, each `host` (at port 80 or 443) or "

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving import RunningServer, running
+from serving import RunningServer, eventually, running
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -103,3 +103,70 @@ def test_a_capture_becomes_a_picture_with_its_doubt(shipped: RunningServer, page
         assert box is not None
         assert box["width"] / box["height"] == pytest.approx(128 / 96, rel=0.02)
     assert "cfa='GRBG'" in page.inner_text("#curl")
+
+
+def long_mosaic() -> dict[str, Any]:
+    """A capture over the size from which on the page makes a job of it: 2.1 megapixels."""
+    samples = np.random.default_rng(0).integers(9_000, 50_000, (1200, 1760), dtype=np.uint16)
+    buffer = io.BytesIO()
+    np.save(buffer, samples)
+    return {"name": "long.npy", "mimeType": "application/octet-stream", "buffer": buffer.getvalue()}
+
+
+def test_a_long_capture_shows_how_far_it_is_and_becomes_a_picture(shipped: RunningServer, page: Any) -> None:
+    page.goto(f"{shipped.url}/raw")
+    page.set_input_files("#file", long_mosaic())
+    page.click("summary >> text=For a mosaic")
+    page.select_option("#cfa", "RGGB")
+    assert "respond-async" in page.inner_text("#curl")
+    page.click("#go")
+    page.wait_for_selector("#answer progress")
+    bar = "Number(document.querySelector('#answer progress')?.value ?? 0)"
+    eventually(lambda: page.evaluate(bar) > 0.1, "the bar has moved")
+    shown = page.inner_text("#answer")
+    assert "developing" in shown
+    assert "long.npy" in shown
+    page.wait_for_selector("figure.picture img")
+    width = "document.querySelector('figure.picture img').naturalWidth"
+    eventually(lambda: page.evaluate(width) == 1760, "the picture is shown")
+    assert page.is_visible("#answer >> text=Standard deviation, too")
+    (job,) = shipped.http.get("/v1/jobs").json()["data"]
+    assert (job["kind"], job["state"]) == ("raw.develop", "succeeded")
+
+
+def test_a_long_capture_is_cancelled_by_its_button_and_by_the_next_one(
+    shipped: RunningServer, page: Any
+) -> None:
+    page.goto(f"{shipped.url}/raw")
+    page.set_input_files("#file", long_mosaic())
+    page.click("summary >> text=For a mosaic")
+    page.select_option("#cfa", "RGGB")
+    page.click("#go")
+    page.click("#answer >> text=Cancel")
+    page.wait_for_selector("#answer .alarm")
+    assert "Cancelled" in page.inner_text("#answer")
+    page.click("#go")
+    page.wait_for_selector("#answer progress")
+    page.set_input_files(
+        "#file", {"name": "capture.npy", "mimeType": "application/octet-stream", "buffer": mosaic()}
+    )
+    page.click("#go")
+    page.wait_for_selector("figure.doubt img")
+
+    def over() -> bool:
+        jobs = shipped.http.get("/v1/jobs?state=queued,running").json()["data"]
+        return jobs == []
+
+    eventually(over, "nothing is worked on for nobody")
+
+
+def test_a_long_file_that_is_no_capture_is_refused_in_words(shipped: RunningServer, browser: Any) -> None:
+    page = browser.new_page()  # the console of a page names every refusal an error
+    page.goto(f"{shipped.url}/raw")
+    page.set_input_files(
+        "#file", {"name": "long.txt", "mimeType": "text/plain", "buffer": b"no capture" * 500_000}
+    )
+    page.click("#go")
+    page.wait_for_selector("#answer .alarm")
+    assert "not a raw capture" in page.inner_text("#answer")
+    page.close()

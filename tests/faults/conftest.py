@@ -9,6 +9,7 @@ from types import TracebackType
 import pytest
 from serving import RunningServer, eventually, running
 from slow_requests import fresh_value, slow_input
+from small_disk import mounted
 from wire import Wire, infer_bytes
 
 
@@ -51,3 +52,10 @@ class Busy:
 def busy(one_lane: RunningServer) -> Busy:
     """``with busy:`` keeps the lane of :func:`one_lane` occupied."""
     return Busy(one_lane)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    with mounted(tmp_path / "disk") as folder:
+        yield folder

@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from floor_house import identify, job_of, submit, submitted, toy_settings, under_way, wait_for
 from serving import RunningServer, assert_no_leak, assert_refused
+from small_disk import fill
 
 pytestmark = pytest.mark.timeout(300)
 
 Start = Callable[..., RunningServer]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("a small file system cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Take all the room there is."""
-    ballast = folder / "ballast"
-    with ballast.open("ab", buffering=0) as file:
-        block = 1 << 16
-        while block:
-            try:
-                file.write(b"\0" * block)
-            except OSError:
-                block //= 2
-    return ballast
 
 
 def test_case_70_a_full_disk_refuses_submits_and_nothing_else(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import orjson
@@ -12,6 +13,9 @@ from nonet.runtime.errors import Unavailable
 from nonet.runtime.oip.messages import message
 
 __all__ = ["JobCalls", "job_message"]
+
+
+_PIECE = 1 << 20
 
 
 class JobCalls:
@@ -43,6 +47,14 @@ class JobCalls:
                 await rpc.context.write(job_message(job).SerializeToString())
         if not ended and not (await self._jobs.get(request.id, tenant)).state.ended:
             raise Unavailable("the server is draining; watch the job elsewhere", code="DRAINING")
+
+    async def read_result(self, raw: bytes, rpc: Rpc) -> None:
+        """Writes the file that a job has made, in pieces. Raises ServingError."""
+        tenant = rpc.authenticate()
+        found = await self._jobs.result(parse(message("nonet.v1.ReadResultRequest"), raw).id, tenant)
+        async with contextlib.aclosing(found.pieces(_PIECE)) as pieces:
+            async for data in pieces:
+                await rpc.context.write(message("nonet.v1.ResultPiece")(data=data).SerializeToString())
 
 
 def job_message(job: Job) -> Any:

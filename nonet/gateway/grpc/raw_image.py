@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from nonet.gateway.core import DataPlane
-from nonet.gateway.grpc.rpc import Rpc
+from nonet.gateway.grpc.jobs import job_message
+from nonet.gateway.grpc.rpc import Rpc, parse
+from nonet.gateway.jobs import read_key
+from nonet.gateway.raw_captures import CaptureUpload, RawCaptures
 from nonet.gateway.raw_development import TASK
-from nonet.runtime.errors import InvalidArgument
+from nonet.gateway.storage import storage_errors
+from nonet.runtime.errors import InvalidArgument, NotImplementedHere, PayloadTooLarge
 from nonet.runtime.oip.messages import message
 from nonet.runtime.requests import InferRequest, Parameter
 from nonet.runtime.tensors import Tensor
@@ -27,15 +34,16 @@ _LISTS = ("black_level", "camera_matrix")
 class RawImage:
     """The handlers of the service."""
 
-    def __init__(self, plane: DataPlane) -> None:
+    def __init__(self, plane: DataPlane, captures: RawCaptures | None = None) -> None:
         self._plane = plane
+        self._captures = captures
 
     async def develop(self, request: Any, rpc: Rpc) -> Any:
         """The picture of one capture. Raises ServingError."""
         call = rpc.read()
         started = time.perf_counter()
         if not request.raw:
-            raise InvalidArgument("raw is empty; send the bytes of a capture", param="raw", code="RAW_EMPTY")
+            raise _empty()
         parameters = _parameters(request)
         info = self._plane.choose(
             TASK, request.model or "auto", deadline=call.deadline, priority=call.priority
@@ -71,6 +79,42 @@ class RawImage:
         )
         rpc.describe_answer(response, inferring - started, time.perf_counter() - inferred)
         return reply
+
+    async def submit_develop(self, messages: AsyncIterator[bytes], rpc: Rpc) -> Any:
+        """The job that one capture becomes. Raises ServingError."""
+        if self._captures is None:
+            raise NotImplementedHere("there are no jobs here; use Develop")
+        call = rpc.read()
+        key = read_key(rpc.exchange.header(b"idempotency-key"))
+        await self._captures.able()
+        with self._captures.receiving() as path:
+            first: Any = None
+            size = 0
+            async for raw in messages:
+                request = parse(message("nonet.v1.DevelopRequest"), raw)
+                size += len(request.raw)
+                if size > self._captures.max_upload:
+                    raise PayloadTooLarge(
+                        f"the capture is larger than {self._captures.max_upload} bytes", param="raw"
+                    )
+                await asyncio.to_thread(_append, path, request.raw)
+                if first is None:
+                    request.ClearField("raw")
+                    first = request
+            if first is None or size == 0:
+                raise _empty()
+            upload = CaptureUpload(path, _parameters(first), first.model or "auto")
+            job, fresh = await self._captures.submit(upload, call.tenant, key)
+        return message("nonet.v1.SubmitDevelopResponse")(job=job_message(job), replayed=not fresh)
+
+
+def _empty() -> InvalidArgument:
+    return InvalidArgument("raw is empty; send the bytes of a capture", param="raw", code="RAW_EMPTY")
+
+
+def _append(path: Path, data: bytes) -> None:
+    with storage_errors(), path.open("ab") as file:
+        file.write(data)
 
 
 def _parameters(request: Any) -> dict[str, Parameter]:

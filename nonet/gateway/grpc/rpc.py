@@ -25,7 +25,7 @@ from google.protobuf.message import DecodeError
 from nonet.gateway.calling import Call, CallReader, answer_headers
 from nonet.gateway.exchange import Exchange, request_id, trace_id
 from nonet.gateway.executor.errors import ERROR_CODE, RETRY_AFTER
-from nonet.gateway.uploads import UploadBudget
+from nonet.gateway.uploads import Hold, UploadBudget
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import Internal, InvalidArgument, RequestTimeout, ServingError
 from nonet.runtime.requests import InferResponse
@@ -175,8 +175,30 @@ class RpcFace:
 
         return grpc.stream_unary_rpc_method_handler(behaviour)
 
+    def collecting(
+        self, route: str, handler: Callable[[AsyncIterator[bytes], Rpc], Awaitable[Any]]
+    ) -> grpc.RpcMethodHandler:
+        """A method with many messages in and one out, let in by the core first. ``handler`` gets the raw
+        requests, each of which is accounted for until the next is taken."""
+
+        async def arriving(messages: AsyncIterator[bytes], hold: Hold) -> AsyncIterator[bytes]:
+            while (raw := await self._receive(messages)) is not None:
+                hold.take(len(raw))
+                yield raw
+                hold.give_back(len(raw))
+
+        async def behaviour(messages: AsyncIterator[bytes], context: Context) -> bytes:
+            rpc = Rpc(self, context)
+            async with _Settled(self, route, rpc):
+                with self.admit(), self.uploads.open() as hold:
+                    reply = await handler(arriving(messages, hold), rpc)
+                    data: bytes = reply.SerializeToString()
+                    return data
+
+        return grpc.stream_unary_rpc_method_handler(behaviour)
+
     async def _receive(self, messages: AsyncIterator[bytes]) -> bytes | None:
-        """The one message of a call, None if it ends without. Raises RequestTimeout if it does not come."""
+        """The next message of a call, None if it ends without. Raises RequestTimeout if it does not come."""
         try:
             async with asyncio.timeout(self._message_timeout):
                 return await anext(aiter(messages), None)

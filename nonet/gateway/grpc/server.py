@@ -24,6 +24,7 @@ from nonet.gateway.grpc.reflection import Reflection
 from nonet.gateway.grpc.rpc import Handler, Observe, Rpc, RpcFace, service
 from nonet.gateway.grpc.streaming import InferenceStream
 from nonet.gateway.jobs import Jobs
+from nonet.gateway.raw_captures import RawCaptures
 from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.uploads import UploadBudget
 from nonet.runtime.oip.messages import (
@@ -82,7 +83,8 @@ class GrpcServer:
         observe: told of each RPC when it is over.
         tasks: whether the typed task services are offered beside the inference protocol.
         describe_models: see :class:`~nonet.gateway.grpc.inference.Inference`.
-        jobs, floors: long work and the floors of buildings; None where there are none.
+        jobs, floors, captures: long work, the floors of buildings, and captures that are developed as jobs;
+            None where there are none.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class GrpcServer:
         describe_models: bool = False,
         jobs: Jobs | None = None,
         floors: Floors | None = None,
+        captures: RawCaptures | None = None,
     ) -> None:
         limits = limits or GrpcLimits()
         uploads = uploads or UploadBudget(8 * limits.max_message_bytes)
@@ -130,7 +133,7 @@ class GrpcServer:
         ]
         if tasks:
             handlers.append(_unary_service(face, RECOGNITION, {"Classify": Recognition(plane).classify}))
-            handlers.append(_unary_service(face, RAW_IMAGE, {"Develop": RawImage(plane).develop}))
+            handlers.append(_raw_service(face, RawImage(plane, captures)))
         if jobs is not None:
             handlers.append(_job_service(face, JobCalls(jobs)))
         if floors is not None:
@@ -206,7 +209,13 @@ def _job_service(face: RpcFace, calls: JobCalls) -> grpc.GenericRpcHandler:
         "CancelJob": calls.cancel_job,
     }
     watch = face.stream(f"/{JOBS}/WatchJob", calls.watch_job, request_streaming=False)
-    return _unary_service(face, JOBS, handlers, extra=[("WatchJob", watch)])
+    read = face.stream(f"/{JOBS}/ReadResult", calls.read_result, request_streaming=False)
+    return _unary_service(face, JOBS, handlers, extra=[("WatchJob", watch), ("ReadResult", read)])
+
+
+def _raw_service(face: RpcFace, calls: RawImage) -> grpc.GenericRpcHandler:
+    submit = face.collecting(f"/{RAW_IMAGE}/SubmitDevelop", calls.submit_develop)
+    return _unary_service(face, RAW_IMAGE, {"Develop": calls.develop}, extra=[("SubmitDevelop", submit)])
 
 
 def _floor_service(face: RpcFace, calls: FloorIdentification) -> grpc.GenericRpcHandler:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import mmap
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
@@ -31,6 +32,19 @@ _ALIGNMENT = 64
 """Bytes; a cache line, which is more than any number needs."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spooling:
+    """Bodies that go to the disk (:meth:`Bodies.spool`).
+
+    Args:
+        limit: bytes that each may have.
+        applies: whether the body of a request does, judged by its headers; by default every one.
+    """
+
+    limit: int
+    applies: Callable[[Exchange], bool] = lambda exchange: True
+
+
 class Bodies:
     """Reads bodies and accounts for the memory all of them take together.
 
@@ -40,19 +54,19 @@ class Bodies:
     Args:
         settings: limits.
         budget: what all requests together may hold; by default ``max_bodies_bytes`` for this face alone.
-        spooled: paths whose bodies go to the disk (:meth:`spool`), and how many bytes each may have.
+        spooled: paths whose bodies go to the disk.
     """
 
     def __init__(
         self,
         settings: HttpSettings,
         budget: UploadBudget | None = None,
-        spooled: Mapping[str, int] | None = None,
+        spooled: Mapping[str, Spooling] | None = None,
     ) -> None:
         self._settings = settings
         self._spooled = dict(spooled or {})
         self._budget = budget or UploadBudget(settings.max_bodies_bytes)
-        largest = max(self._spooled.values(), default=settings.max_body_bytes)
+        largest = max((each.limit for each in self._spooled.values()), default=settings.max_body_bytes)
         self._disk = UploadBudget(_LARGEST_AT_ONCE * largest)
 
     @property
@@ -63,7 +77,10 @@ class Bodies:
     def check_declared(self, exchange: Exchange, path: str = "") -> None:
         """Refuse by ``Content-Length`` alone. Raises PayloadTooLarge before anything is read."""
         declared = exchange.headers.get(b"content-length")
-        limit = self._spooled.get(path, self._settings.max_body_bytes)
+        limit = self._settings.max_body_bytes
+        spooling = self._spooled.get(path)
+        if spooling is not None and spooling.applies(exchange):
+            limit = spooling.limit
         if declared is not None and int(declared) > limit:
             raise _too_large(limit)
 

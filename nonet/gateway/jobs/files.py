@@ -1,7 +1,8 @@
-"""The files of jobs: uploads on their way in, and one folder for each job with its input and checkpoint.
+"""The files of jobs: uploads on their way in, one folder for each job with its input and checkpoint, results.
 
 <state>/incoming/<random>   an upload that is being read
 <state>/work/<job>/         what the job works on; gone when the job has ended
+<state>/results/<job>       the file that a job has made, if its kind of work makes one; see :mod:`.results`
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class JobFiles:
     def __init__(self, root: Path) -> None:
         self._incoming = root / "incoming"
         self._work = root / "work"
+        self._results = root / "results"
 
     def incoming(self) -> Path:
         """Path of a new file for an upload. Raises InsufficientStorage or Unavailable."""
@@ -57,6 +59,28 @@ class JobFiles:
     def remove(self, job: str) -> None:
         """Remove a job's folder, if it is there."""
         shutil.rmtree(self.folder(job), ignore_errors=True)
+
+    def result(self, job: str) -> Path:
+        """The file that a job has made, which may not exist."""
+        return self._results / job
+
+    def publish(self, job: str, file: Path) -> None:
+        """Make a finished file, on the same disk, the result of a job: at once and whole. Raises OSError."""
+        self._results.mkdir(parents=True, exist_ok=True)
+        file.replace(self.result(job))
+
+    def remove_result(self, job: str) -> None:
+        """Remove the file that a job has made, if there is one."""
+        _remove(self.result(job))
+
+    def results(self) -> list[tuple[str, int]]:
+        """The jobs that have made files, and how many bytes each has."""
+        found = []
+        with contextlib.suppress(OSError), os.scandir(self._results) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    found.append((entry.name, entry.stat(follow_symlinks=False).st_size))
+        return found
 
     def sweep(self, needed: Collection[str]) -> None:
         """Remove what processes that died have left: folders of jobs that are not ``needed``, old uploads.

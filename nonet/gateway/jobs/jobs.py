@@ -14,10 +14,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from nonet.gateway.jobs.arrivals import Arrivals
 from nonet.gateway.jobs.contract import JobStore
 from nonet.gateway.jobs.files import JobFiles
 from nonet.gateway.jobs.job import Job, JobState, NewJob, Page
 from nonet.gateway.jobs.policy import JobPolicy
+from nonet.gateway.jobs.results import ResultFile, result_file
 from nonet.gateway.jobs.skills import Skills
 from nonet.gateway.jobs.supervisor import Supervisor, WorkerCommand
 from nonet.gateway.jobs.webhook_policy import WebhookPolicy
@@ -64,6 +66,8 @@ class Jobs:
 
     Attributes:
         on_success: awaited when a job has succeeded; callers see it succeed when this has returned.
+        files: the files of jobs.
+        arrivals: the files of uploads that are to become jobs.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Jobs:
         self._submits: set[asyncio.Task[tuple[Job, bool]]] = set()
         self._counts: dict[JobState, int] = dict.fromkeys(JobState, 0)
         self.files = files
+        self.arrivals = Arrivals(files)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -176,6 +181,11 @@ class Jobs:
         """Raises NotFound for a job that is not there, or another tenant's."""
         _check_id(job)
         return self._shown(await self._blocking(lambda: self._store.get(job, tenant)))
+
+    async def result(self, job: str, tenant: str) -> ResultFile:
+        """The file that a job has made. Raises NotFound for a job that is not there, another tenant's, or one
+        whose kind makes no file, Conflict for one that has not succeeded."""
+        return result_file(await self.get(job, tenant), self.files)
 
     async def page(self, tenant: str, limits: Limits) -> Page:
         """A tenant's jobs, the newest first. Raises NotFound for an unknown ``after``."""

@@ -22,6 +22,8 @@ class JobPolicy:
         lease_seconds: a worker that was not heard of for so long has lost its job.
         stop_seconds: time a worker has to end after it was asked to; then it is killed.
         keep_seconds, keep_jobs: ended jobs older than this, and the oldest beyond this number, are forgotten.
+        keep_result_seconds, keep_result_bytes: files that jobs have made are removed when they are older than
+            this, and the oldest when all together take more than this.
         threads: CPU threads of one worker.
         nice: how much a worker steps back for those who serve, 0 to 19.
 
@@ -38,6 +40,8 @@ class JobPolicy:
     stop_seconds: float = 10.0
     keep_seconds: float = 7 * 86400.0
     keep_jobs: int = 1000
+    keep_result_seconds: float = 86400.0
+    keep_result_bytes: int = 8 << 30
     threads: int = 1
     nice: int = 10
 

@@ -29,6 +29,7 @@ from nonet.gateway.jobs.contract import JobStore
 from nonet.gateway.jobs.files import JobFiles
 from nonet.gateway.jobs.job import Claim, Job, JobState, error_of
 from nonet.gateway.jobs.policy import JobPolicy
+from nonet.gateway.jobs.results import sweep_results
 from nonet.runtime.errors import DeadlineExceeded, InsufficientStorage, ServingError
 
 __all__ = ["Supervisor", "WorkerCommand"]
@@ -209,6 +210,7 @@ class Supervisor:
     def _tidy(self) -> None:
         self._store.forget(self._policy.keep_seconds, self._policy.keep_jobs)
         self._files.sweep(self._store.unfinished())
+        sweep_results(self._store, self._files, self._policy)
 
     async def _start_one(self) -> bool:
         """Claim a job and start its worker; False if there is none."""
@@ -274,10 +276,13 @@ class Supervisor:
         self._ended(job, found.state)
         if found.state is JobState.SUCCEEDED:
             await self._settle(found)
+            await self._blocking(lambda: sweep_results(self._store, self._files, self._policy))
 
     def _ended(self, job: str, state: JobState) -> None:
         if state.ended:
             self._files.remove(job)
+        if state in (JobState.FAILED, JobState.CANCELLED):
+            self._files.remove_result(job)
 
     async def _watch(self, worker: _Worker) -> None:
         """Kill a worker that goes over a limit or does not stop when told."""

@@ -73,14 +73,22 @@ class Task:
         spec: what the submit said, JSON-able.
         tenant: whose job it is, "" when keys are off.
         folder: holds the input files; checkpoints go there too, and it is gone when the job has ended.
+        result: where :meth:`publish` puts a file; one that is there was put there by an earlier attempt.
     """
 
-    def __init__(self, claim: Claim, folder: Path, pulse: _Pulse) -> None:
+    def __init__(self, claim: Claim, files: JobFiles, pulse: _Pulse) -> None:
         self.job = claim.job.id
         self.spec = claim.spec
         self.tenant = claim.job.tenant
-        self.folder = folder
+        self.folder = files.folder(self.job)
+        self.result = files.result(self.job)
+        self._files = files
         self._pulse = pulse
+
+    def publish(self, file: Path) -> None:
+        """Make a finished file of the folder what callers fetch when the job has succeeded; its ``result`` is
+        to name it as ``file``. Raises OSError."""
+        self._files.publish(self.job, file)
 
     def report(self, progress: float, phase: str) -> None:
         """Say how far the work is (0 to 1) and what is being done. Cheap: call it as often as you like.
@@ -115,14 +123,14 @@ def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignm
     if claim is None:
         logger.warning("job %s is not this worker's", assignment.job)
         return 0
-    pulse = _Pulse(store, assignment)
+    pulse = _Pulse(store, assignment, claim.job.progress)
     signal.signal(signal.SIGTERM, lambda *_: pulse.stop(_Reason.TOLD))
     pulse.start()
     logger.info(
         "job %s (%s %s): attempt %d", claim.job.id, claim.job.kind, claim.job.subject, claim.job.attempts
     )
     try:
-        result = _known(kinds, claim.job.kind).run(Task(claim, files.folder(claim.job.id), pulse))
+        result = _known(kinds, claim.job.kind).run(Task(claim, files, pulse))
     except Stopped:
         return _stopped(store, files, assignment, pulse)
     except Exception as error:
@@ -151,13 +159,14 @@ class _Reason(enum.Enum):
 class _Pulse:
     """The thread that beats; see the module's text."""
 
-    def __init__(self, store: JobStore, assignment: Assignment) -> None:
+    def __init__(self, store: JobStore, assignment: Assignment, progress: float) -> None:
         self._store = store
         self._assignment = assignment
         self._worker = process_name(os.getpid())
         self._begun = self._beaten = time.monotonic()
         self._first: tuple[float, float] | None = None
-        self._progress, self._phase = 0.0, "starting"
+        # As far as an earlier attempt came, until this one says how much of that is left.
+        self._progress, self._phase = progress, "starting"
         self._stopping: float | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
@@ -254,6 +263,7 @@ def _stopped(store: JobStore, files: JobFiles, assignment: Assignment, pulse: _P
         return 1
     if outcome == [JobState.CANCELLED]:
         files.remove(assignment.job)
+        files.remove_result(assignment.job)
     return 0
 
 

@@ -16,11 +16,13 @@ from nonet.gateway.admission import Gatekeeper
 from nonet.gateway.calling import CallReader
 from nonet.gateway.core import DataPlane
 from nonet.gateway.floors import Floors
-from nonet.gateway.http.bodies import Bodies
+from nonet.gateway.http.bodies import Bodies, Spooling
 from nonet.gateway.http.guard import App, Observe, RequestGuard
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.settings import HttpSettings
 from nonet.gateway.jobs import Jobs
+from nonet.gateway.raw_captures import RawCaptures
+from nonet.gateway.raw_development import DEVELOP
 from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.rest.classify import CLASSIFY_PATH, Classification, RawResponse, classify_router
 from nonet.gateway.rest.floors import UPLOADS, floors_router
@@ -33,7 +35,8 @@ from nonet.gateway.rest.oip_models import OipModels
 from nonet.gateway.rest.oip_routes import OipRoutes
 from nonet.gateway.rest.openapi import describe
 from nonet.gateway.rest.pages import page_router
-from nonet.gateway.rest.raw_develop import raw_develop_router
+from nonet.gateway.rest.raw_develop import DEVELOP_PATH, raw_develop_router, result_headers
+from nonet.gateway.rest.raw_submit import CaptureSubmits, goes_to_disk
 from nonet.gateway.rest.reply import Reply
 from nonet.gateway.uploads import UploadBudget
 from nonet.runtime.errors import (
@@ -60,6 +63,7 @@ def create_app(
     uploads: UploadBudget | None = None,
     jobs: Jobs | None = None,
     floors: Floors | None = None,
+    captures: RawCaptures | None = None,
     max_upload: int = 1,
 ) -> App:
     """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
@@ -75,6 +79,7 @@ def create_app(
         uploads: accounts for the bodies in flight, with those of other faces; by default for this one alone.
         jobs: long work, None where there is none.
         floors: the floors of buildings; None where there are no jobs to fit them.
+        captures: captures that are developed as jobs; None where there are no jobs.
         max_upload: largest body that goes to the disk, bytes.
     """
     app = FastAPI(
@@ -85,15 +90,19 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    bodies = Bodies(settings, uploads, {UPLOADS: max_upload} if floors is not None else None)
+    spooled = {UPLOADS: Spooling(max_upload)} if floors is not None else {}
+    if captures is not None:
+        spooled[DEVELOP_PATH] = Spooling(captures.max_upload, goes_to_disk)
+    bodies = Bodies(settings, uploads, spooled)
     calls = CallReader(gatekeeper, plane.clock, settings.max_timeout)
     guard = functools.partial(RequestGuard, bodies=bodies, access_log=settings.access_log, observe=observe)
     app.add_middleware(guard)
     classify = Classification(plane, calls, bodies)
     app.include_router(classify_router(classify))
-    app.include_router(raw_develop_router(plane, calls, bodies))
+    submits = None if captures is None else CaptureSubmits(plane, calls, bodies, captures)
+    app.include_router(raw_develop_router(plane, calls, bodies, submits))
     if jobs is not None:
-        app.include_router(jobs_router(jobs, calls))
+        app.include_router(jobs_router(jobs, calls, {DEVELOP: result_headers}))
     if floors is not None:
         app.include_router(floors_router(plane, calls, bodies, floors, max_upload))
     app.include_router(model_router(plane, calls))

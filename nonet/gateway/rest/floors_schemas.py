@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nonet.gateway.rest.jobs_schemas import IDEMPOTENCY_KEY, SUBMIT_HEADERS, WEBHOOK
 from nonet.gateway.rest.openapi_task import CALL_HEADERS, CALL_PARAMETERS, REQUEST_ID, error_responses
 
 __all__ = [
@@ -155,7 +156,7 @@ _TEXTS: dict[str, Any] = {
     "floors": {"type": "string", "description": "A number, a JSON list of names, or a repeated field."},
     "preset": {"type": "string", "enum": ["default", "paper"]},
     "seed": {"type": "integer", "minimum": 0},
-    "webhook": {"type": "string", "maxLength": 2048, "description": "URL that is told of the job's end."},
+    "webhook": WEBHOOK,
 }
 
 FIT: dict[str, Any] = {
@@ -167,25 +168,14 @@ FIT: dict[str, Any] = {
     "responses": {
         202: {
             "description": "The job.",
-            "headers": {
-                "Location": {"description": "Where to look at the job.", "schema": {"type": "string"}},
-                "Idempotency-Replayed": {
-                    "description": "true: this request was sent before, and this is its job.",
-                    "schema": {"type": "string"},
-                },
-            },
+            "headers": SUBMIT_HEADERS,
         },
         **error_responses(403, 409, 415, 422, 501, 504, 507),
     },
     "openapi_extra": {
         "parameters": [
             *CALL_PARAMETERS[:2],
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "description": "Equal requests under one key are one job; another request under it is 409.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 200},
-            },
+            IDEMPOTENCY_KEY,
             *(
                 {
                     "name": name,

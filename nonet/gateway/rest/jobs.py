@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
 from nonet.gateway.calling import CallReader
-from nonet.gateway.exchange import Exchange
+from nonet.gateway.exchange import Exchange, RawHeaders
 from nonet.gateway.http.guard import Receive, Scope, Send
-from nonet.gateway.jobs import Job, Jobs, Limits, read_states
+from nonet.gateway.jobs import Job, Jobs, Limits, ResultFile, read_states
 from nonet.gateway.rest.classify import RawResponse
-from nonet.gateway.rest.jobs_schemas import CANCEL, EVENTS, JOB, JOBS, JobBody, JobList
+from nonet.gateway.rest.jobs_schemas import CANCEL, EVENTS, JOB, JOBS, RESULT, JobBody, JobList
 from nonet.gateway.rest.query import read_query
 from nonet.gateway.rest.reply import Reply
 from nonet.runtime.errors import InvalidArgument, Unprocessable
 
+_PIECE = 256 * 1024
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 
 
-def jobs_router(jobs: Jobs, calls: CallReader) -> APIRouter:
-    """The routes, as FastAPI documents them."""
+ResultHeaders = Callable[[Mapping[str, Any]], RawHeaders]
+"""Given a job's result, the headers of the file that it has made."""
+
+
+def jobs_router(jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders]) -> APIRouter:
+    """The routes, as FastAPI documents them. ``files``: what to say of the files that jobs of a kind make."""
     router = APIRouter(tags=["Jobs"])
 
     @router.get("/v1/jobs", summary="List jobs", response_model=JobList, **JOBS)
@@ -48,6 +54,14 @@ def jobs_router(jobs: Jobs, calls: CallReader) -> APIRouter:
         cancelled = await jobs.cancel(job, tenant)
         return RawResponse(Reply.json(cancelled.public(), 200 if cancelled.state.ended else 202))
 
+    @router.get("/v1/jobs/{job}/result", summary="Fetch a result", response_class=Response, **RESULT)
+    async def result(job: str, request: Request) -> Response:
+        tenant = calls.authenticate(Exchange.of(request.scope))
+        found = await jobs.result(job, tenant)
+        describe = files.get(found.job.kind)
+        facts = found.job.result or {}
+        return _FileStream(found, [] if describe is None else describe(facts))
+
     @router.get("/v1/jobs/{job}/events", summary="Watch a job", response_class=Response, **EVENTS)
     async def events(job: str, request: Request) -> Response:
         exchange = Exchange.of(request.scope)
@@ -60,6 +74,32 @@ def jobs_router(jobs: Jobs, calls: CallReader) -> APIRouter:
         return _EventStream(jobs.watch(job, tenant, seen))
 
     return router
+
+
+class _FileStream(Response):
+    """The file that a job has made, a piece at a time; one that is removed meanwhile is sent to its end."""
+
+    def __init__(self, result: ResultFile, headers: RawHeaders) -> None:
+        self._result = result
+        self._facts = headers
+        self.status_code = 200
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [
+            (b"content-type", str((self._result.job.result or {})["content_type"]).encode()),
+            (b"content-length", b"%d" % self._result.size),
+            (b"cache-control", b"private, no-cache"),
+            *self._facts,
+        ]
+        async with contextlib.aclosing(self._result.pieces(_PIECE)) as pieces:
+            # What fails before the first piece is still answered as an error.
+            piece = await anext(pieces, b"")
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            while piece:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                piece = await anext(pieces, b"")
+        await send({"type": "http.response.body", "body": b""})
 
 
 class _EventStream(Response):

@@ -10,7 +10,19 @@ from nonet.gateway.jobs import DEFAULT_PAGE, MAX_PAGE, JobState, WebhookState
 from nonet.gateway.rest.openapi_task import REQUEST_ID, error_responses
 from nonet.gateway.rest.schemas import ErrorDetail
 
-__all__ = ["CANCEL", "EVENTS", "JOB", "JOBS", "JobBody", "JobEnvelope", "JobList"]
+__all__ = [
+    "CANCEL",
+    "EVENTS",
+    "IDEMPOTENCY_KEY",
+    "JOB",
+    "JOBS",
+    "RESULT",
+    "SUBMIT_HEADERS",
+    "WEBHOOK",
+    "JobBody",
+    "JobEnvelope",
+    "JobList",
+]
 
 
 class WebhookBody(BaseModel):
@@ -67,6 +79,27 @@ class JobList(BaseModel):
     has_more: bool = Field(description="Whether there are older ones; send the last id as `after`.")
 
 
+SUBMIT_HEADERS: dict[str, Any] = {
+    "Location": {"description": "Where to look at the job.", "schema": {"type": "string"}},
+    "Idempotency-Replayed": {
+        "description": "true: this request was sent before, and this is its job.",
+        "schema": {"type": "string"},
+    },
+}
+
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Equal requests under one key are one job; another request under it is 409.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+}
+
+WEBHOOK: dict[str, Any] = {
+    "type": "string",
+    "maxLength": 2048,
+    "description": "URL that is told of the job's end.",
+}
+
 JOBS: dict[str, Any] = {
     "description": "Your jobs, the newest first. Jobs that ended long ago are forgotten "
     "(settings `jobs.keep_seconds`, `jobs.keep_jobs`).",
@@ -108,6 +141,27 @@ CANCEL: dict[str, Any] = {
         202: {"model": JobBody, "description": "It runs and was asked to stop."},
         **error_responses(404, 409, 422, 507),
     },
+}
+
+RESULT: dict[str, Any] = {
+    "description": "The file that a job has made, of a kind that makes one (`raw.develop`: the picture, with "
+    "the headers that say how it was made). It is kept for a while after the job's end (settings "
+    "`jobs.keep_result_seconds`, `jobs.keep_result_bytes`), then this is 404 `RESULT_EXPIRED`; 409 while the "
+    "job has not succeeded.",
+    "responses": {
+        200: {
+            "description": "The file; the job's result has its SHA-256.",
+            "headers": {
+                "X-Model-Version": {"description": "Version that made it.", "schema": {"type": "string"}}
+            },
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("image/png", "image/tiff", "image/jpeg")
+            },
+        },
+        **error_responses(404, 409, 422, 507),
+    },
+    "openapi_extra": {"parameters": [REQUEST_ID]},
 }
 
 _EVENT: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -14,19 +15,28 @@ from nonet.gateway.exchange import Exchange, RawHeaders
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.raw_development import TASK
 from nonet.gateway.rest.classify import RawResponse
+from nonet.gateway.rest.preferences import prefers_async
 from nonet.gateway.rest.raw_develop_form import media_type, read_input
 from nonet.gateway.rest.raw_develop_schemas import DEVELOP
+from nonet.gateway.rest.raw_submit import CaptureSubmits
 from nonet.gateway.rest.reply import Reply
 from nonet.runtime.requests import InferRequest
 from nonet.runtime.tensors import Tensor
 
+DEVELOP_PATH = "/v1/raw/develop"
 
-def raw_develop_router(plane: DataPlane, calls: CallReader, bodies: Bodies) -> APIRouter:
-    """The route, as FastAPI documents it. The body is read by hand: see :mod:`raw_develop_form`."""
+
+def raw_develop_router(
+    plane: DataPlane, calls: CallReader, bodies: Bodies, submits: CaptureSubmits | None
+) -> APIRouter:
+    """The route, as FastAPI documents it. The body is read by hand: see :mod:`raw_develop_form`.
+
+    ``submits`` takes the captures of callers who prefer a job; without it that preference is not followed.
+    """
     router = APIRouter(tags=["Raw images"])
 
     @router.post(
-        "/v1/raw/develop",
+        DEVELOP_PATH,
         summary="Develop a raw capture",
         response_class=Response,
         **DEVELOP,
@@ -34,6 +44,8 @@ def raw_develop_router(plane: DataPlane, calls: CallReader, bodies: Bodies) -> A
     async def develop(request: Request) -> Response:
         exchange = Exchange.of(request.scope)
         call = calls.read(exchange)
+        if submits is not None and prefers_async(exchange):
+            return RawResponse(await submits(exchange, call, request.receive, request.scope["query_string"]))
         # Let in with its headers: an upload that is under way when the server is told to stop is finished.
         with plane.admit():
             kind = media_type(exchange)
@@ -69,7 +81,12 @@ def raw_develop_router(plane: DataPlane, calls: CallReader, bodies: Bodies) -> A
     return router
 
 
-def picture_headers(facts: dict[str, Any]) -> RawHeaders:
+def result_headers(result: Mapping[str, Any]) -> RawHeaders:
+    """The headers of a picture that a job has made, from the job's result."""
+    return [*picture_headers(result["details"]), (b"x-model-version", str(result["version"]).encode())]
+
+
+def picture_headers(facts: Mapping[str, Any]) -> RawHeaders:
     """The headers that say what was done to the capture, from the service's ``details``."""
     headers: RawHeaders = []
     if facts["noise"]["known"]:

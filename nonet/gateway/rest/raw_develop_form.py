@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+import mmap
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
 from nonet.gateway.exchange import Exchange
+from nonet.gateway.raw_captures import CaptureUpload
 from nonet.gateway.rest.classify_form import decode_image
-from nonet.gateway.rest.multipart import boundary_of, parse_form
+from nonet.gateway.rest.multipart import Part, PartPlace, boundary_of, locate_parts
 from nonet.gateway.rest.query import read_query
-from nonet.gateway.rest.raw_develop_schemas import FIELDS
-from nonet.runtime.errors import InvalidArgument, Unprocessable, UnsupportedMediaType
+from nonet.gateway.rest.raw_develop_schemas import FIELDS, SUBMIT_FIELDS
+from nonet.gateway.storage import storage_errors
+from nonet.runtime.errors import InvalidArgument, PayloadTooLarge, Unprocessable, UnsupportedMediaType
 from nonet.runtime.requests import Parameter
 
+JSON: Final = "application/json"
+_FORM: Final = "multipart/form-data"
 _MAX_MODEL_NAME: Final = 256
 _MAX_VALUE: Final = 400
 _MAX_LIST: Final = 16
+_MAX_FIELD: Final = 16 * 1024
+_MAX_INLINE: Final = 16 << 20
 # A valid JSON body holds a dozen flat fields; one with more structure than this is not worth parsing.
 _MAX_STRUCTURE: Final = 200
 
@@ -40,9 +49,7 @@ def media_type(exchange: Exchange) -> str:
     """
     name, _, _ = exchange.header(b"content-type").partition(";")
     name = name.strip().lower()
-    if name in ("", "multipart/form-data", "application/octet-stream", "application/json") or name.startswith(
-        "image/"
-    ):
+    if name in ("", _FORM, "application/octet-stream", JSON) or name.startswith("image/"):
         return name
     raise UnsupportedMediaType(
         "send multipart/form-data with a file part 'raw' (curl -F raw=@capture.dng), application/json "
@@ -63,37 +70,115 @@ def read_input(kind: str, content_type: str, query: bytes, body: bytes) -> Devel
 
     Raises Unprocessable for a missing, unknown or ill-typed field, InvalidArgument for an empty capture.
     """
-    if kind == "multipart/form-data":
+    if kind == _FORM:
         return _from_form(body, content_type)
-    if kind == "application/json":
-        return _from_json(body)
+    if kind == JSON:
+        return _asked(*_from_json(body, FIELDS))
+    return _asked(body, _from_query(query, FIELDS))
+
+
+def read_submit(kind: str, content_type: str, query: bytes, body: Path) -> CaptureUpload:
+    """What the caller of a job asks for in a body on the disk that is not JSON. Blocks. Raises as
+    :func:`read_input`, and PayloadTooLarge for a capture in base64 that takes too much memory."""
+    if kind != _FORM:
+        return _upload(body, _from_query(query, SUBMIT_FIELDS))
+    with _mapped(body) as content:
+        capture, fields = _located(content, content_type, SUBMIT_FIELDS, _MAX_FIELD)
+        if not _is_inline(capture, content[capture.start : capture.start + 64]):
+            length = capture.end - capture.start
+            return _upload(body, fields, capture.filename or "", capture.start, length)
+        if capture.end - capture.start > _MAX_INLINE:
+            raise PayloadTooLarge(
+                f"field 'raw' is longer than the {_MAX_INLINE} characters that are taken in base64; send the "
+                "capture as a file part",
+                param="raw",
+            )
+        raw = decode_image(_part(content, capture).text(), "raw")
+    return _upload(_written(body, raw), fields)
+
+
+def read_json_submit(body: bytes, path: Path) -> CaptureUpload:
+    """What the caller of a job asks for in JSON; the capture goes to ``path``. Blocks. Raises as
+    :func:`read_input`."""
+    raw, fields = _from_json(body, SUBMIT_FIELDS)
+    return _upload(_written(path, raw), fields)
+
+
+@contextlib.contextmanager
+def _mapped(body: Path) -> Iterator[bytes | mmap.mmap]:
+    """The content of a file, which may be empty."""
+    if body.stat().st_size == 0:
+        yield b""
+        return
+    with body.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content
+
+
+def _written(path: Path, raw: bytes) -> Path:
+    with storage_errors():
+        path.write_bytes(raw)
+    return path
+
+
+def _upload(
+    body: Path, fields: Mapping[str, Any], name: str = "", offset: int = 0, length: int | None = None
+) -> CaptureUpload:
+    rest = dict(fields)
+    webhook = rest.pop("webhook", None)
+    if webhook is not None and not isinstance(webhook, str):
+        raise Unprocessable("field 'webhook' must be a text", param="webhook")
+    size = body.stat().st_size if length is None else length
+    model, parameters = _choices(size, rest)
+    return CaptureUpload(body, parameters, model, name, webhook or "", offset, length)
+
+
+def _from_query(query: bytes, known: Collection[str]) -> dict[str, str]:
     pairs = read_query(query, 32)
-    known = [(name, value) for name, value in pairs if name in FIELDS and name != "raw"]
-    return _checked(body, _unique(known))
+    return _unique([(name, value) for name, value in pairs if name in known and name != "raw"])
 
 
 def _from_form(body: bytes, content_type: str) -> DevelopInput:
-    parts = parse_form(body, boundary_of(content_type))
-    for part in parts:
-        if part.name not in FIELDS:
-            raise _unknown_field(part.name)
-    captures = [part for part in parts if part.name == "raw"]
+    capture, fields = _located(body, content_type, FIELDS, len(body))
+    part = _part(body, capture)
+    if _is_inline(capture, part.data):
+        return _asked(decode_image(part.text(), "raw"), fields)
+    return _asked(part.data, fields)
+
+
+def _located(
+    body: bytes | mmap.mmap, content_type: str, known: Collection[str], longest: int
+) -> tuple[PartPlace, dict[str, str]]:
+    """Where the capture of a form stands, and the other fields, none of them longer than ``longest``."""
+    places = locate_parts(body, boundary_of(content_type))
+    for place in places:
+        if place.name not in known:
+            raise _unknown_field(place.name, known)
+    captures = [place for place in places if place.name == "raw"]
     if len(captures) != 1:
         problem = "repeated; send one capture per request" if captures else "missing; send it as a file part"
         raise Unprocessable(f"field 'raw' is {problem}", param="raw")
-    fields = _unique([(part.name, part.text()) for part in parts if part.name != "raw"])
-    capture = captures[0]
-    if capture.filename is None and not capture.content_type and _is_text(capture.data):
-        # curl -F raw=... without the @: a data: URL or base64 in a plain field.
-        return _checked(decode_image(capture.text(), "raw"), fields)
-    return _checked(capture.data, fields)
+    texts = [place for place in places if place.name != "raw"]
+    for place in texts:
+        if place.end - place.start > longest:
+            raise _no_parameter(place.name)
+    return captures[0], _unique([(place.name, _part(body, place).text()) for place in texts])
 
 
-def _from_json(body: bytes) -> DevelopInput:
+def _part(body: bytes | mmap.mmap, place: PartPlace) -> Part:
+    return Part(place.name, place.filename, place.content_type, body[place.start : place.end])
+
+
+def _is_inline(capture: PartPlace, data: bytes) -> bool:
+    """Whether the capture is a ``data:`` URL or base64 in a plain field: curl -F raw=... without the @."""
+    return capture.filename is None and not capture.content_type and _is_text(data)
+
+
+def _from_json(body: bytes, known: Collection[str]) -> tuple[bytes, dict[str, Any]]:
+    """The capture and the other fields."""
     if not body.strip():
         raise InvalidArgument("the body is empty; send a JSON object with 'raw'")
     if sum(body.count(mark) for mark in (b'"', b",", b"[", b"{")) > _MAX_STRUCTURE:
-        raise Unprocessable(f"the body must be an object with the fields {', '.join(FIELDS)} and no more")
+        raise Unprocessable(f"the body must be an object with the fields {', '.join(known)} and no more")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -101,16 +186,21 @@ def _from_json(body: bytes) -> DevelopInput:
     if not isinstance(value, dict):
         raise Unprocessable("the body must be a JSON object")
     for name in value:
-        if name not in FIELDS:
-            raise _unknown_field(name)
+        if name not in known:
+            raise _unknown_field(name, known)
     raw = value.pop("raw", None)
     if not isinstance(raw, str):
         raise Unprocessable("field 'raw' must be a text: base64 or a data: URL", param="raw")
-    return _checked(decode_image(raw, "raw"), value)
+    return decode_image(raw, "raw"), value
 
 
-def _checked(raw: bytes, fields: Mapping[str, Any]) -> DevelopInput:
-    if not raw:
+def _asked(raw: bytes, fields: Mapping[str, Any]) -> DevelopInput:
+    return DevelopInput(raw, *_choices(len(raw), fields))
+
+
+def _choices(size: int, fields: Mapping[str, Any]) -> tuple[str, dict[str, Parameter]]:
+    """The model and the parameters that go with a capture of ``size`` bytes."""
+    if not size:
         raise InvalidArgument("field 'raw' is empty; send a capture", param="raw", code="RAW_EMPTY")
     rest = {name: value for name, value in fields.items() if value is not None}
     model = rest.pop("model", "auto")
@@ -118,7 +208,7 @@ def _checked(raw: bytes, fields: Mapping[str, Any]) -> DevelopInput:
         raise Unprocessable("field 'model' must be a text", param="model")
     if not 1 <= len(model) <= _MAX_MODEL_NAME:
         raise InvalidArgument(f"field 'model' must have 1 to {_MAX_MODEL_NAME} characters", param="model")
-    return DevelopInput(raw, model, {name: _parameter(name, value) for name, value in rest.items()})
+    return model, {name: _parameter(name, value) for name, value in rest.items()}
 
 
 def _parameter(name: str, value: object) -> Parameter:
@@ -130,7 +220,11 @@ def _parameter(name: str, value: object) -> Parameter:
         return value
     if isinstance(value, str) and len(value) <= _MAX_VALUE:
         return value
-    raise Unprocessable(
+    raise _no_parameter(name)
+
+
+def _no_parameter(name: str) -> Unprocessable:
+    return Unprocessable(
         f"field '{name}' must be a text of at most {_MAX_VALUE} characters, a number, true, false, or a list "
         "of numbers",
         param=name,
@@ -154,9 +248,9 @@ def _unique(pairs: list[tuple[str, str]]) -> dict[str, str]:
     return fields
 
 
-def _unknown_field(name: str) -> Unprocessable:
+def _unknown_field(name: str, known: Collection[str]) -> Unprocessable:
     return Unprocessable(
-        f"unknown field {name[:80]!r}; the fields are {', '.join(FIELDS)}",
+        f"unknown field {name[:80]!r}; the fields are {', '.join(known)}",
         param=name[:80],
         code="UNKNOWN_FIELD",
     )

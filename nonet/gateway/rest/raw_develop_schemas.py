@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nonet.gateway.rest.jobs_schemas import IDEMPOTENCY_KEY, SUBMIT_HEADERS, WEBHOOK, JobEnvelope
 from nonet.gateway.rest.openapi_task import CALL_HEADERS, CALL_PARAMETERS, error_responses
 from nonet.gateway.rest.schemas import ModelChoice
 
-__all__ = ["DEVELOP", "FIELDS", "DevelopRequest"]
+__all__ = ["DEVELOP", "FIELDS", "SUBMIT_FIELDS", "DevelopRequest"]
 
 
 class DevelopRequest(BaseModel):
@@ -76,8 +77,14 @@ class DevelopRequest(BaseModel):
 
 
 FIELDS = tuple(DevelopRequest.model_fields)
+SUBMIT_FIELDS = (*FIELDS, "webhook")
+"""The fields of a request that becomes a job."""
 
 _SCHEMA: dict[str, Any] = DevelopRequest.model_json_schema()
+_SCHEMA["properties"]["webhook"] = {
+    **WEBHOOK,
+    "description": "Only with `Prefer: respond-async`: a URL that is told of the job's end.",
+}
 _BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
 _TEXTS = {
     "black_level": "A number, or four with commas between them.",
@@ -135,20 +142,37 @@ _HEADERS: dict[str, Any] = {
 DEVELOP: dict[str, Any] = {
     "description": "Takes a form with the file part `raw`, JSON with the capture in base64 or as a data: "
     "URL, or the bytes of the capture alone (then the other fields stand in the query). "
-    "Answers with the picture, upright. A large capture takes long: send "
-    "`X-Request-Timeout-Ms`; one that cannot be done in time is refused with the time it "
-    "needs.",
+    "Answers with the picture, upright. A large capture takes long: send `X-Request-Timeout-Ms`, one that "
+    "cannot be done in time is refused with the time it needs; or send `Prefer: respond-async`, then the "
+    "answer is a job, and its picture is at `/v1/jobs/{job}/result`. The upload of a job goes to the disk as "
+    "it arrives (JSON excepted), so it may be larger; a deadline is one for the submit then.",
     "responses": {
         200: {
             "description": "The picture, or its standard deviations.",
             "headers": _HEADERS,
             "content": {kind: {"schema": _BYTES} for kind in ("image/png", "image/tiff", "image/jpeg")},
         },
-        **error_responses(404, 415, 422, 501, 502, 504, 507),
+        202: {
+            "model": JobEnvelope,
+            "description": "The job (`Prefer: respond-async`).",
+            "headers": {
+                **SUBMIT_HEADERS,
+                "Preference-Applied": {"description": "respond-async", "schema": {"type": "string"}},
+            },
+        },
+        **error_responses(404, 409, 415, 422, 501, 502, 504, 507),
     },
     "openapi_extra": {
         "parameters": [
             *CALL_PARAMETERS,
+            {
+                "name": "Prefer",
+                "in": "header",
+                "description": "`respond-async` (RFC 7240) makes a job of the request; other preferences are "
+                "ignored.",
+                "schema": {"type": "string"},
+            },
+            {**IDEMPOTENCY_KEY, "description": f"Of a job. {IDEMPOTENCY_KEY['description']}"},
             *(
                 {
                     "name": name,

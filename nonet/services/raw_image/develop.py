@@ -16,24 +16,23 @@ import numpy as np
 
 from nonet.runtime.clock import Clock, MonotonicClock
 from nonet.runtime.errors import InsufficientStorage, InvalidArgument, ServingError
-from nonet.runtime.requests import InferRequest, InferResponse, Outcome, RequestedOutput, Timings
+from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
-from nonet.services.raw_image.development import Development
+from nonet.services.raw_image.development import RULES, Development
 from nonet.services.raw_image.limits import PARAM, RawLimits
 from nonet.services.raw_image.options import read_options
 from nonet.services.raw_image.pace import Pace
 from nonet.services.raw_image.reading import read_capture
 from nonet.services.raw_image.tiling import TileForm
+from nonet.services.raw_image.waves import run_tiles
 
 SERVICE_PREFIX: Final = "develop."
 INPUT: Final = PARAM
 PICTURE, DETAILS = "picture", "details"
 
-_RULES: Final = 2  # raise when a capture turns into other pixels than before
 _MAX_BATCH: Final = 8
 _TOGETHER: Final = 8_000_000
-_IMAGE, _STD = "image", "std"
 
 
 class DevelopServable:
@@ -136,7 +135,7 @@ class DevelopServable:
             if row.job.failure is None:
                 started = time.perf_counter()
                 row.job.pictures.append(row.development.encoded())
-                row.job.details.append(row.development.details())
+                row.job.details.append(json.dumps(row.development.details()).encode())
                 row.job.encode += time.perf_counter() - started
 
     def _possible(self, tiles: Iterable[tuple[_Row, int]]) -> Iterator[tuple[_Row, int]]:
@@ -155,37 +154,18 @@ class DevelopServable:
                 yield row, index
 
     def _run(self, wave: Sequence[tuple[_Row, int]]) -> None:
-        """One execution of the network; each capture's tiles are a request of their own, so that one of them
-        cannot fail the others."""
+        """One execution of the network, and what it says of the pace."""
         parts = [
             (row, [index for _, index in members])
             for row, members in itertools.groupby(wave, key=lambda pair: pair[0])
         ]
         started = time.perf_counter()
-        seen = [np.stack([row.development.planes(index) for index in indices]) for row, indices in parts]
-        info = self._network.info
-        outcomes = self._network.execute(
-            [
-                InferRequest(
-                    model=info.name,
-                    version=info.version,
-                    inputs=(Tensor(info.inputs[0].name, DataType.FP32, planes),),
-                    outputs=tuple(RequestedOutput(name) for name in _wanted(row)),
-                )
-                for (row, _), planes in zip(parts, seen, strict=True)
-            ]
-        )
-        for (row, indices), planes, outcome in zip(parts, seen, outcomes, strict=True):
+        done = run_tiles(self._network, [(row.development, indices) for row, indices in parts])
+        for (row, _), outcome in zip(parts, done, strict=True):
             if isinstance(outcome, ServingError):
                 row.job.failure = outcome
-                continue
-            row.job.largest = max(row.job.largest, outcome.batch_size)
-            images = outcome.output(_IMAGE).data
-            deviations = outcome.output(_STD).data if _STD in _wanted(row) else None
-            for place, index in enumerate(indices):
-                row.development.place(
-                    index, planes[place], images[place], None if deviations is None else deviations[place]
-                )
+            else:
+                row.job.largest = max(row.job.largest, outcome)
         seconds = time.perf_counter() - started
         for row, indices in parts:
             row.job.compute += seconds * len(indices) / len(wave)
@@ -232,10 +212,6 @@ class _Row:
         return self.development.capture.pixels
 
 
-def _wanted(row: _Row) -> tuple[str, ...]:
-    return (_IMAGE, _STD) if row.development.options.uncertainty else (_IMAGE,)
-
-
 def _of_row(error: ServingError, row: int) -> ServingError:
     """The same failure, naming the row of the request that caused it."""
     message = f"row {row} of '{INPUT}': {error.message.removeprefix(f'{INPUT}: ')}"
@@ -247,7 +223,7 @@ def _service_info(network: ModelInfo, form: TileForm, limits: RawLimits) -> Mode
         "network": network.digest,
         "tiles": dataclasses.asdict(form),
         "limits": dataclasses.asdict(limits),
-        "rules": _RULES,
+        "rules": RULES,
     }
 
     def port(name: str) -> dict[str, Any]:

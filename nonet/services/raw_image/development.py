@@ -1,12 +1,13 @@
 """One capture on its way: what goes into the network for each tile, and what becomes of the answer.
 
 Nothing of the size of the picture is held but the mosaic and the finished pixels: tiles are cut when they are
-needed and rendered into the picture at once.
+needed and rendered into the picture at once. The pixels may lie in a file instead of memory.
 """
 
 from __future__ import annotations
 
-import json
+import io
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -16,10 +17,13 @@ from nonet.runtime.tensors import Array
 from nonet.services.raw_image.capture import FARTHEST, Capture
 from nonet.services.raw_image.colour import Rendering, rendering_of
 from nonet.services.raw_image.domain import Domain
-from nonet.services.raw_image.encoding import CONTENT_TYPES, DEPTHS, encode_picture
+from nonet.services.raw_image.encoding import CONTENT_TYPES, DEPTHS, Sink, write_picture
 from nonet.services.raw_image.noise import NoiseModel, estimate_noise
 from nonet.services.raw_image.options import DevelopOptions
 from nonet.services.raw_image.tiling import TileForm, Tiling, packed, spread
+
+RULES: Final = 2
+"""To be raised when a capture turns into other pixels than before."""
 
 DEVIATION_RANGE: Final = 0.125
 """Standard deviation, as a share of black to white, that the largest stored value of the map stands for."""
@@ -28,22 +32,29 @@ _TURNS: Final = {1: 0, 3: 2, 6: 3, 8: 1}
 _TRUSTED: Final = 1.5
 
 
+Canvas = Callable[[tuple[int, ...], type[np.generic]], Array]
+"""Given shape and type, the array that finished pixels are put into; what it holds before does not matter."""
+
+
 class Development:
-    """The development of one capture; not thread-safe.
+    """The development of one capture. Different tiles may be worked on in different threads.
 
     Args:
         capture: what is developed.
         options: how.
         form: tiles as the network takes them.
+        canvas: makes the picture; by default in memory.
 
     Raises InvalidArgument for options that do not go with this kind of file.
     """
 
-    def __init__(self, capture: Capture, options: DevelopOptions, form: TileForm) -> None:
+    def __init__(
+        self, capture: Capture, options: DevelopOptions, form: TileForm, *, canvas: Canvas = np.empty
+    ) -> None:
         self.capture = capture
         self.options = options
-        self.render = options.render or ("srgb" if capture.source == _CAMERA_FILE else "none")
-        self._balance = self._white_balance()
+        self.render = render_of(capture, options)
+        self._balance = white_balance_of(capture, options)
         self.noise = estimate_noise(capture)
         self.tiling = Tiling(form, capture.height, capture.width, capture.shift)
         self._told = None if options.noise is None else options.noise / 255
@@ -55,7 +66,7 @@ class Development:
             self._domain = Domain.of_data(self.noise, self._told)
         self._kept = self._residual_kept()
         depth = np.uint8 if DEPTHS[options.output] == 8 else np.uint16
-        self._picture = np.empty((capture.height, capture.width, 3), dtype=depth)
+        self._picture = canvas((capture.height, capture.width, 3), depth)
 
     @property
     def tiles(self) -> int:
@@ -101,12 +112,18 @@ class Development:
 
     def encoded(self) -> bytes:
         """The finished picture, upright, as a file."""
+        buffer = io.BytesIO()
+        self.write(buffer)
+        return buffer.getvalue()
+
+    def write(self, sink: Sink) -> None:
+        """Write the finished picture, upright, as a file."""
         upright = np.rot90(self._picture, _TURNS[self.capture.orientation])
         srgb = self.render == "srgb" and not self.options.uncertainty
-        return encode_picture(np.ascontiguousarray(upright), self.options.output, srgb=srgb)
+        write_picture(sink, upright, self.options.output, srgb=srgb)
 
-    def details(self) -> bytes:
-        """What was done, as JSON."""
+    def details(self) -> dict[str, Any]:
+        """What was done, JSON-able."""
         capture = self.capture
         height, width = capture.height, capture.width
         if capture.orientation in (6, 8):
@@ -133,7 +150,7 @@ class Development:
             facts["exposure"] = round(self._rendering.exposure, 5)
         if self.options.uncertainty:
             facts["std_scale"] = self._deviation_scale()
-        return json.dumps(facts).encode()
+        return facts
 
     def _values(self, levels: Array) -> Array:
         """Stored values of levels [3, h, w]."""
@@ -162,25 +179,6 @@ class Development:
         red, first, second, blue = self.capture.plane_black
         return np.array([red, (first + second) / 2, blue], dtype=np.float32).reshape(3, 1, 1)
 
-    def _white_balance(self) -> str | tuple[float, float, float]:
-        wanted, gains = self.options.white_balance, self.capture.gains
-        if self.render == "none":
-            if wanted not in (None, "none"):
-                raise InvalidArgument(
-                    "white_balance goes with render=srgb; render=none keeps the mosaic's own values",
-                    param="white_balance",
-                )
-            return "none"
-        if wanted == "camera" and gains is None:
-            raise InvalidArgument(
-                "white_balance=camera, but the file has no white balance; send auto, none or three gains",
-                param="white_balance",
-            )
-        if wanted in (None, "camera"):
-            return gains or "auto"
-        assert wanted is not None
-        return wanted
-
     def _camera_matrix(self) -> Any:
         if self.options.matrix is not None:
             return np.array(self.options.matrix, dtype=np.float64).reshape(3, 3)
@@ -199,6 +197,33 @@ class Development:
         if self._told == 0 or found == 0:
             return 1.0 if self._told == 0 else 0.0
         return max(0.0, 1.0 - (_TRUSTED * self._told / found) ** 2)
+
+
+def render_of(capture: Capture, options: DevelopOptions) -> str:
+    """``none`` or ``srgb``: what was asked for, else what goes with the kind of file."""
+    return options.render or ("srgb" if capture.source == _CAMERA_FILE else "none")
+
+
+def white_balance_of(capture: Capture, options: DevelopOptions) -> str | tuple[float, float, float]:
+    """``auto``, ``none`` or gains. Raises InvalidArgument for a white balance that does not go with this kind
+    of file and rendering."""
+    wanted, gains = options.white_balance, capture.gains
+    if render_of(capture, options) == "none":
+        if wanted not in (None, "none"):
+            raise InvalidArgument(
+                "white_balance goes with render=srgb; render=none keeps the mosaic's own values",
+                param="white_balance",
+            )
+        return "none"
+    if wanted == "camera" and gains is None:
+        raise InvalidArgument(
+            "white_balance=camera, but the file has no white balance; send auto, none or three gains",
+            param="white_balance",
+        )
+    if wanted in (None, "camera"):
+        return gains or "auto"
+    assert wanted is not None
+    return wanted
 
 
 def _sampled(image: Array) -> Array:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
-from typing import Final
+from collections.abc import Iterator
+from typing import IO, Final, Protocol, cast
 
 import numpy as np
 from PIL import Image
@@ -26,49 +26,63 @@ _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _FILTER_UP: Final = 2
 
 
-def encode_picture(pixels: Array, output: str, *, srgb: bool) -> bytes:
-    """RGB pixels [height, width, 3], uint8 or uint16 as :data:`DEPTHS` says, as a file.
+class Sink(Protocol):
+    """Where a file is written to, from its first byte to its last."""
 
-    ``srgb`` says in the file that they are sRGB; without it nothing is said of their colours.
+    def write(self, data: bytes, /) -> int: ...
+
+    def flush(self) -> None: ...
+
+
+def write_picture(sink: Sink, pixels: Array, output: str, *, srgb: bool) -> None:
+    """Write RGB pixels [height, width, 3], uint8 or uint16 as :data:`DEPTHS` says, as a file.
+
+    ``srgb`` says in the file that they are sRGB; without it nothing is said of their colours. Pictures of 16
+    bits are written strip by strip; of those of 8 bits the codec keeps a copy.
     """
     if output == "png16":
-        return _png16(pixels, srgb)
-    if output == "tiff16":
-        return _tiff16(pixels)
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
-    if output == "jpeg":
-        image.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+        _png16(sink, pixels, srgb)
+    elif output == "tiff16":
+        _tiff16(sink, pixels)
     else:
-        image.save(buffer, "PNG", compress_level=_COMPRESSION)
-    return buffer.getvalue()
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        file = cast("IO[bytes]", sink)  # the codecs write and flush, no more
+        if output == "jpeg":
+            image.save(file, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+        else:
+            image.save(file, "PNG", compress_level=_COMPRESSION)
 
 
-def _png16(pixels: Array, srgb: bool) -> bytes:
+def _png16(sink: Sink, pixels: Array, srgb: bool) -> None:
     """Each row is stored as its difference to the row above, which photographs compress well in."""
     height, width, _ = pixels.shape
     deflater = zlib.compressobj(_COMPRESSION)
-    parts = [_PNG_SIGNATURE, _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))]
+    sink.write(_PNG_SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)))
     if srgb:
-        parts.append(_chunk(b"sRGB", b"\x00"))
+        sink.write(_chunk(b"sRGB", b"\x00"))
     above = np.zeros((1, width * 6), dtype=np.uint8)
-    for top in range(0, height, _STRIP_ROWS):
-        rows = pixels[top : top + _STRIP_ROWS].astype(">u2").reshape(-1, width * 3).view(np.uint8)
+    for strip in _strips(pixels):
+        rows = strip.astype(">u2", order="C").reshape(-1, width * 3).view(np.uint8)
         filtered = np.empty((len(rows), width * 6 + 1), dtype=np.uint8)
         filtered[:, 0] = _FILTER_UP
         filtered[:, 1:] = rows - np.concatenate([above, rows[:-1]])
         above = rows[-1:]
         if packed := deflater.compress(filtered.tobytes()):
-            parts.append(_chunk(b"IDAT", packed))
-    parts += [_chunk(b"IDAT", deflater.flush()), _chunk(b"IEND", b"")]
-    return b"".join(parts)
+            sink.write(_chunk(b"IDAT", packed))
+    sink.write(_chunk(b"IDAT", deflater.flush()) + _chunk(b"IEND", b""))
+
+
+def _strips(pixels: Array) -> Iterator[Array]:
+    """The rows, some at a time."""
+    for top in range(0, len(pixels), _STRIP_ROWS):
+        yield pixels[top : top + _STRIP_ROWS]
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def _tiff16(pixels: Array) -> bytes:
+def _tiff16(sink: Sink, pixels: Array) -> None:
     """Baseline TIFF 6.0, RGB, uncompressed, one strip."""
     height, width, _ = pixels.shape
     size = height * width * 6
@@ -91,4 +105,6 @@ def _tiff16(pixels: Array) -> bytes:
         struct.pack("<HHII", tag, kind, count, values.get(tag, value)) for tag, kind, count, value in entries
     )
     head = b"II\x2a\x00" + struct.pack("<IH", 8, len(entries)) + directory + struct.pack("<I", 0)
-    return b"".join([head, struct.pack("<HHHH", 16, 16, 16, 0), pixels.astype("<u2", copy=False).tobytes()])
+    sink.write(head + struct.pack("<HHHH", 16, 16, 16, 0))
+    for strip in _strips(pixels):
+        sink.write(strip.astype("<u2", copy=False).tobytes())

@@ -1,11 +1,14 @@
-"""Bayer mosaics without a camera's wrapping: 16-bit PNG and TIFF, NPY, and bare samples."""
+"""Bayer mosaics without a camera's wrapping: 16-bit PNG and TIFF, NPY, and bare samples.
+
+Each reader takes ``decode``: without it nothing but the samples is judged, and all of them are 0.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -25,14 +28,20 @@ from nonet.services.raw_image.options import DevelopOptions
 
 _BITS, _SAMPLES = 258, 277
 _NPY_HEADER_LIMIT: Final = 4096
-_NPY_TYPES: Final = {"u2": np.uint16, "f2": np.float32, "f4": np.float32, "f8": np.float32}
+_NPY_HEAD: Final = _NPY_HEADER_LIMIT + 64
+_NPY_TYPES: Final[Mapping[str, type[np.generic]]] = {
+    "u2": np.uint16,
+    "f2": np.float32,
+    "f4": np.float32,
+    "f8": np.float32,
+}
 _DEEPEST: Final = 65_535
 _SMALLEST_RANGE: Final = 1e-6
 _STRIP: Final = 1 << 22
 _LARGEST_IMAGE: Final = 89_478_485  # what the picture decoders go up to
 
 
-def read_png(data: bytes, options: DevelopOptions, limits: RawLimits) -> Capture:
+def read_png(data: bytes, options: DevelopOptions, limits: RawLimits, *, decode: bool = True) -> Capture:
     """A mosaic in a PNG of one channel and 16 bits."""
     with _as_raw():
         header = inspect_png(data, _image_limits(limits))
@@ -44,10 +53,11 @@ def read_png(data: bytes, options: DevelopOptions, limits: RawLimits) -> Capture
         )
     limits.check_size(header.width, header.height)
     _check_depth(depth, header.width, header.height)
-    return _finish(_pixels(header), options, "PNG mosaic")
+    pixels = _pixels(header) if decode else _blank(header.height, header.width, np.uint16)
+    return _finish(pixels, options, "PNG mosaic")
 
 
-def read_tiff(data: bytes, options: DevelopOptions, limits: RawLimits) -> Capture:
+def read_tiff(data: bytes, options: DevelopOptions, limits: RawLimits, *, decode: bool = True) -> Capture:
     """A mosaic in a TIFF of one channel and 16 bits, uncompressed or in LZW, Deflate or PackBits."""
     with _as_raw():
         header = inspect_tiff(data, _image_limits(limits))
@@ -60,12 +70,13 @@ def read_tiff(data: bytes, options: DevelopOptions, limits: RawLimits) -> Captur
         )
     limits.check_size(header.width, header.height)
     _check_depth(tags.get(_BITS, (1,))[0], header.width, header.height)
-    return _finish(_pixels(header), options, "TIFF mosaic")
+    pixels = _pixels(header) if decode else _blank(header.height, header.width, np.uint16)
+    return _finish(pixels, options, "TIFF mosaic")
 
 
-def read_npy(data: bytes, options: DevelopOptions, limits: RawLimits) -> Capture:
+def read_npy(data: bytes, options: DevelopOptions, limits: RawLimits, *, decode: bool = True) -> Capture:
     """A mosaic in NumPy's own format: shape (height, width), uint16 or a float type. Never unpickles."""
-    stream = io.BytesIO(data)
+    stream = io.BytesIO(data[:_NPY_HEAD])
     try:
         version = np.lib.format.read_magic(stream)
         reader = {
@@ -90,6 +101,8 @@ def read_npy(data: bytes, options: DevelopOptions, limits: RawLimits) -> Capture
     limits.check_size(width, height)
     start = stream.tell()
     _check_length(len(data) - start, width, height, kind.itemsize, "NPY")
+    if not decode:
+        return _finish(_blank(height, width, _NPY_TYPES[code]), options, "NPY mosaic")
     samples = np.frombuffer(data, dtype=kind, offset=start)
     mosaic = samples.reshape((width, height)).T if by_columns else samples.reshape((height, width))
     with np.errstate(over="ignore"):
@@ -99,12 +112,14 @@ def read_npy(data: bytes, options: DevelopOptions, limits: RawLimits) -> Capture
     return _finish(mosaic, options, "NPY mosaic")
 
 
-def read_samples(data: bytes, options: DevelopOptions, limits: RawLimits) -> Capture:
+def read_samples(data: bytes, options: DevelopOptions, limits: RawLimits, *, decode: bool = True) -> Capture:
     """Bare little-endian unsigned 16-bit samples, row after row; the caller says the size."""
     assert options.size is not None
     width, height = options.size
     limits.check_size(width, height)
     _check_length(len(data), width, height, 2, "bare")
+    if not decode:
+        return _finish(_blank(height, width, np.uint16), options, "bare samples")
     mosaic = np.frombuffer(data, dtype="<u2").reshape((height, width))
     return _finish(mosaic, options, "bare samples")
 
@@ -118,6 +133,12 @@ def check_levels(capture: Capture) -> Capture:
             param="white_level",
         )
     return capture
+
+
+def _blank(height: int, width: int, kind: type[np.generic]) -> Array:
+    """Samples that take no memory."""
+    blank: Array = np.broadcast_to(kind(0), (height, width))
+    return blank
 
 
 def _finish(mosaic: Array, options: DevelopOptions, source: str) -> Capture:

@@ -37,6 +37,7 @@ _NAMED: Final = (
     (b"%PDF", "a PDF"),
     (b"FOVb", "a capture of a Foveon sensor (X3F)"),
 )
+_HEAD: Final = 32  # no signature above is longer
 _ARCHIVE_END: Final = b"PK\x05\x06"
 _ARCHIVE_RECORD: Final = 22
 _ARCHIVE_TAIL: Final = _ARCHIVE_RECORD + 65_535
@@ -54,24 +55,42 @@ def read_capture(data: bytes, options: DevelopOptions, limits: RawLimits, *, sec
     Raises InvalidArgument (400), PayloadTooLarge (413) and UndecodableMedia (415), which say what is
     accepted.
     """
+    capture = _mosaic(data, options, limits, decode=True)
+    if capture is not None:
+        return capture
+    return _with_options(read_camera_file(data, limits, seconds=seconds), options)
+
+
+def check_capture(data: bytes, options: DevelopOptions, limits: RawLimits) -> Capture | None:
+    """What can be said of a capture before its pixels are decoded.
+
+    Refuses, in the same words, what :func:`read_capture` refuses for anything but its pixels. A mosaic comes
+    back with all samples 0; of a camera file only the decoder knows more, so that is None.
+    """
+    return _mosaic(data, options, limits, decode=False)
+
+
+def _mosaic(data: bytes, options: DevelopOptions, limits: RawLimits, *, decode: bool) -> Capture | None:
+    """The capture, None for a camera file that is sound as far as can be seen from here."""
     if not data:
         raise InvalidArgument("raw: the file is empty", param=PARAM, code="RAW_EMPTY")
     if len(data) > limits.encoded_bytes:
         raise too_large(f"{len(data)} bytes are more than the limit of {limits.encoded_bytes} bytes")
     if options.size is not None:
-        return read_samples(data, options, limits)
+        return read_samples(data, options, limits, decode=decode)
     _refuse_archive(data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return read_png(data, options, limits)
-    if data.startswith(b"\x93NUMPY"):
-        return read_npy(data, options, limits)
-    if data.startswith(_TIFF):
+    head = data[:_HEAD]
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return read_png(data, options, limits, decode=decode)
+    if head.startswith(b"\x93NUMPY"):
+        return read_npy(data, options, limits, decode=decode)
+    if head.startswith(_TIFF):
         if is_plain_grey(data):
-            return read_tiff(data, options, limits)
+            return read_tiff(data, options, limits, decode=decode)
         check_tree(data, limits)
-    if data.startswith(_CAMERA) or data[6:14] == b"HEAPCCDR" or data[4:12] == b"ftypcrx ":
-        return _with_options(read_camera_file(data, limits, seconds=seconds), options)
-    name = next((name for magic, name in _NAMED if data.startswith(magic)), "this content")
+    if head.startswith(_CAMERA) or head[6:14] == b"HEAPCCDR" or head[4:12] == b"ftypcrx ":
+        return None
+    name = next((name for magic, name in _NAMED if head.startswith(magic)), "this content")
     raise unsupported(f"{name} is not a raw capture")
 
 

@@ -27,7 +27,7 @@ def darkroom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer
 
 
 def develop(server: RunningServer, **fields: Any) -> Any:
-    (method,) = methods(RAW_IMAGE)
+    method = methods(RAW_IMAGE)[0]
     with grpc.insecure_channel(server.grpc_address) as channel:
         call = channel.unary_unary(method.path, response_deserializer=method.response.FromString)
         return call(message("nonet.v1.DevelopRequest")(**fields).SerializeToString(), timeout=30)

@@ -36,13 +36,91 @@ function factsOf(response, elapsed, own) {
     Version: version,
     Device: response.headers.get("X-Device"),
     Cache: response.headers.get("X-Cache"),
-    Server: (response.headers.get("Server-Timing") || "").replaceAll(";dur=", " ") + " (ms)",
+    Server: (response.headers.get("Server-Timing") || "").replaceAll(";dur=", " ").replace(/.$/, "$& (ms)"),
     "Round trip": elapsed.toFixed(0) + " ms",
   };
   for (const [name, value] of Object.entries(known)) {
     if (value) list.append(element("dt", name), element("dd", value));
   }
   return list;
+}
+
+async function said(response) {
+  try {
+    return (await response.json()).error.message;
+  } catch (error) {
+    return "The server answered with status " + response.status + ".";
+  }
+}
+
+function once() {
+  return { "Idempotency-Key": crypto.randomUUID ? crypto.randomUUID() : String(Math.random()) };
+}
+
+async function* events(job, after, signal) {
+  const asked = { headers: { ...headers(), "Last-Event-ID": String(after) }, signal };
+  const response = await fetch("/v1/jobs/" + job + "/events", asked);
+  if (!response.ok) throw new Error(await said(response));
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    text += value;
+    const parts = text.split("\n\n");
+    text = parts.pop();
+    for (const part of parts) {
+      const fields = Object.fromEntries(part.split("\n").map((line) => line.split(/: (.*)/s)));
+      if (fields.data) yield [Number(fields.id), JSON.parse(fields.data)];
+    }
+  }
+}
+
+// Shows a job whenever it has changed; returns it when it has ended, null when the server stays away.
+async function follow(id, present, lost, signal) {
+  let after = 0;
+  for (let tries = 0; tries < 60; tries += 1) {
+    try {
+      for await (const [number, job] of events(id, after, signal)) {
+        after = number;
+        tries = 0;
+        present(job);
+        if (job.ended_at !== null) return job;
+      }
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      lost();
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+  return null;
+}
+
+function cancelJob(id) {
+  return fetch("/v1/jobs/" + id, { method: "DELETE", headers: headers() });
+}
+
+function jobView(job, own) {
+  const facts = element("dl");
+  const known = {
+    Job: job.id,
+    ...own,
+    State: job.state + (job.cancelling ? ", stopping" : ""),
+    Doing: job.ended_at === null ? job.phase : "",
+    Left: job.eta_seconds === null ? "" : "about " + Math.ceil(job.eta_seconds) + " s",
+    Attempts: job.attempts > 1 ? String(job.attempts) : "",
+  };
+  for (const [name, value] of Object.entries(known)) {
+    if (value) facts.append(element("dt", name), element("dd", value));
+  }
+  const parts = [element("progress", undefined, { max: 1, value: job.progress, "aria-label": "Progress" }), facts];
+  if (job.error) parts.push(element("p", job.error.message, { class: "alarm", role: "alert" }));
+  if (job.ended_at === null) {
+    const stop = element("button", "Cancel", { type: "button", class: "quiet" });
+    stop.addEventListener("click", () => cancelJob(job.id));
+    parts.push(stop);
+  }
+  return parts;
 }
 
 async function listModels(task) {

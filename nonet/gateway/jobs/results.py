@@ -1,0 +1,103 @@
+"""Results that are files: who may have which, and for how long they are kept.
+
+A worker renames its finished file to its place (:meth:`~nonet.gateway.jobs.worker.Task.publish`), and the
+job's ``result`` names it under ``file``. Files go before their jobs do: after a time, the oldest first when
+all together take too much room (the newest stays), and with their job at the latest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from nonet.gateway.jobs.contract import JobStore
+from nonet.gateway.jobs.files import JobFiles
+from nonet.gateway.jobs.job import Job, JobState
+from nonet.gateway.jobs.policy import JobPolicy
+from nonet.runtime.errors import Conflict, NotFound
+
+__all__ = ["ResultFile", "result_file", "sweep_results"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResultFile:
+    """The file that a job has made.
+
+    Args:
+        job: the job, which has succeeded.
+        path: the file; it may be gone before it is opened.
+        size: bytes that it has.
+    """
+
+    job: Job
+    path: Path
+    size: int
+
+    async def pieces(self, size: int) -> AsyncGenerator[bytes, None]:
+        """The content, ``size`` bytes at a time and less in the end; a file that is removed meanwhile is read
+        to its end all the same. Raises NotFound (``RESULT_EXPIRED``) before the first piece, if at all."""
+        try:
+            file = await asyncio.to_thread(self.path.open, "rb")
+        except FileNotFoundError:
+            raise NotFound(
+                "the file of this job is no longer kept; submit the job again",
+                param="job",
+                code="RESULT_EXPIRED",
+            ) from None
+        with file:
+            while piece := await asyncio.to_thread(file.read, size):
+                yield piece
+
+
+def result_file(job: Job, files: JobFiles) -> ResultFile:
+    """The file of a job.
+
+    Raises Conflict (``JOB_NOT_ENDED``, ``JOB_NOT_SUCCEEDED``), NotFound (``RESULT_NOT_FOUND``: work of this
+    kind makes no file).
+    """
+    if not job.state.ended:
+        raise Conflict(
+            f"the job is {job.state.value}; its result is there when it has succeeded",
+            param="job",
+            code="JOB_NOT_ENDED",
+        )
+    if job.state is not JobState.SUCCEEDED:
+        how = "was cancelled" if job.state is JobState.CANCELLED else "has failed"
+        raise Conflict(f"the job {how}; it has no result", param="job", code="JOB_NOT_SUCCEEDED")
+    if "file" not in (job.result or {}):
+        raise NotFound(
+            f"a job of kind {job.kind} makes no file; what came of it stands in its result",
+            param="job",
+            code="RESULT_NOT_FOUND",
+        )
+    return ResultFile(job, files.result(job.id), int((job.result or {})["bytes"]))
+
+
+def sweep_results(store: JobStore, files: JobFiles, policy: JobPolicy) -> None:
+    """Remove the files that are kept no longer: see the module's text. Raises as the store does."""
+    kept: list[tuple[float, str, int]] = []
+    for job, size in files.results():
+        ended = _kept_since(store, job)
+        if ended is None or ended < time.time() - policy.keep_result_seconds:
+            files.remove_result(job)
+        else:
+            kept.append((ended, job, size))
+    total = 0
+    for place, (_, job, size) in enumerate(sorted(kept, reverse=True)):
+        total += size
+        if place > 0 and total > policy.keep_result_bytes:
+            files.remove_result(job)
+
+
+def _kept_since(store: JobStore, job: str) -> float | None:
+    """When a job succeeded, now for one that has not ended; None if its file is nobody's."""
+    try:
+        found = store.get(job)
+    except NotFound:
+        return None
+    if not found.state.ended:
+        return time.time()
+    return found.ended if found.state is JobState.SUCCEEDED else None
