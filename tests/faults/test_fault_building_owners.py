@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from floor_house import BUILDINGS, toy_settings, upload
+from floor_house import BUILDINGS, toy_settings, upload, worker_of, workers_of
 from serving import RunningServer, assert_refused, eventually
 
 from nonet.runtime.oip.messages import FLOOR_IDENTIFICATION, OPEN_INFERENCE, methods
@@ -209,16 +209,20 @@ def test_a_name_is_kept_for_a_first_fit_until_it_has_ended(
 def test_of_two_gateways_that_know_nothing_of_each_other_the_first_fit_to_end_wins(
     start_server: Start, own_repository: Path, meet: Met
 ) -> None:
-    """Each has its own jobs; the repository that both publish in decides, in whichever order they end."""
+    """Each has its own jobs; the repository that both publish in decides, whichever was submitted first."""
     first, second = (start_server(own_repository, guarded()) for _ in range(2))
     ann, ben = meet(first, KEYS["ann-lane"]), meet(second, KEYS["ben-hill"])
     early = ann.fit("slow_home").json()["job"]["id"]
-    eventually(lambda: ann.job(early)["progress"] >= 0.1, "the first is under way", 90.0)
-    late = ben.fit("slow_home").json()["job"]["id"]
-    assert ann.ended(early)["state"] == "succeeded"
-    failed = ben.ended(late)
+    eventually(lambda: ann.job(early)["state"] == "running" and workers_of(first.popen.pid), "it runs", 90.0)
+    worker = worker_of(first)
+    worker.suspend()
+    try:
+        assert ben.fitted("slow_home") == "1"
+    finally:
+        worker.resume()
+    failed = ann.ended(early)
     assert failed["state"] == "failed"
     assert (failed["error"]["type"], failed["error"]["code"]) == ("permission_error", "BUILDING_NOT_YOURS")
     assert "another tenant" in failed["error"]["message"]
     assert [each.name for each in (own_repository / "floors_slow_home").iterdir() if each.is_dir()] == ["1"]
-    assert_not_yours(ben.fit("slow_home"))
+    assert_not_yours(ann.fit("slow_home"))
