@@ -19,11 +19,13 @@ from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
 from nonet.runtime.scans import STRONGEST, WEAKEST, transmitter_key
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
+from nonet.services.floor_identification.strangers import WEAKEST as WEAKEST_COUNTED
+from nonet.services.floor_identification.strangers import beside_strangers
 
 SERVICE_PREFIX: Final = "identify."
 INPUT: Final = "scan"
 
-_RULES: Final = 1  # raise when a scan gets another answer than before
+_RULES: Final = 2  # raise when a scan gets another answer than before
 _MAX_BATCH: Final = 1024
 _MOST_READINGS: Final = 100_000
 _LONGEST: Final = 8 << 20
@@ -41,7 +43,8 @@ class IdentifyServable:
     - ``known`` FP32 [N]: probability that the scan is of this building at all;
     - ``heard`` INT32 [N]: transmitters of the building that the scan holds.
 
-    Transmitters that the building does not know are ignored. A scan that holds none it knows has a uniform
+    Transmitters that the building does not know have no say in the floor; where they are more than the known
+    ones they count against ``known`` (see ``strangers``). A scan that holds none it knows has a uniform
     distribution, and is known with probability 0. A request fails alone, as a whole, with the row named; the
     scans of all sound requests go through the network together.
 
@@ -96,16 +99,20 @@ class IdentifyServable:
         if not scans:
             return InvalidArgument(f"{INPUT}: at least one scan is needed", param=INPUT)
         rssi = np.zeros((len(scans), len(self._column)), np.float32)
-        heard = np.zeros(len(scans), np.int32)
+        strangers = np.zeros(len(scans), np.int32)
         for row, data in enumerate(scans):
             try:
-                heard[row] = self._fill(rssi[row], data)
+                strangers[row] = self._fill(rssi[row], data)
             except InvalidArgument as error:
                 return InvalidArgument(f"scan {row}: {error.message}", param=INPUT, code=error.code)
-        return _Work(request, tuple(self._parts(rssi)), heard, time.perf_counter() - started)
+        heard = np.count_nonzero(rssi, axis=1).astype(np.int32)
+        acquainted = np.count_nonzero((rssi >= WEAKEST_COUNTED) & (rssi < 0), axis=1)
+        parts = tuple(self._parts(rssi))
+        return _Work(request, parts, heard, acquainted, strangers, time.perf_counter() - started)
 
     def _fill(self, row: Array, data: bytes) -> int:
-        """Write the readings that are known into ``row``; returns how many. Raises InvalidArgument."""
+        """Write the readings of known transmitters into ``row``; returns how many others have a reading that
+        counts. Raises InvalidArgument."""
         if len(data) > _LONGEST:
             raise InvalidArgument(f"it is longer than {_LONGEST} bytes")
         try:
@@ -116,7 +123,7 @@ class IdentifyServable:
             raise InvalidArgument("it must be a JSON object: transmitter to dBm")
         if len(readings) > _MOST_READINGS:
             raise InvalidArgument(f"it has more than {_MOST_READINGS} readings")
-        columns: list[int] = []
+        strangers: set[str] = set()
         for name, power in readings.items():
             if isinstance(power, bool) or not isinstance(power, int | float):
                 raise InvalidArgument(f"rssi must be a number of dBm, got {power!r:.40} for {name[:40]!r}")
@@ -127,12 +134,14 @@ class IdentifyServable:
             column = self._column.get(name)
             if column is None:
                 column = self._column.get(_key(name), -1)
-            if column >= 0:
+            if column < 0:
+                if power >= WEAKEST_COUNTED:
+                    strangers.add(_key(name))
+            else:
                 power = min(power, _LOUDEST_STORED)
                 # Two spellings of one transmitter: the stronger reading counts, as in a fit.
                 row[column] = power if row[column] == 0 else max(power, row[column])
-                columns.append(column)
-        return len(set(columns))
+        return len(strangers)
 
     def _parts(self, rssi: Array) -> Iterator[InferRequest]:
         """Requests to the network, none larger than its largest batch."""
@@ -156,7 +165,8 @@ class IdentifyServable:
         known = np.concatenate([each.output("known").data for each in found]).reshape(-1)
         nothing = work.heard == 0
         distribution[nothing] = 1.0 / distribution.shape[1]
-        known = np.where(nothing, np.float32(0), known.clip(0, 1)).astype(np.float32)
+        known = beside_strangers(known.clip(0, 1), work.acquainted, work.strangers)
+        known = np.where(nothing, np.float32(0), known).astype(np.float32)
         best = distribution.argmax(axis=1)
         confidence = (distribution.max(axis=1) * known).astype(np.float32)
         floors = [b"" if empty else self._floors[floor] for floor, empty in zip(best, nothing, strict=True)]
@@ -178,11 +188,16 @@ class IdentifyServable:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Work:
-    """A request whose scans were read, in ``decode`` seconds, into requests to the network."""
+    """A request whose scans were read, in ``decode`` seconds, into requests to the network.
+
+    For each scan: known transmitters, those of them with a reading that counts, and unknown ones with such.
+    """
 
     request: InferRequest
     parts: tuple[InferRequest, ...]
     heard: Array
+    acquainted: Array
+    strangers: Array
     decode: float
 
 
