@@ -38,4 +38,5 @@ def beside_strangers(known: Array, acquainted: Array, strangers: Array) -> Array
     against = _EACH * np.maximum(strangers - acquainted, 0)
     odds_against = np.exp(np.minimum(against, 700.0))
     believed = np.where(against > 0, np.minimum(known, _SUREST), known).astype(np.float64)
-    return (believed / (believed + (1 - believed) * odds_against)).astype(np.float32)
+    left: Array = (believed / (believed + (1 - believed) * odds_against)).astype(np.float32)
+    return left

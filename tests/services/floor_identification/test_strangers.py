@@ -74,5 +74,5 @@ def test_the_service_counts_strangers_by_name_and_only_readings_that_a_fit_would
     assert alone == faint == spellings > 0
     assert crowded < alone / 100
     assert outcome.output("heard").data.tolist() == [2, 2, 2, 2]
-    assert len({floor for floor in outcome.output("floor").data.tolist()}) == 1
+    assert len(set(outcome.output("floor").data.tolist())) == 1
     np.testing.assert_allclose(outcome.output("distribution").data[3], outcome.output("distribution").data[0])
