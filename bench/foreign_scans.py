@@ -2,10 +2,9 @@
 
 Each building is fitted as far as "of this building" needs it on four fifths of its scans (whole walks where
 they are known). Own scans are the rest, as they are and with 30 % of the building's transmitters renamed.
-Foreign ones are scans of every other building in which a share of the other building's transmitters is renamed
-to transmitters of this one: at random, or to such as are heard together with one drawn at random, as a
-neighbour across the street would hear them. UJI buildings 0 and 1 are on one campus and share transmitters as
-they are.
+Foreign ones are scans of every other building in which a share of that building's transmitters is renamed to
+transmitters of this one: at random, or to such as are heard together with one drawn at random, as a neighbour
+across the street would hear them. UJI buildings 0 and 1 are on one campus and share transmitters as they are.
 
 Example: python bench/foreign_scans.py --seeds 3 --output docs/results/foreign_scans.json
 Needs nonet[research] and the surveyed buildings.
