@@ -1,8 +1,8 @@
 """How many floors a building has, when nobody says.
 
 From two floors upwards: is there one more? Each answer has a probability, learnt from buildings whose
-floors are known, by what speaks for the larger numbers (``floor_evidence``); the number of floors is where the
-answer is first no. So the estimate is a distribution, and says itself how sure it is.
+floors are known, by what speaks for the larger numbers (``floor_evidence``); the number of floors is where
+the answer is first no. So the estimate is a distribution, and says itself how sure it is.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class FloorCount:
             if apart >= _APART:
                 return None
             return (
-                f"the number of floors was estimated as {self.floors}, but nothing shows these to be apart: it "
-                "may be one floor; give the number if you know it"
+                f"the number of floors was estimated as {self.floors}, but nothing shows these to be apart: "
+                "it may be one floor; give the number if you know it"
             )
         also = f", {rival} of {close:.0%}" if close > 0 else ""
         return (

@@ -7,6 +7,8 @@ them by a power of their singular values is as many such steps: an RF-GNN that o
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
@@ -54,9 +56,7 @@ def neighbour_clusters(
     return None if vectors is None else k_means(unit_rows(vectors), clusters, seed)
 
 
-def neighbour_vectors(
-    features: NDArray[np.floating], wanted: int, neighbours: int
-) -> NDArray[np.float64] | None:
+def neighbour_vectors(features: NDArray[np.floating], wanted: int, neighbours: int) -> NDArray[Any] | None:
     """Leading eigenvectors (N, wanted) of that graph, the first first; None if they do not converge."""
     count = len(features)
     near = min(neighbours, count - 1)
@@ -81,7 +81,7 @@ def neighbour_vectors(
         )
     except ArpackNoConvergence:
         return None
-    leading: NDArray[np.float64] = found[:, ::-1][:, :wanted]
+    leading: NDArray[Any] = found[:, ::-1][:, :wanted]
     return leading
 
 

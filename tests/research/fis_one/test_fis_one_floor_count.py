@@ -44,20 +44,22 @@ def given_again(scans: Scans, times: int) -> Scans:
     return Scans.build([*zip(scans.ids, rows, strict=True), *again])
 
 
-@pytest.mark.parametrize("per_floor", [(60, 60, 60), (40, 70, 50, 60, 45, 55)])
-def test_clear_floors_are_counted_and_the_same_each_time(per_floor: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("per_floor", [(60, 60, 60), (30, 50, 35, 45, 30)])
+def test_clear_floors_are_counted(per_floor: tuple[int, ...]) -> None:
     building = made_up(floors=len(per_floor), per_floor=per_floor, seed=len(per_floor))
     found = estimated(building)
     assert found.floors == len(per_floor)
-    assert found == estimated(building)
+    assert found.warning is None
     assert sum(chance for _, chance in found.chances) == pytest.approx(1)
     assert [each.floors for each in found.evidence] == list(range(2, 13))
 
 
-def test_scans_given_again_are_looked_at_once(building: SurveyedBuilding) -> None:
-    found = estimated(building)
-    many = given_again(building.scans, 8)
-    assert estimate_floors(many, np.arange(len(many)), 0).floors == found.floors == 4
+def test_scans_given_again_are_looked_at_once_and_the_answer_is_the_same_each_time() -> None:
+    small = made_up(floors=2, per_floor=40)
+    many = given_again(small.scans, 8)
+    once, again = (estimate_floors(many, np.arange(len(many)), 0) for _ in range(2))
+    assert once == again
+    assert once.floors == estimated(small).floors == 2
 
 
 def test_one_hall_is_not_passed_off_as_several_floors_with_confidence() -> None:
