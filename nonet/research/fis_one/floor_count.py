@@ -24,7 +24,7 @@ _CLOSE = 0.5  # of the best number's probability
 _APART = 0.03  # gulf below which not even the floors that were found stand apart
 
 # Logistic regression on 12 surveys (5cd56bb5, 5cd969be, the same with even floors, CETC331; three seeds) and
-# 77 made-up buildings of 2 to 12 floors: docs/results/fis_one.md.
+# 77 made-up buildings of 2 to 12 floors: bench/learn_floor_count.py.
 _CONSTANT, _SEPARATION, _AGREEMENT, _GULF = 0.87, 1.16, 3.27, 24.2
 _USUAL_SEPARATION, _USUAL_GULF, _LEAST_GULF = 11.5, 0.1, 0.01
 
