@@ -19,8 +19,7 @@ from nonet.runtime.scans import Scans
 MOST_TRIED = 12
 _SAMPLE = 1200
 _SCANS_A_FLOOR = 4
-_SURE = 0.9  # with 0.7 one estimate in a hundred was wrong without a warning, with 0.9 none
-_CLOSE = 0.5  # of the best number's probability
+_SURE = 0.9
 _APART = 0.03  # gulf below which not even the floors that were found stand apart
 
 # Logistic regression on 12 surveys (5cd56bb5, 5cd969be, the same with even floors, CETC331; three seeds) and
@@ -49,7 +48,7 @@ class FloorCount:
         chance = dict(self.chances)[self.floors]
         others = [row for row in self.chances if row[0] != self.floors]
         rival, close = max(others, key=lambda row: row[1], default=(0, 0.0))
-        if chance >= _SURE and close < _CLOSE * chance:
+        if chance >= _SURE:
             apart = max((each.gulf for each in self.evidence if each.floors >= self.floors), default=0.0)
             if apart >= _APART:
                 return None
