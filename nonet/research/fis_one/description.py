@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nonet.research.fis_one.building import FORMAT, FitOptions, FloorLabel
 from nonet.research.fis_one.clustering import MOST_WARD
+from nonet.research.fis_one.floor_count import FloorCount
 from nonet.research.fis_one.graph import SignalGraph
 from nonet.research.fis_one.indexing import FloorOrder
 from nonet.research.fis_one.recipes import Recipe
@@ -26,7 +27,7 @@ class Findings:
     Attributes:
         names: of the floors, bottom first (K). sizes: scans per floor (K).
         similarity: of the floors (K, K), in floor order. order: of the clusters.
-        evidence: silhouettes by number of floors, or None if the number was given.
+        count: the estimated number of floors and its reasons, or None if the number was given.
         losses: last loss of each network. separation: share of variance between floors.
         heard_with_label: share of the label's floor's transmitters that the labelled scan hears.
     """
@@ -35,7 +36,7 @@ class Findings:
     sizes: NDArray[np.integer]
     similarity: NDArray[np.floating]
     order: FloorOrder
-    evidence: list[dict[str, float]] | None
+    count: FloorCount | None
     losses: list[float]
     separation: float
     heard_with_label: float
@@ -75,11 +76,7 @@ def describe(
             "hypotheses": hypotheses,
         },
         "spillover": [[round(float(value), 4) for value in row] for row in findings.similarity],
-        "floor_count": {
-            "estimated": findings.evidence is not None,
-            "floors": len(findings.names),
-            "evidence": findings.evidence or [],
-        },
+        "floor_count": _floor_count(len(findings.names), findings.count),
         "quality": {
             "loss": round(float(np.mean(findings.losses)), 4),
             "separation": round(findings.separation, 4),
@@ -89,9 +86,29 @@ def describe(
     }
 
 
+def _floor_count(floors: int, count: FloorCount | None) -> dict[str, Any]:
+    """The number of floors, and where it was estimated all that come into question and what was seen."""
+    if count is None:
+        return {"estimated": False, "floors": floors, "evidence": []}
+    chance = dict(count.chances)
+    seen = [
+        {
+            "floors": each.floors,
+            "probability": round(chance.get(each.floors, 0.0), 4),
+            "agreement": round(each.agreement, 4),
+            "separation": round(each.separation, 2),
+            "gulf": round(each.gulf, 4),
+        }
+        for each in count.evidence
+    ]
+    return {"estimated": True, "floors": floors, "evidence": seen}
+
+
 def _warnings(graph: SignalGraph, recipe: Recipe, findings: Findings) -> list[str]:
     """What a reader of the result should know, in plain words."""
     found = []
+    if findings.count is not None and findings.count.warning is not None:
+        found.append(findings.count.warning)
     if findings.heard_with_label < _LITTLE_SHARED:
         found.append(
             f"the labelled scan hears {findings.heard_with_label:.0%} of the transmitters of its floor; if "

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from nonet.research.fis_one.building import FitOptions, FitProgress, FittedBuilding, FloorLabel
+from nonet.research.fis_one.building import (
+    FEWEST_FLOORS,
+    FitOptions,
+    FitProgress,
+    FittedBuilding,
+    FloorLabel,
+)
 from nonet.research.fis_one.checkpoint import FitCheckpoint, identity_of
 from nonet.research.fis_one.clustering import separation
 from nonet.research.fis_one.consensus import cluster_scans
@@ -110,9 +116,12 @@ class _Fit:
         points = np.concatenate(embeddings, axis=1) / np.sqrt(len(embeddings), dtype=np.float32)
         self._report(_EMBEDDED, "grouping the scans into floors")
         generator = np.random.default_rng([self.options.seed, 2])
-        floors, evidence = self.options.count, None
+        floors, count = self.options.count, None
         if floors is None:
-            floors, evidence = estimate_floors(points, generator)
+            self._report(_EMBEDDED, "estimating the number of floors")
+            fewest = abs(self.label.position or FEWEST_FLOORS)
+            count = estimate_floors(self.scans, self.graph.scan_rows, self.options.seed, fewest)
+            floors = count.floors
             self.options.position_of(self.label, floors)
         cluster = cluster_scans(self.scans, self.graph, embeddings, floors, self.recipe, generator)
         self._report(_CLUSTERED, "putting the floors in order")
@@ -137,7 +146,7 @@ class _Fit:
             sizes=sizes[list(order.clusters)],
             similarity=similarity[np.ix_(order.clusters, order.clusters)],
             order=order,
-            evidence=evidence,
+            count=count,
             losses=losses,
             separation=separation(points, cluster, floors),
             heard_with_label=_shared_with_label(self.graph, counts, cluster, self.labelled),

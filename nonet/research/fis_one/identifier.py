@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from nonet.research.fis_one.graph import WEIGHTS, GraphRule
+from nonet.research.fis_one.sampling import MOST_DECOMPOSED, drawn_evenly
 
 Arrays = Mapping[str, NDArray[np.float32]]
 Matrix = Any  # a dense array (B, M) or a scipy.sparse.csr_matrix
@@ -144,8 +145,11 @@ def soften(target: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def leading_directions(weights: sparse.csr_matrix, count: int, seed: int) -> NDArray[np.float32]:
-    """Leading right singular vectors (M, count) of rows brought to length 1; fewer if M or N is smaller."""
+    """Leading right singular vectors (M, count) of rows brought to length 1; fewer if M or N is smaller. Of
+    more than 10,000 rows as many are drawn evenly."""
     from sklearn.decomposition import TruncatedSVD
+
+    weights = weights[drawn_evenly(weights.shape[0], MOST_DECOMPOSED, seed)]
 
     wanted = min(count, weights.shape[1] - 1, weights.shape[0] - 1)
     if wanted < 1:

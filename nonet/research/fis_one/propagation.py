@@ -7,6 +7,8 @@ them by a power of their singular values is as many such steps: an RF-GNN that o
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
@@ -14,11 +16,13 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from sklearn.cluster import KMeans
 from sklearn.utils.extmath import randomized_svd
 
+from nonet.research.fis_one.sampling import MOST_DECOMPOSED, drawn_evenly
 from nonet.research.fis_one.training import unit_rows
 
 _DEGREE_SHARE = 0.1  # of the mean degree, added to a transmitter's: rare ones do not dominate
 _GRAPH_SHARE = 0.02  # the same for the graph of neighbours: islands do not take whole eigenvectors
 _SPARE = 2
+_TINY = 1e-12
 
 
 def propagated_features(
@@ -31,9 +35,12 @@ def propagated_features(
         sparse.diags(scan_degree**-0.5)
         @ weights.astype(np.float64)
         @ sparse.diags((heard + _DEGREE_SHARE * heard.mean()) ** -0.5)
-    )
-    wanted = min(directions + 1, min(weights.shape))
-    left, values, _ = randomized_svd(balanced, wanted, n_iter=5, random_state=seed)
+    ).tocsr()
+    part = balanced[drawn_evenly(balanced.shape[0], MOST_DECOMPOSED, seed)]
+    wanted = min(directions + 1, min(part.shape))
+    left, values, right = randomized_svd(part, wanted, n_iter=5, random_state=seed)
+    if len(left) < len(scan_degree):
+        left = balanced @ (right.T / np.maximum(values, _TINY))
     features = (left * scan_degree[:, None] ** -0.5)[:, 1:] * values[1:] ** steps
     return (
         unit_rows(features.astype(np.float32)) if wanted > 1 else np.ones((len(scan_degree), 1), np.float32)
@@ -45,6 +52,12 @@ def neighbour_clusters(
 ) -> NDArray[np.int32] | None:
     """Spectral clusters (Ng, Jordan and Weiss 2002) of the graph in which each of N unit rows is joined to
     its ``neighbours`` most similar ones; None if its eigenvectors do not converge."""
+    vectors = neighbour_vectors(features, clusters, neighbours)
+    return None if vectors is None else k_means(unit_rows(vectors), clusters, seed)
+
+
+def neighbour_vectors(features: NDArray[np.floating], wanted: int, neighbours: int) -> NDArray[Any] | None:
+    """Leading eigenvectors (N, wanted) of that graph, the first first; None if they do not converge."""
     count = len(features)
     near = min(neighbours, count - 1)
     similar = features @ features.T
@@ -55,7 +68,7 @@ def neighbour_clusters(
     joined = (one_way + one_way.T) / 2
     degree = np.asarray(joined.sum(1)).ravel()
     scale = sparse.diags((degree + _GRAPH_SHARE * degree.mean()) ** -0.5)
-    vectors = min(clusters + _SPARE, count - 2)
+    vectors = min(wanted + _SPARE, count - 2)
     try:
         _, found = eigsh(
             scale @ joined @ scale,
@@ -68,8 +81,8 @@ def neighbour_clusters(
         )
     except ArpackNoConvergence:
         return None
-    rows_of = unit_rows(found[:, ::-1][:, :clusters])
-    return k_means(rows_of, clusters, seed)
+    leading: NDArray[Any] = found[:, ::-1][:, :wanted]
+    return leading
 
 
 def k_means(points: NDArray[np.floating], clusters: int, seed: int) -> NDArray[np.int32]:

@@ -16,6 +16,17 @@ from nonet.runtime.errors import InvalidArgument
 NEGATIVE_POWER = 0.75
 ATTENTIONS = ("none", "sampling", "sampling+aggregate")
 
+MOST_DECOMPOSED = 10_000
+"""Scans whose weights are decomposed into singular vectors; of more, as many are drawn evenly. What the
+transmitters have in common shows in them, and the other scans are projected on it."""
+
+
+def drawn_evenly(count: int, most: int, seed: int) -> NDArray[np.int64]:
+    """Which of ``count`` rows to look at: all, or ``most`` drawn evenly, in order."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng([seed, 10]).choice(count, most, replace=False))
+
 
 class AliasTable:
     """Draws an entry of a row with probability proportional to its weight, for many rows at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -14,6 +15,8 @@ from nonet.runtime.row_service import RowService, service_info
 from nonet.runtime.scans import STRONGEST, WEAKEST, transmitter_key
 from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
+from nonet.services.floor_identification.strangers import WEAKEST as WEAKEST_COUNTED
+from nonet.services.floor_identification.strangers import beside_strangers
 
 SERVICE_PREFIX: Final = "identify."
 INPUT: Final = "scan"
@@ -27,7 +30,17 @@ _SAMPLE_READINGS: Final = 60
 _NOTHING: Final = 1e-6  # less than this is no probability
 
 
-class IdentifyServable(RowService[Array]):
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Heard:
+    """For each scan (N): transmitters of the building, those of them with a reading that counts, and unknown
+    ones with such a reading."""
+
+    heard: Array
+    acquainted: Array
+    strangers: Array
+
+
+class IdentifyServable(RowService[_Heard]):
     """``scan`` BYTES [N], each a JSON object of transmitter to dBm (-150 to 0), to
 
     - ``floor`` BYTES [N]: name of the likeliest floor, empty if nothing tells;
@@ -36,7 +49,8 @@ class IdentifyServable(RowService[Array]):
     - ``known`` FP32 [N]: probability that the scan is of this building at all;
     - ``heard`` INT32 [N]: transmitters of the building that the scan holds.
 
-    Transmitters that the building does not know are ignored. Nothing tells where a scan was taken that holds
+    Transmitters that the building does not know have no say in the floor; where they are more than the known
+    ones they count against ``known`` (see ``strangers``). Nothing tells where a scan was taken that holds
     none it knows, that hears all of them too weakly to count, or that is of this building with a probability
     below a millionth: it has no floor, an even distribution, and is known with probability 0. A request fails
     with the row named.
@@ -74,19 +88,22 @@ class IdentifyServable(RowService[Array]):
     def _sample(self) -> bytes:
         return self._usual
 
-    def _read(self, rows: Sequence[bytes]) -> tuple[Array, Array]:
-        """The readings in dBm [N, M], 0 for what is not heard, and how many each scan holds [N]."""
+    def _read(self, rows: Sequence[bytes]) -> tuple[Array, _Heard]:
+        """The readings in dBm [N, M], 0 for what is not heard, and what each scan holds."""
         rssi = np.zeros((len(rows), len(self._column)), np.float32)
-        heard = np.zeros(len(rows), np.int32)
+        strangers = np.zeros(len(rows), np.int32)
         for row, data in enumerate(rows):
             try:
-                heard[row] = self._fill(rssi[row], data)
+                strangers[row] = self._fill(rssi[row], data)
             except InvalidArgument as error:
                 raise InvalidArgument(f"scan {row}: {error.message}", param=INPUT, code=error.code) from None
-        return rssi, heard
+        heard = np.count_nonzero(rssi, axis=1).astype(np.int32)
+        acquainted = np.count_nonzero((rssi >= WEAKEST_COUNTED) & (rssi < 0), axis=1)
+        return rssi, _Heard(heard, acquainted, strangers)
 
     def _fill(self, row: Array, data: bytes) -> int:
-        """Write the readings that are known into ``row``; returns how many. Raises InvalidArgument."""
+        """Write the readings of known transmitters into ``row``; returns how many others have a reading that
+        counts. Raises InvalidArgument."""
         if len(data) > _LONGEST:
             raise InvalidArgument(f"it is longer than {_LONGEST} bytes")
         try:
@@ -97,7 +114,7 @@ class IdentifyServable(RowService[Array]):
             raise InvalidArgument("it must be a JSON object: transmitter to dBm")
         if len(readings) > _MOST_READINGS:
             raise InvalidArgument(f"it has more than {_MOST_READINGS} readings")
-        columns: list[int] = []
+        strangers: set[str] = set()
         for name, power in readings.items():
             if isinstance(power, bool) or not isinstance(power, int | float):
                 raise InvalidArgument(f"rssi must be a number of dBm, got {power!r:.40} for {name[:40]!r}")
@@ -108,16 +125,19 @@ class IdentifyServable(RowService[Array]):
             column = self._column.get(name)
             if column is None:
                 column = self._column.get(_key(name), -1)
-            if column >= 0:
+            if column < 0:
+                if power >= WEAKEST_COUNTED:
+                    strangers.add(_key(name))
+            else:
                 power = min(power, _LOUDEST_STORED)
                 # Two spellings of one transmitter: the stronger reading counts, as in a fit.
                 row[column] = power if row[column] == 0 else max(power, row[column])
-                columns.append(column)
-        return len(set(columns))
+        return len(strangers)
 
-    def _answer(self, outputs: Mapping[str, Array], noted: Array) -> tuple[Tensor, ...]:
+    def _answer(self, outputs: Mapping[str, Array], noted: _Heard) -> tuple[Tensor, ...]:
         known = outputs["known"].reshape(-1).clip(0, 1)
-        nothing = (noted == 0) | (known < _NOTHING)
+        known = beside_strangers(known, noted.acquainted, noted.strangers)
+        nothing = (noted.heard == 0) | (known < _NOTHING)
         known = np.where(nothing, np.float32(0), known)
         even = np.float32(1.0 / len(self._floors))
         distribution = np.where(nothing[:, None], even, outputs["distribution"])
@@ -129,7 +149,7 @@ class IdentifyServable(RowService[Array]):
             Tensor("confidence", DataType.FP32, confidence),
             Tensor("distribution", DataType.FP32, distribution),
             Tensor("known", DataType.FP32, known),
-            Tensor("heard", DataType.INT32, noted),
+            Tensor("heard", DataType.INT32, noted.heard),
         )
 
 
