@@ -15,7 +15,6 @@ joining all clusters by their spillover.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,11 +23,12 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from nonet.research.fis_one.clustering import ward
-from nonet.research.fis_one.graph import GraphRule, SignalGraph, build_graph
+from nonet.research.fis_one.graph import SignalGraph, build_graph
 from nonet.research.fis_one.identifier_fit import scan_weights
 from nonet.research.fis_one.indexing import path_costs
-from nonet.research.fis_one.metrics import adjusted_rand
-from nonet.research.fis_one.propagation import k_means, neighbour_clusters, propagated_features
+from nonet.research.fis_one.loudness import SLAB, audible_readings, loudness
+from nonet.research.fis_one.metrics import mean_agreement
+from nonet.research.fis_one.propagation import RULES, k_means, neighbour_clusters, propagated_features
 from nonet.research.fis_one.recipes import Recipe
 from nonet.research.fis_one.spillover import adapted_jaccard
 from nonet.runtime.scans import Scans
@@ -37,14 +37,9 @@ _SAMPLE = 1500
 _KEPT = 0.25  # of the partitions, the best ranked
 _SPILLOVER_WEIGHT = 1.6  # dB of loudness gap that one unit of a step's cost outweighs
 _NEIGHBOURS = (20, 30, 50, 80, 120, 180)
-_RULES = (GraphRule(), GraphRule(weight="sharp"), GraphRule(weight="sharp", sharpness=20.0))
 _STEPS = (1, 3)
 _DIRECTIONS = 32
 _SMALLEST = 0.15  # of the mean cluster size: a partition with a smaller cluster does not count
-_LOUDEST = 3  # readings whose mean is a transmitter's loudness in a cluster
-_AUDIBLE = -85.0  # dBm; weaker transmitters say little of floors
-_UNHEARD = -100.0
-_SLAB = 15.0  # dB
 _BLOCK = 4096
 _VOTE_OF = 5  # sampled scans that say where another scan belongs
 
@@ -71,14 +66,14 @@ def cluster_scans(
     if len(rows) <= floors * 2:
         return ward(embeddings[0], floors, generator)
     seed = int(generator.integers(1 << 31))
-    weights = [scan_weights(build_graph(scans.take(graph.scan_rows), rule)) for rule in _RULES]
+    weights = [scan_weights(build_graph(scans.take(graph.scan_rows), rule)) for rule in RULES]
     features = [
         propagated_features(each, directions, steps, seed)
         for each in weights
         for directions in sorted({2 * floors, _DIRECTIONS})
         for steps in _STEPS
     ]
-    loud = sampled_readings(scans, graph.scan_rows[rows])
+    loud = audible_readings(scans.take(graph.scan_rows[rows]))
     heard = weights[0][rows] > 0
     found = [
         (loudness_gap(loud, label, floors) - _SPILLOVER_WEIGHT * spillover_cost(heard, label, floors), label)
@@ -89,7 +84,8 @@ def cluster_scans(
     if not found:
         return ward(embeddings[0], floors, generator)
     found.sort(key=lambda one: -one[0])
-    label = most_agreed([label for _, label in found[: max(round(_KEPT * len(found)), 1)]])
+    best = [label for _, label in found[: max(round(_KEPT * len(found)), 1)]]
+    label = most_agreed(best, floors)
     return spread(features[0], rows, label, floors)
 
 
@@ -119,30 +115,12 @@ def partitions(
             yield label
 
 
-def sampled_readings(scans: Scans, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Readings (n, m) in dBm of the scans at ``rows``, -100 where not heard, for the transmitters whose three
-    loudest readings average -85 dBm or more (all of them if none does)."""
-    part = scans.take(rows)
-    columns = np.unique(part.transmitter)
-    dense = np.full((len(rows), len(columns)), _UNHEARD, np.float32)
-    scan = np.repeat(np.arange(len(rows)), np.diff(part.offsets))
-    dense[scan, np.searchsorted(columns, part.transmitter)] = part.rssi
-    audible = _loudness(dense) >= _AUDIBLE
-    return dense[:, audible] if audible.any() else dense
-
-
-def _loudness(readings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean of each column's three loudest readings."""
-    most = min(_LOUDEST, len(readings))
-    return np.partition(readings, len(readings) - most, axis=0)[-most:].mean(0)
-
-
 def loudness_gap(readings: NDArray[np.float32], label: NDArray[np.integer], clusters: int) -> float:
     """Mean over transmitters of the difference in dB, up to 15, between their loudness in the loudest cluster
     and in the second. ``readings`` (n, m), ``label`` (n) with no cluster empty."""
-    table = np.stack([_loudness(readings[label == cluster]) for cluster in range(clusters)])
+    table = np.stack([loudness(readings[label == cluster]) for cluster in range(clusters)])
     ranked = np.sort(table, axis=0)
-    return float(np.minimum(ranked[-1] - ranked[-2], _SLAB).mean())
+    return float(np.minimum(ranked[-1] - ranked[-2], SLAB).mean())
 
 
 def spillover_cost(heard: sparse.csr_matrix, label: NDArray[np.integer], clusters: int) -> float:
@@ -158,12 +136,9 @@ def spillover_cost(heard: sparse.csr_matrix, label: NDArray[np.integer], cluster
     return float(minimum_spanning_tree(cost).sum()) / max(clusters - 1, 1)
 
 
-def most_agreed(labels: list[NDArray[np.int32]]) -> NDArray[np.int32]:
-    """The partition with the highest mean adjusted Rand index with all of them; the first of equals."""
-    alike = np.ones((len(labels), len(labels)))
-    for one, other in itertools.combinations(range(len(labels)), 2):
-        alike[one, other] = alike[other, one] = adjusted_rand(labels[one], labels[other])
-    return labels[int(alike.mean(1).argmax())]
+def most_agreed(labels: list[NDArray[np.int32]], clusters: int) -> NDArray[np.int32]:
+    """The partition with the highest mean adjusted Rand index with the others; the first of equals."""
+    return labels[int(mean_agreement(np.stack(labels), clusters).argmax())]
 
 
 def spread(

@@ -22,25 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import cut_tree, linkage
 
-from nonet.research.fis_one.graph import GraphRule, build_graph
+from nonet.research.fis_one.graph import build_graph
 from nonet.research.fis_one.identifier_fit import scan_weights
-from nonet.research.fis_one.propagation import k_means, neighbour_vectors, propagated_features
+from nonet.research.fis_one.loudness import LOUDEST, SLAB, audible_readings, loudness
+from nonet.research.fis_one.metrics import mean_agreement
+from nonet.research.fis_one.propagation import RULES, k_means, neighbour_vectors, propagated_features
 from nonet.research.fis_one.training import unit_rows
 from nonet.runtime.scans import Scans
 
 Labels = NDArray[np.int32]
 
-SLAB = 15.0
-"""dB up to which a difference in loudness counts."""
-
-_RULES = (GraphRule(), GraphRule(weight="sharp"), GraphRule(weight="sharp", sharpness=20.0))
 _DIRECTIONS = (16, 32)
 _STEPS = (1, 3)
 _NEIGHBOURS = (20, 50, 120)
-_LOUDEST = 3  # readings whose mean is a transmitter's loudness in a part
-_AUDIBLE = -85.0  # dBm; transmitters never louder do not count
 _HEARD_WELL = -75.0  # dBm; two parts are compared by transmitters at least so loud in one of them
-_UNHEARD = -100.0
 _MOST_AGREEING = 9
 _FEWEST_OF_PART = 4
 _SMALLEST = 0.35
@@ -69,7 +64,7 @@ def gather_evidence(
         scans: all with a usable reading; the features are those of all.
         rows: which of them are parted and looked at (n).
     """
-    weights = [scan_weights(build_graph(scans, rule)) for rule in _RULES]
+    weights = [scan_weights(build_graph(scans, rule)) for rule in RULES]
     readings = audible_readings(scans.take(rows))
     alike = unit_rows(weights[1][rows].toarray())
     near = nearest(alike @ alike.T)
@@ -122,49 +117,18 @@ def _evidence(
     )
 
 
-def mean_agreement(labels: Labels, count: int) -> NDArray[np.float64]:
-    """Mean adjusted Rand index of each partition (p, n) into ``count`` parts with all others (p)."""
-    ways, points = labels.shape
-    member = np.eye(count, dtype=np.float32)[labels].transpose(1, 0, 2).reshape(points, ways * count)
-    table = (member.T @ member).astype(np.float64).reshape(ways, count, ways, count)
-    pairs = (table * (table - 1) / 2).sum(axis=(1, 3))
-    own = np.diagonal(pairs)
-    expected = own[:, None] * own[None] / (points * (points - 1) / 2)
-    most = (own[:, None] + own[None]) / 2
-    index = np.divide(pairs - expected, most - expected, out=np.ones_like(pairs), where=most > expected)
-    mean: NDArray[np.float64] = (index.sum(1) - 1) / max(ways - 1, 1)
-    return mean
-
-
-def audible_readings(scans: Scans) -> NDArray[np.float32]:
-    """Readings (n, m) in dBm, -100 where not heard, of the transmitters that are ever loud (of all, if none
-    is)."""
-    columns = np.unique(scans.transmitter)
-    dense = np.full((len(scans), len(columns)), _UNHEARD, np.float32)
-    scan = np.repeat(np.arange(len(scans)), np.diff(scans.offsets))
-    dense[scan, np.searchsorted(columns, scans.transmitter)] = scans.rssi
-    audible = _loudness(dense) >= _AUDIBLE
-    return dense[:, audible] if audible.any() else dense
-
-
 def separation(readings: NDArray[np.float32], label: Labels) -> float:
     """Mean difference in dB, each counted up to 15, of the loudness of transmitters in the two parts that are
     least apart. Parts without a transmitter that is heard well in one of them are not compared."""
-    table = np.stack([_loudness(readings[label == part]) for part in range(int(label.max()) + 1)])
+    table = np.stack([loudness(readings[label == part]) for part in range(int(label.max()) + 1)])
     least = SLAB
     for one in range(len(table)):
         for other in range(one):
             well = np.maximum(table[one], table[other]) >= _HEARD_WELL
-            if well.sum() >= _LOUDEST:
+            if well.sum() >= LOUDEST:
                 gap = np.abs(table[one] - table[other])[well]
                 least = min(least, float(np.minimum(gap, SLAB).mean()))
     return least
-
-
-def _loudness(readings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean of each column's three loudest readings."""
-    most = min(_LOUDEST, len(readings))
-    return np.partition(readings, len(readings) - most, axis=0)[-most:].mean(0)
 
 
 def nearest(similar: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -123,3 +123,17 @@ def score_floors(truth: NDArray[np.integer], placed: NDArray[np.integer], floors
         accuracy=float((truth == placed).mean()),
         confusion=confusion,
     )
+
+
+def mean_agreement(labels: NDArray[np.integer], count: int) -> NDArray[np.float64]:
+    """Mean adjusted Rand index of each partition (p, n) into ``count`` parts with all others (p)."""
+    ways, points = labels.shape
+    member = np.eye(count, dtype=np.float32)[labels].transpose(1, 0, 2).reshape(points, ways * count)
+    table = (member.T @ member).astype(np.float64).reshape(ways, count, ways, count)
+    pairs = (table * (table - 1) / 2).sum(axis=(1, 3))
+    own = np.diagonal(pairs)
+    expected = own[:, None] * own[None] / (points * (points - 1) / 2)
+    most = (own[:, None] + own[None]) / 2
+    index = np.divide(pairs - expected, most - expected, out=np.ones_like(pairs), where=most > expected)
+    mean: NDArray[np.float64] = (index.sum(1) - 1) / max(ways - 1, 1)
+    return mean

@@ -16,8 +16,12 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from sklearn.cluster import KMeans
 from sklearn.utils.extmath import randomized_svd
 
+from nonet.research.fis_one.graph import GraphRule
 from nonet.research.fis_one.sampling import MOST_DECOMPOSED, drawn_evenly
 from nonet.research.fis_one.training import unit_rows
+
+RULES = (GraphRule(), GraphRule(weight="sharp"), GraphRule(weight="sharp", sharpness=20.0))
+"""Weightings of the graph whose features are looked at beside each other."""
 
 _DEGREE_SHARE = 0.1  # of the mean degree, added to a transmitter's: rare ones do not dominate
 _GRAPH_SHARE = 0.02  # the same for the graph of neighbours: islands do not take whole eigenvectors

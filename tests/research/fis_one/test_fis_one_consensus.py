@@ -50,7 +50,7 @@ def test_the_choice_does_not_see_the_numbers_of_clusters(names: list[list[int]],
     generator = np.random.default_rng(seed)
     camp, other = generator.integers(0, 4, 60), generator.integers(0, 4, 60)
     votes = [np.array(each, np.int32)[camp] for each in names]
-    chosen = most_agreed([other.astype(np.int32), *votes])
+    chosen = most_agreed([other.astype(np.int32), *votes], 4)
     assert adjusted_rand(chosen, camp) == pytest.approx(1)
 
 
@@ -62,7 +62,7 @@ def test_the_one_in_the_middle_is_chosen() -> None:
         vote[start * 15 : start * 15 + 4] = (vote[start * 15 : start * 15 + 4] + 1) % 3
         votes.append(vote.astype(np.int32))
     votes.insert(2, truth.astype(np.int32))
-    assert most_agreed(votes) is votes[2]
+    assert most_agreed(votes, 3) is votes[2]
     alike = [adjusted_rand(one, other) for one, other in itertools.combinations(votes, 2)]
     assert max(alike) < 1
 

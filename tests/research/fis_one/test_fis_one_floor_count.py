@@ -15,15 +15,13 @@ from nonet.research.fis_one.data import SurveyedBuilding, load_building
 from nonet.research.fis_one.fit import fit_building
 from nonet.research.fis_one.floor_count import FloorCount, count_chances, estimate_floors
 from nonet.research.fis_one.floor_evidence import (
-    SLAB,
     Evidence,
-    audible_readings,
     gulf,
-    mean_agreement,
     nearest,
     separation,
 )
-from nonet.research.fis_one.metrics import adjusted_rand
+from nonet.research.fis_one.loudness import SLAB, audible_readings
+from nonet.research.fis_one.metrics import adjusted_rand, mean_agreement
 from nonet.runtime.scans import Scans
 
 
