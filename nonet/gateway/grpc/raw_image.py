@@ -44,6 +44,8 @@ class RawImage:
         started = time.perf_counter()
         if not request.raw:
             raise _empty()
+        if request.webhook:
+            raise InvalidArgument("webhook goes with SubmitDevelop; Develop makes no job", param="webhook")
         parameters = _parameters(request)
         info = self._plane.choose(
             TASK, request.model or "auto", deadline=call.deadline, priority=call.priority
@@ -103,7 +105,7 @@ class RawImage:
                     first = request
             if first is None or size == 0:
                 raise _empty()
-            upload = CaptureUpload(path, _parameters(first), first.model or "auto")
+            upload = CaptureUpload(path, _parameters(first), first.model or "auto", webhook=first.webhook)
             job, fresh = await self._captures.submit(upload, call.tenant, key)
         return message("nonet.v1.SubmitDevelopResponse")(job=job_message(job), replayed=not fresh)
 

@@ -5,7 +5,7 @@ from nonet.gateway.jobs.files import JobFiles, new_job_id
 from nonet.gateway.jobs.job import Job, JobState, NewJob, Page, Webhook, WebhookState
 from nonet.gateway.jobs.jobs import DEFAULT_PAGE, MAX_PAGE, Jobs, Limits, read_key, read_states
 from nonet.gateway.jobs.policy import JobPolicy
-from nonet.gateway.jobs.results import ResultFile
+from nonet.gateway.jobs.result_files import ResultFile
 from nonet.gateway.jobs.sqlite_store import DATABASE, SqliteJobStore
 from nonet.gateway.jobs.supervisor import WorkerCommand
 from nonet.gateway.jobs.webhook_policy import WebhookPolicy

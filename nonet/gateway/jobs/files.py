@@ -2,7 +2,7 @@
 
 <state>/incoming/<random>   an upload that is being read
 <state>/work/<job>/         what the job works on; gone when the job has ended
-<state>/results/<job>       the file that a job has made, if its kind of work makes one; see :mod:`.results`
+<state>/results/<job>       the file that a job has made, if its kind makes one; see :mod:`.result_files`
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from nonet.gateway.jobs.contract import JobStore
 from nonet.gateway.jobs.files import JobFiles
 from nonet.gateway.jobs.job import Job, JobState, NewJob, Page
 from nonet.gateway.jobs.policy import JobPolicy
-from nonet.gateway.jobs.results import ResultFile, result_file
+from nonet.gateway.jobs.result_files import ResultFile, result_file
 from nonet.gateway.jobs.skills import Skills
 from nonet.gateway.jobs.supervisor import Supervisor, WorkerCommand
 from nonet.gateway.jobs.webhook_policy import WebhookPolicy

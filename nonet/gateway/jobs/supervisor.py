@@ -29,7 +29,7 @@ from nonet.gateway.jobs.contract import JobStore
 from nonet.gateway.jobs.files import JobFiles
 from nonet.gateway.jobs.job import Claim, Job, JobState, error_of
 from nonet.gateway.jobs.policy import JobPolicy
-from nonet.gateway.jobs.results import sweep_results
+from nonet.gateway.jobs.result_files import sweep_results
 from nonet.runtime.errors import DeadlineExceeded, InsufficientStorage, ServingError
 
 __all__ = ["Supervisor", "WorkerCommand"]

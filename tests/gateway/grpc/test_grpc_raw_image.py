@@ -64,6 +64,7 @@ def test_a_rendering_says_its_gains(darkroom: RunningServer) -> None:
         ({"raw": CAPTURE, "cfa": "RGGB", "noise": -1}, grpc.StatusCode.INVALID_ARGUMENT, "noise"),
         ({"raw": CAPTURE, "cfa": "RGGB", "model": "nobody"}, grpc.StatusCode.NOT_FOUND, "stand_in"),
         ({"raw": b"x", "width": 20_000, "height": 10_000}, grpc.StatusCode.RESOURCE_EXHAUSTED, "limit"),
+        ({"raw": CAPTURE, "cfa": "RGGB", "webhook": "x"}, grpc.StatusCode.INVALID_ARGUMENT, "SubmitDevelop"),
         ({"raw": CAPTURE, "black_level": [float("nan")]}, grpc.StatusCode.INVALID_ARGUMENT, "black_level"),
     ],
 )

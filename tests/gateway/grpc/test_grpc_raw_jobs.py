@@ -121,6 +121,7 @@ def test_equal_submits_are_one_job_over_both_faces(darkroom: RunningServer, chan
         ({"raw": CAPTURE[:-5], "cfa": "RGGB"}, GRPC.INVALID_ARGUMENT, "5280"),
         ({"raw": CAPTURE, "cfa": "RGGB", "noise": -1}, GRPC.INVALID_ARGUMENT, "noise"),
         ({"raw": CAPTURE, "cfa": "RGGB", "model": "nobody"}, GRPC.NOT_FOUND, "stand_in"),
+        ({"raw": CAPTURE, "cfa": "RGGB", "webhook": "http://a/b"}, GRPC.INVALID_ARGUMENT, "webhook"),
         ({"raw": b"xx", "cfa": "RGGB", "width": 20_000, "height": 10_000}, GRPC.RESOURCE_EXHAUSTED, "limit"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nonet.gateway.jobs import DATABASE, JobFiles, JobPolicy, JobState, NewJob, SqliteJobStore
-from nonet.gateway.jobs.results import result_file, sweep_results
+from nonet.gateway.jobs.result_files import result_file, sweep_results
 from nonet.runtime.errors import Conflict, NotFound, ServingError
 
 POLICY = JobPolicy()
