@@ -2,6 +2,7 @@
 
 <state>/incoming/<random>   an upload that is being read
 <state>/work/<job>/         what the job works on; gone when the job has ended
+<state>/folder-id           tells the folder from others, where several machines must have the same one
 """
 
 from __future__ import annotations
@@ -35,8 +36,22 @@ class JobFiles:
     """
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self._incoming = root / "incoming"
         self._work = root / "work"
+
+    def identity(self) -> str:
+        """A name of the state folder that no other folder has. Raises InsufficientStorage or Unavailable."""
+        path = self._root / "folder-id"
+        with storage_errors():
+            self._root.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                made = path.with_name(f"folder-id.{secrets.token_hex(8)}")
+                made.write_text(secrets.token_hex(16))
+                with contextlib.suppress(FileExistsError):  # another process was quicker
+                    os.link(made, path)
+                made.unlink()
+            return path.read_text().strip()
 
     def incoming(self) -> Path:
         """Path of a new file for an upload. Raises InsufficientStorage or Unavailable."""

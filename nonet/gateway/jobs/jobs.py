@@ -1,7 +1,7 @@
 """Long work as the faces see it: submit, look, watch, cancel. Knows no transport.
 
-The store blocks, so its calls run one after another in a thread of their own; with that the gateway is one
-writer, and its workers, with a write or two a second each, are the only others.
+The store blocks, so its calls run in threads of their own. For SQLite that is one: with that the gateway is
+one writer, and its workers, with a write or two a second each, are the only others.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from nonet.gateway.jobs.contract import JobStore
+from nonet.gateway.jobs.contract import JobStore, OutcomeUnknown
 from nonet.gateway.jobs.files import JobFiles
 from nonet.gateway.jobs.job import Job, JobState, NewJob, Page
+from nonet.gateway.jobs.offer import Offer
 from nonet.gateway.jobs.policy import JobPolicy
+from nonet.gateway.jobs.results import Results
 from nonet.gateway.jobs.skills import Skills
 from nonet.gateway.jobs.supervisor import Supervisor, WorkerCommand
 from nonet.gateway.jobs.webhook_policy import WebhookPolicy
@@ -25,6 +28,8 @@ from nonet.gateway.jobs.webhooks import Webhooks
 from nonet.runtime.errors import InvalidArgument, NotFound, NotImplementedHere, ServingError, Unavailable
 
 __all__ = ["DEFAULT_PAGE", "MAX_PAGE", "Jobs", "Limits", "read_key", "read_states"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -34,6 +39,8 @@ _ID = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
 _LOOK_SECONDS = 0.25
 _SILENCE_SECONDS = 10.0
 _MAX_WATCHERS = 256
+_SHARED_THREADS = 4
+_TROUBLE_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,9 +68,8 @@ class Jobs:
         command: how workers are started.
         policy: limits.
         webhooks: which webhooks are allowed, None for none.
-
-    Attributes:
-        on_success: awaited when a job has succeeded; callers see it succeed when this has returned.
+        shared: whether processes on other machines use the store too.
+        offers: whether this one works for the others: it takes what its workers can do and says what that is.
     """
 
     def __init__(
@@ -73,15 +79,22 @@ class Jobs:
         command: WorkerCommand,
         policy: JobPolicy,
         webhooks: WebhookPolicy | None = None,
+        *,
+        shared: bool = False,
+        offers: bool = False,
     ) -> None:
-        self.on_success: Callable[[Job], Awaitable[None]] | None = None
         self._store = store
         self._policy = policy
         self._command = command
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
+        self._threads = ThreadPoolExecutor(_SHARED_THREADS if shared else 1, thread_name_prefix="jobs")
         self._skills = Skills(command.words)
         self._supervisor: Supervisor | None = None
-        self._webhooks = Webhooks(store, self._blocking, webhooks or WebhookPolicy(), self._held)
+        self._results = Results(store, self._blocking, self._changed)
+        self._webhooks = Webhooks(store, self._blocking, webhooks or WebhookPolicy(), self._results.settled)
+        self._offer = Offer(store, self._blocking, self._skills, check=self._check_folder, found=self._found)
+        self._offers = offers
+        self._folder_to_check = shared
+        self._concerned: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._changes: set[asyncio.Event] = set()
         self._submits: set[asyncio.Task[tuple[Job, bool]]] = set()
@@ -89,6 +102,16 @@ class Jobs:
         self.files = files
 
     # -- life -----------------------------------------------------------------------------------
+
+    async def open(self, use: Callable[[Job], Awaitable[None]] | None = None) -> None:
+        """To be called before this process looks for what jobs have brought about.
+
+        Args:
+            use: awaited when jobs have succeeded, here or elsewhere, with the last of each kind; callers see
+                them succeed when this has returned.
+        """
+        self._results.use = use
+        await self._results.open()
 
     async def start(self) -> None:
         """Go on with the jobs that wait and look after those that run."""
@@ -99,10 +122,14 @@ class Jobs:
             self._command,
             self._policy,
             looked=self._look,
-            settle=self._settled,
+            takes=lambda: self._offer.kinds if self._offers else None,
         )
+        self._results.start()
         self._supervisor.start()
         self._webhooks.start()
+        if self._offers:
+            self._offer.start()
+        self._concerned = asyncio.create_task(self._tell_concerns(), name="job-store-concerns")
 
     def close_streams(self) -> None:
         """End every :meth:`watch`: the process is about to leave, callers watch on elsewhere."""
@@ -113,12 +140,16 @@ class Jobs:
         """Start no more jobs, let the workers write their checkpoints and end, at most ``seconds``; what runs
         waits for the next start. Jobs can still be submitted and looked at, until :meth:`close`."""
         self.close_streams()
+        if self._concerned is not None:
+            self._concerned.cancel()
+        await self._offer.stop()
         if self._supervisor is not None:
             await asyncio.gather(self._supervisor.stop(seconds), self._webhooks.stop(seconds))
+        await self._results.stop()
 
     def close(self) -> None:
         """Let go of the store."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._store.close()
 
     # -- facts for metrics ----------------------------------------------------------------------
@@ -139,13 +170,28 @@ class Jobs:
     # -- callers --------------------------------------------------------------------------------
 
     async def able(self, kind: str) -> None:
-        """Raises NotImplementedHere, saying what to install, if workers cannot do this kind of work here,
-        Unavailable if that cannot be found out now or the server is leaving."""
+        """Raises NotImplementedHere, saying what to install, if only this process has workers and they cannot
+        do this kind of work; Unavailable if nobody who can was heard of, that cannot be found out now, or the
+        server is leaving."""
         if self._closing.is_set():
             raise Unavailable("the server is draining; try another one", code="DRAINING")
-        missing = await self._skills.missing(kind)
-        if missing:
-            raise NotImplementedHere(missing, code="EXTRA_MISSING")
+        await self._check_folder()
+        refusal: ServingError = Unavailable(
+            "nobody who can do this work was heard of in the last minute; retry later",
+            code="NO_WORKER",
+            retry_after=10.0,
+        )
+        if self._policy.concurrency:
+            try:
+                missing = await self._skills.missing(kind)
+            except Unavailable as error:
+                refusal = error
+            else:
+                if not missing:
+                    return
+                refusal = NotImplementedHere(missing, code="EXTRA_MISSING")
+        if not await self._blocking(lambda: self._store.is_offered(kind)):
+            raise refusal
 
     async def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Queue a job whose files lie in its folder; the job, and whether it is a new one.
@@ -160,13 +206,17 @@ class Jobs:
         return await asyncio.shield(submitting)
 
     async def _submit(self, new: NewJob) -> tuple[Job, bool]:
-        fresh = False
+        keep = False
         try:
             if new.webhook:
                 self._webhooks.check(new.webhook)
             job, fresh = await self._blocking(lambda: self._store.submit(new, self._policy))
+            keep = fresh
+        except OutcomeUnknown:
+            keep = True  # if there is no such job the folder is swept later
+            raise
         finally:
-            if not fresh:
+            if not keep:
                 await asyncio.to_thread(self.files.remove, new.id)
         if self._supervisor is not None:
             self._supervisor.wake()
@@ -175,7 +225,7 @@ class Jobs:
     async def get(self, job: str, tenant: str) -> Job:
         """Raises NotFound for a job that is not there, or another tenant's."""
         _check_id(job)
-        return self._shown(await self._blocking(lambda: self._store.get(job, tenant)))
+        return self._results.shown(await self._blocking(lambda: self._store.get(job, tenant)))
 
     async def page(self, tenant: str, limits: Limits) -> Page:
         """A tenant's jobs, the newest first. Raises NotFound for an unknown ``after``."""
@@ -184,7 +234,7 @@ class Jobs:
         page = await self._blocking(
             lambda: self._store.page(tenant, states=limits.states, after=limits.after, limit=limits.limit)
         )
-        return Page(tuple(map(self._shown, page.jobs)), page.more)
+        return Page(tuple(map(self._results.shown, page.jobs)), page.more)
 
     async def active(self, kind: str, subject: str) -> Job | None:
         """A job of this kind on this subject that has not ended, whoever's it is."""
@@ -239,7 +289,7 @@ class Jobs:
 
     async def _blocking(self, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except RuntimeError as error:
             if self._closing.is_set():
                 raise Unavailable("the server is shutting down", code="SHUTTING_DOWN") from error
@@ -249,33 +299,40 @@ class Jobs:
         for change in self._changes:
             change.set()
 
-    def _shown(self, job: Job) -> Job:
-        """A job that has succeeded still runs, to callers, until its result can be used."""
-        if job.state is not JobState.SUCCEEDED or self._supervisor is None:
-            return job
-        if not self._supervisor.follows(job.id):
-            return job
-        return dataclasses.replace(
-            job,
-            state=JobState.RUNNING,
-            phase="loading the result",
-            result=None,
-            ended=None,
-            revision=job.revision - 1,
-        )
+    def _found(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.wake()
 
-    def _held(self) -> Collection[str]:
-        """Jobs that callers may not yet see ended: see :meth:`_shown`."""
-        return () if self._supervisor is None else self._supervisor.followed()
+    async def _check_folder(self) -> None:
+        """Raises Unavailable while the folder of the jobs is not the one that the others of the store use."""
+        if not self._folder_to_check:
+            return
+        name = await asyncio.to_thread(self.files.identity)
+        if not await self._blocking(lambda: self._store.keep_in(name)):
+            logger.error(
+                "%s is not the folder that the jobs of this store lie in: jobs.path must be one folder that "
+                "all machines share (its file folder-id tells it from others)",
+                self._command.state.absolute(),
+            )
+            raise Unavailable(
+                "the folder of the jobs is not there now", code="JOBS_UNAVAILABLE", retry_after=10.0
+            )
+        self._folder_to_check = False
 
-    async def _settled(self, job: Job) -> None:
-        if self.on_success is not None:
-            await self.on_success(job)
+    async def _tell_concerns(self) -> None:
+        """Warn the operator of what the store does not promise, once it can be asked."""
+        while True:
+            with contextlib.suppress(ServingError):
+                for concern in await self._blocking(self._store.concerns):
+                    logger.warning("%s", concern)
+                return
+            await asyncio.sleep(_TROUBLE_SECONDS)
 
     async def _look(self) -> None:
         """Bring the counts up to date; they stay as they were while the store cannot be read."""
         with contextlib.suppress(ServingError):
             self._counts = dict(await self._blocking(self._store.counts))
+        self._results.wake()
         self._webhooks.wake()
         self._changed()
 

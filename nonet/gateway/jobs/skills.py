@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 _ASK_SECONDS = 30.0
 _ASK_AGAIN = 10.0
 """Seconds for which a "no" is believed: somebody may be installing what is missing."""
+_LOOK_AGAIN = 60.0
+"""The same where nobody waits for the answer."""
 
 
 class Skills:
@@ -43,6 +45,15 @@ class Skills:
                 self._asked = time.monotonic()
                 said = self._known.get(kind)
         return f"the workers here do not know the work '{kind}'" if said is None else said
+
+    async def kinds(self) -> frozenset[str]:
+        """The kinds of work that can be done. Raises Unavailable."""
+        async with self._lock:
+            wanting = not self._known or any(self._known.values())
+            if wanting and time.monotonic() > self._asked + _LOOK_AGAIN:
+                self._known = await self._ask()
+                self._asked = time.monotonic()
+            return frozenset(kind for kind, missing in self._known.items() if not missing)
 
     async def _ask(self) -> Mapping[str, str]:
         try:

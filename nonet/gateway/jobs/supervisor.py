@@ -1,10 +1,10 @@
-"""The gateway's side of long work: starts a process for each job and watches over it.
+"""The side of long work that does not work itself: starts a process for each job and watches over it.
 
     a job waits, a place is free -> claim it -> start a worker with its id -> watch -> see what became of it
 
 A worker that takes too much memory or time, or that does not stop when it is told to, is killed and its job
 ends with the reason. When a worker dies its job waits again: it goes on from its checkpoint, and after too
-many deaths fails with the reason. Jobs of workers that other gateways started are taken over when their
+many deaths fails with the reason. Jobs of workers that other processes started are taken over when their
 leases run out. No worker is there while no job is: an idle gateway costs no memory.
 """
 
@@ -18,7 +18,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ Blocking = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a blocking call on the store in its turn."""
 
 _WATCH_SECONDS = 0.5
-_IDLE_SECONDS = 5.0
+_IDLE_SECONDS = 1.0
+"""Seconds in which a job that another process has queued is noticed."""
 _FORGET_SECONDS = 600.0
 _SLACK = 1 << 30
 """Memory that a worker may reserve beyond its limit before an allocation fails in it."""
@@ -54,12 +55,14 @@ class WorkerCommand:
         state: the state folder.
         repository: the model repository that results are published in.
         log_format: text or json.
+        environment: variables on top of this process's own: what nobody may read on a command line.
     """
 
     words: tuple[str, ...]
     state: Path
     repository: Path
     log_format: str = "text"
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
     def line(self, job: str, owner: str, policy: JobPolicy) -> list[str]:
         return [
@@ -113,7 +116,7 @@ class Supervisor:
         command: how workers are started.
         policy: limits.
         looked: awaited after each look.
-        settle: awaited when a job has succeeded, before :meth:`follows` lets go of it.
+        takes: the kinds of work that may be taken now; None for all.
     """
 
     def __init__(
@@ -125,7 +128,7 @@ class Supervisor:
         policy: JobPolicy,
         *,
         looked: Callable[[], Awaitable[None]],
-        settle: Callable[[Job], Awaitable[None]],
+        takes: Callable[[], Collection[str] | None] = lambda: None,
     ) -> None:
         self._store = store
         self._files = files
@@ -133,7 +136,7 @@ class Supervisor:
         self._command = command
         self._policy = policy
         self._looked = looked
-        self._settle = settle
+        self._takes = takes
         self._wake = asyncio.Event()
         self._workers: dict[asyncio.Task[None], _Worker] = {}
         self._stopping = False
@@ -144,14 +147,6 @@ class Supervisor:
     def workers(self) -> int:
         """Processes that run now."""
         return len(self._workers)
-
-    def follows(self, job: str) -> bool:
-        """Whether a worker of this job runs, or what it left behind is being settled."""
-        return any(worker.job == job for worker in self._workers.values())
-
-    def followed(self) -> list[str]:
-        """The jobs of which :meth:`follows` is true."""
-        return [worker.job for worker in self._workers.values()]
 
     def wake(self) -> None:
         """A job waits, or one was cancelled: look now."""
@@ -212,9 +207,12 @@ class Supervisor:
 
     async def _start_one(self) -> bool:
         """Claim a job and start its worker; False if there is none."""
+        kinds = self._takes()
+        if kinds is not None and not kinds:
+            return False
         owner = secrets.token_hex(8)
         claim: Claim | None = await self._blocking(
-            lambda: self._store.claim(owner, 2 * self._policy.lease_seconds, self._policy.concurrency)
+            lambda: self._store.claim(owner, 2 * self._policy.lease_seconds, self._policy.concurrency, kinds)
         )
         if claim is None:
             return False
@@ -222,6 +220,7 @@ class Supervisor:
         environment = {
             **os.environ,
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
+            **self._command.environment,
         }
         try:
             process = await start_child(
@@ -272,8 +271,6 @@ class Supervisor:
             return
         found: Job = await self._blocking(lambda: self._store.get(job))
         self._ended(job, found.state)
-        if found.state is JobState.SUCCEEDED:
-            await self._settle(found)
 
     def _ended(self, job: str, state: JobState) -> None:
         if state.ended:

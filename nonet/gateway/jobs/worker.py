@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nonet.gateway.jobs.contract import JobStore
 from nonet.gateway.jobs.files import JobFiles
@@ -39,8 +39,10 @@ __all__ = ["Assignment", "Kind", "Stopped", "Task", "run_job"]
 logger = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 0.5
-_WRITE_PATIENCE = 60.0
-"""Seconds for which the outcome of a job is tried to be written while the disk is full."""
+_PATIENCE = 60.0
+"""Seconds for which the outcome of a job is tried to be written while the disk is full, or the store away."""
+
+T = TypeVar("T")
 
 
 class Stopped(Exception):
@@ -109,7 +111,7 @@ def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignm
 
     To be called in the main thread, since it listens to SIGTERM.
     """
-    claim = store.claimed(assignment.job, assignment.owner)
+    claim = _patient(lambda: store.claimed(assignment.job, assignment.owner))
     if claim is None:
         logger.warning("job %s is not this worker's", assignment.job)
         return 0
@@ -120,7 +122,9 @@ def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignm
         "job %s (%s %s): attempt %d", claim.job.id, claim.job.kind, claim.job.subject, claim.job.attempts
     )
     try:
-        result = _known(kinds, claim.job.kind).run(Task(claim, files.folder(claim.job.id), pulse))
+        run, folder = _known(kinds, claim.job.kind).run, files.folder(claim.job.id)
+        _check_folder(folder)
+        result = run(Task(claim, folder, pulse))
     except Stopped:
         return _stopped(store, files, assignment, pulse)
     except Exception as error:
@@ -265,6 +269,17 @@ def _known(kinds: Mapping[str, Kind], name: str) -> Kind:
     return kind
 
 
+def _check_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    logger.error("the files of a job are missing: there is no folder %s", folder.absolute())
+    raise Internal(
+        "the files of the job are not where its worker runs; the folder of the jobs (jobs.path) must be one "
+        "that all machines share",
+        code="JOB_FILES_MISSING",
+    )
+
+
 def _explained(error: Exception, job: str) -> ServingError:
     """A runner's failure in words for the caller; what is no caller's business goes to the log."""
     if isinstance(error, ServingError):
@@ -286,14 +301,21 @@ def _explained(error: Exception, job: str) -> ServingError:
 
 def _written(write: Callable[[], object]) -> bool:
     """Write the outcome of a job, with patience. False if it could not be written."""
-    until, pause = time.monotonic() + _WRITE_PATIENCE, 0.2
+    try:
+        _patient(write)
+    except ServingError:
+        return False
+    return True
+
+
+def _patient(call: Callable[[], T]) -> T:
+    """A call on a store that may be full or away for a while. Raises ServingError in the end."""
+    until, pause = time.monotonic() + _PATIENCE, 0.2
     while True:
         try:
-            write()
+            return call()
         except ServingError:
             if time.monotonic() > until:
-                return False
+                raise
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
-        else:
-            return True
