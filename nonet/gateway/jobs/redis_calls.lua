@@ -278,7 +278,7 @@ function verbs.settle_webhook(id, attempt, state, failure, again_in)
   return 'ok'
 end
 
-if latest ~= '' and now > tonumber(latest) then return {'late', text(now)} end
-if tonumber(redis.call('GET', key('layout')) or '0') > LAYOUT then return {'later release', text(now)} end
+if latest ~= '' and now > tonumber(latest) then return {'late', text(now), false} end
+if tonumber(redis.call('GET', key('layout')) or '0') > LAYOUT then return {'later release', text(now), false} end
 local status, given = verbs[verb](unpack(ARGV, 4))
 return {status, text(now), given or false}
