@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 
 from nonet.gateway.jobs import JobFiles, JobPolicy, Jobs, JobStore, StoreAddress, WebhookPolicy, WorkerCommand
 from nonet.gateway.settings import Settings, SettingsError
 
 __all__ = ["compose_jobs"]
+
+logger = logging.getLogger(__name__)
 
 
 def compose_jobs(settings: Settings, *, works_only: bool = False) -> Jobs:
@@ -27,8 +30,10 @@ def compose_jobs(settings: Settings, *, works_only: bool = False) -> Jobs:
     )
     names = {field.name for field in dataclasses.fields(JobPolicy)}
     policy = JobPolicy(**{name: getattr(given, name) for name in names})
+    store = _store(address, settings)
+    logger.info("the jobs are kept in %s", address.shown)
     return Jobs(
-        _store(address, settings),
+        store,
         JobFiles(given.path),
         command,
         policy,

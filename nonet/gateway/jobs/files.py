@@ -16,6 +16,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from nonet.gateway.storage import storage_errors
+from nonet.runtime.errors import Unavailable
 
 __all__ = ["JobFiles", "new_job_id"]
 
@@ -45,13 +46,12 @@ class JobFiles:
         path = self._root / "folder-id"
         with storage_errors():
             self._root.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                made = path.with_name(f"folder-id.{secrets.token_hex(8)}")
-                made.write_text(secrets.token_hex(16))
-                with contextlib.suppress(FileExistsError):  # another process was quicker
-                    os.link(made, path)
-                made.unlink()
-            return path.read_text().strip()
+            with contextlib.suppress(FileExistsError), path.open("x") as file:
+                file.write(secrets.token_hex(16))
+            name = path.read_text()
+        if not name:
+            raise Unavailable("the folder of the jobs is being made", code="JOBS_UNAVAILABLE")
+        return name
 
     def incoming(self) -> Path:
         """Path of a new file for an upload. Raises InsufficientStorage or Unavailable."""

@@ -25,7 +25,14 @@ from nonet.gateway.jobs.skills import Skills
 from nonet.gateway.jobs.supervisor import Supervisor, WorkerCommand
 from nonet.gateway.jobs.webhook_policy import WebhookPolicy
 from nonet.gateway.jobs.webhooks import Webhooks
-from nonet.runtime.errors import InvalidArgument, NotFound, NotImplementedHere, ServingError, Unavailable
+from nonet.runtime.errors import (
+    InsufficientStorage,
+    InvalidArgument,
+    NotFound,
+    NotImplementedHere,
+    ServingError,
+    Unavailable,
+)
 
 __all__ = ["DEFAULT_PAGE", "MAX_PAGE", "Jobs", "Limits", "read_key", "read_states"]
 
@@ -259,17 +266,16 @@ class Jobs:
         """The job whenever it has changed since revision ``after``, until it has ended; None now and then
         when nothing happens, so that a connection can be kept open.
 
-        The iterator also ends, early, when the server leaves. Raises NotFound, Unavailable (too many watch).
+        While the store is away nothing happens. The iterator also ends, early, when the server leaves. Raises
+        NotFound, Unavailable (too many watch).
         """
         if len(self._changes) >= _MAX_WATCHERS:
             raise Unavailable("too many callers watch jobs; retry later", code="OVERLOADED", retry_after=5.0)
         change = asyncio.Event()
         self._changes.add(change)
         try:
-            silent = 0.0
+            silent, found = 0.0, await self.get(job, tenant)
             while True:
-                change.clear()
-                found = await self.get(job, tenant)
                 if found.revision > after:
                     after, silent = found.revision, 0.0
                     yield found
@@ -282,6 +288,9 @@ class Jobs:
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await change.wait()
                 silent += _LOOK_SECONDS
+                change.clear()
+                with contextlib.suppress(Unavailable, InsufficientStorage):  # the store comes back
+                    found = await self.get(job, tenant)
         finally:
             self._changes.discard(change)
 

@@ -107,13 +107,15 @@ class RedisLink:
         return status, answer
 
     def facts(self, section: str) -> Mapping[str, str]:
-        """What the server says of itself under ``INFO section``. Raises as :meth:`call`."""
+        """What the server says in ``INFO section``, nothing if it may not. Raises Unavailable."""
         try:
             connection = self._pool.get_connection()
             try:
                 said = str(_ask(connection, "INFO", section))
             finally:
                 self._pool.release(connection)
+        except redis.ResponseError:
+            return {}
         except (redis.RedisError, OSError) as error:
             raise self._failed(str(error), _unavailable()) from error
         return dict(line.split(":", 1) for line in said.split("\r\n") if ":" in line)
@@ -171,6 +173,8 @@ class RedisLink:
     def _follow(self, moved: MovedError) -> None:
         """The server is part of a cluster: the one that has our slot is asked from now on."""
         logger.info("the jobs are kept by the cluster's server %s:%s", moved.host, moved.port)
+        if self._pool is not self._home:
+            self._pool.disconnect(inuse_connections=False)
         kwargs = {**self._home.connection_kwargs, "host": moved.host, "port": moved.port}
         self._pool = ConnectionPool(connection_class=self._home.connection_class, **kwargs)
 

@@ -203,7 +203,7 @@ class RedisJobStore:
     def concerns(self) -> list[str]:
         facts = {**self._link.facts("memory"), **self._link.facts("persistence")}
         found = []
-        if facts.get("aof_enabled") != "1":
+        if facts.get("aof_enabled", "1") != "1":
             found.append("Redis writes no append-only file, so a restart loses jobs: set appendonly yes")
         if facts.get("maxmemory", "0") != "0" and facts.get("maxmemory_policy") != "noeviction":
             found.append("Redis may evict jobs when memory is short: set maxmemory-policy noeviction")

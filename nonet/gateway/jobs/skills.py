@@ -34,7 +34,7 @@ class Skills:
         self._words = words
         self._lock = asyncio.Lock()
         self._known: Mapping[str, str] = {}
-        self._asked = float("-inf")
+        self._asked = self._looked = float("-inf")
 
     async def missing(self, kind: str) -> str:
         """What has to be installed for this kind of work, "" if nothing. Raises Unavailable."""
@@ -50,7 +50,8 @@ class Skills:
         """The kinds of work that can be done. Raises Unavailable."""
         async with self._lock:
             wanting = not self._known or any(self._known.values())
-            if wanting and time.monotonic() > self._asked + _LOOK_AGAIN:
+            if wanting and time.monotonic() > self._looked + _LOOK_AGAIN:
+                self._looked = time.monotonic()
                 self._known = await self._ask()
                 self._asked = time.monotonic()
             return frozenset(kind for kind, missing in self._known.items() if not missing)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 from nonet.gateway.jobs.contract import JobStore
 from nonet.gateway.jobs.sqlite_store import DATABASE, SqliteJobStore
@@ -48,6 +49,14 @@ class StoreAddress:
     def shared(self) -> bool:
         """Whether other machines can reach the store."""
         return bool(self.url)
+
+    @property
+    def shown(self) -> str:
+        """The store in words, without what only those who use it may know."""
+        if not self.url:
+            return "an SQLite file"
+        parts = urlsplit(self.url)
+        return f"the Redis at {parts.netloc.rpartition('@')[2]}{parts.path}, keys {{{self.prefix}}}:jobs"
 
     def open(self, folder: Path) -> JobStore:
         """The store; ``folder`` is that of the jobs. Connects to nothing yet.

@@ -139,6 +139,7 @@ class Supervisor:
         self._takes = takes
         self._wake = asyncio.Event()
         self._workers: dict[asyncio.Task[None], _Worker] = {}
+        self._next_owner = secrets.token_hex(8)
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._forgotten = float("-inf")
@@ -210,12 +211,14 @@ class Supervisor:
         kinds = self._takes()
         if kinds is not None and not kinds:
             return False
-        owner = secrets.token_hex(8)
+        # If the answer is lost the next try is in the same name, and finds what this one has claimed.
+        owner = self._next_owner
         claim: Claim | None = await self._blocking(
             lambda: self._store.claim(owner, 2 * self._policy.lease_seconds, self._policy.concurrency, kinds)
         )
         if claim is None:
             return False
+        self._next_owner = secrets.token_hex(8)
         threads = str(self._policy.threads)
         environment = {
             **os.environ,

@@ -240,6 +240,8 @@ def test_what_the_server_does_not_promise_is_said(house: RedisHouse, impatient: 
     lost, evicted = impatient.concerns()
     assert "appendonly yes" in lost
     assert "noeviction" in evicted
+    house.client.acl_setuser("default", commands=["-info"])
+    assert impatient.concerns() == []
 
 
 # -- secrets ----------------------------------------------------------------------------------------
@@ -258,7 +260,8 @@ def test_the_password_is_in_no_message_and_no_log(
         store = address.open(tmp_path)
         with pytest.raises(Unavailable) as error:
             store.counts()
-        texts += [str(error.value), repr(address), repr(store)]
+        texts += [str(error.value), repr(address), repr(store), address.shown]
+        assert "127.0.0.1" in address.shown
         store.close()
     for url in ("redis://:hunter2/x@host:port/0", "http://:hunter2@host", "hunter2"):
         with pytest.raises(ValueError) as refused:
