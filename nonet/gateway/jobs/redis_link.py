@@ -36,7 +36,6 @@ from redis.retry import Retry
 
 from nonet.gateway.jobs.contract import OutcomeUnknown
 from nonet.gateway.jobs.processes import place
-from nonet.gateway.jobs.store_address import StoreAddress
 from nonet.runtime.errors import InsufficientStorage, Internal, ServingError, Unavailable
 
 __all__ = ["RedisLink"]
@@ -68,19 +67,19 @@ class RedisLink:
     """See the module's text; connections are made when they are needed. Safe for several threads.
 
     Args:
-        address: where the store is.
+        url, prefix, timeout: see :class:`~nonet.gateway.jobs.store_address.StoreAddress`.
 
     Raises ValueError for a URL that cannot be one.
     """
 
-    def __init__(self, address: StoreAddress) -> None:
-        self._root = f"{{{address.prefix}}}:jobs"
-        self._timeout = address.timeout
+    def __init__(self, url: str, prefix: str, timeout: float) -> None:
+        self._root = f"{{{prefix}}}:jobs"
+        self._timeout = timeout
         self._home = self._pool = ConnectionPool.from_url(
-            address.url,
+            url,
             decode_responses=True,
-            socket_timeout=address.timeout,
-            socket_connect_timeout=address.timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
             client_name="nonet-jobs",
         )

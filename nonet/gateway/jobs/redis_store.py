@@ -18,7 +18,6 @@ from nonet.gateway.jobs.job import Claim, Job, JobState, NewJob, Orders, Page, W
 from nonet.gateway.jobs.policy import JobPolicy
 from nonet.gateway.jobs.processes import is_alive
 from nonet.gateway.jobs.redis_link import RedisLink
-from nonet.gateway.jobs.store_address import StoreAddress
 from nonet.runtime.errors import Conflict, NotFound, QuotaExceeded, Unavailable
 
 __all__ = ["RedisJobStore"]
@@ -32,13 +31,13 @@ class RedisJobStore:
     """See the module's text; connects when it is first needed.
 
     Args:
-        address: where Redis is.
+        url, prefix, timeout: see :class:`~nonet.gateway.jobs.store_address.StoreAddress`.
 
     Raises ValueError for a URL that cannot be one.
     """
 
-    def __init__(self, address: StoreAddress) -> None:
-        self._link = RedisLink(address)
+    def __init__(self, url: str, prefix: str, timeout: float) -> None:
+        self._link = RedisLink(url, prefix, timeout)
 
     # -- callers --------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ class StoreAddress:
         from nonet.gateway.jobs.redis_store import RedisJobStore
 
         try:
-            return RedisJobStore(self)
+            return RedisJobStore(self.url, self.prefix, self.timeout)
         except ValueError:  # the reason may repeat a part of the password
             raise ValueError("it is no URL of a Redis: redis://[[user]:password@]host[:port][/db]") from None
 
