@@ -154,11 +154,12 @@ def test_case_77_a_refit_is_loaded_by_every_gateway_without_a_look_at_the_folder
 
 
 def test_case_77_a_job_goes_on_elsewhere_after_its_gateway_and_worker_were_killed(site: Site) -> None:
-    first = site.gateway(1)
-    job = submitted(first, "slow_1")
-    under_way(first, job, 0.2)
+    servers = [site.gateway(1), site.gateway(1)]
+    job = submitted(servers[0], "slow_1")
+    under_way(servers[0], job, 0.2)
+    (first,) = (server for server in servers if workers_of(server.popen.pid))
+    (second,) = (server for server in servers if server is not first)
     worker = worker_of(first)
-    second = site.gateway(1)
     first.kill()
     kill(worker)
     ended = wait_for(second, job, "succeeded")
@@ -202,8 +203,14 @@ def test_case_60_a_hung_redis_holds_up_nothing_but_jobs(site: Site) -> None:
     job = submitted(server, "slow_1")
     under_way(server, job, 0.1)
     seen: list[str] = []
-    watching = threading.Thread(target=lambda: seen.extend(each["state"] for *_, each in events(server, job)))
+
+    def watch() -> None:
+        for _, _, found in events(server, job):
+            seen.append(found["state"])
+
+    watching = threading.Thread(target=watch)
     watching.start()
+    eventually(lambda: bool(seen), "the stream has begun")
     site.house.hang()
     refused: list[httpx.Response] = []
     asking = [
