@@ -43,11 +43,12 @@ class RedisHouse:
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = True) -> None:
         """Start it, with what its files hold."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT)
-        eventually(self._answers, "Redis answers")
+        if wait:
+            eventually(self._answers, "Redis answers")
 
     def _answers(self) -> bool:
         assert self._process is not None

@@ -39,8 +39,9 @@ __all__ = ["Assignment", "Kind", "Stopped", "Task", "run_job"]
 logger = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 0.5
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 """Seconds for which the outcome of a job is tried to be written while the disk is full, or the store away."""
+_LONGEST_PAUSE = 2.0
 
 T = TypeVar("T")
 
@@ -135,9 +136,12 @@ def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignm
         logger.info("job %s succeeded", claim.job.id)
         ending = {"state": JobState.SUCCEEDED, "result": result}
     pulse.end()
-    if not _written(lambda: store.finish(assignment.job, assignment.owner, **ending)):  # type: ignore[arg-type]
+    try:
+        mine = _patient(lambda: store.finish(assignment.job, assignment.owner, **ending))  # type: ignore[arg-type]
+    except ServingError:
         return 1
-    files.remove(assignment.job)
+    if mine:  # else another may be working on it in the folder
+        files.remove(assignment.job)
     return 0
 
 
@@ -246,15 +250,11 @@ def _stopped(store: JobStore, files: JobFiles, assignment: Assignment, pulse: _P
     pulse.end()
     if pulse.reason is _Reason.LOST:
         return 0
-    outcome: list[JobState] = []
-
-    def give_back() -> None:
-        job = store.give_back(assignment.job, assignment.owner)
-        outcome.extend([job.state] if job is not None else [])
-
-    if not _written(give_back):
-        return 1
-    if outcome == [JobState.CANCELLED]:
+    try:
+        left = _patient(lambda: store.give_back(assignment.job, assignment.owner), assignment.stop_seconds)
+    except ServingError:
+        return 1  # its lease is left to run out
+    if left is not None and left.state is JobState.CANCELLED:
         files.remove(assignment.job)
     return 0
 
@@ -299,18 +299,9 @@ def _explained(error: Exception, job: str) -> ServingError:
     return Internal(f"internal error; the server's log has more under job id {job}")
 
 
-def _written(write: Callable[[], object]) -> bool:
-    """Write the outcome of a job, with patience. False if it could not be written."""
-    try:
-        _patient(write)
-    except ServingError:
-        return False
-    return True
-
-
-def _patient(call: Callable[[], T]) -> T:
+def _patient(call: Callable[[], T], seconds: float = _PATIENCE) -> T:
     """A call on a store that may be full or away for a while. Raises ServingError in the end."""
-    until, pause = time.monotonic() + _PATIENCE, 0.2
+    until, pause = time.monotonic() + seconds, 0.2
     while True:
         try:
             return call()
@@ -318,4 +309,4 @@ def _patient(call: Callable[[], T]) -> T:
             if time.monotonic() > until:
                 raise
             time.sleep(pause)
-            pause = min(2 * pause, 5.0)
+            pause = min(2 * pause, _LONGEST_PAUSE)

@@ -194,6 +194,28 @@ def test_a_server_that_is_busy_with_something_else_is_unavailable(
     eventually(lambda: works(impatient), "the store works again")
 
 
+def test_a_server_that_still_reads_its_files_is_unavailable(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    slowly = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
+    with redis_house(*slowly) as house:
+        store = StoreAddress(house.url).open(tmp_path)
+        job = queue(store)
+        with house.client.pipeline(transaction=False) as many:
+            for number in range(4000):
+                many.set(f"something else {number}", "x")
+            many.execute()
+        # The delay is for files of another form than that of single writes.
+        house.client.bgrewriteaof()
+        eventually(lambda: not house.client.info("persistence")["aof_rewrite_in_progress"], "it is written")
+        house.kill()
+        house.start(wait=False)
+        eventually(lambda: works(store), "the store works again")
+        assert "loading the dataset" in caplog.text
+        assert store.get(job.id) == job
+        store.close()
+
+
 def test_a_key_of_another_kind_is_unavailable_and_no_crash(store: JobStore, keys: Keys) -> None:
     keys.client.set(keys.of("state", "queued"), "not a set of jobs")
     for call in (lambda: queue(store), store.counts, lambda: store.claim("me", 60, 9)):
