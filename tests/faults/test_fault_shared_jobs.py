@@ -37,6 +37,7 @@ from serving import (
     eventually,
     write_settings,
 )
+from webhook_receiver import Receiver
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -276,6 +277,19 @@ def test_case_77_quotas_count_the_jobs_of_all_gateways(site: Site) -> None:
     first.http.headers["Authorization"] = "Bearer key-of-ann"
     for found in first.http.get("/v1/jobs").json()["data"]:
         first.http.delete(f"/v1/jobs/{found['id']}")
+
+
+def test_case_77_each_end_is_told_by_one_of_the_gateways(site: Site) -> None:
+    with Receiver() as receiver:
+        hooks = {"webhook_hosts": [receiver.host], "webhook_secret": "a secret of webhooks"}
+        first, second = site.gateway(1, **hooks), site.gateway(0, **hooks)
+        jobs = [submitted(second, f"quick_{number}", webhook=receiver.url) for number in range(3)]
+        for job in jobs:
+            eventually(
+                lambda of=job: job_of(first, of)["webhook"]["state"] == "delivered", "the end of it was told"
+            )
+        assert sorted(letter.job["id"] for letter in receiver.letters) == sorted(jobs)
+        assert all(letter.signed_with("a secret of webhooks") for letter in receiver.letters)
 
 
 def test_case_77_work_is_done_by_processes_that_only_work(site: Site) -> None:

@@ -81,7 +81,6 @@ class RedisLink:
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
-            client_name="nonet-jobs",
         )
         self._place = place()
         self._ahead: float | None = None

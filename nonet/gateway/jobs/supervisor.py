@@ -188,6 +188,8 @@ class Supervisor:
             await asyncio.wait(list(self._workers), timeout=5.0)
 
     async def _look(self) -> None:
+        for worker in self._workers.values():
+            self._limit(worker)  # first: it needs no store
         owners = [worker.owner for worker in self._workers.values()]
         for job in await self._blocking(lambda: self._store.reap(self._policy.max_attempts, owners)):
             logger.warning("job %s was left by its worker: %s", job.id, job.state.value)
@@ -279,8 +281,8 @@ class Supervisor:
         if state.ended:
             self._files.remove(job)
 
-    async def _watch(self, worker: _Worker) -> None:
-        """Kill a worker that goes over a limit or does not stop when told."""
+    def _limit(self, worker: _Worker) -> None:
+        """Kill a worker that goes over a limit."""
         policy = self._policy
         if worker.verdict is not None:
             return
@@ -297,12 +299,16 @@ class Supervisor:
             )
         if worker.verdict is not None:
             worker.kill()
+
+    async def _watch(self, worker: _Worker) -> None:
+        """Kill a worker that does not stop when told."""
+        if worker.verdict is not None:
             return
         job = await self._blocking(lambda: self._store.get(worker.job))
         if job.cancelling:
             worker.told = worker.told or time.monotonic()
             # Its own thread ends it after stop_seconds; a process that hangs as a whole is killed here.
-            if time.monotonic() > worker.told + policy.stop_seconds + 2.0:
+            if time.monotonic() > worker.told + self._policy.stop_seconds + 2.0:
                 worker.kill()
 
 

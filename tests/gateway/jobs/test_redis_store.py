@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from nonet.gateway.jobs import (
 from nonet.gateway.jobs.processes import place
 from nonet.runtime.errors import InsufficientStorage, NotFound, QuotaExceeded, ServingError, Unavailable
 
+PAGE = Path(__file__).parents[3] / "docs" / "jobs.md"
 POLICY = JobPolicy(max_waiting=5, max_waiting_per_tenant=3)
 _NAMES = itertools.count()
 
@@ -264,6 +266,23 @@ def test_what_the_server_does_not_promise_is_said(house: RedisHouse, impatient: 
     assert "noeviction" in evicted
     house.client.acl_setuser("default", commands=["-info"])
     assert impatient.concerns() == []
+
+
+def test_a_user_that_may_do_nothing_else_is_enough(house: RedisHouse, tmp_path: Path) -> None:
+    (rule,) = re.findall(r"`(~\{nonet\}[^`]+)`", PAGE.read_text())
+    house.client.execute_command("ACL SETUSER", "jobs", "on", ">word", "-@all", *rule.split())
+    store = StoreAddress(house.url.replace(f":{PASSWORD}", "jobs:word")).open(tmp_path)
+    job = queue(store)
+    assert store.claim("me", 60, 9) is not None
+    beat(store, job.id)
+    assert store.finish(job.id, "me", JobState.SUCCEEDED, result={})
+    assert store.concerns() == []
+    assert store.page(None).jobs == (store.get(job.id),)
+    store.close()
+    stranger = StoreAddress(house.url.replace(f":{PASSWORD}", "jobs:word"), "other").open(tmp_path)
+    with pytest.raises(Unavailable):
+        queue(stranger)
+    stranger.close()
 
 
 # -- secrets ----------------------------------------------------------------------------------------
