@@ -17,8 +17,8 @@ class JobSettings(Section):
     path: Path = Field(
         default=Path(".nonet/jobs"),
         description="Folder of the jobs: a database, uploads and checkpoints. Keep it on a disk that "
-        "survives a restart; it needs room for max_upload_bytes times the jobs that wait. With `store` it holds no "
-        "database and must be one folder that all machines share.",
+        "survives a restart; it needs room for max_upload_bytes times the jobs that wait. With `store` "
+        "it holds no database and must be one folder that all machines share.",
     )
     store: SecretStr = Field(
         default=SecretStr(""),

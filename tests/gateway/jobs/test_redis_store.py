@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from certificates import made_certificate
 from redis_house import PASSWORD, RedisHouse, redis_house
 from serving import eventually, free_port
 
@@ -283,6 +284,21 @@ def test_a_user_that_may_do_nothing_else_is_enough(house: RedisHouse, tmp_path: 
     with pytest.raises(Unavailable):
         queue(stranger)
     stranger.close()
+
+
+def test_over_tls_only_a_server_that_is_vouched_for_gets_the_password(tmp_path: Path) -> None:
+    key, certificate = made_certificate(tmp_path)
+    port = free_port()
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    with redis_house("--tls-port", str(port), "--tls-auth-clients", "no", *files) as house:
+        url = house.url.replace("redis://", "rediss://").replace(str(house.port), str(port))
+        stranger = StoreAddress(url).open(tmp_path)
+        with pytest.raises(Unavailable):
+            stranger.counts()
+        stranger.close()
+        store = StoreAddress(f"{url}?ssl_ca_certs={certificate}").open(tmp_path)
+        assert queue(store).state is JobState.QUEUED
+        store.close()
 
 
 # -- secrets ----------------------------------------------------------------------------------------

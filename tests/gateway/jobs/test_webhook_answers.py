@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import ssl
-import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from certificates import made_certificate
 
 from nonet.gateway.jobs import (
     Job,
@@ -121,18 +120,7 @@ def test_an_answer_that_drips_is_cut_off(store: JobStore) -> None:
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(store: JobStore, tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs openssl to make a certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    words = (
-        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-    )
-    subprocess.run(
-        [openssl, *words.split(), "-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        capture_output=True,
-    )
+    key, certificate = made_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     found = asyncio.run(told(store, answering(b"HTTP/1.1 200 OK\r\n\r\n"), context=context))
