@@ -312,7 +312,10 @@ def test_case_77_work_is_done_by_processes_that_only_work(site: Site) -> None:
     assert server.http.get("/v1/floors/buildings/slow_1").json()["facts"]["begun_at"] >= 0.2 * 40
 
 
-def test_case_77_a_worker_takes_what_it_can_do_only(site: Site) -> None:
+@pytest.mark.parametrize("store", ["redis", "sqlite"])
+def test_case_77_a_worker_takes_what_it_can_do_only(site: Site, store: str) -> None:
+    if store == "sqlite":
+        site.environment.clear()
     missing = "fitting a building needs torch; install it with: pip install 'nonet[research]'"
     site.environment["TOY_MISSING"] = missing
     unable = site.gateway(1)

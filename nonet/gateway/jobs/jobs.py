@@ -21,6 +21,7 @@ from nonet.gateway.jobs.job import Job, JobState, NewJob, Page
 from nonet.gateway.jobs.offer import Offer
 from nonet.gateway.jobs.policy import JobPolicy
 from nonet.gateway.jobs.results import Results
+from nonet.gateway.jobs.shared_folder import SharedFolder
 from nonet.gateway.jobs.skills import Skills
 from nonet.gateway.jobs.supervisor import Supervisor, WorkerCommand
 from nonet.gateway.jobs.webhook_policy import WebhookPolicy
@@ -98,9 +99,9 @@ class Jobs:
         self._supervisor: Supervisor | None = None
         self._results = Results(store, self._blocking, self._changed)
         self._webhooks = Webhooks(store, self._blocking, webhooks or WebhookPolicy(), self._results.settled)
-        self._offer = Offer(store, self._blocking, self._skills, check=self._check_folder, found=self._found)
+        self._folder = SharedFolder(store, files, self._blocking, command.state, shared=shared)
+        self._offer = Offer(store, self._blocking, self._skills, check=self._folder.check, found=self._found)
         self._offers = offers
-        self._folder_to_check = shared
         self._concerned: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._changes: set[asyncio.Event] = set()
@@ -129,7 +130,7 @@ class Jobs:
             self._command,
             self._policy,
             looked=self._look,
-            takes=lambda: self._offer.kinds if self._offers else None,
+            takes=self._takes,
         )
         self._results.start()
         self._supervisor.start()
@@ -182,7 +183,7 @@ class Jobs:
         server is leaving."""
         if self._closing.is_set():
             raise Unavailable("the server is draining; try another one", code="DRAINING")
-        await self._check_folder()
+        await self._folder.check()
         refusal: ServingError = Unavailable(
             "nobody who can do this work was heard of in the last minute; retry later",
             code="NO_WORKER",
@@ -308,25 +309,20 @@ class Jobs:
         for change in self._changes:
             change.set()
 
+    async def _takes(self) -> Collection[str] | None:
+        """What this process may take: all if it can do all, so that what nobody can do fails with the reason.
+
+        The workers are not asked before there is work."""
+        if self._offers:
+            return self._offer.kinds
+        if not self._skills.asked and not self._counts[JobState.QUEUED]:
+            return ()
+        kinds = await self._skills.kinds()
+        return kinds if self._skills.lacking else None
+
     def _found(self) -> None:
         if self._supervisor is not None:
             self._supervisor.wake()
-
-    async def _check_folder(self) -> None:
-        """Raises Unavailable while the folder of the jobs is not the one that the others of the store use."""
-        if not self._folder_to_check:
-            return
-        name = await asyncio.to_thread(self.files.identity)
-        if not await self._blocking(lambda: self._store.keep_in(name)):
-            logger.error(
-                "%s is not the folder that the jobs of this store lie in: jobs.path must be one folder that "
-                "all machines share (its file folder-id tells it from others)",
-                self._command.state.absolute(),
-            )
-            raise Unavailable(
-                "the folder of the jobs is not there now", code="JOBS_UNAVAILABLE", retry_after=10.0
-            )
-        self._folder_to_check = False
 
     async def _tell_concerns(self) -> None:
         """Warn the operator of what the store does not promise, once it can be asked."""

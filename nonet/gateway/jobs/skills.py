@@ -46,11 +46,20 @@ class Skills:
                 said = self._known.get(kind)
         return f"the workers here do not know the work '{kind}'" if said is None else said
 
+    @property
+    def asked(self) -> bool:
+        """Whether it is known what can be done."""
+        return bool(self._known)
+
+    @property
+    def lacking(self) -> bool:
+        """Whether something cannot be done, as far as is known."""
+        return not self._known or any(self._known.values())
+
     async def kinds(self) -> frozenset[str]:
         """The kinds of work that can be done. Raises Unavailable."""
         async with self._lock:
-            wanting = not self._known or any(self._known.values())
-            if wanting and time.monotonic() > self._looked + _LOOK_AGAIN:
+            if self.lacking and time.monotonic() > self._looked + _LOOK_AGAIN:
                 self._looked = time.monotonic()
                 self._known = await self._ask()
                 self._asked = time.monotonic()

@@ -116,7 +116,7 @@ class Supervisor:
         command: how workers are started.
         policy: limits.
         looked: awaited after each look.
-        takes: the kinds of work that may be taken now; None for all.
+        takes: gives the kinds of work that may be taken now, None for all. May raise ServingError.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Supervisor:
         policy: JobPolicy,
         *,
         looked: Callable[[], Awaitable[None]],
-        takes: Callable[[], Collection[str] | None] = lambda: None,
+        takes: Callable[[], Awaitable[Collection[str] | None]],
     ) -> None:
         self._store = store
         self._files = files
@@ -210,7 +210,10 @@ class Supervisor:
 
     async def _start_one(self) -> bool:
         """Claim a job and start its worker; False if there is none."""
-        kinds = self._takes()
+        try:
+            kinds = await self._takes()
+        except ServingError:
+            return False  # the log says why
         if kinds is not None and not kinds:
             return False
         # If the answer is lost the next try is in the same name, and finds what this one has claimed.
