@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -353,6 +354,13 @@ def test_case_77_a_folder_that_is_not_the_shared_one_takes_no_job(site: Site, tm
     for job in jobs:
         wait_for(stranger, job, "succeeded")
     assert "attempt 1" not in stranger.log
+    assert stranger.log.count("not the folder") == 1
+    # A volume that is gone while the gateway runs is the same; so is its return.
+    site.folder.rename(tmp_path / "away")
+    assert_refused(submit(server, "quick_5"), 503, "folder")
+    shutil.rmtree(site.folder)
+    (tmp_path / "away").rename(site.folder)
+    wait_for(server, submitted(server, "quick_5"), "succeeded")
 
 
 def test_case_77_a_job_whose_files_are_gone_says_so(site: Site) -> None:

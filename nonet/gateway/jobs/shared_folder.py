@@ -1,7 +1,7 @@
 """Whether the folder of the jobs is the one that all machines of a store share.
 
-A machine whose volume is not mounted would take jobs whose files it cannot see, and queue jobs that nobody can
-work on. So the store knows the name that lies in the folder, and who finds another one keeps away.
+A machine whose volume is not mounted, or no longer, would take jobs whose files it cannot see, and queue jobs
+that nobody can work on. So the store knows the name that lies in the folder; who finds another keeps away.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class SharedFolder:
-    """Checks until it is right, then no more.
+    """Checks when asked.
 
     Args:
         store: knows the folder's name.
@@ -45,20 +45,23 @@ class SharedFolder:
         self._files = files
         self._blocking = blocking
         self._path = path
-        self._right = not shared
+        self._shared = shared
+        self._trouble = False
 
     async def check(self) -> None:
         """Raises Unavailable if the folder is another one, and what the disk and the store raise."""
-        if self._right:
+        if not self._shared:
             return
         name = await asyncio.to_thread(self._files.identity)
-        self._right = await self._blocking(lambda: self._store.keep_in(name))
-        if not self._right:
+        before, self._trouble = self._trouble, not await self._blocking(lambda: self._store.keep_in(name))
+        if not self._trouble:
+            return
+        if not before:
             logger.error(
                 "%s is not the folder that the jobs of this store lie in: jobs.path must be one folder that "
                 "all machines share (its file folder-id tells it from others)",
                 self._path.absolute(),
             )
-            raise Unavailable(
-                "the folder of the jobs is not there now", code="JOBS_UNAVAILABLE", retry_after=10.0
-            )
+        raise Unavailable(
+            "the folder of the jobs is not there now", code="JOBS_UNAVAILABLE", retry_after=10.0
+        )
