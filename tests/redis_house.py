@@ -36,7 +36,18 @@ class RedisHouse:
         self._command = [
             SERVER,
             *("--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", PASSWORD),
-            *("--dir", str(folder), "--appendonly", "yes", "--save", "", "--daemonize", "no"),
+            *(
+                "--dir",
+                str(folder),
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+                "--save",
+                "",
+                "--daemonize",
+                "no",
+            ),
             *options,
         ]
         self._log = folder / "redis.log"

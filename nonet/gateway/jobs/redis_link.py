@@ -106,22 +106,30 @@ class RedisLink:
 
     def facts(self, section: str) -> Mapping[str, str]:
         """What the server says in ``INFO section``, nothing if it may not. Raises Unavailable."""
-        try:
-            connection = self._pool.get_connection()
-            try:
-                said = str(_ask(connection, "INFO", section))
-            finally:
-                self._pool.release(connection)
-        except redis.ResponseError:
-            return {}
-        except (redis.RedisError, OSError) as error:
-            raise self._failed(str(error), _unavailable()) from error
+        said = str(self._asked("INFO", section) or "")
         return dict(line.split(":", 1) for line in said.split("\r\n") if ":" in line)
+
+    def setting(self, name: str) -> str:
+        """A setting of the server, "" if it may not be asked. Raises Unavailable."""
+        return (self._asked("CONFIG", "GET", name) or (name, ""))[1]
 
     def close(self) -> None:
         """Close the connections that are idle; a later call makes new ones."""
         self._home.disconnect(inuse_connections=False)
         self._pool.disconnect(inuse_connections=False)
+
+    def _asked(self, *words: str) -> Any:
+        """What the server answers, None if it refuses."""
+        try:
+            connection = self._pool.get_connection()
+            try:
+                return _ask(connection, *words)
+            finally:
+                self._pool.release(connection)
+        except redis.ResponseError:
+            return None
+        except (redis.RedisError, OSError) as error:
+            raise self._failed(str(error), _unavailable()) from error
 
     def _guarded(self, verb: str, given: tuple[object, ...]) -> tuple[str, Any]:
         """One attempt, and a second one over a new connection if the first was broken from the start."""

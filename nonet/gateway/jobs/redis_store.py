@@ -204,6 +204,8 @@ class RedisJobStore:
         found = []
         if facts.get("aof_enabled", "1") != "1":
             found.append("Redis writes no append-only file, so a restart loses jobs: set appendonly yes")
+        elif self._link.setting("appendfsync") not in ("", "always"):
+            found.append("Redis may lose jobs of the last seconds when it crashes: set appendfsync always")
         if facts.get("maxmemory", "0") != "0" and facts.get("maxmemory_policy") != "noeviction":
             found.append("Redis may evict jobs when memory is short: set maxmemory-policy noeviction")
         return found
