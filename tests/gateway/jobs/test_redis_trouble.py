@@ -260,7 +260,7 @@ def test_a_cause_is_logged_once_and_its_end_too(
 def test_nothing_is_lost_or_done_twice_however_often_the_server_dies(
     house: RedisHouse, tmp_path: Path
 ) -> None:
-    """Callers submit until they are answered, workers work and die, and meanwhile the server dies or hangs."""
+    """Callers submit until they are answered, workers work and die; meanwhile the server dies or hangs."""
     accepted: list[str] = []
     finished: Counter[str] = Counter()
     done = threading.Event()
