@@ -77,6 +77,7 @@ class RedisLink:
         self._timeout = timeout
         self._home = self._pool = ConnectionPool.from_url(
             url,
+            protocol=2,
             decode_responses=True,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
