@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nonet.gateway.jobs.files import JobFiles
-from nonet.gateway.jobs.sqlite_store import DATABASE, SqliteJobStore
+from nonet.gateway.jobs.store_address import StoreAddress
 from nonet.gateway.jobs.worker import Assignment, Kind, run_job
 
 __all__ = ["Conditions", "run_one", "say_kinds"]
@@ -48,7 +48,7 @@ def run_one(kinds: Mapping[str, Kind], conditions: Conditions) -> int:
     if conditions.memory_bytes:
         # Private writable memory; what is only reserved, as engines do, does not count.
         resource.setrlimit(resource.RLIMIT_DATA, (conditions.memory_bytes, conditions.memory_bytes))
-    store = SqliteJobStore(conditions.state / DATABASE)
+    store = StoreAddress.from_environment().open(conditions.state)
     try:
         return run_job(
             store,

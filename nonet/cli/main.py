@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from nonet import __version__
-from nonet.cli import data, doctor, models, research, serve, service, settings, worker
+from nonet.cli import data, doctor, models, research, serve, service, settings, work, worker
 from nonet.cli.failure import CommandFailed
 from nonet.runtime.errors import ServingError
 
@@ -57,6 +57,7 @@ research.register(app)
 app.command("doctor")(doctor.doctor)
 app.command("data")(data.data)
 app.command("settings")(settings.settings)
+app.command("work")(work.work)
 app.command("worker")(worker.worker)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from nonet.gateway.admission import ApiKey, Gatekeeper
 from nonet.gateway.cache import MemoryStore, ResponseCache
 from nonet.gateway.cache.memory import MemoryLimits
 from nonet.gateway.calling import CallReader
+from nonet.gateway.compose_jobs import compose_jobs
 from nonet.gateway.core import DataPlane, PlanePolicy
 from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
 from nonet.gateway.executor.remote import RemotePolicy
@@ -25,15 +25,7 @@ from nonet.gateway.floor_versions import FloorVersions
 from nonet.gateway.floors import Floors
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
 from nonet.gateway.http import HttpRecord, HttpSettings
-from nonet.gateway.jobs import (
-    DATABASE,
-    JobFiles,
-    JobPolicy,
-    Jobs,
-    SqliteJobStore,
-    WebhookPolicy,
-    WorkerCommand,
-)
+from nonet.gateway.jobs import Jobs
 from nonet.gateway.metrics import Metrics
 from nonet.gateway.metrics_families import GatewayState, MetricsPage
 from nonet.gateway.raw_captures import RawCaptures
@@ -187,7 +179,7 @@ def compose(
         only: name of the one service that this process is, "" for a gateway.
         clock: the clock of deadlines; the process's monotonic clock by default.
 
-    Raises SettingsError for a service nobody knows, and for webhooks that cannot be as they are set.
+    Raises SettingsError for a service nobody knows, and for jobs that cannot be as they are set.
     """
     unknown = next((each.name for each in remote if each.name not in SERVICES), None)
     if unknown is not None:
@@ -229,10 +221,9 @@ def compose(
     control = None if repository is None else RepositoryControl(repository, repository.root)
     jobs = floors = captures = None
     if not only:
-        jobs = _jobs(settings)
+        jobs = compose_jobs(settings)
         floors = _floors(settings, plane, jobs, repository, control)
         captures = _captures(settings, plane, jobs)
-        jobs.on_success = floors.settle
         if settings.floors.keep_versions:
             FloorVersions(catalog, settings.repository.path, settings.floors.keep_versions)
         state.jobs = jobs.by_state
@@ -279,35 +270,6 @@ class _Buildings:
     def remove(self, name: str) -> None:
         remove_model(self._manager.root, name)
         self._manager.refresh()
-
-
-def _jobs(settings: Settings) -> Jobs:
-    given = settings.jobs
-    command = WorkerCommand(
-        given.worker or (sys.executable, "-m", "nonet.cli.main", "worker"),
-        given.path,
-        settings.repository.path,
-        settings.logging.format,
-    )
-    names = {field.name for field in dataclasses.fields(JobPolicy)}
-    policy = JobPolicy(**{name: getattr(given, name) for name in names})
-    return Jobs(
-        SqliteJobStore(given.path / DATABASE), JobFiles(given.path), command, policy, _webhooks(settings)
-    )
-
-
-def _webhooks(settings: Settings) -> WebhookPolicy:
-    given = settings.jobs
-    try:
-        return WebhookPolicy(
-            given.webhook_hosts,
-            given.webhook_secret.get_secret_value().encode(),
-            given.webhook_timeout,
-            given.webhook_attempts,
-            given.webhook_backoff,
-        )
-    except ValueError as error:
-        raise SettingsError(f"jobs.webhook_hosts and jobs.webhook_secret: {error}") from None
 
 
 def _floors(

@@ -14,11 +14,8 @@ import contextlib
 import gc
 import logging
 import math
-import os
 import signal
 import socket
-import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
@@ -29,6 +26,7 @@ import nonet
 from nonet.gateway.compose import Gateway, compose
 from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import server_config
+from nonet.gateway.leaving import exit_at_last, exit_now
 from nonet.gateway.logs import set_up_logging
 from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.settings import Settings
@@ -44,9 +42,6 @@ _CANCEL_TIME = 1.0
 
 _YOUNG_OBJECTS = 5000
 """Objects made and not yet freed at which the collector looks at them (700 by default)."""
-
-_EXIT_SLACK = 5.0
-"""Seconds after the grace at which the process ends even if a thread of it hangs."""
 
 
 class StartError(Exception):
@@ -111,6 +106,8 @@ class _Process:
                 listener = _listen(self._server.host, self._server.http_port, "--http-port")
                 sockets.enter_context(listener)
             stopping = asyncio.create_task(self._signals.get())
+            if self._gateway.jobs is not None and self._gateway.floors is not None:
+                await self._gateway.jobs.open(self._gateway.floors.settle)
             await self._load_unless(stopping)
             await self._plane.start()
             if self._gateway.jobs is not None:
@@ -133,7 +130,7 @@ class _Process:
     def _on_signal(self, number: signal.Signals) -> None:
         if self._signalled:
             logger.warning("a second signal: exiting now")
-            _exit_now(128 + number)
+            exit_now(128 + number)
         self._signalled = True
         self._signals.put_nowait(number)
 
@@ -144,7 +141,7 @@ class _Process:
         loading = asyncio.create_task(self._load())
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if stopping.done():
-            _exit_now(0)  # nothing is served yet, and a thread that loads cannot be cancelled
+            exit_now(0)  # nothing is served yet, and a thread that loads cannot be cancelled
         await loading
 
     async def _load(self) -> None:
@@ -208,7 +205,7 @@ class _Process:
         """From the first signal to the last connection."""
         grace = self._server.grace
         ends = time.monotonic() + grace
-        _exit_at_last(grace + _EXIT_SLACK)
+        exit_at_last(grace)
         logger.info("%s: leaving", number.name)
         self._plane.leaving = True
         grpc_server.health.changed()
@@ -317,16 +314,3 @@ def _bind_grpc(server: GrpcServer, host: str, port: int, flag: str) -> int:
         return server.bind(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except OSError:
         raise StartError(f"cannot listen on {host}:{port}; choose another with {flag}") from None
-
-
-def _exit_at_last(seconds: float) -> None:
-    """End the process after ``seconds`` even if a backend's thread hangs and keeps the interpreter."""
-    timer = threading.Timer(seconds, _exit_now, (0,))
-    timer.daemon = True
-    timer.start()
-
-
-def _exit_now(status: int) -> None:
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(status)

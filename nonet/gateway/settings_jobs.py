@@ -17,7 +17,28 @@ class JobSettings(Section):
     path: Path = Field(
         default=Path(".nonet/jobs"),
         description="Folder of the jobs: a database, uploads and checkpoints. Keep it on a disk that "
-        "survives a restart; it needs room for max_upload_bytes times the jobs that wait.",
+        "survives a restart; it needs room for max_upload_bytes times the jobs that wait. With `store` "
+        "it holds no database and must be one folder that all machines share.",
+    )
+    store: SecretStr = Field(
+        default=SecretStr(""),
+        description="Where the jobs are kept. Empty: in an SQLite file in `path`, for one machine. "
+        "`redis://[[user]:password@]host[:port][/db]` (`rediss://` with TLS): in a Redis, for any number of "
+        "machines; needs the extra `redis`, and `path` and repository.path must then be folders that all of "
+        "them share. Prefer the environment to a file for a URL with a password.",
+    )
+    store_prefix: str = Field(
+        default="nonet",
+        pattern=r"^[A-Za-z0-9._-]{1,40}$",
+        description="What the names of all keys in Redis begin with; deployments that share a Redis need "
+        "one each.",
+    )
+    store_timeout: float = Field(
+        default=2.0,
+        gt=0,
+        le=60,
+        description="Seconds that one call on Redis may take. How long a request on jobs waits for a Redis "
+        "that hangs before it is 503; no other request waits for it.",
     )
     worker: tuple[str, ...] = Field(
         default=(),
@@ -27,10 +48,11 @@ class JobSettings(Section):
     )
     concurrency: int = Field(
         default=1,
-        ge=1,
+        ge=0,
         le=64,
-        description="Jobs that run at the same time, each in a process of its own that ends with it. Each "
-        "takes `threads` cores and up to `max_memory_bytes`.",
+        description="Jobs that run at the same time on this machine, each in a process of its own that ends "
+        "with it. Each takes `threads` cores and up to `max_memory_bytes`. 0 runs none here: `nonet work` "
+        "does, on this machine or, with `store`, on others.",
     )
     threads: int = Field(
         default=1, ge=1, le=256, description="CPU threads of one job. What serves shares the same cores."

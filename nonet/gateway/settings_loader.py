@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import EnvSettingsSource
 from pydantic_settings import SettingsError as EnvironmentValueError
 
@@ -161,5 +161,11 @@ def _explain(error: ValidationError, layers: list[tuple[str, dict[str, dict[str,
     if problem["type"] == "extra_forbidden":
         return _unknown(key, origin)
     message = problem["msg"][:1].lower() + problem["msg"][1:]
-    value = "" if path[0] == "auth" or "secret" in path[-1] else f", got {problem['input']!r}"
+    value = "" if path[0] == "auth" or _is_secret(path) else f", got {problem['input']!r}"
     return f"setting '{'.'.join(path)}' in {origin}: {message}{value}"
+
+
+def _is_secret(path: list[str]) -> bool:
+    model = dict(sections()).get(path[0])
+    field = model.model_fields.get(path[1]) if model is not None and len(path) > 1 else None
+    return field is not None and field.annotation is SecretStr

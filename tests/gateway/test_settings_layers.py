@@ -138,6 +138,7 @@ def test_secrets_are_never_shown(write, monkeypatch) -> None:
     assert "sesame" not in refused()
     monkeypatch.delenv("NONET_AUTH__KEYS")
     assert "5550123" not in refused(write("[jobs]\nwebhook_secret = 5550123\n"))
+    assert "5550123" not in refused(write('[jobs]\nstore = ["redis://:5550123@host"]\n'))
 
 
 def test_lists_and_tables_come_as_json_from_the_environment(write, monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""What keeps the jobs. SQLite does today; a store on Redis for several gateway machines joins here.
+"""What keeps the jobs: SQLite on one machine, Redis for any number of them.
 
 All calls block and may come from several processes at once; each takes effect whole or not at all. A job that
 runs belongs to exactly one *owner*, a name that its starter made up, for as long as the owner's lease lasts:
@@ -14,8 +14,18 @@ from typing import Any, Protocol
 
 from nonet.gateway.jobs.job import Claim, Job, JobState, NewJob, Orders, Page, WebhookState
 from nonet.gateway.jobs.policy import JobPolicy
+from nonet.runtime.errors import Unavailable
 
-__all__ = ["JobStore"]
+__all__ = ["PHASE_LENGTH", "QUEUE_RETRY", "JobStore", "OutcomeUnknown"]
+
+PHASE_LENGTH = 80
+"""Characters of a phase that are kept."""
+QUEUE_RETRY = 30.0
+"""Seconds after which a submit that found the queue full may be tried again."""
+
+
+class OutcomeUnknown(Unavailable):
+    """The connection was lost or hung in a call: it has taken effect, or it never will."""
 
 
 class JobStore(Protocol):
@@ -56,8 +66,11 @@ class JobStore(Protocol):
         """
         ...
 
-    def claim(self, owner: str, lease_seconds: float, concurrency: int) -> Claim | None:
-        """Make the oldest waiting job ``owner``'s; None if none waits or ``concurrency`` jobs run."""
+    def claim(
+        self, owner: str, lease_seconds: float, concurrency: int, kinds: Collection[str] | None = None
+    ) -> Claim | None:
+        """Make the oldest waiting job, of ``kinds`` unless None, ``owner``'s; None if none waits or
+        ``concurrency`` jobs run on this machine."""
         ...
 
     def claimed(self, job: str, owner: str) -> Claim | None:
@@ -101,8 +114,8 @@ class JobStore(Protocol):
         ...
 
     def reap(self, max_attempts: int, mine: Collection[str] = ()) -> Sequence[Job]:
-        """Give back every job whose lease has run out or whose process is gone, unless its owner is one of
-        ``mine``; what has become of them."""
+        """Give back every job whose lease has run out, or whose process was on this machine and is gone,
+        unless its owner is one of ``mine``; what has become of them."""
         ...
 
     def spent(self, owner: str) -> float | None:
@@ -117,10 +130,34 @@ class JobStore(Protocol):
         """Ids of the jobs that wait or run."""
         ...
 
-    def claim_webhook(self, lease_seconds: float, held: Collection[str] = ()) -> Job | None:
+    def last_ending(self) -> int:
+        """Number of the last end of a job so far: see :attr:`Job.ending`."""
+        ...
+
+    def ended(self, after: int) -> Sequence[Job]:
+        """The jobs that have ended after ending number ``after``, in that order; some of them if there are
+        many."""
+        ...
+
+    def offer(self, kinds: Collection[str], seconds: float) -> None:
+        """Somebody works on these kinds, and says so again before ``seconds`` are over."""
+        ...
+
+    def is_offered(self, kind: str) -> bool:
+        """Whether somebody works on this kind."""
+        ...
+
+    def keep_in(self, folder: str) -> bool:
+        """Whether the files of the jobs are kept in the folder of that name; the first to ask decides."""
+        ...
+
+    def concerns(self) -> Sequence[str]:
+        """What the operator should change about the medium, in words."""
+        ...
+
+    def claim_webhook(self, lease_seconds: float) -> Job | None:
         """The ended job whose webhook has been due the longest, with one more attempt counted: it is the
-        caller's to send, and due again when ``lease_seconds`` are over. None if none is due but those of the
-        jobs ``held``."""
+        caller's to send, and due again when ``lease_seconds`` are over. None if none is due."""
         ...
 
     def settle_webhook(

@@ -3,6 +3,7 @@
 <state>/incoming/<random>   an upload that is being read
 <state>/work/<job>/         what the job works on; gone when the job has ended
 <state>/results/<job>       the file that a job has made, if its kind makes one; see :mod:`.result_files`
+<state>/folder-id           tells the folder from others, where several machines must have the same one
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from nonet.gateway.storage import storage_errors
+from nonet.runtime.errors import Unavailable
 
 __all__ = ["JobFiles", "new_job_id"]
 
@@ -36,9 +38,22 @@ class JobFiles:
     """
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self._incoming = root / "incoming"
         self._work = root / "work"
         self._results = root / "results"
+
+    def identity(self) -> str:
+        """A name of the state folder that no other folder has. Raises InsufficientStorage or Unavailable."""
+        path = self._root / "folder-id"
+        with storage_errors():
+            self._root.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError), path.open("x") as file:
+                file.write(secrets.token_hex(16))
+            name = path.read_text()
+        if not name:
+            raise Unavailable("the folder of the jobs is being made", code="JOBS_UNAVAILABLE")
+        return name
 
     def incoming(self) -> Path:
         """Path of a new file for an upload. Raises InsufficientStorage or Unavailable."""

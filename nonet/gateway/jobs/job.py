@@ -75,6 +75,7 @@ class Job:
         created, started, ended: seconds since the epoch; None if that has not happened.
         revision: grows with every change of the job; its webhook, which changes after the end, aside.
         webhook: who is told of its end, None if nobody.
+        ending: how many jobs of the store had ended when it had, itself included; 0 before.
     """
 
     id: str
@@ -94,6 +95,7 @@ class Job:
     ended: float | None
     revision: int
     webhook: Webhook | None = None
+    ending: int = 0
 
     def public(self) -> dict[str, Any]:
         """The job as callers see it, JSON-able."""

@@ -1,7 +1,7 @@
 """Long work as the faces see it: submit, look, watch, cancel. Knows no transport.
 
-The store blocks, so its calls run one after another in a thread of their own; with that the gateway is one
-writer, and its workers, with a write or two a second each, are the only others.
+The store blocks, so its calls run in threads of their own. For SQLite that is one: with that the gateway is
+one writer, and its workers, with a write or two a second each, are the only others.
 """
 
 from __future__ import annotations
@@ -9,24 +9,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from nonet.gateway.jobs.arrivals import Arrivals
-from nonet.gateway.jobs.contract import JobStore
+from nonet.gateway.jobs.contract import JobStore, OutcomeUnknown
+from nonet.gateway.jobs.endings import Endings
 from nonet.gateway.jobs.files import JobFiles
 from nonet.gateway.jobs.job import Job, JobState, NewJob, Page
+from nonet.gateway.jobs.offer import Offer
 from nonet.gateway.jobs.policy import JobPolicy
 from nonet.gateway.jobs.result_files import ResultFile, result_file
+from nonet.gateway.jobs.shared_folder import SharedFolder
 from nonet.gateway.jobs.skills import Skills
 from nonet.gateway.jobs.supervisor import Supervisor, WorkerCommand
 from nonet.gateway.jobs.webhook_policy import WebhookPolicy
 from nonet.gateway.jobs.webhooks import Webhooks
-from nonet.runtime.errors import InvalidArgument, NotFound, NotImplementedHere, ServingError, Unavailable
+from nonet.runtime.errors import (
+    InsufficientStorage,
+    InvalidArgument,
+    NotFound,
+    NotImplementedHere,
+    ServingError,
+    Unavailable,
+)
 
 __all__ = ["DEFAULT_PAGE", "MAX_PAGE", "Jobs", "Limits", "read_key", "read_states"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -36,6 +49,8 @@ _ID = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
 _LOOK_SECONDS = 0.25
 _SILENCE_SECONDS = 10.0
 _MAX_WATCHERS = 256
+_SHARED_THREADS = 4
+_TROUBLE_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,9 +78,10 @@ class Jobs:
         command: how workers are started.
         policy: limits.
         webhooks: which webhooks are allowed, None for none.
+        shared: whether processes on other machines use the store too.
+        offers: whether this one works for the others: it takes what its workers can do and says what that is.
 
     Attributes:
-        on_success: awaited when a job has succeeded; callers see it succeed when this has returned.
         files: the files of jobs.
         arrivals: the files of uploads that are to become jobs.
     """
@@ -77,15 +93,22 @@ class Jobs:
         command: WorkerCommand,
         policy: JobPolicy,
         webhooks: WebhookPolicy | None = None,
+        *,
+        shared: bool = False,
+        offers: bool = False,
     ) -> None:
-        self.on_success: Callable[[Job], Awaitable[None]] | None = None
         self._store = store
         self._policy = policy
         self._command = command
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
+        self._threads = ThreadPoolExecutor(_SHARED_THREADS if shared else 1, thread_name_prefix="jobs")
         self._skills = Skills(command.words)
         self._supervisor: Supervisor | None = None
-        self._webhooks = Webhooks(store, self._blocking, webhooks or WebhookPolicy(), self._held)
+        self._endings = Endings(store, self._blocking, self._changed)
+        self._webhooks = Webhooks(store, self._blocking, webhooks or WebhookPolicy(), self._endings.settled)
+        self._folder = SharedFolder(store, files, self._blocking, command.state, shared=shared)
+        self._offer = Offer(store, self._blocking, self._skills, check=self._folder.check, found=self._found)
+        self._offers = offers
+        self._concerned: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._changes: set[asyncio.Event] = set()
         self._submits: set[asyncio.Task[tuple[Job, bool]]] = set()
@@ -94,6 +117,16 @@ class Jobs:
         self.arrivals = Arrivals(files)
 
     # -- life -----------------------------------------------------------------------------------
+
+    async def open(self, use: Callable[[Job], Awaitable[None]] | None = None) -> None:
+        """To be called before this process looks for what jobs have brought about.
+
+        Args:
+            use: awaited when jobs have succeeded, here or elsewhere, with the last of each kind; callers see
+                them succeed when this has returned.
+        """
+        self._endings.use = use
+        await self._endings.open()
 
     async def start(self) -> None:
         """Go on with the jobs that wait and look after those that run."""
@@ -104,10 +137,14 @@ class Jobs:
             self._command,
             self._policy,
             looked=self._look,
-            settle=self._settled,
+            takes=self._takes,
         )
+        self._endings.start()
         self._supervisor.start()
         self._webhooks.start()
+        if self._offers:
+            self._offer.start()
+        self._concerned = asyncio.create_task(self._tell_concerns(), name="job-store-concerns")
 
     def close_streams(self) -> None:
         """End every :meth:`watch`: the process is about to leave, callers watch on elsewhere."""
@@ -118,12 +155,16 @@ class Jobs:
         """Start no more jobs, let the workers write their checkpoints and end, at most ``seconds``; what runs
         waits for the next start. Jobs can still be submitted and looked at, until :meth:`close`."""
         self.close_streams()
+        if self._concerned is not None:
+            self._concerned.cancel()
+        await self._offer.stop()
         if self._supervisor is not None:
             await asyncio.gather(self._supervisor.stop(seconds), self._webhooks.stop(seconds))
+        await self._endings.stop()
 
     def close(self) -> None:
         """Let go of the store."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._store.close()
 
     # -- facts for metrics ----------------------------------------------------------------------
@@ -144,13 +185,28 @@ class Jobs:
     # -- callers --------------------------------------------------------------------------------
 
     async def able(self, kind: str) -> None:
-        """Raises NotImplementedHere, saying what to install, if workers cannot do this kind of work here,
-        Unavailable if that cannot be found out now or the server is leaving."""
+        """Raises NotImplementedHere, saying what to install, if only this process has workers and they cannot
+        do this kind of work; Unavailable if nobody who can was heard of, that cannot be found out now, or the
+        server is leaving."""
         if self._closing.is_set():
             raise Unavailable("the server is draining; try another one", code="DRAINING")
-        missing = await self._skills.missing(kind)
-        if missing:
-            raise NotImplementedHere(missing, code="EXTRA_MISSING")
+        await self._folder.check()
+        refusal: ServingError = Unavailable(
+            "nobody who can do this work was heard of in the last minute; retry later",
+            code="NO_WORKER",
+            retry_after=10.0,
+        )
+        if self._policy.concurrency:
+            try:
+                missing = await self._skills.missing(kind)
+            except Unavailable as error:
+                refusal = error
+            else:
+                if not missing:
+                    return
+                refusal = NotImplementedHere(missing, code="EXTRA_MISSING")
+        if not await self._blocking(lambda: self._store.is_offered(kind)):
+            raise refusal
 
     async def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Queue a job whose files lie in its folder; the job, and whether it is a new one.
@@ -165,13 +221,17 @@ class Jobs:
         return await asyncio.shield(submitting)
 
     async def _submit(self, new: NewJob) -> tuple[Job, bool]:
-        fresh = False
+        keep = False
         try:
             if new.webhook:
                 self._webhooks.check(new.webhook)
             job, fresh = await self._blocking(lambda: self._store.submit(new, self._policy))
+            keep = fresh
+        except OutcomeUnknown:
+            keep = True  # if there is no such job the folder is swept later
+            raise
         finally:
-            if not fresh:
+            if not keep:
                 await asyncio.to_thread(self.files.remove, new.id)
         if self._supervisor is not None:
             self._supervisor.wake()
@@ -180,7 +240,7 @@ class Jobs:
     async def get(self, job: str, tenant: str) -> Job:
         """Raises NotFound for a job that is not there, or another tenant's."""
         _check_id(job)
-        return self._shown(await self._blocking(lambda: self._store.get(job, tenant)))
+        return self._endings.shown(await self._blocking(lambda: self._store.get(job, tenant)))
 
     async def result(self, job: str, tenant: str) -> ResultFile:
         """The file that a job has made. Raises NotFound for a job that is not there, another tenant's, or one
@@ -194,7 +254,7 @@ class Jobs:
         page = await self._blocking(
             lambda: self._store.page(tenant, states=limits.states, after=limits.after, limit=limits.limit)
         )
-        return Page(tuple(map(self._shown, page.jobs)), page.more)
+        return Page(tuple(map(self._endings.shown, page.jobs)), page.more)
 
     async def active(self, kind: str, subject: str) -> Job | None:
         """A job of this kind on this subject that has not ended, whoever's it is."""
@@ -219,17 +279,16 @@ class Jobs:
         """The job whenever it has changed since revision ``after``, until it has ended; None now and then
         when nothing happens, so that a connection can be kept open.
 
-        The iterator also ends, early, when the server leaves. Raises NotFound, Unavailable (too many watch).
+        While the store is away nothing happens. The iterator also ends, early, when the server leaves. Raises
+        NotFound, Unavailable (too many watch).
         """
         if len(self._changes) >= _MAX_WATCHERS:
             raise Unavailable("too many callers watch jobs; retry later", code="OVERLOADED", retry_after=5.0)
         change = asyncio.Event()
         self._changes.add(change)
         try:
-            silent = 0.0
+            silent, found = 0.0, await self.get(job, tenant)
             while True:
-                change.clear()
-                found = await self.get(job, tenant)
                 if found.revision > after:
                     after, silent = found.revision, 0.0
                     yield found
@@ -242,6 +301,9 @@ class Jobs:
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await change.wait()
                 silent += _LOOK_SECONDS
+                change.clear()
+                with contextlib.suppress(Unavailable, InsufficientStorage):  # the store comes back
+                    found = await self.get(job, tenant)
         finally:
             self._changes.discard(change)
 
@@ -249,7 +311,7 @@ class Jobs:
 
     async def _blocking(self, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except RuntimeError as error:
             if self._closing.is_set():
                 raise Unavailable("the server is shutting down", code="SHUTTING_DOWN") from error
@@ -259,33 +321,35 @@ class Jobs:
         for change in self._changes:
             change.set()
 
-    def _shown(self, job: Job) -> Job:
-        """A job that has succeeded still runs, to callers, until its result can be used."""
-        if job.state is not JobState.SUCCEEDED or self._supervisor is None:
-            return job
-        if not self._supervisor.follows(job.id):
-            return job
-        return dataclasses.replace(
-            job,
-            state=JobState.RUNNING,
-            phase="loading the result",
-            result=None,
-            ended=None,
-            revision=job.revision - 1,
-        )
+    async def _takes(self) -> Collection[str] | None:
+        """What this process may take: all if it can do all, so that what nobody can do fails with the reason.
 
-    def _held(self) -> Collection[str]:
-        """Jobs that callers may not yet see ended: see :meth:`_shown`."""
-        return () if self._supervisor is None else self._supervisor.followed()
+        The workers are not asked before there is work."""
+        if self._offers:
+            return self._offer.kinds
+        if not self._skills.asked and not self._counts[JobState.QUEUED]:
+            return ()
+        kinds = await self._skills.kinds()
+        return kinds if self._skills.lacking else None
 
-    async def _settled(self, job: Job) -> None:
-        if self.on_success is not None:
-            await self.on_success(job)
+    def _found(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.wake()
+
+    async def _tell_concerns(self) -> None:
+        """Warn the operator of what the store does not promise, once it can be asked."""
+        while True:
+            with contextlib.suppress(ServingError):
+                for concern in await self._blocking(self._store.concerns):
+                    logger.warning("%s", concern)
+                return
+            await asyncio.sleep(_TROUBLE_SECONDS)
 
     async def _look(self) -> None:
         """Bring the counts up to date; they stay as they were while the store cannot be read."""
         with contextlib.suppress(ServingError):
             self._counts = dict(await self._blocking(self._store.counts))
+        self._endings.wake()
         self._webhooks.wake()
         self._changed()
 

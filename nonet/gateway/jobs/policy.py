@@ -7,13 +7,15 @@ import math
 
 __all__ = ["JobPolicy"]
 
+_MAY_BE_0 = ("concurrency", "nice")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class JobPolicy:
     """Limits of jobs. Times in seconds, sizes in bytes.
 
     Args:
-        concurrency: jobs that run at the same time, each in a process of its own.
+        concurrency: jobs that run at the same time on one machine, each in a process of its own; 0 for none.
         max_waiting: jobs that may wait in all; one more is refused with 503.
         max_waiting_per_tenant: jobs of one tenant that may wait; one more is refused with 429.
         max_attempts: starts of one job; when the last one dies too, the job fails.
@@ -27,7 +29,7 @@ class JobPolicy:
         threads: CPU threads of one worker.
         nice: how much a worker steps back for those who serve, 0 to 19.
 
-    Raises ValueError for a number that is not positive (``nice`` may be 0).
+    Raises ValueError for a number that is not positive (``concurrency`` and ``nice`` may be 0).
     """
 
     concurrency: int = 1
@@ -48,5 +50,5 @@ class JobPolicy:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not math.isfinite(value) or value < 0 or (value == 0 and field.name != "nice"):
+            if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in _MAY_BE_0):
                 raise ValueError(f"{field.name} must be positive, got {value!r}")

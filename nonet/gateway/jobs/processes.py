@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
+import platform
 import time
 from pathlib import Path
 
 import psutil
 
-__all__ = ["boot_id", "is_alive", "process_name", "uptime"]
+__all__ = ["boot_id", "is_alive", "place", "process_name", "uptime"]
 
 
 @functools.cache
@@ -18,6 +20,16 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+@functools.cache
+def place() -> str:
+    """Names what the names of processes are valid in: this machine since its start, or a container."""
+    try:
+        processes = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        processes = 0
+    return f"{boot_id()}/{processes}/{platform.node()}"
 
 
 def uptime() -> float:

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 _ASK_SECONDS = 30.0
 _ASK_AGAIN = 10.0
 """Seconds for which a "no" is believed: somebody may be installing what is missing."""
+_LOOK_AGAIN = 60.0
+"""The same where nobody waits for the answer."""
 
 
 class Skills:
@@ -32,7 +34,7 @@ class Skills:
         self._words = words
         self._lock = asyncio.Lock()
         self._known: Mapping[str, str] = {}
-        self._asked = float("-inf")
+        self._asked = self._looked = float("-inf")
 
     async def missing(self, kind: str) -> str:
         """What has to be installed for this kind of work, "" if nothing. Raises Unavailable."""
@@ -43,6 +45,25 @@ class Skills:
                 self._asked = time.monotonic()
                 said = self._known.get(kind)
         return f"the workers here do not know the work '{kind}'" if said is None else said
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is known what can be done."""
+        return bool(self._known)
+
+    @property
+    def lacking(self) -> bool:
+        """Whether something cannot be done, as far as is known."""
+        return not self._known or any(self._known.values())
+
+    async def kinds(self) -> frozenset[str]:
+        """The kinds of work that can be done. Raises Unavailable."""
+        async with self._lock:
+            if self.lacking and time.monotonic() > self._looked + _LOOK_AGAIN:
+                self._looked = time.monotonic()
+                self._known = await self._ask()
+                self._asked = time.monotonic()
+            return frozenset(kind for kind, missing in self._known.items() if not missing)
 
     async def _ask(self) -> Mapping[str, str]:
         try:

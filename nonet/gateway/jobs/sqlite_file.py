@@ -62,7 +62,15 @@ ALTER TABLE jobs ADD COLUMN webhook_due REAL;
 CREATE INDEX jobs_by_webhook ON jobs (webhook_state) WHERE webhook_state IS NOT NULL;
 """
 
-STEPS = (_FIRST, _WEBHOOKS)
+_ENDINGS = """
+ALTER TABLE jobs ADD COLUMN ending INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX jobs_by_ending ON jobs (ending);
+CREATE TABLE endings (last INTEGER NOT NULL);
+INSERT INTO endings VALUES (0);
+CREATE TABLE offers (kind TEXT PRIMARY KEY, boot TEXT NOT NULL, until REAL NOT NULL);
+"""
+
+STEPS = (_FIRST, _WEBHOOKS, _ENDINGS)
 """What makes a file of each version one of the next; version 0 is the empty file."""
 SCHEMA_VERSION = len(STEPS)
 

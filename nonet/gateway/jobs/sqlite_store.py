@@ -7,7 +7,6 @@ alive; a lease is over at once when the process that it was given to is gone.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,22 +14,31 @@ from typing import Any
 
 import orjson
 
+from nonet.gateway.jobs.contract import PHASE_LENGTH, QUEUE_RETRY
 from nonet.gateway.jobs.job import Claim, Job, JobState, NewJob, Orders, Page, WebhookState
 from nonet.gateway.jobs.policy import JobPolicy
-from nonet.gateway.jobs.processes import boot_id, is_alive, uptime
+from nonet.gateway.jobs.processes import boot_id, uptime
 from nonet.gateway.jobs.sqlite_file import SqliteFile
-from nonet.gateway.jobs.sqlite_webhooks import claim_due, count_states, find_due, settle, webhook_of
-from nonet.runtime.errors import Conflict, NotFound, QuotaExceeded, Unavailable
+from nonet.gateway.jobs.sqlite_rows import (
+    LIVE,
+    claim_of,
+    end,
+    give_back,
+    is_over,
+    job_of,
+    known_job,
+    owned_row,
+    row_of,
+    running_rows,
+)
+from nonet.gateway.jobs.sqlite_webhooks import claim_due, count_states, find_due, settle
+from nonet.runtime.errors import Conflict, QuotaExceeded, Unavailable
 
 __all__ = ["DATABASE", "SqliteJobStore"]
 
 DATABASE = "jobs.sqlite3"
 """Name of the database file in the state folder."""
-
-_LIVE = (JobState.QUEUED.value, JobState.RUNNING.value)
-_QUEUE_RETRY = 30.0
-_PHASE_LENGTH = 80
-_RELEASED = "owner = NULL, worker = NULL, boot = NULL, lease = NULL, eta = NULL, revision = revision + 1"
+_ENDINGS_AT_ONCE = 100
 
 
 class SqliteJobStore:
@@ -47,7 +55,7 @@ class SqliteJobStore:
 
     def submit(self, new: NewJob, policy: JobPolicy) -> tuple[Job, bool]:
         with self._file.transaction() as db:
-            earlier = _known(db, new.tenant, new.key, new.digest)
+            earlier = known_job(db, new.tenant, new.key, new.digest)
             if earlier is not None:
                 return earlier, False
             waiting, own = db.execute(
@@ -57,11 +65,11 @@ class SqliteJobStore:
                 raise QuotaExceeded(
                     f"{own} of your jobs wait already; wait for one to end, or cancel one",
                     code="JOBS_QUOTA",
-                    retry_after=_QUEUE_RETRY,
+                    retry_after=QUEUE_RETRY,
                 )
             if waiting >= policy.max_waiting:
                 raise Unavailable(
-                    f"{waiting} jobs wait already; retry later", code="JOBS_FULL", retry_after=_QUEUE_RETRY
+                    f"{waiting} jobs wait already; retry later", code="JOBS_FULL", retry_after=QUEUE_RETRY
                 )
             db.execute(
                 "INSERT INTO jobs (id, kind, subject, tenant, spec, digest, idempotency_key, created, "
@@ -79,11 +87,11 @@ class SqliteJobStore:
                     WebhookState.WAITING.value if new.webhook else None,
                 ),
             )
-            return _job(_row(db, new.id)), True
+            return job_of(row_of(db, new.id)), True
 
     def get(self, job: str, tenant: str | None = None) -> Job:
         with self._file.transaction(write=False) as db:
-            return _job(_row(db, job, tenant))
+            return job_of(row_of(db, job, tenant))
 
     def page(
         self, tenant: str | None, *, states: Collection[JobState] = (), after: str = "", limit: int = 20
@@ -98,12 +106,12 @@ class SqliteJobStore:
         with self._file.transaction(write=False) as db:
             if after:
                 clauses.append("number < ?")
-                values.append(_row(db, after, tenant)["number"])
+                values.append(row_of(db, after, tenant)["number"])
             rows = db.execute(
                 f"SELECT * FROM jobs WHERE {' AND '.join(clauses)} ORDER BY number DESC LIMIT ?",
                 (*values, limit + 1),
             ).fetchall()
-        return Page(tuple(_job(row) for row in rows[:limit]), len(rows) > limit)
+        return Page(tuple(job_of(row) for row in rows[:limit]), len(rows) > limit)
 
     def counts(self) -> Mapping[JobState, int]:
         with self._file.transaction(write=False) as db:
@@ -115,32 +123,38 @@ class SqliteJobStore:
             row = db.execute(
                 "SELECT * FROM jobs WHERE state IN (?, ?) AND kind = ? AND subject = ? "
                 "ORDER BY state = 'running' DESC, number LIMIT 1",
-                (*_LIVE, kind, subject),
+                (*LIVE, kind, subject),
             ).fetchone()
-        return None if row is None else _job(row)
+        return None if row is None else job_of(row)
 
     def cancel(self, job: str, tenant: str | None = None) -> Job:
         with self._file.transaction() as db:
-            state = JobState(_row(db, job, tenant)["state"])
+            state = JobState(row_of(db, job, tenant)["state"])
             if state in (JobState.SUCCEEDED, JobState.FAILED):
                 raise Conflict(f"the job has {state.value} already", param="job", code="JOB_ENDED")
             if state is JobState.QUEUED:
-                _end(db, job, JobState.CANCELLED, None, None)
+                end(db, job, JobState.CANCELLED, None, None)
             elif state is JobState.RUNNING:
                 db.execute(
                     "UPDATE jobs SET cancelling = 1, revision = revision + 1 WHERE id = ? AND NOT cancelling",
                     (job,),
                 )
-            return _job(_row(db, job))
+            return job_of(row_of(db, job))
 
     # -- workers and those who start them -------------------------------------------------------
 
-    def claim(self, owner: str, lease_seconds: float, concurrency: int) -> Claim | None:
+    def claim(
+        self, owner: str, lease_seconds: float, concurrency: int, kinds: Collection[str] | None = None
+    ) -> Claim | None:
+        wanted = "1" if kinds is None else f"kind IN ({', '.join('?' * len(kinds))})"
         with self._file.transaction() as db:
             (running,) = db.execute("SELECT count(*) FROM jobs WHERE state = 'running'").fetchone()
             if running >= concurrency:
                 return None
-            row = db.execute("SELECT id FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1").fetchone()
+            row = db.execute(
+                f"SELECT id FROM jobs WHERE state = 'queued' AND {wanted} ORDER BY number LIMIT 1",
+                tuple(kinds or ()),
+            ).fetchone()
             if row is None:
                 return None
             db.execute(
@@ -149,12 +163,12 @@ class SqliteJobStore:
                 "WHERE id = ?",
                 (owner, boot_id(), uptime() + lease_seconds, time.time(), row["id"]),
             )
-            return _claim(_row(db, row["id"]))
+            return claim_of(row_of(db, row["id"]))
 
     def claimed(self, job: str, owner: str) -> Claim | None:
         with self._file.transaction(write=False) as db:
-            row = _owned(db, job, owner)
-            return None if row is None else _claim(row)
+            row = owned_row(db, job, owner)
+            return None if row is None else claim_of(row)
 
     def beat(
         self,
@@ -169,10 +183,10 @@ class SqliteJobStore:
         eta_seconds: float | None,
     ) -> Orders:
         with self._file.transaction() as db:
-            row = _owned(db, job, owner)
+            row = owned_row(db, job, owner)
             if row is None:
                 return Orders(lost=True)
-            progress, phase = min(max(progress, 0.0), 1.0), phase[:_PHASE_LENGTH]
+            progress, phase = min(max(progress, 0.0), 1.0), phase[:PHASE_LENGTH]
             changed = (progress, phase) != (row["progress"], row["phase"])
             db.execute(
                 "UPDATE jobs SET worker = ?, boot = ?, lease = ?, spent = spent + ?, progress = ?, "
@@ -201,25 +215,25 @@ class SqliteJobStore:
         error: Mapping[str, Any] | None = None,
     ) -> bool:
         with self._file.transaction() as db:
-            if _owned(db, job, owner) is None:
+            if owned_row(db, job, owner) is None:
                 return False
-            _end(db, job, state, result, error)
+            end(db, job, state, result, error)
             return True
 
     def give_back(self, job: str, owner: str, *, blame: str = "", max_attempts: int = 0) -> Job | None:
         with self._file.transaction() as db:
-            row = _owned(db, job, owner)
-            return None if row is None else _give_back(db, row, blame, max_attempts)
+            row = owned_row(db, job, owner)
+            return None if row is None else give_back(db, row, blame, max_attempts)
 
     def reap(self, max_attempts: int, mine: Collection[str] = ()) -> list[Job]:
         with self._file.transaction(write=False) as db:
-            if not [row for row in _running(db) if _is_over(row, mine)]:
+            if not [row for row in running_rows(db) if is_over(row, mine)]:
                 return []
         with self._file.transaction() as db:
             return [
-                _give_back(db, row, "it was lost", max_attempts)
-                for row in _running(db)
-                if _is_over(row, mine)
+                give_back(db, row, "it was lost", max_attempts)
+                for row in running_rows(db)
+                if is_over(row, mine)
             ]
 
     def spent(self, owner: str) -> float | None:
@@ -234,26 +248,59 @@ class SqliteJobStore:
             cursor = db.execute(
                 "DELETE FROM jobs WHERE state NOT IN (?, ?) AND (ended < ? OR number <= ("
                 "SELECT number FROM jobs WHERE state NOT IN (?, ?) ORDER BY number DESC LIMIT 1 OFFSET ?))",
-                (*_LIVE, time.time() - keep_seconds, *_LIVE, keep_jobs),
+                (*LIVE, time.time() - keep_seconds, *LIVE, keep_jobs),
             )
             return cursor.rowcount
 
     def unfinished(self) -> list[str]:
         with self._file.transaction(write=False) as db:
-            return [row["id"] for row in db.execute("SELECT id FROM jobs WHERE state IN (?, ?)", _LIVE)]
+            return [row["id"] for row in db.execute("SELECT id FROM jobs WHERE state IN (?, ?)", LIVE)]
+
+    def last_ending(self) -> int:
+        with self._file.transaction(write=False) as db:
+            return int(db.execute("SELECT last FROM endings").fetchone()[0])
+
+    def ended(self, after: int) -> list[Job]:
+        with self._file.transaction(write=False) as db:
+            rows = db.execute(
+                "SELECT * FROM jobs WHERE ending > ? ORDER BY ending LIMIT ?", (after, _ENDINGS_AT_ONCE)
+            ).fetchall()
+        return [job_of(row) for row in rows]
+
+    # -- who works where ------------------------------------------------------------------------
+
+    def offer(self, kinds: Collection[str], seconds: float) -> None:
+        until = uptime() + seconds
+        with self._file.transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO offers VALUES (?, ?, ?)", [(kind, boot_id(), until) for kind in kinds]
+            )
+
+    def is_offered(self, kind: str) -> bool:
+        with self._file.transaction(write=False) as db:
+            row = db.execute(
+                "SELECT 1 FROM offers WHERE kind = ? AND boot = ? AND until > ?", (kind, boot_id(), uptime())
+            ).fetchone()
+        return row is not None
+
+    def keep_in(self, folder: str) -> bool:
+        return True  # the database lies in it
+
+    def concerns(self) -> list[str]:
+        return []
 
     # -- webhooks -------------------------------------------------------------------------------
 
-    def claim_webhook(self, lease_seconds: float, held: Collection[str] = ()) -> Job | None:
+    def claim_webhook(self, lease_seconds: float) -> Job | None:
         with self._file.transaction(write=False) as db:
-            if find_due(db, held) is None:
+            if find_due(db) is None:
                 return None
         with self._file.transaction() as db:
-            job = find_due(db, held)
+            job = find_due(db)
             if job is None:
                 return None
             claim_due(db, job, lease_seconds)
-            return _job(_row(db, job))
+            return job_of(row_of(db, job))
 
     def settle_webhook(
         self, job: str, attempt: int, state: WebhookState, *, error: str = "", again_in: float = 0.0
@@ -267,110 +314,3 @@ class SqliteJobStore:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _row(db: sqlite3.Connection, job: str, tenant: str | None = None) -> sqlite3.Row:
-    row: sqlite3.Row | None = db.execute(
-        "SELECT * FROM jobs WHERE id = ? AND (? IS NULL OR tenant = ?)", (job, tenant, tenant)
-    ).fetchone()
-    if row is None:
-        raise NotFound("there is no such job", param="job", code="JOB_NOT_FOUND")
-    return row
-
-
-def _owned(db: sqlite3.Connection, job: str, owner: str) -> sqlite3.Row | None:
-    row: sqlite3.Row | None = db.execute(
-        "SELECT * FROM jobs WHERE id = ? AND owner = ? AND state = 'running'", (job, owner)
-    ).fetchone()
-    return row
-
-
-def _known(db: sqlite3.Connection, tenant: str, key: str, digest: str) -> Job | None:
-    if not key:
-        return None
-    row = db.execute("SELECT * FROM jobs WHERE tenant = ? AND idempotency_key = ?", (tenant, key)).fetchone()
-    if row is None:
-        return None
-    if row["digest"] != digest:
-        raise Conflict(
-            "this Idempotency-Key was sent before with another request; use a new key",
-            param="Idempotency-Key",
-            code="IDEMPOTENCY_KEY_REUSED",
-        )
-    return _job(row)
-
-
-def _running(db: sqlite3.Connection) -> list[sqlite3.Row]:
-    return db.execute("SELECT * FROM jobs WHERE state = 'running'").fetchall()
-
-
-def _is_over(row: sqlite3.Row, mine: Collection[str]) -> bool:
-    """Whether the lease of a running job has ended."""
-    if row["owner"] in mine:
-        return False
-    if row["boot"] != boot_id() or row["lease"] < uptime():
-        return True
-    return row["worker"] is not None and not is_alive(row["worker"])
-
-
-def _give_back(db: sqlite3.Connection, row: sqlite3.Row, blame: str, max_attempts: int) -> Job:
-    job, deaths = row["id"], row["deaths"] + bool(blame)
-    if row["cancelling"]:
-        _end(db, job, JobState.CANCELLED, None, None)
-    elif blame and deaths >= max_attempts:
-        often = f"{deaths} times, the last time" if deaths > 1 else "once,"
-        message = f"the process of the job ended {often} because {blame}; it is not tried again"
-        error = {"message": message, "type": "server_error", "param": None, "code": "WORKER_CRASHED"}
-        db.execute("UPDATE jobs SET deaths = ? WHERE id = ?", (deaths, job))
-        _end(db, job, JobState.FAILED, None, error)
-    else:
-        db.execute(
-            f"UPDATE jobs SET state = 'queued', phase = 'waiting to go on', deaths = ?, "
-            f"attempts = attempts - ?, {_RELEASED} WHERE id = ?",
-            (deaths, int(not blame), job),
-        )
-    return _job(_row(db, job))
-
-
-def _end(
-    db: sqlite3.Connection,
-    job: str,
-    state: JobState,
-    result: Mapping[str, Any] | None,
-    error: Mapping[str, Any] | None,
-) -> None:
-    db.execute(
-        f"UPDATE jobs SET state = ?, result = ?, error = ?, ended = ?, cancelling = 0, "
-        f"progress = iif(? = 'succeeded', 1.0, progress), phase = ?, {_RELEASED} WHERE id = ?",
-        (state.value, _json(result), _json(error), time.time(), state.value, state.value, job),
-    )
-
-
-def _json(value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else orjson.dumps(dict(value)).decode()
-
-
-def _claim(row: sqlite3.Row) -> Claim:
-    return Claim(_job(row), orjson.loads(row["spec"]), row["spent"])
-
-
-def _job(row: sqlite3.Row) -> Job:
-    return Job(
-        id=row["id"],
-        kind=row["kind"],
-        subject=row["subject"],
-        tenant=row["tenant"],
-        state=JobState(row["state"]),
-        phase=row["phase"],
-        progress=row["progress"],
-        eta_seconds=row["eta"],
-        result=None if row["result"] is None else orjson.loads(row["result"]),
-        error=None if row["error"] is None else orjson.loads(row["error"]),
-        attempts=row["attempts"],
-        cancelling=bool(row["cancelling"]),
-        created=row["created"],
-        started=row["started"],
-        ended=row["ended"],
-        revision=row["revision"],
-        webhook=webhook_of(row),
-    )

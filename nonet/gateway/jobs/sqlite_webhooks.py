@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from nonet.gateway.jobs.job import JobState, Webhook, WebhookState
 
@@ -15,14 +15,14 @@ _FARTHEST = 2 * 3600.0
 _ENDED = tuple(state.value for state in JobState if state.ended)
 
 
-def find_due(db: sqlite3.Connection, held: Collection[str]) -> str | None:
-    """The job whose webhook has been due the longest, unless it is among ``held``."""
+def find_due(db: sqlite3.Connection) -> str | None:
+    """The job whose webhook has been due the longest."""
     now = time.time()
     row = db.execute(
-        f"SELECT id FROM jobs WHERE webhook_state = 'waiting' AND state IN ({_marks(_ENDED)}) "
+        "SELECT id FROM jobs WHERE webhook_state = 'waiting' AND state IN (?, ?, ?) "
         "AND (webhook_due IS NULL OR webhook_due NOT BETWEEN ? AND ?) "
-        f"AND id NOT IN ({_marks(held)}) ORDER BY ifnull(webhook_due, ended) LIMIT 1",
-        (*_ENDED, now, now + _FARTHEST, *held),
+        "ORDER BY ifnull(webhook_due, ended) LIMIT 1",
+        (*_ENDED, now, now + _FARTHEST),
     ).fetchone()
     return None if row is None else row["id"]
 
@@ -64,7 +64,3 @@ def webhook_of(row: sqlite3.Row) -> Webhook | None:
     return Webhook(
         row["webhook"], WebhookState(row["webhook_state"]), row["webhook_attempts"], row["webhook_error"]
     )
-
-
-def _marks(values: Collection[str]) -> str:
-    return ", ".join("?" * len(values))

@@ -1,10 +1,10 @@
-"""The gateway's side of long work: starts a process for each job and watches over it.
+"""The side of long work that does not work itself: starts a process for each job and watches over it.
 
     a job waits, a place is free -> claim it -> start a worker with its id -> watch -> see what became of it
 
 A worker that takes too much memory or time, or that does not stop when it is told to, is killed and its job
 ends with the reason. When a worker dies its job waits again: it goes on from its checkpoint, and after too
-many deaths fails with the reason. Jobs of workers that other gateways started are taken over when their
+many deaths fails with the reason. Jobs of workers that other processes started are taken over when their
 leases run out. No worker is there while no job is: an idle gateway costs no memory.
 """
 
@@ -18,7 +18,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ Blocking = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a blocking call on the store in its turn."""
 
 _WATCH_SECONDS = 0.5
-_IDLE_SECONDS = 5.0
+_IDLE_SECONDS = 1.0
+"""Seconds in which a job that another process has queued is noticed."""
 _FORGET_SECONDS = 600.0
 _SLACK = 1 << 30
 """Memory that a worker may reserve beyond its limit before an allocation fails in it."""
@@ -55,12 +56,14 @@ class WorkerCommand:
         state: the state folder.
         repository: the model repository that results are published in.
         log_format: text or json.
+        environment: variables on top of this process's own: what nobody may read on a command line.
     """
 
     words: tuple[str, ...]
     state: Path
     repository: Path
     log_format: str = "text"
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
     def line(self, job: str, owner: str, policy: JobPolicy) -> list[str]:
         return [
@@ -114,7 +117,7 @@ class Supervisor:
         command: how workers are started.
         policy: limits.
         looked: awaited after each look.
-        settle: awaited when a job has succeeded, before :meth:`follows` lets go of it.
+        takes: gives the kinds of work that may be taken now, None for all. May raise ServingError.
     """
 
     def __init__(
@@ -126,7 +129,7 @@ class Supervisor:
         policy: JobPolicy,
         *,
         looked: Callable[[], Awaitable[None]],
-        settle: Callable[[Job], Awaitable[None]],
+        takes: Callable[[], Awaitable[Collection[str] | None]],
     ) -> None:
         self._store = store
         self._files = files
@@ -134,9 +137,10 @@ class Supervisor:
         self._command = command
         self._policy = policy
         self._looked = looked
-        self._settle = settle
+        self._takes = takes
         self._wake = asyncio.Event()
         self._workers: dict[asyncio.Task[None], _Worker] = {}
+        self._next_owner = secrets.token_hex(8)
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._forgotten = float("-inf")
@@ -145,14 +149,6 @@ class Supervisor:
     def workers(self) -> int:
         """Processes that run now."""
         return len(self._workers)
-
-    def follows(self, job: str) -> bool:
-        """Whether a worker of this job runs, or what it left behind is being settled."""
-        return any(worker.job == job for worker in self._workers.values())
-
-    def followed(self) -> list[str]:
-        """The jobs of which :meth:`follows` is true."""
-        return [worker.job for worker in self._workers.values()]
 
     def wake(self) -> None:
         """A job waits, or one was cancelled: look now."""
@@ -193,6 +189,8 @@ class Supervisor:
             await asyncio.wait(list(self._workers), timeout=5.0)
 
     async def _look(self) -> None:
+        for worker in self._workers.values():
+            self._limit(worker)  # first: it needs no store
         owners = [worker.owner for worker in self._workers.values()]
         for job in await self._blocking(lambda: self._store.reap(self._policy.max_attempts, owners)):
             logger.warning("job %s was left by its worker: %s", job.id, job.state.value)
@@ -214,16 +212,25 @@ class Supervisor:
 
     async def _start_one(self) -> bool:
         """Claim a job and start its worker; False if there is none."""
-        owner = secrets.token_hex(8)
+        try:
+            kinds = await self._takes()
+        except ServingError:
+            return False  # the log says why
+        if kinds is not None and not kinds:
+            return False
+        # If the answer is lost the next try is in the same name, and finds what this one has claimed.
+        owner = self._next_owner
         claim: Claim | None = await self._blocking(
-            lambda: self._store.claim(owner, 2 * self._policy.lease_seconds, self._policy.concurrency)
+            lambda: self._store.claim(owner, 2 * self._policy.lease_seconds, self._policy.concurrency, kinds)
         )
         if claim is None:
             return False
+        self._next_owner = secrets.token_hex(8)
         threads = str(self._policy.threads)
         environment = {
             **os.environ,
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
+            **self._command.environment,
         }
         try:
             process = await start_child(
@@ -275,7 +282,6 @@ class Supervisor:
         found: Job = await self._blocking(lambda: self._store.get(job))
         self._ended(job, found.state)
         if found.state is JobState.SUCCEEDED:
-            await self._settle(found)
             await self._blocking(lambda: sweep_results(self._store, self._files, self._policy))
 
     def _ended(self, job: str, state: JobState) -> None:
@@ -284,8 +290,8 @@ class Supervisor:
         if state in (JobState.FAILED, JobState.CANCELLED):
             self._files.remove_result(job)
 
-    async def _watch(self, worker: _Worker) -> None:
-        """Kill a worker that goes over a limit or does not stop when told."""
+    def _limit(self, worker: _Worker) -> None:
+        """Kill a worker that goes over a limit."""
         policy = self._policy
         if worker.verdict is not None:
             return
@@ -302,12 +308,16 @@ class Supervisor:
             )
         if worker.verdict is not None:
             worker.kill()
+
+    async def _watch(self, worker: _Worker) -> None:
+        """Kill a worker that does not stop when told."""
+        if worker.verdict is not None:
             return
         job = await self._blocking(lambda: self._store.get(worker.job))
         if job.cancelling:
             worker.told = worker.told or time.monotonic()
             # Its own thread ends it after stop_seconds; a process that hangs as a whole is killed here.
-            if time.monotonic() > worker.told + policy.stop_seconds + 2.0:
+            if time.monotonic() > worker.told + self._policy.stop_seconds + 2.0:
                 worker.kill()
 
 

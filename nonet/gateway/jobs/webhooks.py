@@ -21,7 +21,7 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -65,7 +65,7 @@ class Webhooks:
         store: where the jobs and their webhooks are.
         blocking: runs calls on the store in their turn.
         policy: limits.
-        held: ids of the jobs that callers do not yet see ended.
+        settled: awaited with a job before it is told of; callers see it ended when this has returned.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class Webhooks:
         store: JobStore,
         blocking: Callable[[Callable[[], Any]], Awaitable[Any]],
         policy: WebhookPolicy,
-        held: Callable[[], Collection[str]],
+        settled: Callable[[Job], Awaitable[None]],
     ) -> None:
         self._store = store
         self._blocking = blocking
         self._policy = policy
-        self._held = held
+        self._settled = settled
         self._wake = asyncio.Event()
         self._sending: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -131,8 +131,7 @@ class Webhooks:
     async def _look(self) -> None:
         lease = self._policy.timeout + _SLACK_SECONDS
         while not self._stopping and len(self._sending) < _AT_ONCE:
-            held = tuple(self._held())
-            job = await self._blocking(functools.partial(self._store.claim_webhook, lease, held))
+            job = await self._blocking(functools.partial(self._store.claim_webhook, lease))
             if job is None:
                 break
             task = asyncio.create_task(self._deliver(job), name=f"webhook-{job.id}")
@@ -149,6 +148,10 @@ class Webhooks:
     async def _deliver(self, job: Job) -> None:
         assert job.webhook is not None
         attempt = job.webhook.attempts
+        try:
+            await self._settled(job)
+        except ServingError:
+            return  # it is due again when the claim is over
         error = await self._attempt(job, job.webhook.url)
         if not error:
             state = WebhookState.DELIVERED

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nonet.gateway.jobs.contract import JobStore
 from nonet.gateway.jobs.files import JobFiles
@@ -39,8 +39,11 @@ __all__ = ["Assignment", "Kind", "Stopped", "Task", "run_job"]
 logger = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 0.5
-_WRITE_PATIENCE = 60.0
-"""Seconds for which the outcome of a job is tried to be written while the disk is full."""
+_PATIENCE = 300.0
+"""Seconds for which the outcome of a job is tried to be written while the disk is full, or the store away."""
+_LONGEST_PAUSE = 2.0
+
+T = TypeVar("T")
 
 
 class Stopped(Exception):
@@ -119,7 +122,7 @@ def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignm
 
     To be called in the main thread, since it listens to SIGTERM.
     """
-    claim = store.claimed(assignment.job, assignment.owner)
+    claim = _patient(lambda: store.claimed(assignment.job, assignment.owner))
     if claim is None:
         logger.warning("job %s is not this worker's", assignment.job)
         return 0
@@ -130,7 +133,9 @@ def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignm
         "job %s (%s %s): attempt %d", claim.job.id, claim.job.kind, claim.job.subject, claim.job.attempts
     )
     try:
-        result = _known(kinds, claim.job.kind).run(Task(claim, files, pulse))
+        run = _known(kinds, claim.job.kind).run
+        _check_folder(files.folder(claim.job.id))
+        result = run(Task(claim, files, pulse))
     except Stopped:
         return _stopped(store, files, assignment, pulse)
     except Exception as error:
@@ -141,9 +146,12 @@ def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignm
         logger.info("job %s succeeded", claim.job.id)
         ending = {"state": JobState.SUCCEEDED, "result": result}
     pulse.end()
-    if not _written(lambda: store.finish(assignment.job, assignment.owner, **ending)):  # type: ignore[arg-type]
+    try:
+        mine = _patient(lambda: store.finish(assignment.job, assignment.owner, **ending))  # type: ignore[arg-type]
+    except ServingError:
         return 1
-    files.remove(assignment.job)
+    if mine:  # else another may be working on it in the folder
+        files.remove(assignment.job)
     return 0
 
 
@@ -253,15 +261,11 @@ def _stopped(store: JobStore, files: JobFiles, assignment: Assignment, pulse: _P
     pulse.end()
     if pulse.reason is _Reason.LOST:
         return 0
-    outcome: list[JobState] = []
-
-    def give_back() -> None:
-        job = store.give_back(assignment.job, assignment.owner)
-        outcome.extend([job.state] if job is not None else [])
-
-    if not _written(give_back):
-        return 1
-    if outcome == [JobState.CANCELLED]:
+    try:
+        left = _patient(lambda: store.give_back(assignment.job, assignment.owner), assignment.stop_seconds)
+    except ServingError:
+        return 1  # its lease is left to run out
+    if left is not None and left.state is JobState.CANCELLED:
         files.remove(assignment.job)
         files.remove_result(assignment.job)
     return 0
@@ -275,6 +279,17 @@ def _known(kinds: Mapping[str, Kind], name: str) -> Kind:
     if missing:
         raise NotImplementedHere(missing, code="EXTRA_MISSING")
     return kind
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    logger.error("the files of a job are missing: there is no folder %s", folder.absolute())
+    raise Internal(
+        "the files of the job are not where its worker runs; the folder of the jobs (jobs.path) must be one "
+        "that all machines share",
+        code="JOB_FILES_MISSING",
+    )
 
 
 def _explained(error: Exception, job: str) -> ServingError:
@@ -296,16 +311,14 @@ def _explained(error: Exception, job: str) -> ServingError:
     return Internal(f"internal error; the server's log has more under job id {job}")
 
 
-def _written(write: Callable[[], object]) -> bool:
-    """Write the outcome of a job, with patience. False if it could not be written."""
-    until, pause = time.monotonic() + _WRITE_PATIENCE, 0.2
+def _patient(call: Callable[[], T], seconds: float = _PATIENCE) -> T:
+    """A call on a store that may be full or away for a while. Raises ServingError in the end."""
+    until, pause = time.monotonic() + seconds, 0.2
     while True:
         try:
-            write()
+            return call()
         except ServingError:
             if time.monotonic() > until:
-                return False
+                raise
             time.sleep(pause)
-            pause = min(2 * pause, 5.0)
-        else:
-            return True
+            pause = min(2 * pause, _LONGEST_PAUSE)

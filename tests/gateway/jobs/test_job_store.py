@@ -1,18 +1,20 @@
-"""The contract of a job store, held by the one in SQLite."""
+"""The contract of a job store, held by the one in SQLite and the one in Redis."""
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from collections import Counter
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nonet.gateway.jobs import DATABASE, Job, JobPolicy, JobState, NewJob, SqliteJobStore, new_job_id
+from nonet.gateway.jobs import (
+    Job,
+    JobPolicy,
+    JobState,
+    JobStore,
+    NewJob,
+    new_job_id,
+)
 from nonet.gateway.jobs.job import Claim
 from nonet.runtime.errors import Conflict, NotFound, QuotaExceeded, Unavailable
 
@@ -25,25 +27,25 @@ def new(
     return NewJob(new_job_id(), kind, subject, tenant, {"n": 1}, digest, key)
 
 
-def queue(store: SqliteJobStore, **fields: str) -> Job:
+def queue(store: JobStore, **fields: str) -> Job:
     job, fresh = store.submit(new(**fields), POLICY)
     assert fresh
     return job
 
 
-def claim(store: SqliteJobStore, owner: str = "me", lease: float = 60.0) -> Claim:
+def claim(store: JobStore, owner: str = "me", lease: float = 60.0) -> Claim:
     found = store.claim(owner, lease, 9)
     assert found is not None
     return found
 
 
-def beat(store: SqliteJobStore, job: str, owner: str = "me", lease: float = 60.0, worker: str = "") -> object:
+def beat(store: JobStore, job: str, owner: str = "me", lease: float = 60.0, worker: str = "") -> object:
     return store.beat(
         job, owner, lease, worker=worker or "1@0", seconds=1.5, progress=0.5, phase="toying", eta_seconds=2.0
     )
 
 
-def test_a_job_goes_from_queue_to_result(store: SqliteJobStore) -> None:
+def test_a_job_goes_from_queue_to_result(store: JobStore) -> None:
     job = queue(store)
     assert (job.state, job.progress, job.started, job.ended) == (JobState.QUEUED, 0.0, None, None)
     claimed = claim(store)
@@ -63,7 +65,7 @@ def test_a_job_goes_from_queue_to_result(store: SqliteJobStore) -> None:
 
 
 def test_jobs_are_claimed_in_order_by_one_owner_each_and_never_more_than_may_run(
-    store: SqliteJobStore,
+    store: JobStore,
 ) -> None:
     jobs = [queue(store).id for _ in range(3)]
     assert claim(store, "a").job.id == jobs[0]
@@ -73,14 +75,14 @@ def test_jobs_are_claimed_in_order_by_one_owner_each_and_never_more_than_may_run
     assert store.claim("d", 60, 9) is None
 
 
-def test_a_job_is_claimed_once_however_many_ask_at_once(tmp_path: Path) -> None:
+def test_a_job_is_claimed_once_however_many_ask_at_once(make_store: Callable[[], JobStore]) -> None:
     """Several processes, each with a connection of its own."""
-    stores = [SqliteJobStore(tmp_path / DATABASE) for _ in range(4)]
+    stores = [make_store() for _ in range(4)]
     for _ in range(3):
         queue(stores[0])
     claims: list[str] = []
 
-    def ask(store: SqliteJobStore, name: str) -> None:
+    def ask(store: JobStore, name: str) -> None:
         for number in range(5):
             found = store.claim(f"{name}{number}", 60, 9)
             if found is not None:
@@ -91,12 +93,10 @@ def test_a_job_is_claimed_once_however_many_ask_at_once(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    for store in stores:
-        store.close()
     assert len(claims) == len(set(claims)) == 3
 
 
-def test_equal_submits_under_a_key_are_one_job_and_keys_are_the_tenants_own(store: SqliteJobStore) -> None:
+def test_equal_submits_under_a_key_are_one_job_and_keys_are_the_tenants_own(store: JobStore) -> None:
     first = queue(store, key="k")
     again, fresh = store.submit(new(key="k"), POLICY)
     assert (again.id, fresh) == (first.id, False)
@@ -106,7 +106,7 @@ def test_equal_submits_under_a_key_are_one_job_and_keys_are_the_tenants_own(stor
     assert queue(store).id != queue(store).id
 
 
-def test_too_many_waiting_jobs_are_refused_and_a_replay_never_is(store: SqliteJobStore) -> None:
+def test_too_many_waiting_jobs_are_refused_and_a_replay_never_is(store: JobStore) -> None:
     queue(store, key="k")
     for _ in range(2):
         queue(store)
@@ -123,7 +123,7 @@ def test_too_many_waiting_jobs_are_refused_and_a_replay_never_is(store: SqliteJo
     queue(store, tenant="eve")
 
 
-def test_a_tenant_sees_its_own_jobs_only(store: SqliteJobStore) -> None:
+def test_a_tenant_sees_its_own_jobs_only(store: JobStore) -> None:
     mine, other = queue(store), queue(store, tenant="bob")
     assert [job.id for job in store.page("ann").jobs] == [mine.id]
     assert {job.id for job in store.page(None).jobs} == {mine.id, other.id}
@@ -134,7 +134,7 @@ def test_a_tenant_sees_its_own_jobs_only(store: SqliteJobStore) -> None:
         store.page("ann", after=other.id)
 
 
-def test_cancelling(store: SqliteJobStore) -> None:
+def test_cancelling(store: JobStore) -> None:
     waiting, running = queue(store), queue(store)
     assert store.cancel(waiting.id).state is JobState.CANCELLED
     assert store.cancel(waiting.id).state is JobState.CANCELLED
@@ -154,7 +154,7 @@ def test_cancelling(store: SqliteJobStore) -> None:
         store.cancel(done.id)
 
 
-def test_deaths_count_and_stops_do_not(store: SqliteJobStore) -> None:
+def test_deaths_count_and_stops_do_not(store: JobStore) -> None:
     job = queue(store).id
     claim(store)
     given = store.give_back(job, "me")
@@ -173,7 +173,7 @@ def test_deaths_count_and_stops_do_not(store: SqliteJobStore) -> None:
     assert store.give_back(job, "me") is None
 
 
-def test_a_lease_that_ran_out_or_whose_process_is_gone_is_given_back(store: SqliteJobStore) -> None:
+def test_a_lease_that_ran_out_or_whose_process_is_gone_is_given_back(store: JobStore) -> None:
     out, gone, kept, mine = (queue(store, tenant=name).id for name in ("a", "b", "c", "d"))
     claim(store, "out", lease=-1)
     claim(store, "gone")
@@ -191,16 +191,7 @@ def test_a_lease_that_ran_out_or_whose_process_is_gone_is_given_back(store: Sqli
     assert store.get(out).phase != "late"
 
 
-def test_a_lease_does_not_outlive_a_boot(store: SqliteJobStore, tmp_path: Path) -> None:
-    job = queue(store).id
-    claim(store)
-    with sqlite3.connect(tmp_path / DATABASE) as file:
-        file.execute("UPDATE jobs SET boot = 'another boot', lease = 1e12")
-    file.close()
-    assert [each.id for each in store.reap(3)] == [job]
-
-
-def test_old_and_too_many_ended_jobs_are_forgotten(store: SqliteJobStore) -> None:
+def test_old_and_too_many_ended_jobs_are_forgotten(store: JobStore) -> None:
     ended = []
     for _ in range(4):
         job = queue(store).id
@@ -215,112 +206,88 @@ def test_old_and_too_many_ended_jobs_are_forgotten(store: SqliteJobStore) -> Non
     assert store.unfinished() == [waiting]
 
 
-def test_a_file_of_a_later_release_is_left_alone(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / DATABASE) as file:
-        file.execute("PRAGMA user_version = 99")
-    file.close()
-    store = SqliteJobStore(tmp_path / DATABASE)
-    with pytest.raises(Unavailable, match="later release"):
-        store.counts()
-    store.close()
+def test_only_the_kinds_that_are_asked_for_are_claimed(store: JobStore) -> None:
+    fit, other = queue(store, kind="fit").id, queue(store, kind="other", tenant="bob").id
+    last = queue(store, kind="fit", tenant="bob").id
+    assert store.claim("a", 60, 9, []) is None
+    assert store.claim("b", 60, 9, ["nothing"]) is None
+    claimed = [store.claim(name, 60, 9, kinds) for name, kinds in (("c", ["other"]), ("d", ["other", "fit"]))]
+    assert [found.job.id for found in claimed if found is not None] == [other, fit]
+    assert claim(store, "e").job.id == last
 
 
-def test_a_damaged_file_is_unavailable_and_no_crash(tmp_path: Path) -> None:
-    (tmp_path / DATABASE).write_bytes(b"no database at all " * 1000)
-    store = SqliteJobStore(tmp_path / DATABASE)
-    for _ in range(2):
-        with pytest.raises(Unavailable):
-            store.counts()
-    (tmp_path / DATABASE).unlink()
-    assert sum(store.counts().values()) == 0
-    store.close()
+def test_the_ends_of_jobs_are_numbered_and_none_is_missed(store: JobStore) -> None:
+    assert (store.last_ending(), store.ended(0)) == (0, [])
+    jobs = [queue(store, tenant=name).id for name in ("a", "b", "c")]
+    for name in ("x", "y"):
+        claim(store, name)
+    store.finish(jobs[1], "y", JobState.SUCCEEDED, result={})
+    store.cancel(jobs[2])
+    seen = store.last_ending()
+    assert [job.id for job in store.ended(0)] == [jobs[1], jobs[2]]
+    store.finish(jobs[0], "x", JobState.FAILED, error={})
+    assert [job.id for job in store.ended(seen)] == [jobs[0]]
+    assert [job.ending for job in store.ended(0)] == [1, 2, 3]
+    assert store.forget(-1, 9) == 3
+    assert store.last_ending() == 3
+    after = queue(store)
+    store.cancel(after.id)
+    assert [job.id for job in store.ended(3)] == [after.id]
 
 
-class Jobs(RuleBasedStateMachine):
-    """Whatever happens: no job is lost or run by two, states only go where they may, revisions only rise."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        import tempfile
-
-        self.folder = tempfile.TemporaryDirectory()
-        self.store = SqliteJobStore(Path(self.folder.name) / DATABASE)
-        self.states: dict[str, JobState] = {}
-        self.revisions: dict[str, int] = {}
-        self.owners: dict[str, str] = {}
-        self.number = 0
-
-    def teardown(self) -> None:
-        self.store.close()
-        self.folder.cleanup()
-
-    @rule()
-    def submit(self) -> None:
-        try:
-            job, _ = self.store.submit(new(), POLICY)
-        except QuotaExceeded:
-            return
-        self.states[job.id] = JobState.QUEUED
-
-    @rule()
-    def claim(self) -> None:
-        self.number += 1
-        found = self.store.claim(f"w{self.number}", 60, 2)
-        if found is not None:
-            assert self.states[found.job.id] is JobState.QUEUED
-            self.owners[found.job.id] = f"w{self.number}"
-
-    @precondition(lambda self: self.owners)
-    @rule(
-        data=st.data(), what=st.sampled_from(["finish", "give back", "die", "beat"]), stranger=st.booleans()
-    )
-    def work(self, data: st.DataObject, what: str, stranger: bool) -> None:
-        job = list(self.owners)[data.draw(st.integers(0, len(self.owners) - 1))]
-        owner = "a stranger" if stranger else self.owners[job]
-        before = self.store.get(job)
-        if what == "finish":
-            done = self.store.finish(job, owner, JobState.SUCCEEDED, result={})
-            assert done != stranger
-        elif what == "beat":
-            orders = self.store.beat(
-                job, owner, 60, worker="1@0", seconds=0, progress=0.1, phase="", eta_seconds=None
-            )
-            assert orders.lost == stranger
-        else:
-            blame = "it died" if what == "die" else ""
-            assert (self.store.give_back(job, owner, blame=blame, max_attempts=2) is None) == stranger
-        if stranger:
-            assert self.store.get(job) == before
-        elif what != "beat":
-            del self.owners[job]
-
-    @precondition(lambda self: self.states)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        job = list(self.states)[data.draw(st.integers(0, len(self.states) - 1))]
-        ended = self.states[job] in (JobState.SUCCEEDED, JobState.FAILED)
-        try:
-            self.store.cancel(job)
-            assert not ended
-        except Conflict:
-            assert ended
-
-    @invariant()
-    def nothing_is_lost(self) -> None:
-        found = {job.id: job for job in self.store.page(None, limit=100).jobs}
-        assert found.keys() == self.states.keys()
-        for name, job in found.items():
-            before = self.states[name]
-            assert not before.ended or job.state is before
-            assert job.revision >= self.revisions.get(name, 0)
-            assert (job.state is JobState.RUNNING) == (name in self.owners)
-            assert (job.ended is not None) == job.state.ended
-            assert (job.result is not None) == (job.state is JobState.SUCCEEDED)
-            self.states[name], self.revisions[name] = job.state, job.revision
-        counted = Counter(job.state for job in found.values())
-        assert self.store.counts() == {state: counted[state] for state in JobState}
-        assert counted[JobState.RUNNING] <= 2
+def test_work_is_offered_for_a_while(store: JobStore) -> None:
+    assert not store.is_offered("toy")
+    store.offer(["toy", "fit"], 60)
+    assert store.is_offered("toy")
+    assert not store.is_offered("other")
+    store.offer(["toy"], -1)
+    assert not store.is_offered("toy")
+    assert store.is_offered("fit")
 
 
-TestJobsStateMachine = Jobs.TestCase
-TestJobsStateMachine.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+def test_the_job_of_a_subject_that_runs_comes_before_those_that_wait(store: JobStore) -> None:
+    assert store.active("toy", "x") is None
+    first, second = queue(store).id, queue(store).id
+    queue(store, subject="y")
+    assert store.active("toy", "x") == store.get(first)
+    claim(store)
+    store.give_back(first, "me")
+    store.cancel(first)
+    assert store.active("toy", "x") == store.get(second)
+    claim(store)
+    third = queue(store).id
+    active = store.active("toy", "x")
+    assert active is not None
+    assert active.id == second
+    store.finish(second, "me", JobState.FAILED, error={})
+    assert store.active("toy", "x") == store.get(third)
+    assert store.active("fit", "x") is None
+
+
+def test_pages_of_one_tenant_by_state(store: JobStore) -> None:
+    jobs = [queue(store).id for _ in range(3)]
+    queue(store, tenant="bob")
+    claim(store)
+    store.finish(jobs[0], "me", JobState.SUCCEEDED, result={})
+    claim(store)
+    page = store.page("ann", states=[JobState.QUEUED, JobState.SUCCEEDED])
+    assert ([job.id for job in page.jobs], page.more) == ([jobs[2], jobs[0]], False)
+    page = store.page("ann", limit=2)
+    assert ([job.id for job in page.jobs], page.more) == ([jobs[2], jobs[1]], True)
+    page = store.page("ann", limit=2, after=jobs[1])
+    assert ([job.id for job in page.jobs], page.more) == ([jobs[0]], False)
+
+
+def test_what_a_caller_sends_comes_back_as_it_was(store: JobStore) -> None:
+    spec = {"names": ["ü", "\n", '"', ":", "{x}"], "number": 1.5, "nothing": None}
+    new_one = NewJob(new_job_id(), "toy", "ü:{x}", "a.b-c_d", spec, "d", "key:{}*", "http://x/?é")
+    job, _ = store.submit(new_one, POLICY)
+    assert (job.subject, job.tenant, job.webhook and job.webhook.url) == ("ü:{x}", "a.b-c_d", "http://x/?é")
+    assert claim(store).spec == spec
+    assert store.active("toy", "ü:{x}") is not None
+    reason = 'a "quoted" reason, ü'
+    given = store.give_back(job.id, "me", blame=reason, max_attempts=1)
+    assert given is not None
+    assert given.error is not None
+    assert reason in given.error["message"]
+    assert given.error["param"] is None

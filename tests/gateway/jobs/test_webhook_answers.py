@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import ssl
-import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from certificates import made_certificate
 
 from nonet.gateway.jobs import (
+    Job,
     JobPolicy,
+    JobStore,
     NewJob,
-    SqliteJobStore,
     Webhook,
     WebhookPolicy,
     WebhookState,
@@ -27,24 +27,27 @@ T = TypeVar("T")
 Receiver = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def ended(store: SqliteJobStore, url: str) -> str:
+def ended(store: JobStore, url: str) -> str:
     job, _ = store.submit(NewJob(new_job_id(), "toy", "x", "ann", {}, "d", "", url), JobPolicy())
     return store.cancel(job.id).id
 
 
 async def told(
-    store: SqliteJobStore, receive: Receiver, seconds: float = 30.0, context: ssl.SSLContext | None = None
+    store: JobStore, receive: Receiver, seconds: float = 30.0, context: ssl.SSLContext | None = None
 ) -> Webhook:
     """The webhook of a job whose end ``receive`` was told once."""
 
     async def blocking(work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
 
+    async def settled(job: Job) -> None:
+        assert job.state.ended
+
     async with await asyncio.start_server(receive, "127.0.0.1", 0, ssl=context) as server:
         host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         scheme = "http" if context is None else "https"
         job = ended(store, f"{scheme}://{host}/hook")
-        webhooks = Webhooks(store, blocking, WebhookPolicy((host,), b"key", seconds, 1), tuple)
+        webhooks = Webhooks(store, blocking, WebhookPolicy((host,), b"key", seconds, 1), settled)
         webhooks.start()
         async with asyncio.timeout(60):
             while (found := store.get(job).webhook) is None or found.state is WebhookState.WAITING:
@@ -84,7 +87,7 @@ def answering(*pieces: bytes, pause: float = 0.0) -> Receiver:
         [b"HTTP", b"/1.1 2", b"01 Made\r\n", b"half an answer"],
     ],
 )
-def test_a_2xx_is_a_delivery(store: SqliteJobStore, pieces: list[bytes]) -> None:
+def test_a_2xx_is_a_delivery(store: JobStore, pieces: list[bytes]) -> None:
     assert asyncio.run(told(store, answering(*pieces))) == Webhook(
         store.page(None).jobs[0].webhook.url, WebhookState.DELIVERED, 1
     )
@@ -104,31 +107,20 @@ def test_a_2xx_is_a_delivery(store: SqliteJobStore, pieces: list[bytes]) -> None
         ([b"HTTP/1.1 100 Go on\r\n\r\n" * 300], "not HTTP"),
     ],
 )
-def test_anything_else_is_none(store: SqliteJobStore, pieces: list[bytes], why: str) -> None:
+def test_anything_else_is_none(store: JobStore, pieces: list[bytes], why: str) -> None:
     found = asyncio.run(told(store, answering(*pieces)))
     assert (found.state, found.attempts) == (WebhookState.DEAD, 1)
     assert why in (found.error or "")
 
 
-def test_an_answer_that_drips_is_cut_off(store: SqliteJobStore) -> None:
+def test_an_answer_that_drips_is_cut_off(store: JobStore) -> None:
     """The limit is on the whole attempt: no receiver can hold it longer by sending now and then."""
     found = asyncio.run(told(store, answering(*[b"H"] * 10_000, pause=0.02), seconds=0.5))
     assert (found.state, found.error) == (WebhookState.DEAD, "no answer within 0.5 seconds")
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(store: SqliteJobStore, tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs openssl to make a certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    words = (
-        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-    )
-    subprocess.run(
-        [openssl, *words.split(), "-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        capture_output=True,
-    )
+def test_a_certificate_that_nobody_vouches_for_is_refused(store: JobStore, tmp_path: Path) -> None:
+    key, certificate = made_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     found = asyncio.run(told(store, answering(b"HTTP/1.1 200 OK\r\n\r\n"), context=context))
