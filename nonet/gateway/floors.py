@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,8 @@ from nonet.runtime.repository.ownership import may_change, owner_of
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.tensors import Tensor
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Floors", "FloorsRepository", "Upload", "UploadReader", "floor_answers"]
 
@@ -159,9 +162,12 @@ class Floors:
             async with self._submitting:  # of two that want the same new name the first gets it
                 await self._check_yours(building, tenant)
                 submitting = True  # from here on the folder is the job's
-                return await self._jobs.submit(
+                made, fresh = await self._jobs.submit(
                     NewJob(job, FIT, building, tenant, spec, read.digest, key, webhook)
                 )
+            if fresh and tenant:
+                await self._check_first(made)
+            return made, fresh
         except BaseException:
             if not submitting:
                 await asyncio.to_thread(files.remove, job)
@@ -169,8 +175,17 @@ class Floors:
 
     async def settle(self, job: Job) -> None:
         """A job has succeeded: load the building that it fitted."""
-        if job.kind == FIT:
-            await self.refresh()
+        if job.kind != FIT:
+            return
+        await self.refresh()
+        known = self._plane.catalog.versions(SERVICE_PREFIX + network_of(job.subject))
+        if self._repository is not None and not known:
+            logger.error(
+                "job %s has fitted building '%s', which is not in this repository: all gateways and workers "
+                "need one and the same",
+                job.id,
+                job.subject,
+            )
 
     async def refresh(self) -> None:
         """Bring the catalog up to date with the repository, as after a fit."""
@@ -250,6 +265,16 @@ class Floors:
             owner = first.tenant
         if not may_change(owner, tenant):
             raise not_yours(name)
+
+    async def _check_first(self, job: Job) -> None:
+        """A submit through another gateway may have taken the new name at the same moment: the older of the
+        two has it, the other job is cancelled. Raises PermissionDenied then."""
+        try:
+            await self._check_yours(job.subject, job.tenant)
+        except PermissionDenied:
+            with contextlib.suppress(Conflict):  # it has failed for that already
+                await self._jobs.cancel(job.id, job.tenant)
+            raise
 
     async def _info(self, name: str) -> ModelInfo:
         """The newest version of a building's service; one that the catalog does not know is looked for."""

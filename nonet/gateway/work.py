@@ -42,7 +42,10 @@ async def _work(jobs: Jobs, settings: Settings) -> None:
     await jobs.open()
     await jobs.start()
     count = settings.jobs.concurrency
-    print(f"nonet {nonet.__version__} works on jobs, {count} at a time", flush=True)  # noqa: T201
+    where = settings.repository.path.absolute()
+    print(  # noqa: T201
+        f"nonet {nonet.__version__} works on jobs, {count} at a time, with the models in {where}", flush=True
+    )
     number = await signals.get()
     logger.info("%s: leaving", number.name)
     exit_at_last(settings.server.grace)

@@ -158,11 +158,14 @@ def test_the_owner_is_remembered_over_restarts_and_while_keys_are_off(
     assert ben.http.delete(f"{BUILDINGS}/quick_open").status_code == 204
 
 
+@pytest.mark.parametrize("gateways", [1, 2])
 def test_of_two_who_want_the_same_new_name_at_once_one_gets_it(
-    tenants: tuple[RunningServer, Tenant, Tenant],
+    start_server: Start, own_repository: Path, meet: Met, tmp_path: Path, gateways: int
 ) -> None:
-    _, ann, ben = tenants
-    for attempt in range(4):
+    """Also through two gateways that share their jobs."""
+    servers = [start_server(own_repository, guarded(path=str(tmp_path / "jobs"))) for _ in range(gateways)]
+    ann, ben = meet(servers[0], KEYS["ann-lane"]), meet(servers[-1], KEYS["ben-hill"])
+    for attempt in range(4 * gateways):
         replies: dict[str, httpx.Response] = {}
         together = threading.Barrier(2)
 
