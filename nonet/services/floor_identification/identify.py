@@ -51,9 +51,9 @@ class IdentifyServable(RowService[_Heard]):
 
     Transmitters that the building does not know have no say in the floor; where they are more than the known
     ones they count against ``known`` (see ``strangers``). Nothing tells where a scan was taken that holds
-    none it knows, that hears all of them too weakly to count, or that is of this building with a probability
-    below a millionth: it has no floor, an even distribution, and is known with probability 0. A request fails
-    with the row named.
+    none it knows, that hears all of them too weakly to count, or whose known ones are heard together in it
+    with a probability below a millionth: it has no floor, an even distribution, and is known with probability
+    0. A request fails with the row named.
 
     Args:
         network: the fitted building; closed by its owner, after this service.
@@ -136,8 +136,8 @@ class IdentifyServable(RowService[_Heard]):
 
     def _answer(self, outputs: Mapping[str, Array], noted: _Heard) -> tuple[Tensor, ...]:
         known = outputs["known"].reshape(-1).clip(0, 1)
-        known = beside_strangers(known, noted.acquainted, noted.strangers)
         nothing = (noted.heard == 0) | (known < _NOTHING)
+        known = beside_strangers(known, noted.acquainted, noted.strangers)
         known = np.where(nothing, np.float32(0), known)
         even = np.float32(1.0 / len(self._floors))
         distribution = np.where(nothing[:, None], even, outputs["distribution"])
