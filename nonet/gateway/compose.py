@@ -34,7 +34,7 @@ from nonet.gateway.rest import create_app
 from nonet.gateway.scheduler import SchedulerPolicy
 from nonet.gateway.settings import AuthSettings, Settings, SettingsError
 from nonet.gateway.topology import RemoteService
-from nonet.gateway.uploads import UploadBudget
+from nonet.gateway.uploads import UploadBudget, disk_budget
 from nonet.runtime import hardware
 from nonet.runtime.backends.contract import BackendOptions
 from nonet.runtime.catalog import Catalog
@@ -94,6 +94,7 @@ class Gateway:
     repository: RepositoryManager | None
     control: RepositoryControl | None
     uploads: UploadBudget
+    disk: UploadBudget
     gatekeeper: Gatekeeper
     metrics: Metrics
     page: MetricsPage
@@ -134,6 +135,7 @@ class Gateway:
             floors=self.floors,
             captures=self.captures,
             max_upload=self.settings.jobs.max_upload_bytes,
+            disk=self.disk,
         )
 
     def grpc_server(self) -> GrpcServer:
@@ -152,6 +154,7 @@ class Gateway:
             ),
             repository=self.control,
             uploads=self.uploads,
+            disk=self.disk,
             observe=self.metrics.observe_route,
             tasks=not self.alone,
             jobs=self.jobs,
@@ -236,6 +239,7 @@ def compose(
         repository=repository,
         control=control,
         uploads=UploadBudget(settings.server.max_bodies_bytes),
+        disk=disk_budget(settings.jobs.max_upload_bytes),
         gatekeeper=Gatekeeper(_keys(settings.auth), clock),
         metrics=metrics,
         page=MetricsPage(metrics, state),

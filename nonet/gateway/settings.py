@@ -87,8 +87,9 @@ class ServerSettings(Section):
     )
     body_timeout: PositiveSeconds = Field(
         default=60.0,
-        description="Seconds from the end of the headers to the end of the body, or of a gRPC call's "
-        "message. max_body_bytes divided by this is the slowest upload that still succeeds at full size.",
+        description="Seconds from the end of the headers to the end of the body, or that a gRPC call takes "
+        "to send its message, or all those of an upload in pieces. max_body_bytes divided by this is the "
+        "slowest upload that still succeeds at full size.",
     )
     keep_alive: PositiveSeconds = Field(
         default=75.0,

@@ -1,4 +1,5 @@
-"""The account of bytes that callers have sent and that no answer has settled yet, over all faces together.
+"""The accounts of bytes that callers have sent and that no answer has settled yet, over all faces together:
+of those in memory, and of those that went to the disk.
 
 A body is entered piece by piece, as it arrives or is decoded, in whatever thread that happens: what is over
 the budget is refused before it is kept, not afterwards.
@@ -10,7 +11,10 @@ import threading
 
 from nonet.runtime.errors import ClientClosed, Unavailable
 
-__all__ = ["Hold", "UploadBudget"]
+__all__ = ["Hold", "UploadBudget", "disk_budget"]
+
+_LARGEST_AT_ONCE = 16
+"""Uploads on their way to the disk may take as much of it together as so many of the largest."""
 
 
 class UploadBudget:
@@ -44,6 +48,11 @@ class UploadBudget:
                 return False
             self._held += size
             return True
+
+
+def disk_budget(largest: int) -> UploadBudget:
+    """What all uploads that go to the disk may take of it, given the bytes that one may have."""
+    return UploadBudget(_LARGEST_AT_ONCE * largest)
 
 
 class Hold:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import raw_zoo
 from serving import RunningServer, eventually, running
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -158,6 +159,28 @@ def test_a_long_capture_is_cancelled_by_its_button_and_by_the_next_one(
         return jobs == []
 
     eventually(over, "nothing is worked on for nobody")
+
+
+def test_a_long_capture_that_nobody_works_on_is_waited_for(browser: Any, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    raw_zoo.add_restorer(models, "stand_in")
+    settings = {"jobs": {"concurrency": 0}, "scheduler": {"default_timeout": 300.0}}
+    with running(models, tmp_path / "server", settings) as server:
+        page = browser.new_page()  # the console of a page names every refusal an error
+        page.set_default_timeout(PATIENCE)
+        answers: list[tuple[str, int]] = []
+        page.on("response", lambda reply: answers.append((reply.request.method, reply.status)))
+        page.goto(f"{server.url}/raw")
+        page.set_input_files("#file", long_mosaic())
+        page.click("summary >> text=For a mosaic")
+        page.select_option("#cfa", "RGGB")
+        page.click("#go")
+        page.wait_for_selector("figure.picture img")
+        width = "document.querySelector('figure.picture img').naturalWidth"
+        eventually(lambda: page.evaluate(width) == 1760, "the picture is shown")
+        assert [status for method, status in answers if method == "POST"] == [503, 200]
+        page.close()
 
 
 def test_a_long_file_that_is_no_capture_is_refused_in_words(shipped: RunningServer, browser: Any) -> None:

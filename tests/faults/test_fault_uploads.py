@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
+import grpc
 import httpx
 import pytest
+import raw_jobs
 from floor_house import BUILDINGS, job_of, state_folder, toy_settings, upload, wait_for
 from serving import RunningServer, assert_refused, eventually
 from wire import Wire
+
+from nonet.runtime.oip.messages import message
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -144,3 +151,100 @@ def test_case_70_uploads_at_once_are_so_many(start_server: Start, own_repository
             uploads.add()
         fill(server, uploads, SMALL, "UNAVAILABLE")
     eventually(lambda: refusal(server, SMALL) == "SCAN_NOT_FOUND", "those who left have made room")
+
+
+SUBMIT = "/nonet.v1.RawImage/SubmitDevelop"
+FIT = "/nonet.v1.FloorIdentification/Fit"
+
+
+def piece(data: bytes) -> bytes:
+    """A message of a capture's upload."""
+    return bytes(message("nonet.v1.DevelopRequest")(raw=data, cfa="RGGB").SerializeToString())
+
+
+def failure(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
+    """Status and code of the RPC that ``call`` makes, which must fail."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code(), dict(caught.value.trailing_metadata())["nonet-error-code"]
+
+
+class HaltedCalls:
+    """Uploads over gRPC of which all but the last bytes were sent; they are no captures, so make no job."""
+
+    def __init__(self, channel: grpc.Channel, size: int) -> None:
+        self._submit = channel.stream_unary(SUBMIT)
+        self._size = size
+        self._go_on = threading.Event()
+        self._calls: list[Any] = []
+
+    def _pieces(self) -> Iterator[bytes]:
+        yield piece(bytes(self._size - 10))
+        self._go_on.wait()
+        yield piece(bytes(10))
+
+    def fill(self) -> None:
+        """Add calls until the disk has no room for one more."""
+        for _ in range(100):
+            status, code = failure(lambda: self._submit(iter([piece(bytes(self._size))]), timeout=60))
+            if code == "UPLOADS_OVER_BUDGET":
+                assert status is grpc.StatusCode.UNAVAILABLE
+                return
+            assert status is grpc.StatusCode.INVALID_ARGUMENT
+            self._calls.append(self._submit.future(self._pieces()))
+        raise AssertionError("a hundred uploads at once are let in")
+
+    def finish(self) -> list[grpc.StatusCode]:
+        """Send the rest; the status of each."""
+        self._go_on.set()
+        return [call.exception(timeout=120).code() for call in self._calls]
+
+    def leave(self) -> None:
+        for call in self._calls:
+            call.cancel()
+        self._go_on.set()
+
+
+def test_case_70_uploads_over_both_faces_share_the_disk(start_server: Start, own_repository: Path) -> None:
+    settings = raw_jobs.settings(max_upload_bytes=50_000)
+    server = start_server(raw_jobs.fill_repository(own_repository), settings)
+    incoming = state_folder(server) / "incoming"
+    fit = message("nonet.v1.FitRequest")(
+        building="quick_home", file=table(LARGE), labelled_scan="nobody", labelled_floor="B1"
+    )
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        calls = HaltedCalls(channel, LARGE)
+        calls.fill()
+        assert sum(file.stat().st_size for file in incoming.iterdir()) <= 16 * 50_000
+        over = (grpc.StatusCode.UNAVAILABLE, "UPLOADS_OVER_BUDGET")
+        assert failure(lambda: channel.unary_unary(FIT)(fit.SerializeToString(), timeout=60)) == over
+        whole = raw_jobs.submit(server, bytes(LARGE))
+        body = {"raw": base64.b64encode(bytes(LARGE)).decode(), "cfa": "RGGB"}
+        as_json = server.http.post(raw_jobs.DEVELOP, json=body, headers=raw_jobs.ASYNC)
+        for reply in (whole, as_json):
+            assert_refused(reply, 503)
+            assert reply.json()["error"]["code"] == over[1]
+        assert raw_jobs.submit(server).status_code == 202
+        assert calls.finish().count(grpc.StatusCode.INVALID_ARGUMENT) == 16
+        left = HaltedCalls(channel, LARGE)
+        left.fill()
+        left.leave()
+        eventually(
+            lambda: raw_jobs.submit(server, bytes(LARGE)).status_code == 415, "those who left have made room"
+        )
+    eventually(lambda: not any(incoming.iterdir()), "their files are gone")
+
+
+def test_case_70_an_upload_in_pieces_has_one_timeout(start_server: Start, own_repository: Path) -> None:
+    settings = raw_jobs.settings() | {"server": {"body_timeout": 1.5}}
+    server = start_server(raw_jobs.fill_repository(own_repository), settings)
+
+    def drip() -> Iterator[bytes]:
+        for _ in range(300):
+            yield piece(b"x")
+            time.sleep(0.1)
+
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        status, _ = failure(lambda: channel.stream_unary(SUBMIT)(drip(), timeout=120))
+    assert status is grpc.StatusCode.DEADLINE_EXCEEDED
+    eventually(lambda: not any((state_folder(server) / "incoming").iterdir()), "the file is gone")

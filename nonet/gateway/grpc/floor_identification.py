@@ -14,6 +14,7 @@ from nonet.gateway.grpc.jobs import job_message
 from nonet.gateway.grpc.rpc import Rpc
 from nonet.gateway.jobs import read_key
 from nonet.gateway.storage import storage_errors
+from nonet.gateway.uploads import UploadBudget
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.oip.messages import message
 
@@ -24,10 +25,16 @@ _INLINE = 1 << 20  # bytes; more would hold up the other requests
 
 
 class FloorIdentification:
-    """The handlers of the service."""
+    """The handlers of the service.
 
-    def __init__(self, floors: Floors) -> None:
+    Args:
+        floors: fits and identifies.
+        disk: accounts for the scans that go to the disk.
+    """
+
+    def __init__(self, floors: Floors, disk: UploadBudget) -> None:
         self._floors = floors
+        self._disk = disk
 
     async def fit(self, request: Any, rpc: Rpc) -> Any:
         """Submit a fit. Raises ServingError."""
@@ -36,8 +43,10 @@ class FloorIdentification:
         await self._floors.able()
         if bool(request.scans) == bool(request.file):
             raise InvalidArgument("send either scans or a file of scans", param="scans")
-        with self._floors.receiving() as path:
-            await asyncio.to_thread(_write, path, request)
+        with self._disk.open() as hold, self._floors.receiving() as path:
+            content = await asyncio.to_thread(_content, request)
+            hold.take(len(content))
+            await asyncio.to_thread(_write, path, content)
             job, fresh = await self._floors.fit(Upload(path, _fields(request)), tenant, key)
         return message("nonet.v1.FitResponse")(job=job_message(job), replayed=not fresh)
 
@@ -81,17 +90,16 @@ def _readings(request: Any) -> list[bytes]:
     return [orjson.dumps(dict(scan.rssi)) for scan in request.scans]
 
 
-def _write(path: Path, request: Any) -> None:
-    """The scans of a request as a file."""
+def _content(request: Any) -> bytes:
+    """The scans of a request as a file has them."""
     if request.file:
-        content: bytes = request.file
-    else:
-        content = orjson.dumps(
-            [
-                {"id": scan.id or str(index), "rssi": dict(scan.rssi)}
-                for index, scan in enumerate(request.scans)
-            ]
-        )
+        return bytes(request.file)
+    return orjson.dumps(
+        [{"id": scan.id or str(index), "rssi": dict(scan.rssi)} for index, scan in enumerate(request.scans)]
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
     with storage_errors():
         path.write_bytes(content)
 

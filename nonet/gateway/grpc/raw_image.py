@@ -18,6 +18,7 @@ from nonet.gateway.jobs import read_key
 from nonet.gateway.raw_captures import CaptureUpload, RawCaptures
 from nonet.gateway.raw_development import TASK
 from nonet.gateway.storage import storage_errors
+from nonet.gateway.uploads import Hold, UploadBudget
 from nonet.runtime.errors import InvalidArgument, NotImplementedHere, PayloadTooLarge
 from nonet.runtime.oip.messages import message
 from nonet.runtime.requests import InferRequest, Parameter
@@ -32,10 +33,17 @@ _LISTS = ("black_level", "camera_matrix")
 
 
 class RawImage:
-    """The handlers of the service."""
+    """The handlers of the service.
 
-    def __init__(self, plane: DataPlane, captures: RawCaptures | None = None) -> None:
+    Args:
+        plane: develops what is waited for.
+        disk: accounts for the captures that go to the disk.
+        captures: makes jobs of captures; None where there are no jobs.
+    """
+
+    def __init__(self, plane: DataPlane, disk: UploadBudget, captures: RawCaptures | None = None) -> None:
         self._plane = plane
+        self._disk = disk
         self._captures = captures
 
     async def develop(self, request: Any, rpc: Rpc) -> Any:
@@ -89,34 +97,47 @@ class RawImage:
         call = rpc.read()
         key = read_key(rpc.exchange.header(b"idempotency-key"))
         await self._captures.able()
-        with self._captures.receiving() as path:
-            first: Any = None
-            size = 0
-            async for raw in messages:
-                request = parse(message("nonet.v1.DevelopRequest"), raw)
-                size += len(request.raw)
-                if size > self._captures.max_upload:
-                    raise PayloadTooLarge(
-                        f"the capture is larger than {self._captures.max_upload} bytes", param="raw"
-                    )
-                await asyncio.to_thread(_append, path, request.raw)
-                if first is None:
-                    request.ClearField("raw")
-                    first = request
-            if first is None or size == 0:
-                raise _empty()
-            upload = CaptureUpload(path, _parameters(first), first.model or "auto", webhook=first.webhook)
+        with self._disk.open() as hold, self._captures.receiving() as path:
+            asked = await self._spool(messages, path, hold, self._captures.max_upload)
+            upload = CaptureUpload(path, _parameters(asked), asked.model or "auto", webhook=asked.webhook)
             job, fresh = await self._captures.submit(upload, call.tenant, key)
         return message("nonet.v1.SubmitDevelopResponse")(job=job_message(job), replayed=not fresh)
+
+    async def _spool(self, messages: AsyncIterator[bytes], path: Path, hold: Hold, limit: int) -> Any:
+        """Write the capture to a new file as it arrives; the first message without it, which says what to do.
+
+        Raises PayloadTooLarge for more than ``limit`` bytes, Unavailable when all uploads together take too
+        much of the disk, InsufficientStorage or Unavailable when it is full, InvalidArgument for a capture or
+        a piece of it that is empty.
+        """
+        request_class = message("nonet.v1.DevelopRequest")
+        asked: Any = None
+        size = 0
+        with storage_errors(), path.open("xb") as file:
+            async for encoded in messages:
+                request = parse(request_class, encoded)
+                piece: bytes = request.raw
+                if asked is None:
+                    request.ClearField("raw")
+                    # A copy: what a message has cleared it keeps in memory.
+                    asked = request_class()
+                    asked.CopyFrom(request)
+                elif not piece:
+                    raise InvalidArgument("every message after the first must bring bytes", param="raw")
+                size += len(piece)
+                if size > limit:
+                    raise PayloadTooLarge(f"the capture is larger than {limit} bytes", param="raw")
+                hold.take(len(piece))
+                await asyncio.to_thread(file.write, piece)
+                # What is on the disk is in memory no longer, however late the next message comes.
+                del encoded, request, piece
+        if size == 0:
+            raise _empty()
+        return asked
 
 
 def _empty() -> InvalidArgument:
     return InvalidArgument("raw is empty; send the bytes of a capture", param="raw", code="RAW_EMPTY")
-
-
-def _append(path: Path, data: bytes) -> None:
-    with storage_errors(), path.open("ab") as file:
-        file.write(data)
 
 
 def _parameters(request: Any) -> dict[str, Parameter]:

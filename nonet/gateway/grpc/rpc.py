@@ -130,7 +130,7 @@ class RpcFace:
         clock: the clock of deadlines.
         uploads: accounts for the messages in flight.
         admit: lets a request in for the time of its block; see :meth:`DataPlane.admit`.
-        message_timeout: seconds from a call's headers to the end of the one message it sends.
+        message_timeout: seconds that a call may take to send what it sends, one message or many.
         observe: told of each RPC when it is over.
     """
 
@@ -165,7 +165,7 @@ class RpcFace:
             rpc = Rpc(self, context)
             async with _Settled(self, route, rpc):
                 with self.admit() if admitted else contextlib.nullcontext(), self.uploads.open() as hold:
-                    raw = await self._receive(messages)
+                    raw = await self._receive(messages, self._message_timeout)
                     if raw is None:
                         raise InvalidArgument("the call ended before its message")
                     hold.take(len(raw))
@@ -179,13 +179,22 @@ class RpcFace:
         self, route: str, handler: Callable[[AsyncIterator[bytes], Rpc], Awaitable[Any]]
     ) -> grpc.RpcMethodHandler:
         """A method with many messages in and one out, let in by the core first. ``handler`` gets the raw
-        requests, each of which is accounted for until the next is taken."""
+        requests, each of which is accounted for until the next is taken. The timeout is one for all of them
+        together; what the handler does in between does not count."""
 
         async def arriving(messages: AsyncIterator[bytes], hold: Hold) -> AsyncIterator[bytes]:
-            while (raw := await self._receive(messages)) is not None:
-                hold.take(len(raw))
+            left = self._message_timeout
+            while True:
+                since = time.monotonic()
+                raw = await self._receive(messages, left)
+                left -= time.monotonic() - since
+                if raw is None:
+                    return
+                size = len(raw)
+                hold.take(size)
                 yield raw
-                hold.give_back(len(raw))
+                del raw
+                hold.give_back(size)
 
         async def behaviour(messages: AsyncIterator[bytes], context: Context) -> bytes:
             rpc = Rpc(self, context)
@@ -197,10 +206,10 @@ class RpcFace:
 
         return grpc.stream_unary_rpc_method_handler(behaviour)
 
-    async def _receive(self, messages: AsyncIterator[bytes]) -> bytes | None:
+    async def _receive(self, messages: AsyncIterator[bytes], seconds: float) -> bytes | None:
         """The next message of a call, None if it ends without. Raises RequestTimeout if it does not come."""
         try:
-            async with asyncio.timeout(self._message_timeout):
+            async with asyncio.timeout(seconds):
                 return await anext(aiter(messages), None)
         except TimeoutError:
             raise RequestTimeout("the call's message did not arrive in time") from None

@@ -26,7 +26,7 @@ from nonet.gateway.grpc.streaming import InferenceStream
 from nonet.gateway.jobs import Jobs
 from nonet.gateway.raw_captures import RawCaptures
 from nonet.gateway.repository_control import RepositoryControl
-from nonet.gateway.uploads import UploadBudget
+from nonet.gateway.uploads import UploadBudget, disk_budget
 from nonet.runtime.oip.messages import (
     FLOOR_IDENTIFICATION,
     JOBS,
@@ -48,8 +48,8 @@ class GrpcLimits:
 
     Args:
         max_message_bytes: largest message of a caller; more is RESOURCE_EXHAUSTED.
-        message_timeout: seconds from the headers of a call that sends one message to the end of that
-            message; a caller that is slower is sent away with DEADLINE_EXCEEDED.
+        message_timeout: seconds that a call may take to send its message, or all messages of an upload in
+            pieces together; a caller that is slower is sent away with DEADLINE_EXCEEDED.
         max_concurrent_streams: calls in flight on one connection.
         max_concurrent_rpcs: calls in flight on all connections together; more is RESOURCE_EXHAUSTED.
         stream_window: open requests of one ModelStreamInfer stream.
@@ -80,6 +80,7 @@ class GrpcServer:
         limits: see :class:`GrpcLimits`.
         repository: controls the model repository; None if there is none.
         uploads: accounts for the messages in flight; by default a budget of eight of the largest.
+        disk: accounts for what of them goes to the disk; by default a budget for this face alone.
         observe: told of each RPC when it is over.
         tasks: whether the typed task services are offered beside the inference protocol.
         describe_models: see :class:`~nonet.gateway.grpc.inference.Inference`.
@@ -95,6 +96,7 @@ class GrpcServer:
         limits: GrpcLimits | None = None,
         repository: RepositoryControl | None = None,
         uploads: UploadBudget | None = None,
+        disk: UploadBudget | None = None,
         observe: Observe | None = None,
         tasks: bool = True,
         describe_models: bool = False,
@@ -104,6 +106,7 @@ class GrpcServer:
     ) -> None:
         limits = limits or GrpcLimits()
         uploads = uploads or UploadBudget(8 * limits.max_message_bytes)
+        disk = disk or disk_budget(limits.max_message_bytes)
         self._face = face = RpcFace(
             reader, plane.clock, uploads, plane.admit, limits.message_timeout, observe
         )
@@ -133,11 +136,11 @@ class GrpcServer:
         ]
         if tasks:
             handlers.append(_unary_service(face, RECOGNITION, {"Classify": Recognition(plane).classify}))
-            handlers.append(_raw_service(face, RawImage(plane, captures)))
+            handlers.append(_raw_service(face, RawImage(plane, disk, captures)))
         if jobs is not None:
             handlers.append(_job_service(face, JobCalls(jobs)))
         if floors is not None:
-            handlers.append(_floor_service(face, FloorIdentification(floors)))
+            handlers.append(_floor_service(face, FloorIdentification(floors, disk)))
         self._server.add_generic_rpc_handlers(tuple(handlers))
 
     def bind(self, address: str) -> int:

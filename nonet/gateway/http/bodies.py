@@ -16,7 +16,7 @@ from nonet.gateway.exchange import Exchange
 from nonet.gateway.http.coding import normalise, pieces
 from nonet.gateway.http.settings import HttpSettings
 from nonet.gateway.storage import storage_errors
-from nonet.gateway.uploads import Hold, UploadBudget
+from nonet.gateway.uploads import Hold, UploadBudget, disk_budget
 from nonet.runtime.errors import ClientClosed, InvalidArgument, PayloadTooLarge
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,8 +25,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _DECODE_INLINE = 16 * 1024
 _SPOOL_STEP = 256 * 1024
 """Bytes of a body that are in memory on their way to the disk."""
-_LARGEST_AT_ONCE = 16
-"""Bodies on their way to the disk may take as much of it together as so many of the largest."""
 
 _ALIGNMENT = 64
 """Bytes; a cache line, which is more than any number needs."""
@@ -49,12 +47,13 @@ class Bodies:
     """Reads bodies and accounts for the memory all of them take together.
 
     Each request may hold ``max_body_bytes`` as sent and ``max_decoded_bytes`` decoded; all requests together
-    share one budget, with the other faces too. Bodies that go to the disk share a budget of their own.
+    share one budget, with the other faces too, and those whose bodies go to the disk another one.
 
     Args:
         settings: limits.
         budget: what all requests together may hold; by default ``max_bodies_bytes`` for this face alone.
         spooled: paths whose bodies go to the disk.
+        disk: what all that go there together may hold; by default a budget for this face alone.
     """
 
     def __init__(
@@ -62,17 +61,22 @@ class Bodies:
         settings: HttpSettings,
         budget: UploadBudget | None = None,
         spooled: Mapping[str, Spooling] | None = None,
+        disk: UploadBudget | None = None,
     ) -> None:
         self._settings = settings
         self._spooled = dict(spooled or {})
         self._budget = budget or UploadBudget(settings.max_bodies_bytes)
         largest = max((each.limit for each in self._spooled.values()), default=settings.max_body_bytes)
-        self._disk = UploadBudget(_LARGEST_AT_ONCE * largest)
+        self._disk = disk or disk_budget(largest)
 
     @property
     def held(self) -> int:
         """Bytes that all requests hold together."""
         return self._budget.held
+
+    def on_disk(self) -> Hold:
+        """The account of what is written to the disk otherwise than by :meth:`spool`, empty."""
+        return self._disk.open()
 
     def check_declared(self, exchange: Exchange, path: str = "") -> None:
         """Refuse by ``Content-Length`` alone. Raises PayloadTooLarge before anything is read."""

@@ -183,7 +183,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._wire_bytes > 2 * self._body_bytes + _FRAMING_SLACK:
                 self._refuse(InvalidArgument("the chunked body carries more framing than data"))
                 return
-            if self.cycle.unread > HIGH_WATER_LIMIT:
+            if self.cycle.unread > HIGH_WATER_LIMIT and not self.cycle.response_complete:
                 # What has arrived whole is handled first, without stopping for it.
                 self.flow.pause_reading()
             if self.cycle.transport is self.transport:

@@ -65,6 +65,7 @@ def create_app(
     floors: Floors | None = None,
     captures: RawCaptures | None = None,
     max_upload: int = 1,
+    disk: UploadBudget | None = None,
 ) -> App:
     """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
 
@@ -81,6 +82,7 @@ def create_app(
         floors: the floors of buildings; None where there are no jobs to fit them.
         captures: captures that are developed as jobs; None where there are no jobs.
         max_upload: largest body that goes to the disk, bytes.
+        disk: accounts for such bodies, with those of other faces; by default for this one alone.
     """
     app = FastAPI(
         title="Nonet",
@@ -93,7 +95,7 @@ def create_app(
     spooled = {UPLOADS: Spooling(max_upload)} if floors is not None else {}
     if captures is not None:
         spooled[DEVELOP_PATH] = Spooling(captures.max_upload, goes_to_disk)
-    bodies = Bodies(settings, uploads, spooled)
+    bodies = Bodies(settings, uploads, spooled, disk)
     calls = CallReader(gatekeeper, plane.clock, settings.max_timeout)
     guard = functools.partial(RequestGuard, bodies=bodies, access_log=settings.access_log, observe=observe)
     app.add_middleware(guard)

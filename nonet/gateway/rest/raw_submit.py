@@ -48,7 +48,7 @@ class CaptureSubmits:
             kind = media_type(exchange)
             key = read_key(exchange.header(b"idempotency-key"))
             await self._captures.able()
-            with self._captures.receiving() as path:
+            with self._bodies.on_disk() as hold, self._captures.receiving() as path:
                 if goes_to_disk(exchange):
                     await self._bodies.spool(exchange, receive, path, self._captures.max_upload)
                     self._calls.in_time(call)
@@ -57,6 +57,7 @@ class CaptureSubmits:
                 else:
                     body = await self._bodies.read(exchange, receive)
                     self._calls.in_time(call)
+                    hold.take(len(body))
                     upload = await asyncio.to_thread(read_json_submit, body, path)
                 job, fresh = await self._captures.submit(upload, call.tenant, key)
         reply = Reply.json({"job": job.public()}, 202)

@@ -144,6 +144,17 @@ def test_a_submit_without_a_message_and_one_that_is_none_are_refused(channel: gr
     assert caught.value.code() is GRPC.INVALID_ARGUMENT
 
 
+def test_messages_without_a_piece_of_the_capture_are_refused(channel: grpc.Channel) -> None:
+    first = {"cfa": "RGGB", "model": QUICK}
+    with pytest.raises(grpc.RpcError) as caught:
+        submit_develop(channel, first, {"raw": CAPTURE[:99]}, {}, {"raw": CAPTURE[99:]})
+    assert caught.value.code() is GRPC.INVALID_ARGUMENT
+    assert "every message" in caught.value.details()
+    with pytest.raises(grpc.RpcError) as caught:
+        submit_develop(channel, first)
+    assert dict(caught.value.trailing_metadata())["nonet-error-code"] == "RAW_EMPTY"
+
+
 def test_a_result_that_is_not_there_has_its_status(darkroom: RunningServer, channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         read_result(channel, "job_1")

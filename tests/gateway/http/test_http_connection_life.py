@@ -142,6 +142,16 @@ def test_a_route_that_does_not_read_the_body_keeps_the_connection(echo: Echo) ->
         assert wire.answer()[2] == b"next"
 
 
+def test_a_body_that_goes_on_after_its_answer_keeps_the_connection(echo: Echo) -> None:
+    whole = request("/refuse", b"z" * 1_000_000) + request(body=b"next")
+    with echo.connect() as wire:
+        wire.send(whole[:200_000])
+        assert wire.answer()[0] == 200
+        for start in range(200_000, len(whole), 200_000):
+            wire.send(whole[start : start + 200_000])
+        assert wire.answer()[2] == b"next"
+
+
 def test_expect_continue_is_answered_before_the_body_is_sent(echo: Echo) -> None:
     with echo.connect() as wire:
         wire.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
