@@ -116,3 +116,22 @@ async def test_a_process_that_only_works_removes_nothing(
             await asyncio.sleep(0.01)
     with pytest.raises(NotFound):
         await gateway.get(job, "")
+
+
+async def test_a_gateway_tidies_up_after_those_that_only_work(
+    begin: Begin, make_store: Callable[[], JobStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nonet.gateway.jobs.supervisor._TIDY_SOON", 0.0)
+    gateway = begin(JobPolicy(concurrency=0, keep_result_bytes=1))
+    await gateway.open()
+    await gateway.start()
+    first = succeed(make_store(), gateway.files, "first")
+    async with asyncio.timeout(30):
+        while not gateway.by_state()["succeeded"]:  # it has looked, and tidied up as at every start
+            await asyncio.sleep(0.01)
+    assert gateway.files.result(first).exists()
+    second = succeed(make_store(), gateway.files, "second")
+    async with asyncio.timeout(30):
+        while gateway.files.result(first).exists():
+            await asyncio.sleep(0.01)
+    assert [found.job for found in gateway.files.results()] == [second]
