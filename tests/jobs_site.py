@@ -18,10 +18,20 @@ LEASE = 5.0
 
 
 class Site:
-    """Machines that share a Redis, the folder of the jobs and the repository."""
+    """Machines that share a Redis, the folder of the jobs and the repository.
 
-    def __init__(self, house: RedisHouse, folder: Path, start: Callable[..., RunningServer]) -> None:
+    ``base`` makes the settings of each, of further fields of the section ``jobs``.
+    """
+
+    def __init__(
+        self,
+        house: RedisHouse,
+        folder: Path,
+        start: Callable[..., RunningServer],
+        base: Callable[..., dict[str, dict[str, Any]]] = toy_settings,
+    ) -> None:
         self.house = house
+        self._base = base
         self.folder = folder / "shared"
         self.repository = folder / "models"
         self.repository.mkdir(exist_ok=True)
@@ -32,7 +42,7 @@ class Site:
 
     def settings(self, concurrency: int, **jobs: Any) -> dict[str, dict[str, Any]]:
         given = {"path": str(self.folder), "concurrency": concurrency, "lease_seconds": LEASE, **jobs}
-        return toy_settings(store_timeout=1.0, **given)
+        return self._base(store_timeout=1.0, **given)
 
     def gateway(self, concurrency: int = 1, **options: Any) -> RunningServer:
         """A gateway that runs so many jobs itself."""

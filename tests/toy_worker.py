@@ -101,7 +101,7 @@ def fit(repository: Path, task: Task) -> Mapping[str, Any]:
     """What the first word of the building's name says, then a published building."""
     building = str(task.spec["building"])
     manner = building.split("_")[0]
-    scans = Scans.load(task.folder / SCANS)
+    scans = Scans.load(task.input(SCANS))
     checkpoint = task.folder / "checkpoint"
     begun_at = int(checkpoint.read_text()) if checkpoint.is_file() else 0
     if manner == "slow":

@@ -62,7 +62,7 @@ def _fit_building(repository: Path, task: Task) -> Mapping[str, Any]:
     if not may_change(owner_of(repository, network), task.tenant):
         raise not_yours(building)
     task.report(0.0, "reading the scans")
-    scans = Scans.load(task.folder / SCANS)
+    scans = Scans.load(task.input(SCANS))
     names = spec.get("names")
     options = FitOptions(
         preset=spec["preset"],

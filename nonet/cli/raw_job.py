@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,14 +29,15 @@ def develop_capture(repository: Path, task: Task) -> Mapping[str, Any]:
     from nonet.services.raw_image import RawLimits, develop_file, read_options, write_whole
 
     spec = DevelopSpec.of(task.spec)
-    facts_file = task.folder / _FACTS
-    if task.result.is_file() and facts_file.is_file():
-        return _result(task, spec, json.loads(facts_file.read_bytes()))
+    published = task.published()
+    if published is not None:
+        return _result(task, spec, published)
+    capture = task.input(CAPTURE)
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     network = _load(repository, spec, threads)
     facts = develop_file(
         network,
-        task.folder / CAPTURE,
+        capture,
         task.folder / _PICTURE,
         read_options(spec.parameters),
         folder=task.folder,
@@ -45,9 +45,8 @@ def develop_capture(repository: Path, task: Task) -> Mapping[str, Any]:
         limits=RawLimits(pixels=spec.pixels),
         threads=threads,
     )
-    # Written first: a picture in its place always has its facts.
-    write_whole(facts_file, facts)
-    task.publish(task.folder / _PICTURE)
+    write_whole(task.folder / _FACTS, facts)
+    task.publish(task.folder / _PICTURE, task.folder / _FACTS)
     return _result(task, spec, facts)
 
 

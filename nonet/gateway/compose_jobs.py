@@ -40,6 +40,7 @@ def compose_jobs(settings: Settings, *, works_only: bool = False) -> Jobs:
         None if works_only else _webhooks(settings),
         shared=address.shared,
         offers=works_only or (address.shared and given.concurrency > 0),
+        tidies=not works_only,  # what gateways show is kept as they are set
     )
 
 

@@ -24,6 +24,7 @@ import uvloop
 
 import nonet
 from nonet.gateway.compose import Gateway, compose
+from nonet.gateway.floor_buildings import FIT
 from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import server_config
 from nonet.gateway.leaving import exit_at_last, exit_now
@@ -107,7 +108,7 @@ class _Process:
                 sockets.enter_context(listener)
             stopping = asyncio.create_task(self._signals.get())
             if self._gateway.jobs is not None and self._gateway.floors is not None:
-                await self._gateway.jobs.open(self._gateway.floors.settle)
+                await self._gateway.jobs.open({FIT: self._gateway.floors.settle})
             await self._load_unless(stopping)
             await self._plane.start()
             if self._gateway.jobs is not None:

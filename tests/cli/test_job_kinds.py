@@ -21,7 +21,11 @@ def task_of(tenant: str, folder: Path) -> Task:
     spec: dict[str, Any] = {"building": "home"}
     reports: list[str] = []
     task = SimpleNamespace(
-        job="job_1", tenant=tenant, spec=spec, folder=folder, report=lambda _, phase: reports.append(phase)
+        job="job_1",
+        tenant=tenant,
+        spec=spec,
+        input=lambda name: folder / name,
+        report=lambda _, phase: reports.append(phase),
     )
     return cast("Task", task)
 

@@ -13,12 +13,13 @@ import raw_zoo
 
 from nonet.cli.job_kinds import kinds
 from nonet.cli.raw_job import develop_capture
+from nonet.gateway.floor_buildings import FIT
 from nonet.gateway.jobs import DATABASE, Assignment, JobFiles, JobPolicy, NewJob, SqliteJobStore, Task
 from nonet.gateway.jobs.worker import _Pulse
 from nonet.gateway.raw_development import CAPTURE, DEVELOP, DevelopSpec
 from nonet.runtime.backends.contract import BackendOptions
 from nonet.runtime.catalog import Catalog
-from nonet.runtime.errors import Conflict, ServingError, Unavailable
+from nonet.runtime.errors import Conflict, Internal, ServingError, Unavailable
 from nonet.runtime.repository import RepositoryManager
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.tensors import Tensor
@@ -48,6 +49,9 @@ class Bench:
         claim = self.store.claim(f"owner of {job}", 60.0, 100)
         assert claim is not None
         return Task(claim, self.files, _Pulse(self.store, Assignment(job, f"owner of {job}"), 0.0))
+
+    def picture(self, task: Task) -> Path:
+        return self.files.result(task.job)
 
     def develop(self, task: Task) -> dict[str, object]:
         return dict(develop_capture(self.root, task))
@@ -86,28 +90,41 @@ def test_workers_need_no_more_than_what_serves_for_it(bench: Bench) -> None:
 def test_the_picture_is_the_services_and_lies_in_its_place(bench: Bench) -> None:
     task = bench.task()
     result = bench.develop(task)
-    assert task.result.read_bytes() == bench.answer
+    assert bench.picture(task).read_bytes() == bench.answer
     assert result["file"] == f"/v1/jobs/{task.job}/result"
     assert result["sha256"] == hashlib.sha256(bench.answer).hexdigest()
     assert (result["model"], result["version"], result["bytes"]) == (NAME, "1", len(bench.answer))
 
 
 def test_what_was_published_before_the_worker_died_is_not_made_again(bench: Bench) -> None:
+    """Nor is what had succeeded when the store went back: the folder of the job is gone then."""
     task = bench.task()
     first = bench.develop(task)
-    stamp = task.result.stat().st_mtime_ns
-    (task.folder / CAPTURE).unlink()
+    stamp = bench.picture(task).stat().st_mtime_ns
+    bench.files.remove(task.job)
     shutil.rmtree(bench.root / NAME)
     assert bench.develop(task) == first
-    assert task.result.stat().st_mtime_ns == stamp
+    assert bench.picture(task).stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("kind", [DEVELOP, FIT])
+def test_a_job_whose_input_is_not_there_says_so(bench: Bench, kind: str) -> None:
+    task = bench.task()
+    if kind == FIT:
+        pytest.importorskip("torch")
+        task.spec = {"building": "home"}
+    bench.files.remove(task.job)
+    with pytest.raises(Internal, match=r"jobs\.path") as refused:
+        kinds(bench.root)[kind].run(task)
+    assert refused.value.code == "JOB_FILES_MISSING"
 
 
 def test_a_worker_that_died_before_it_published_does_it_again(bench: Bench) -> None:
     task = bench.task()
     first = bench.develop(task)
-    task.result.unlink()
+    bench.picture(task).unlink()
     assert bench.develop(task) == first
-    assert task.result.read_bytes() == bench.answer
+    assert bench.picture(task).read_bytes() == bench.answer
 
 
 @pytest.mark.parametrize(
@@ -134,4 +151,4 @@ def test_no_other_network_develops(bench: Bench, damage: str, kind: type[Serving
     with pytest.raises(kind) as refused:
         bench.develop(task)
     assert refused.value.code == code
-    assert not task.result.exists()
+    assert not bench.picture(task).exists()

@@ -169,7 +169,8 @@ def test_case_77_simultaneous_submits_under_one_key_are_one_job(server: RunningS
     assert {reply.status_code for reply in replies} == {202}
     (job,) = {reply.json()["job"]["id"] for reply in replies}
     wait_for(server, job, "succeeded")
-    assert [path.name for path in (state_folder(server) / "results").iterdir()] == [job]
+    made = sorted(path.name for path in (state_folder(server) / "results").iterdir())
+    assert made == [job, f"{job}.json"]
 
 
 def test_case_77_the_picture_is_its_tenants_own(start_server: Start, darkroom: Path) -> None:

@@ -122,8 +122,12 @@ class JobStore(Protocol):
         """Seconds that the job of ``owner`` has run over all attempts, None if it has none."""
         ...
 
-    def forget(self, keep_seconds: float, keep_jobs: int) -> int:
-        """Drop ended jobs that are too old or too many; returns how many."""
+    def forget(self, keep_seconds: float, keep_jobs: int) -> Sequence[str]:
+        """Drop ended jobs that are too old or too many; returns their ids."""
+        ...
+
+    def now(self) -> float:
+        """The clock that the times of the jobs are on, in seconds since the epoch."""
         ...
 
     def unfinished(self) -> Sequence[str]:

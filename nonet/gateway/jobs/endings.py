@@ -1,6 +1,6 @@
 """Makes what jobs have brought about usable in this process, whichever machine they ran on.
 
-A job that has succeeded still runs, to callers of this process, until its result can be used here. The ends
+A job whose result has to be loaded still runs, to callers of this process, until that is done here. The ends
 of the jobs of a store are numbered, so no process misses one: each keeps the number up to which it is done.
 """
 
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from nonet.gateway.jobs.contract import JobStore
@@ -28,11 +28,11 @@ class Endings:
     Args:
         store: where the jobs are.
         blocking: runs calls on the store.
-        changed: called when more jobs are seen to have succeeded.
+        changed: called when more jobs are seen to have ended.
 
     Attributes:
-        use: awaited with a job that has succeeded, to make its result usable; once for those of a kind that
-            are found at the same time.
+        uses: by kind, what is awaited with a job that has succeeded, to make its result usable; once for
+            those of a kind that are found at the same time. Jobs of other kinds are shown as they are.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Endings:
         blocking: Callable[[Callable[[], Any]], Awaitable[Any]],
         changed: Callable[[], None],
     ) -> None:
-        self.use: Callable[[Job], Awaitable[None]] | None = None
+        self.uses: Mapping[str, Callable[[Job], Awaitable[None]]] = {}
         self._store = store
         self._blocking = blocking
         self._changed = changed
@@ -72,7 +72,7 @@ class Endings:
 
     def shown(self, job: Job) -> Job:
         """The job as callers may see it."""
-        if job.state is not JobState.SUCCEEDED or job.ending <= self._done:
+        if job.kind not in self.uses or job.state is not JobState.SUCCEEDED or job.ending <= self._done:
             return job
         self.wake()
         return dataclasses.replace(
@@ -86,7 +86,7 @@ class Endings:
 
     async def settled(self, job: Job) -> None:
         """Wait until callers may see that this job has ended. Raises what the store raises."""
-        if job.ending > self._done:
+        if job.kind in self.uses and job.ending > self._done:
             await self._look()
 
     async def _run(self) -> None:
@@ -104,14 +104,13 @@ class Endings:
             while self._done < last:
                 ended = await self._blocking(lambda: self._store.ended(self._done))
                 fresh = {job.kind: job for job in ended if job.state is JobState.SUCCEEDED}
-                for job in fresh.values():
-                    await self._make_usable(job)
+                for kind in self.uses.keys() & fresh.keys():
+                    await self._make_usable(fresh[kind])
                 self._done = ended[-1].ending if ended else last  # without: they are forgotten already
                 self._changed()
 
     async def _make_usable(self, job: Job) -> None:
         try:
-            if self.use is not None:
-                await self.use(job)
+            await self.uses[job.kind](job)
         except Exception:
             logger.exception("the result of job %s cannot be used here now", job.id)

@@ -3,31 +3,43 @@
 <state>/incoming/<random>   an upload that is being read
 <state>/work/<job>/         what the job works on; gone when the job has ended
 <state>/results/<job>       the file that a job has made, if its kind makes one; see :mod:`.result_files`
+<state>/results/<job>.json  what the job's result says of that file; there before it, gone with it
 <state>/folder-id           tells the folder from others, where several machines must have the same one
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from nonet.gateway.storage import storage_errors
 from nonet.runtime.errors import Unavailable
 
-__all__ = ["JobFiles", "new_job_id"]
+__all__ = ["JobFiles", "KeptResult", "new_job_id"]
 
-_ABANDONED_AFTER = 3600.0
-"""Seconds after which a file that belongs to nobody was left behind by a process that died."""
+_UPLOAD_LEFT_AFTER = 3600.0
+_FOLDER_LEFT_AFTER = 86400.0
+"""Seconds after which what belongs to nobody was left behind by a process that died."""
+_FACTS = ".json"
 
 
 def new_job_id() -> str:
     """A name that no other job has."""
     return f"job_{secrets.token_hex(12)}"
+
+
+class KeptResult(NamedTuple):
+    """What a job has made: the bytes that it takes, and when it was written, in seconds since the epoch."""
+
+    job: str
+    size: int
+    written: float
 
 
 class JobFiles:
@@ -79,31 +91,47 @@ class JobFiles:
         """The file that a job has made, which may not exist."""
         return self._results / job
 
-    def publish(self, job: str, file: Path) -> None:
-        """Make a finished file, on the same disk, the result of a job: at once and whole. Raises OSError."""
+    def publish(self, job: str, file: Path, facts: Path) -> None:
+        """Make a finished file the result of a job, at once and whole, after the JSON object that says what
+        is to be known of it; both on the same disk. Raises OSError."""
         self._results.mkdir(parents=True, exist_ok=True)
+        facts.replace(self._facts(job))
         file.replace(self.result(job))
 
-    def remove_result(self, job: str) -> None:
-        """Remove the file that a job has made, if there is one."""
-        _remove(self.result(job))
+    def published(self, job: str) -> dict[str, Any] | None:
+        """The facts of the result of a job, None if it has none. Raises OSError."""
+        try:
+            facts: dict[str, Any] = json.loads(self._facts(job).read_bytes())
+        except FileNotFoundError:
+            return None
+        return facts if self.result(job).is_file() else None
 
-    def results(self) -> list[tuple[str, int]]:
-        """The jobs that have made files, and how many bytes each has."""
-        found = []
+    def remove_result(self, job: str) -> None:
+        """Remove the file that a job has made and its facts, if there are any."""
+        _remove(self.result(job))
+        _remove(self._facts(job))
+
+    def _facts(self, job: str) -> Path:
+        return self._results / f"{job}{_FACTS}"
+
+    def results(self) -> list[KeptResult]:
+        """What the jobs have made, each file together with its facts."""
+        found: dict[str, KeptResult] = {}
         with contextlib.suppress(OSError), os.scandir(self._results) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    found.append((entry.name, entry.stat(follow_symlinks=False).st_size))
-        return found
+                    job, stat = entry.name.removesuffix(_FACTS), entry.stat(follow_symlinks=False)
+                    other = found.get(job, KeptResult(job, 0, 0.0))
+                    found[job] = KeptResult(job, other.size + stat.st_size, max(other.written, stat.st_mtime))
+        return list(found.values())
 
-    def sweep(self, needed: Collection[str]) -> None:
+    def sweep(self, needed: Collection[str], now: float) -> None:
         """Remove what processes that died have left: folders of jobs that are not ``needed``, old uploads.
 
-        What is young stays: a submit may be under way in another process.
+        What is young at ``now`` stays: a submit may be under way in another process.
         """
-        before = time.time() - _ABANDONED_AFTER
-        for folder in (self._incoming, self._work):
+        for folder, seconds in ((self._incoming, _UPLOAD_LEFT_AFTER), (self._work, _FOLDER_LEFT_AFTER)):
+            before = now - seconds
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.name not in needed and entry.stat(follow_symlinks=False).st_mtime < before:

@@ -80,6 +80,7 @@ class Jobs:
         webhooks: which webhooks are allowed, None for none.
         shared: whether processes on other machines use the store too.
         offers: whether this one works for the others: it takes what its workers can do and says what that is.
+        tidies: whether this one removes what is kept no longer.
 
     Attributes:
         files: the files of jobs.
@@ -96,6 +97,7 @@ class Jobs:
         *,
         shared: bool = False,
         offers: bool = False,
+        tidies: bool = True,
     ) -> None:
         self._store = store
         self._policy = policy
@@ -103,11 +105,12 @@ class Jobs:
         self._threads = ThreadPoolExecutor(_SHARED_THREADS if shared else 1, thread_name_prefix="jobs")
         self._skills = Skills(command.words)
         self._supervisor: Supervisor | None = None
-        self._endings = Endings(store, self._blocking, self._changed)
+        self._endings = Endings(store, self._blocking, self._ended)
         self._webhooks = Webhooks(store, self._blocking, webhooks or WebhookPolicy(), self._endings.settled)
         self._folder = SharedFolder(store, files, self._blocking, command.state, shared=shared)
         self._offer = Offer(store, self._blocking, self._skills, check=self._folder.check, found=self._found)
         self._offers = offers
+        self._tidies = tidies
         self._concerned: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._changes: set[asyncio.Event] = set()
@@ -118,14 +121,14 @@ class Jobs:
 
     # -- life -----------------------------------------------------------------------------------
 
-    async def open(self, use: Callable[[Job], Awaitable[None]] | None = None) -> None:
+    async def open(self, uses: Mapping[str, Callable[[Job], Awaitable[None]]] | None = None) -> None:
         """To be called before this process looks for what jobs have brought about.
 
         Args:
-            use: awaited when jobs have succeeded, here or elsewhere, with the last of each kind; callers see
-                them succeed when this has returned.
+            uses: by kind, what is awaited when jobs have succeeded, here or elsewhere, with the last of them;
+                callers see them succeed when it has returned. Other jobs are seen as they are.
         """
-        self._endings.use = use
+        self._endings.uses = uses or {}
         await self._endings.open()
 
     async def start(self) -> None:
@@ -138,6 +141,7 @@ class Jobs:
             self._policy,
             looked=self._look,
             takes=self._takes,
+            tidies=self._tidies,
         )
         self._endings.start()
         self._supervisor.start()
@@ -235,7 +239,7 @@ class Jobs:
                 await asyncio.to_thread(self.files.remove, new.id)
         if self._supervisor is not None:
             self._supervisor.wake()
-        return job, fresh
+        return self._endings.shown(job), fresh
 
     async def get(self, job: str, tenant: str) -> Job:
         """Raises NotFound for a job that is not there, or another tenant's."""
@@ -245,7 +249,9 @@ class Jobs:
     async def result(self, job: str, tenant: str) -> ResultFile:
         """The file that a job has made. Raises NotFound for a job that is not there, another tenant's, or one
         whose kind makes no file, Conflict for one that has not succeeded."""
-        return result_file(await self.get(job, tenant), self.files)
+        _check_id(job)
+        # The file is there with the job's end, whatever this process has still to load.
+        return result_file(await self._blocking(lambda: self._store.get(job, tenant)), self.files)
 
     async def page(self, tenant: str, limits: Limits) -> Page:
         """A tenant's jobs, the newest first. Raises NotFound for an unknown ``after``."""
@@ -320,6 +326,11 @@ class Jobs:
     def _changed(self) -> None:
         for change in self._changes:
             change.set()
+
+    def _ended(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.tidy_soon()
+        self._changed()
 
     async def _takes(self) -> Collection[str] | None:
         """What this process may take: all if it can do all, so that what nobody can do fails with the reason.

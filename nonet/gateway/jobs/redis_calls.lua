@@ -201,21 +201,25 @@ end
 
 function verbs.forget(keep_seconds, keep_jobs)
   go_on_without_memory()
-  local gone = 0
+  local gone = {}
   local extra = math.min(redis.call('ZCARD', key('done')) - tonumber(keep_jobs), BATCH)
   if extra > 0 then
     for _, id in ipairs(redis.call('ZRANGE', key('done'), 0, extra - 1)) do
       drop(id)
-      gone = gone + 1
+      gone[#gone + 1] = id
     end
   end
-  for _, id in ipairs(redis.call('ZRANGE', key('endings'), 0, BATCH - gone)) do
+  for _, id in ipairs(redis.call('ZRANGE', key('endings'), 0, BATCH - #gone)) do
     local ended = tonumber(redis.call('HGET', key('job', id), 'ended') or '0') -- 0: its job is gone
     if ended >= now - tonumber(keep_seconds) then break end
     drop(id)
-    gone = gone + 1
+    gone[#gone + 1] = id
   end
-  return gone < BATCH and 'ok' or 'more', tostring(gone)
+  return #gone < BATCH and 'ok' or 'more', gone
+end
+
+function verbs.now()
+  return 'ok', text(now)
 end
 
 function verbs.unfinished()

@@ -169,12 +169,16 @@ class RedisJobStore:
         _, seconds = self._link.call("spent", owner)
         return None if seconds is None else float(seconds)
 
-    def forget(self, keep_seconds: float, keep_jobs: int) -> int:
-        total, status = 0, "more"
+    def forget(self, keep_seconds: float, keep_jobs: int) -> list[str]:
+        ids: list[str] = []
+        status = "more"
         while status == "more":
             status, gone = self._link.call("forget", keep_seconds, keep_jobs)
-            total += int(gone)
-        return total
+            ids += gone
+        return ids
+
+    def now(self) -> float:
+        return float(self._link.call("now")[1])
 
     def unfinished(self) -> list[str]:
         _, ids = self._link.call("unfinished")

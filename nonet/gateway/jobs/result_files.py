@@ -2,14 +2,15 @@
 
 A worker renames its finished file to its place (:meth:`~nonet.gateway.jobs.worker.Task.publish`), and the
 job's ``result`` names it under ``file``. Files go before their jobs do: after a time, the oldest first when
-all together take too much room (the newest stays), and with their job at the latest.
+all together take too much room (the newest stays), and with their job at the latest. A file of a job that the
+store does not know stays its time too: the job may be another store's that uses the folder. All times are on
+the store's clock, since those of the machines may differ.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class ResultFile:
             file = await asyncio.to_thread(self.path.open, "rb")
         except FileNotFoundError:
             raise NotFound(
-                "the file of this job is no longer kept; submit the job again",
+                "the file of this job is no longer kept; submit it again under a new Idempotency-Key",
                 param="job",
                 code="RESULT_EXPIRED",
             ) from None
@@ -79,12 +80,18 @@ def result_file(job: Job, files: JobFiles) -> ResultFile:
 def sweep_results(store: JobStore, files: JobFiles, policy: JobPolicy) -> None:
     """Remove the files that are kept no longer: see the module's text. Raises as the store does."""
     kept: list[tuple[float, str, int]] = []
-    for job, size in files.results():
-        ended = _kept_since(store, job)
-        if ended is None or ended < time.time() - policy.keep_result_seconds:
-            files.remove_result(job)
+    now = store.now()
+    for result in files.results():
+        try:
+            since = _kept_since(store.get(result.job), now)
+        except NotFound:
+            if result.written < now - policy.keep_result_seconds:
+                files.remove_result(result.job)
+            continue
+        if since is None or since < now - policy.keep_result_seconds:
+            files.remove_result(result.job)
         else:
-            kept.append((ended, job, size))
+            kept.append((since, result.job, result.size))
     total = 0
     for place, (_, job, size) in enumerate(sorted(kept, reverse=True)):
         total += size
@@ -92,12 +99,8 @@ def sweep_results(store: JobStore, files: JobFiles, policy: JobPolicy) -> None:
             files.remove_result(job)
 
 
-def _kept_since(store: JobStore, job: str) -> float | None:
-    """When a job succeeded, now for one that has not ended; None if its file is nobody's."""
-    try:
-        found = store.get(job)
-    except NotFound:
-        return None
-    if not found.state.ended:
-        return time.time()
-    return found.ended if found.state is JobState.SUCCEEDED else None
+def _kept_since(job: Job, now: float) -> float | None:
+    """When a job succeeded, ``now`` for one that has not ended; None if its file is nobody's."""
+    if not job.state.ended:
+        return now
+    return job.ended if job.state is JobState.SUCCEEDED else None

@@ -243,14 +243,18 @@ class SqliteJobStore:
             ).fetchone()
         return None if row is None else float(row["spent"])
 
-    def forget(self, keep_seconds: float, keep_jobs: int) -> int:
+    def forget(self, keep_seconds: float, keep_jobs: int) -> list[str]:
         with self._file.transaction() as db:
-            cursor = db.execute(
+            gone = db.execute(
                 "DELETE FROM jobs WHERE state NOT IN (?, ?) AND (ended < ? OR number <= ("
-                "SELECT number FROM jobs WHERE state NOT IN (?, ?) ORDER BY number DESC LIMIT 1 OFFSET ?))",
+                "SELECT number FROM jobs WHERE state NOT IN (?, ?) ORDER BY number DESC LIMIT 1 OFFSET ?)) "
+                "RETURNING id",
                 (*LIVE, time.time() - keep_seconds, *LIVE, keep_jobs),
             )
-            return cursor.rowcount
+            return [row["id"] for row in gone.fetchall()]
+
+    def now(self) -> float:
+        return time.time()
 
     def unfinished(self) -> list[str]:
         with self._file.transaction(write=False) as db:

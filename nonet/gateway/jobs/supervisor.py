@@ -42,7 +42,9 @@ Blocking = Callable[[Callable[[], Any]], Awaitable[Any]]
 _WATCH_SECONDS = 0.5
 _IDLE_SECONDS = 1.0
 """Seconds in which a job that another process has queued is noticed."""
-_FORGET_SECONDS = 600.0
+_TIDY_SECONDS = 600.0
+_TIDY_SOON = 60.0
+"""Seconds from one look for what is kept no longer to the next, at least, when jobs have ended."""
 _SLACK = 1 << 30
 """Memory that a worker may reserve beyond its limit before an allocation fails in it."""
 
@@ -118,6 +120,7 @@ class Supervisor:
         policy: limits.
         looked: awaited after each look.
         takes: gives the kinds of work that may be taken now, None for all. May raise ServingError.
+        tidies: whether to remove what is kept no longer.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class Supervisor:
         *,
         looked: Callable[[], Awaitable[None]],
         takes: Callable[[], Awaitable[Collection[str] | None]],
+        tidies: bool,
     ) -> None:
         self._store = store
         self._files = files
@@ -138,12 +142,14 @@ class Supervisor:
         self._policy = policy
         self._looked = looked
         self._takes = takes
+        self._tidies = tidies
         self._wake = asyncio.Event()
         self._workers: dict[asyncio.Task[None], _Worker] = {}
         self._next_owner = secrets.token_hex(8)
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
-        self._forgotten = float("-inf")
+        self._tidied = float("-inf")
+        self._tidy_after = _TIDY_SECONDS
 
     @property
     def workers(self) -> int:
@@ -153,6 +159,10 @@ class Supervisor:
     def wake(self) -> None:
         """A job waits, or one was cancelled: look now."""
         self._wake.set()
+
+    def tidy_soon(self) -> None:
+        """More jobs have ended, here or elsewhere: their files may be too many."""
+        self._tidy_after = _TIDY_SOON
 
     def start(self) -> None:
         """Look after the jobs from now on."""
@@ -197,8 +207,8 @@ class Supervisor:
             self._ended(job.id, job.state)
         for worker in list(self._workers.values()):
             await self._watch(worker)
-        if time.monotonic() > self._forgotten + _FORGET_SECONDS:
-            self._forgotten = time.monotonic()
+        if self._tidies and time.monotonic() > self._tidied + self._tidy_after:
+            self._tidied, self._tidy_after = time.monotonic(), _TIDY_SECONDS
             await self._blocking(self._tidy)
         while not self._stopping and len(self._workers) < self._policy.concurrency:
             if not await self._start_one():
@@ -206,8 +216,10 @@ class Supervisor:
         await self._looked()
 
     def _tidy(self) -> None:
-        self._store.forget(self._policy.keep_seconds, self._policy.keep_jobs)
-        self._files.sweep(self._store.unfinished())
+        for job in self._store.forget(self._policy.keep_seconds, self._policy.keep_jobs):
+            self._files.remove_result(job)
+        now = self._store.now()
+        self._files.sweep(self._store.unfinished(), now)
         sweep_results(self._store, self._files, self._policy)
 
     async def _start_one(self) -> bool:
@@ -281,7 +293,7 @@ class Supervisor:
             return
         found: Job = await self._blocking(lambda: self._store.get(job))
         self._ended(job, found.state)
-        if found.state is JobState.SUCCEEDED:
+        if found.state is JobState.SUCCEEDED and self._tidies:
             await self._blocking(lambda: sweep_results(self._store, self._files, self._policy))
 
     def _ended(self, job: str, state: JobState) -> None:

@@ -75,8 +75,7 @@ class Task:
         job: id of the job.
         spec: what the submit said, JSON-able.
         tenant: whose job it is, "" when keys are off.
-        folder: holds the input files; checkpoints go there too, and it is gone when the job has ended.
-        result: where :meth:`publish` puts a file; one that is there was put there by an earlier attempt.
+        folder: holds the input files (:meth:`input`); checkpoints go there too. Gone when the job has ended.
     """
 
     def __init__(self, claim: Claim, files: JobFiles, pulse: _Pulse) -> None:
@@ -84,14 +83,32 @@ class Task:
         self.spec = claim.spec
         self.tenant = claim.job.tenant
         self.folder = files.folder(self.job)
-        self.result = files.result(self.job)
         self._files = files
         self._pulse = pulse
 
-    def publish(self, file: Path) -> None:
+    def published(self) -> dict[str, Any] | None:
+        """The facts of the file that an earlier attempt has published, None if none has. To be asked before
+        :meth:`input`: a store that went back to an earlier moment has a job run again that had succeeded, and
+        whose folder is gone. Raises OSError."""
+        return self._files.published(self.job)
+
+    def input(self, name: str) -> Path:
+        """Path of an input file. Raises Internal (``JOB_FILES_MISSING``) if it is not there."""
+        path = self.folder / name
+        if not path.exists():
+            logger.error("the files of a job are missing: there is no %s", path.absolute())
+            raise Internal(
+                "the files of the job are not where its worker runs; the folder of the jobs (jobs.path) must "
+                "be one that all machines share",
+                code="JOB_FILES_MISSING",
+            )
+        return path
+
+    def publish(self, file: Path, facts: Path) -> None:
         """Make a finished file of the folder what callers fetch when the job has succeeded; its ``result`` is
-        to name it as ``file``. Raises OSError."""
-        self._files.publish(self.job, file)
+        to name it as ``file``. ``facts``, a JSON object in a file of the folder, goes with it, for
+        :meth:`published`. Raises OSError."""
+        self._files.publish(self.job, file, facts)
 
     def report(self, progress: float, phase: str) -> None:
         """Say how far the work is (0 to 1) and what is being done. Cheap: call it as often as you like.
@@ -134,7 +151,6 @@ def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignm
     )
     try:
         run = _known(kinds, claim.job.kind).run
-        _check_folder(files.folder(claim.job.id))
         result = run(Task(claim, files, pulse))
     except Stopped:
         return _stopped(store, files, assignment, pulse)
@@ -279,17 +295,6 @@ def _known(kinds: Mapping[str, Kind], name: str) -> Kind:
     if missing:
         raise NotImplementedHere(missing, code="EXTRA_MISSING")
     return kind
-
-
-def _check_folder(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    logger.error("the files of a job are missing: there is no folder %s", folder.absolute())
-    raise Internal(
-        "the files of the job are not where its worker runs; the folder of the jobs (jobs.path) must be one "
-        "that all machines share",
-        code="JOB_FILES_MISSING",
-    )
 
 
 def _explained(error: Exception, job: str) -> ServingError:

@@ -1,15 +1,17 @@
-"""Files that jobs have made: who has one, and when they go."""
+"""Files that jobs have made: who has one, and when they go; all with both stores."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from redis_house import RedisHouse
 
-from nonet.gateway.jobs import DATABASE, JobFiles, JobPolicy, JobState, NewJob, SqliteJobStore
+from nonet.gateway.jobs import JobFiles, JobPolicy, JobState, JobStore, NewJob, StoreAddress, new_job_id
 from nonet.gateway.jobs.result_files import result_file, sweep_results
 from nonet.runtime.errors import Conflict, NotFound, ServingError
 
@@ -19,8 +21,8 @@ POLICY = JobPolicy()
 class Den:
     """A store, the files beside it, and jobs in them."""
 
-    def __init__(self, root: Path) -> None:
-        self.store = SqliteJobStore(root / DATABASE)
+    def __init__(self, root: Path, store: JobStore) -> None:
+        self.store = store
         self.files = JobFiles(root)
         self.root = root
 
@@ -28,10 +30,11 @@ class Den:
         """A job in ``state`` that has made a file of ``size`` bytes."""
         self.store.submit(NewJob(name, "toy", "subject", "", {}, "digest"), POLICY)
         if size is not None:
-            part = self.files.make_folder(name) / "part"
-            part.write_bytes(b"x" * size)
-            self.files.publish(name, part)
-            assert not part.exists()
+            folder = self.files.make_folder(name)
+            (folder / "part").write_bytes(b"x" * size)
+            (folder / "facts").write_text('{"n": 1}')
+            self.files.publish(name, folder / "part", folder / "facts")
+            assert not any(folder.iterdir())
         result = {"n": 1} if size is None else {"file": "f", "bytes": size}
         if state is not JobState.QUEUED:
             assert self.store.claim(f"owner of {name}", 60.0, 100) is not None
@@ -40,17 +43,20 @@ class Den:
         return name
 
     def kept(self) -> set[str]:
-        return {name for name, _ in self.files.results()}
+        """Jobs whose files are there, each with its facts."""
+        names = {found.job for found in self.files.results()}
+        for name in names:
+            assert self.files.published(name) == {"n": 1}
+        assert len(list((self.root / "results").glob("*"))) == 2 * len(names)
+        return names
 
     def sweep(self, **limits: float) -> None:
         sweep_results(self.store, self.files, dataclasses.replace(POLICY, **limits))
 
 
 @pytest.fixture
-def den(tmp_path: Path) -> Iterator[Den]:
-    made = Den(tmp_path)
-    yield made
-    made.store.close()
+def den(tmp_path: Path, make_store: Callable[[], JobStore]) -> Den:
+    return Den(tmp_path, make_store())
 
 
 def refusal(den: Den, job: str) -> ServingError:
@@ -80,16 +86,59 @@ def test_a_job_without_a_file_says_why(den: Den, state, size, kind, code) -> Non
     assert refused.code == code
 
 
-def test_files_of_jobs_that_did_not_succeed_or_are_forgotten_go(den: Den) -> None:
+def test_files_of_jobs_that_did_not_succeed_go(den: Den) -> None:
     for state in reversed(JobState):  # a claim takes the oldest that waits
         den.job(state.value, state)
     den.sweep()
     assert den.kept() == {"succeeded", "running", "queued"}
-    (den.root / "results" / "job_of_nobody").write_bytes(b"x")
+
+
+def test_files_of_jobs_that_the_store_does_not_know_stay_their_time(den: Den) -> None:
+    """Another store's jobs may have made them: nobody removes them before they would have gone anyway."""
+    for name in ("old", "young"):
+        folder = den.files.make_folder(name)
+        for file in ("part", "facts"):
+            (folder / file).write_text('{"n": 1}')
+            if name == "old":
+                os.utime(folder / file, (den.store.now() - 7200.0,) * 2)
+        den.files.publish(name, folder / "part", folder / "facts")
+    den.sweep(keep_result_seconds=10_000.0, keep_result_bytes=1)
+    assert den.kept() == {"old", "young"}
+    den.sweep(keep_result_seconds=3600.0)
+    assert den.kept() == {"young"}
+
+
+def test_what_a_publish_that_was_cut_short_has_left_goes_too(den: Den) -> None:
+    (den.root / "results").mkdir()
+    (den.root / "results" / "a.json").write_text("{}")
+    assert den.files.published("a") is None
+    den.sweep(keep_result_seconds=3600.0)
+    assert [found.job for found in den.files.results()] == ["a"]
     time.sleep(0.01)
-    den.store.forget(0.001, 1000)
+    den.sweep(keep_result_seconds=0.001)
+    assert den.kept() == set()
+
+
+def test_a_machine_whose_clock_is_ahead_removes_nothing(
+    tmp_path: Path, redis_server: RedisHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor do uploads and folders that are young on the clock of the store."""
+    store = StoreAddress(redis_server.url, new_job_id(), 30.0).open(tmp_path)
+    den = Den(tmp_path, store)
+    den.job("a")
+    upload, folder = den.files.incoming(), den.files.make_folder("b")
+    upload.write_bytes(b"x")
+    ahead = time.time() + 8 * 86400.0
+    monkeypatch.setattr(time, "time", lambda: ahead)
     den.sweep()
-    assert den.kept() == {"running", "queued"}
+    den.files.sweep(store.unfinished(), store.now())
+    assert den.kept() == {"a"}
+    assert upload.exists()
+    assert folder.exists()
+    den.files.sweep((), ahead)
+    assert not upload.exists()
+    assert not folder.exists()
+    store.close()
 
 
 def test_old_files_go_before_their_jobs(den: Den) -> None:
@@ -121,3 +170,4 @@ async def test_a_file_that_goes_while_it_is_read_is_read_to_its_end(den: Den) ->
     with pytest.raises(NotFound) as refused:
         await anext(found.pieces(4))
     assert refused.value.code == "RESULT_EXPIRED"
+    assert "new Idempotency-Key" in refused.value.message  # under the same one is the job without its file

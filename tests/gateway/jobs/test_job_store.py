@@ -199,11 +199,18 @@ def test_old_and_too_many_ended_jobs_are_forgotten(store: JobStore) -> None:
         store.finish(job, "me", JobState.SUCCEEDED, result={})
         ended.append(job)
     waiting = queue(store).id
-    assert store.forget(3600, 3) == 1
+    assert store.forget(3600, 3) == ended[:1]
     assert [job.id for job in store.page(None).jobs] == [waiting, *ended[:0:-1]]
-    assert store.forget(-1, 3) == 3
+    assert sorted(store.forget(-1, 3)) == sorted(ended[1:])
+    assert store.forget(-1, 3) == []
     assert [job.id for job in store.page(None).jobs] == [waiting]
     assert store.unfinished() == [waiting]
+
+
+def test_the_times_of_jobs_are_on_the_stores_clock(store: JobStore) -> None:
+    before = store.now()
+    created = queue(store).created
+    assert before <= created <= store.now()
 
 
 def test_only_the_kinds_that_are_asked_for_are_claimed(store: JobStore) -> None:
@@ -228,7 +235,7 @@ def test_the_ends_of_jobs_are_numbered_and_none_is_missed(store: JobStore) -> No
     store.finish(jobs[0], "x", JobState.FAILED, error={})
     assert [job.id for job in store.ended(seen)] == [jobs[0]]
     assert [job.ending for job in store.ended(0)] == [1, 2, 3]
-    assert store.forget(-1, 9) == 3
+    assert sorted(store.forget(-1, 9)) == sorted(jobs)
     assert store.last_ending() == 3
     after = queue(store)
     store.cancel(after.id)
