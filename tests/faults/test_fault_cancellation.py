@@ -3,6 +3,7 @@ Case 55: the answers of the others are those they would have got alone."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -77,7 +78,10 @@ def test_case_54_defect_3_a_client_that_leaves_after_a_large_body_is_not_execute
 
 def test_case_54_a_cancelled_grpc_call_is_not_executed(one_lane: RunningServer, busy: Any) -> None:
     executed = one_lane.executions("slow_batch")
-    with busy, grpc.insecure_channel(one_lane.grpc_address) as channel:
+    with grpc.insecure_channel(one_lane.grpc_address) as channel, contextlib.ExitStack() as stack:
+        # Connected first: on a slow machine that takes longer than the lane stays busy.
+        grpc.channel_ready_future(channel).result(timeout=60)
+        stack.enter_context(busy)
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         message = service_pb2.ModelInferRequest(model_name="slow_batch")
         message.inputs.add(name="x", datatype="FP32", shape=[1, 1])
