@@ -174,9 +174,7 @@ class Floors:
             raise
 
     async def settle(self, job: Job) -> None:
-        """A job has succeeded: load the building that it fitted."""
-        if job.kind != FIT:
-            return
+        """A fit has succeeded: load the building."""
         await self.refresh()
         known = self._plane.catalog.versions(SERVICE_PREFIX + network_of(job.subject))
         if self._repository is not None and not known:
