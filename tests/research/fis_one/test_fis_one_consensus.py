@@ -81,6 +81,7 @@ def test_floors_with_uneven_scans_are_found() -> None:
     assert found.edit == 1.0
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("case", "mean_ari", "least_ari", "mean_accuracy"),
     [("5cd56bb5", 0.95, 0.92, 0.97), ("5cd969be/164", 0.88, 0.88, 0.94)],
