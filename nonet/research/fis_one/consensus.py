@@ -2,8 +2,8 @@
 
 "ward" is the paper's way: Ward on the embeddings of the network. "consensus" makes many partitions of a
 sample of the scans (Ward, k-means and spectral clusters, on the embeddings of the network and on propagated
-features of several sharpness), keeps the quarter of them that looks most like floors, and takes the one that
-the others of that quarter agree with best.
+features of several sharpness, and of what is heard at all), keeps the three tenths of them that look most
+like floors, and takes the one that the others of those agree with best.
 
 What floors look like, without labels. A slab costs a signal 15 dB and more, so a transmitter is loud on one
 floor and clearly weaker on all others; where a partition cuts through a floor instead, transmitters near the
@@ -34,7 +34,7 @@ from nonet.research.fis_one.spillover import adapted_jaccard
 from nonet.runtime.scans import Scans
 
 _SAMPLE = 1500
-_KEPT = 0.25  # of the partitions, the best ranked
+_KEPT = 0.3  # of the partitions, the best ranked
 _SPILLOVER_WEIGHT = 1.6  # dB of loudness gap that one unit of a step's cost outweighs
 _NEIGHBOURS = (20, 30, 50, 80, 120, 180)
 _STEPS = (1, 3)
@@ -67,6 +67,7 @@ def cluster_scans(
         return ward(embeddings[0], floors, generator)
     seed = int(generator.integers(1 << 31))
     weights = [scan_weights(build_graph(scans.take(graph.scan_rows), rule)) for rule in RULES]
+    weights.append(weights[0].sign())
     features = [
         propagated_features(each, directions, steps, seed)
         for each in weights

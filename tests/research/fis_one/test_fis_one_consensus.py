@@ -18,6 +18,7 @@ from nonet.research.fis_one.fit import fit_building
 from nonet.research.fis_one.indexing import held_karp, path_cost, path_costs
 from nonet.research.fis_one.metrics import adjusted_rand, score_floors
 from nonet.research.fis_one.spillover import adapted_jaccard
+from nonet.research.fis_one.study import load_case, measure
 
 
 def test_spillover_cost_by_hand() -> None:
@@ -78,3 +79,23 @@ def test_floors_with_uneven_scans_are_found() -> None:
     found = score_floors(real.floor[used], fitted.floor_of_scan[used], len(real.floors))
     assert found.ari > 0.95
     assert found.edit == 1.0
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("case", "mean_ari", "least_ari", "mean_accuracy"),
+    [("5cd56bb5", 0.95, 0.92, 0.97), ("5cd969be/164", 0.88, 0.88, 0.94)],
+)
+def test_the_targets_of_the_specification(
+    case: str, mean_ari: float, least_ari: float, mean_accuracy: float
+) -> None:
+    """Section 12: over three seeds, each with one label, and the floors in exact order with every one."""
+    try:
+        rows = [measure(load_case(case, seed), "FIS-ONE, default", seed) for seed in range(3)]
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    ari, edit, accuracy = ([row[score] for row in rows if row] for score in ("ari", "edit", "accuracy"))
+    assert edit == [1.0] * 3
+    assert min(ari) >= least_ari
+    assert np.mean(ari) >= mean_ari
+    assert np.mean(accuracy) >= mean_accuracy
