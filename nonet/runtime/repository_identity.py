@@ -3,9 +3,9 @@ machines can find out whether they mean the same one.
 
 The name is made when it is first needed, in one step, and is never changed. Beside it stands the number that
 the file has in its file system: a copy of the folder takes the name along and cannot take the number, so it
-is told from the original where the file system's numbers are the same for all who mount it. Where they may not
-be (FUSE, SMB, shares of virtual machines) the name alone counts. What cannot be told apart is a copy below the
-files: a cloned disk, a restored snapshot.
+is told from the original where the file system's numbers are the same for all who mount it. Where they may
+not be (FUSE, SMB, shares of virtual machines) the name alone counts. What cannot be told apart is a copy
+below the files: a cloned disk, a restored snapshot.
 """
 
 from __future__ import annotations

@@ -292,17 +292,6 @@ def test_case_77_a_folder_that_is_not_the_shared_one_takes_no_job(site: Site, tm
     wait_for(server, submitted(server, "quick_5"), "succeeded")
 
 
-def test_case_77_a_fit_that_went_to_another_repository_is_noticed(site: Site, tmp_path: Path) -> None:
-    server = site.gateway(0)
-    site.repository = tmp_path / "another"
-    site.repository.mkdir()
-    worker = site.work()
-    assert str(site.repository) in worker.log
-    eventually(lambda: submit(server, "quick_1", "once").status_code == 202, "work is offered")
-    wait_for(server, submit(server, "quick_1", "once").json()["job"]["id"], "succeeded")
-    eventually(lambda: "'quick_1', which is not in this repository" in server.log, "the log says so")
-
-
 def test_case_77_a_job_whose_files_are_gone_says_so(site: Site) -> None:
     server = site.gateway(1)
     first, second = submitted(server, "slow_1"), submitted(server, "slow_2")
