@@ -11,6 +11,7 @@ below the files: a cloned disk, a restored snapshot.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -42,7 +43,7 @@ def repository_identity(root: Path) -> str:
     except OSError:
         return ""
     if found is None:
-        logger.warning("%s does not hold the name of a repository", root / IDENTITY_FILE)
+        _complain(f"{root / IDENTITY_FILE} does not hold the name of a repository; remove it")
         return ""
     name, number = found[1], int(found[2])
     if number in (0, status.st_ino) or not _are_numbered(status.st_dev):
@@ -62,11 +63,17 @@ def name_repository(root: Path) -> str:
             _write(draft)
             _put(draft, path)
         except OSError as error:
-            logger.info("the repository gets no name: %s", error.strerror)
+            _complain(f"the repository {root} gets no name: {error.strerror}")
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
     return repository_identity(root)
+
+
+@functools.cache
+def _complain(of: str) -> None:
+    """Said once: names are asked for again and again."""
+    logger.warning("%s", of)
 
 
 def _write(draft: Path) -> None:

@@ -73,6 +73,7 @@ class Offer:
         self._found = found
         self._due = asyncio.Event()
         self._said = float("-inf")
+        self._last: set[str] = set()
         self._foreign = False
         self._task: asyncio.Task[None] | None = None
 
@@ -147,9 +148,11 @@ class Offer:
         if able and own and os.access(self._repository, os.W_OK):
             takes.add(REPOSITORY + own)
         said = takes | ({SERVES + own} if own and self._serves else set())
-        if said:
-            await self._blocking(lambda: self._store.offer(said, _VALID_SECONDS))
-        self._said = time.monotonic()
+        now = time.monotonic()
+        if said != self._last or now >= self._said + _SAY_SECONDS:
+            if said:
+                await self._blocking(lambda: self._store.offer(said, _VALID_SECONDS))
+            self._last, self._said = said, now
         if able and not self._serves:
             await self._look_for_gateways(own)
         if takes != self.words:
