@@ -28,8 +28,8 @@ def work(
 
     It takes what the gateways of the same jobs.store have queued and its own installation can do. The folders
     jobs.path and repository.path must be those of the gateways: with another repository it takes no job that
-    publishes, and does not start if it could. On SIGTERM the jobs that run write their checkpoints and go back
-    into the queue.
+    publishes, and does not start if it could. On SIGTERM the jobs that run write their checkpoints and go
+    back into the queue.
 
     Example: NONET_JOBS__STORE=redis://queue:6379/0 nonet work --repository /shared/models
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -26,7 +25,7 @@ from floor_house import (
     workers_of,
 )
 from jobs_site import LEASE, Site
-from redis_house import PASSWORD, RedisHouse, redis_house
+from redis_house import PASSWORD
 from serving import (
     RunningServer,
     assert_no_leak,
@@ -36,20 +35,6 @@ from serving import (
 from webhook_receiver import Receiver
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture
-def house() -> Iterator[RedisHouse]:
-    with redis_house() as made:
-        yield made
-
-
-@pytest.fixture
-def site(house: RedisHouse, tmp_path: Path, start_server: Callable[..., RunningServer]) -> Iterator[Site]:
-    made = Site(house, tmp_path, start_server)
-    yield made
-    house.go_on()
-    made.close()
 
 
 def test_case_77_every_gateway_shows_watches_and_cancels_every_job(site: Site) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import raw_jobs
 from floor_house import events, identify, job_of, submit, wait_for, workers_of
 from jobs_site import Site
-from redis_house import RedisHouse, redis_house
 from serving import RunningServer, assert_no_leak, assert_refused, eventually
 
 from nonet.runtime.backends import installed_backends
@@ -23,29 +21,6 @@ needs_openvino = pytest.mark.skipif(
     reason="the extra openvino is not installed",
 )
 HEARD = {"00:00:00:00:00:01": -40}
-
-
-@pytest.fixture
-def house() -> Iterator[RedisHouse]:
-    with redis_house() as made:
-        yield made
-
-
-@pytest.fixture
-def site(house: RedisHouse, tmp_path: Path, start_server: Callable[..., RunningServer]) -> Iterator[Site]:
-    """Machines whose jobs the toy worker runs."""
-    made = Site(house, tmp_path, start_server)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def raw_site(house: RedisHouse, tmp_path: Path, start_server: Callable[..., RunningServer]) -> Iterator[Site]:
-    """Machines whose jobs the real worker runs."""
-    made = Site(house, tmp_path, start_server, raw_jobs.settings)
-    raw_jobs.fill_repository(made.repository)
-    yield made
-    made.close()
 
 
 def served(site: Site) -> set[str]:

@@ -143,9 +143,9 @@ class Offer:
     async def _say(self) -> None:
         await self._check()
         able = frozenset[str]() if self._skills is None else await self._skills.words()
-        own = await asyncio.to_thread(self._name)
+        own, writable = await asyncio.to_thread(self._home)
         takes = set(able)
-        if able and own and os.access(self._repository, os.W_OK):
+        if able and own and writable:
             takes.add(REPOSITORY + own)
         said = takes | ({SERVES + own} if own and self._serves else set())
         now = time.monotonic()
@@ -160,11 +160,14 @@ class Offer:
             self.words = frozenset(takes)
             self._found()
 
-    def _name(self) -> str:
-        """The name of the repository. Gateways give it one for others; workers do not: theirs may not be the
-        gateways' folder, which is what the name is to show."""
+    def _home(self) -> tuple[str, bool]:
+        """The name of the repository, and whether it can be written.
+
+        Gateways give it a name for others; workers do not: theirs may not be the gateways' folder, which is
+        what the name is to show."""
         make = self._serves and self._eager
-        return name_repository(self._repository) if make else repository_identity(self._repository)
+        name = name_repository(self._repository) if make else repository_identity(self._repository)
+        return name, os.access(self._repository, os.W_OK)
 
     async def _look_for_gateways(self, own: str) -> None:
         """Tell the operator when the gateways serve from another repository."""
