@@ -62,7 +62,7 @@ def test_case_77_a_capture_waits_for_a_worker_with_the_engine_of_its_gateway(raw
     labels = {"kind": "raw.develop", "missing": "engine:openvino"}
     for server in (plain, fast):
         eventually(lambda of=server: of.metric("nonet_jobs_unserved", **labels) == 1, "it is counted")
-        assert "1 jobs raw.develop are waiting: no worker offers engine openvino" in server.log
+        assert "jobs wait (1 raw.develop): no worker offers engine openvino" in server.log
     stream = events(fast, job)
     assert next(stream)[2]["phase"] == note
     has = raw_site.work()

@@ -175,4 +175,4 @@ class Offer:
         why = self._stranger(own, await self._blocking(self._store.demand))
         self._foreign = bool(why)
         if why and not before:
-            logger.error("no job that publishes is taken here: %s", why)
+            logger.warning("no job that publishes is taken here: %s", why)

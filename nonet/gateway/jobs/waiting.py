@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from nonet.gateway.jobs.contract import JobStore
-from nonet.gateway.jobs.needs import REPOSITORY, SERVES, Demand, Queue, lacking, note_of
+from nonet.gateway.jobs.needs import NOTE, REPOSITORY, SERVES, Demand, Queue, lacking, note_of
 
 __all__ = ["Waiting"]
 
@@ -95,7 +95,7 @@ class Waiting:
         needs = [word for word in queue.words[1:] if word not in strays]
         await self._blocking(lambda: self._store.need_instead(queue.words, [*needs, REPOSITORY + home]))
         logger.warning(
-            "%d jobs %s waited for the %s, which nobody has any more: they are published in ours",
+            "jobs (%d %s) waited for the %s, which nobody has any more: they are published in ours",
             queue.waiting,
             queue.words[0],
             strays[0].replace(":", " "),
@@ -105,4 +105,5 @@ class Waiting:
     def _tell(self, queue: Queue, missing: Sequence[str]) -> None:
         if queue.words not in self._said:
             self._said.add(queue.words)
-            logger.warning("%d jobs %s are %s", queue.waiting, queue.words[0], note_of(missing))
+            why = note_of(missing).removeprefix(NOTE)
+            logger.warning("jobs wait (%d %s): %s", queue.waiting, queue.words[0], why)
