@@ -55,12 +55,12 @@ def needs_text(needs: Collection[str]) -> str:
 
 
 def lacking(words: Sequence[str], offers: Collection[frozenset[str]]) -> tuple[str, ...]:
-    """The words that the one who comes nearest does not have; none if somebody has all of them."""
-    best = tuple(words)
-    for offer in offers:
-        rest = tuple(word for word in words if word not in offer)
-        best = min(best, rest, key=len)
-    return best
+    """The words that the one who comes nearest does not have; none if somebody has all of them.
+
+    Of several who come as near it is always the same, in whatever order they are.
+    """
+    rests = (tuple(word for word in words if word not in offer) for offer in offers)
+    return min((tuple(words), *rests), key=lambda rest: (len(rest), rest))
 
 
 def note_of(missing: Sequence[str]) -> str:
