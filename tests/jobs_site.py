@@ -46,23 +46,44 @@ class Site:
 
     def gateway(self, concurrency: int = 1, **options: Any) -> RunningServer:
         """A gateway that runs so many jobs itself."""
-        jobs = {name: options.pop(name) for name in list(options) if name not in ("prefix", "auth")}
+        others = {name: options.pop(name) for name in ("auth", "repository") if name in options}
+        jobs = {name: options.pop(name) for name in list(options) if name != "prefix"}
         settings = self.settings(concurrency, **jobs)
-        if "auth" in options:
-            settings["auth"] = options.pop("auth")
+        for section, fields in others.items():
+            settings[section] = {**settings.get(section, {}), **fields}
         return self._start(self.repository, settings, environment=self.environment, **options)
 
-    def work(self, **jobs: Any) -> Work:
-        """A ``nonet work`` process."""
+    def work(
+        self, repository: Path | None = None, *, lacks: str = "", works: bool = True, **jobs: Any
+    ) -> Work:
+        """A ``nonet work`` process, with a repository of its own if one is given.
+
+        ``lacks`` names a module that its installation does not have; without ``works`` nobody waits for it.
+        """
         config = write_settings(self._own / f"work{len(self._works)}.toml", self.settings(1, **jobs))
-        made = Work(config, self.repository, self.environment)
+        environment = {**self.environment, **(without(lacks, self._own / "lacks") if lacks else {})}
+        made = Work(config, repository or self.repository, environment)
         self._works.append(made)
+        if works:
+            made.wait_working()
         return made
 
     def close(self) -> None:
         for work in self._works:
             work.stop()
             assert_clean_log(work.log)
+
+
+def without(module: str, folder: Path) -> dict[str, str]:
+    """The environment of Python processes whose installation lacks a module."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(
+        "import importlib.util, sys\n"
+        "_find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name, *a: None if name == {module!r} else _find(name, *a)\n"
+        f"sys.modules[{module!r}] = None\n"
+    )
+    return {"PYTHONPATH": ":".join((str(folder), *filter(None, sys.path)))}
 
 
 class Work:
@@ -79,6 +100,8 @@ class Work:
                 cwd=config.parent,
                 env={**psutil.Process().environ(), **environment},
             )
+
+    def wait_working(self) -> None:
         eventually(lambda: "works on jobs" in self.log, "it says that it works")
 
     @property

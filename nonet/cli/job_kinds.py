@@ -17,9 +17,9 @@ from typing import Any
 from nonet.cli.raw_job import develop_capture
 from nonet.gateway.floor_buildings import FIT, SCANS, network_of, not_yours
 from nonet.gateway.jobs.worker import Kind, Task
-from nonet.gateway.raw_development import DEVELOP
+from nonet.gateway.raw_development import DEVELOP, engine_words
 
-__all__ = ["kinds"]
+__all__ = ["engines", "kinds"]
 
 _NEEDED = ("torch", "scipy", "sklearn")
 
@@ -30,6 +30,26 @@ def kinds(repository: Path) -> Mapping[str, Kind]:
         FIT: Kind(functools.partial(_fit_building, repository), _missing_research),
         DEVELOP: Kind(functools.partial(develop_capture, repository)),
     }
+
+
+def engines() -> Mapping[str, str]:
+    """The engines that not every installation has, as words that jobs may need -> what is missing, "" if
+    nothing. The precisions are those of this processor."""
+    from nonet.runtime.backends.contract import DEFAULT_ENGINE, DEFAULT_PRECISION, ENGINES
+    from nonet.runtime.backends.registry import backend
+
+    found = {}
+    for name in ENGINES:
+        if name == DEFAULT_ENGINE:
+            continue
+        (word,) = engine_words(name, DEFAULT_PRECISION)
+        try:
+            words = [engine_words(name, precision) for precision in backend(name).precisions()]
+        except Exception as error:  # whatever a broken installation raises, the other work goes on
+            found[word] = str(error) or type(error).__name__
+        else:
+            found |= dict.fromkeys((word for (word,) in words), "")
+    return found
 
 
 def _missing_research() -> str:

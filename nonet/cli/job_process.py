@@ -34,9 +34,10 @@ class Conditions:
     log_format: str = "text"
 
 
-def say_kinds(kinds: Mapping[str, Kind]) -> None:
-    """Print what can be worked on: kind -> what has to be installed first, "" if nothing."""
-    print(json.dumps({name: kind.missing() for name, kind in kinds.items()}))
+def say_kinds(kinds: Mapping[str, Kind], also: Mapping[str, str] | None = None) -> None:
+    """Print what can be worked on: kind -> what has to be installed first, "" if nothing; and ``also``, the
+    same of what else jobs may need, each a word with a colon."""
+    print(json.dumps({**{name: kind.missing() for name, kind in kinds.items()}, **(also or {})}))
 
 
 def run_one(kinds: Mapping[str, Kind], conditions: Conditions) -> int:

@@ -27,8 +27,9 @@ def work(
     """Work on jobs until told to stop (SIGTERM or Ctrl-C), for a machine with a GPU or much memory.
 
     It takes what the gateways of the same jobs.store have queued and its own installation can do. The folders
-    jobs.path and repository.path must be those of the gateways. On SIGTERM the jobs that run write their
-    checkpoints and go back into the queue.
+    jobs.path and repository.path must be those of the gateways: with another repository it takes no job that
+    publishes, and does not start if it could. On SIGTERM the jobs that run write their checkpoints and go
+    back into the queue.
 
     Example: NONET_JOBS__STORE=redis://queue:6379/0 nonet work --repository /shared/models
     """

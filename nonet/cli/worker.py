@@ -33,11 +33,11 @@ def worker(
 
     Example: nonet worker --list
     """
-    from nonet.cli.job_kinds import kinds
+    from nonet.cli.job_kinds import engines, kinds
     from nonet.cli.job_process import Conditions, run_one, say_kinds
 
     if list_kinds:
-        say_kinds(kinds(repository))
+        say_kinds(kinds(repository), engines())
         raise typer.Exit(0)
     if state is None or not job or not owner:
         raise typer.BadParameter("a worker is started by a gateway; it needs --state, --job and --owner")

@@ -224,7 +224,7 @@ def compose(
     control = None if repository is None else RepositoryControl(repository, repository.root)
     jobs = floors = captures = None
     if not only:
-        jobs = compose_jobs(settings)
+        jobs = compose_jobs(settings, serves=repository is not None)
         floors = _floors(settings, plane, jobs, repository, control)
         captures = _captures(settings, plane, jobs)
         if settings.floors.keep_versions:
@@ -232,6 +232,7 @@ def compose(
         state.jobs = jobs.by_state
         state.workers = lambda: jobs.workers
         state.webhooks = jobs.webhooks_by_state
+        state.unserved = jobs.unserved
     return Gateway(
         settings=settings,
         catalog=catalog,

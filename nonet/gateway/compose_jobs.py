@@ -14,8 +14,13 @@ __all__ = ["compose_jobs"]
 logger = logging.getLogger(__name__)
 
 
-def compose_jobs(settings: Settings, *, works_only: bool = False) -> Jobs:
+def compose_jobs(settings: Settings, *, works_only: bool = False, serves: bool = False) -> Jobs:
     """Wire the jobs of a gateway, or of a process that only works for gateways; nothing is started yet.
+
+    Args:
+        settings: all settings.
+        works_only: whether it only works.
+        serves: whether it serves the models of ``repository.path`` itself.
 
     Raises SettingsError for a store or for webhooks that cannot be as they are set.
     """
@@ -39,7 +44,8 @@ def compose_jobs(settings: Settings, *, works_only: bool = False) -> Jobs:
         policy,
         None if works_only else _webhooks(settings),
         shared=address.shared,
-        offers=works_only or (address.shared and given.concurrency > 0),
+        offers=works_only or address.shared,
+        serves=serves,
         tidies=not works_only,  # what gateways show is kept as they are set
     )
 

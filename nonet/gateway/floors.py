@@ -161,9 +161,10 @@ class Floors:
             building = str(spec["building"])
             async with self._submitting:  # of two that want the same new name the first gets it
                 await self._check_yours(building, tenant)
+                needs = await self._jobs.publishing()
                 submitting = True  # from here on the folder is the job's
                 made, fresh = await self._jobs.submit(
-                    NewJob(job, FIT, building, tenant, spec, read.digest, key, webhook)
+                    NewJob(job, FIT, building, tenant, spec, read.digest, key, webhook, needs)
                 )
             if fresh and tenant:
                 await self._check_first(made)

@@ -96,6 +96,7 @@ class GatewayState:
         jobs: number of jobs by state; None where there are no jobs.
         workers: number of worker processes.
         webhooks: number of webhooks of jobs by state.
+        unserved: number of jobs that nobody can take, by their kind and what is missing.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class GatewayState:
         jobs: Callable[[], Mapping[str, int]] | None = None,
         workers: Callable[[], int] = lambda: 0,
         webhooks: Callable[[], Mapping[str, int]] = dict,
+        unserved: Callable[[], Mapping[tuple[str, str], int]] = dict,
     ) -> None:
         self.ready = ready
         self.utilisation = utilisation
@@ -118,6 +120,7 @@ class GatewayState:
         self.jobs = jobs
         self.workers = workers
         self.webhooks = webhooks
+        self.unserved = unserved
 
 
 class _GatewayCollector(Collector):
@@ -188,6 +191,14 @@ class _GatewayCollector(Collector):
             for state, count in sorted(self._state.webhooks().items()):
                 webhooks.add_metric((state,), count)
             yield webhooks
+            unserved = GaugeMetricFamily(
+                "nonet_jobs_unserved",
+                "Jobs that wait for a worker that nobody has heard of, by kind and what is missing",
+                labels=("kind", "missing"),
+            )
+            for words, count in sorted(self._state.unserved().items()):
+                unserved.add_metric(words, count)
+            yield unserved
         build = GaugeMetricFamily(
             "nonet_build_info", "Always 1; the version is the label", labels=("version",)
         )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nonet.gateway.core import DataPlane
 from nonet.gateway.jobs import Job, Jobs, NewJob, new_job_id
-from nonet.gateway.raw_development import CAPTURE, DEVELOP, TASK, DevelopSpec
+from nonet.gateway.raw_development import CAPTURE, DEVELOP, TASK, DevelopSpec, engine_words
 from nonet.gateway.storage import storage_errors
 from nonet.runtime.errors import NotImplementedHere
 from nonet.runtime.repository.layout import read_model
@@ -119,7 +119,17 @@ class RawCaptures:
         digest = hashlib.sha256(sent.encode()).hexdigest()
         subject = _UNPRINTABLE.sub("_", upload.name)[:_LONGEST_NAME] or CAPTURE
         return await self._jobs.submit(
-            NewJob(job, DEVELOP, subject, tenant, dataclasses.asdict(spec), digest, key, upload.webhook)
+            NewJob(
+                job,
+                DEVELOP,
+                subject,
+                tenant,
+                dataclasses.asdict(spec),
+                digest,
+                key,
+                upload.webhook,
+                engine_words(spec.engine, spec.precision),
+            )
         )
 
     def _taken(self, upload: CaptureUpload, target: Path) -> str:

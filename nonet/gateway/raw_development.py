@@ -8,7 +8,7 @@ from typing import Any
 
 from nonet.runtime.requests import Parameter
 
-__all__ = ["CAPTURE", "DEVELOP", "TASK", "DevelopSpec"]
+__all__ = ["CAPTURE", "DEVELOP", "TASK", "DevelopSpec", "engine_words"]
 
 TASK = "raw-restoration"
 DEVELOP = "raw.develop"
@@ -41,3 +41,14 @@ class DevelopSpec:
     def of(cls, spec: Mapping[str, Any]) -> DevelopSpec:
         """The spec of a job, read back."""
         return cls(**spec)
+
+
+def engine_words(engine: str, precision: str) -> tuple[str, ...]:
+    """What a job needs, and a worker offers, for an engine in a precision; nothing for those that every
+    installation has."""
+    from nonet.runtime.backends.contract import DEFAULT_ENGINE, DEFAULT_PRECISION  # brings the engines along
+
+    if (engine, precision) == (DEFAULT_ENGINE, DEFAULT_PRECISION):
+        return ()
+    exact = "" if precision == DEFAULT_PRECISION else f":{precision}"
+    return (f"engine:{engine}{exact}",)

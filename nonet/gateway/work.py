@@ -14,6 +14,7 @@ import signal
 
 import nonet
 from nonet.gateway.compose_jobs import compose_jobs
+from nonet.gateway.floor_buildings import FIT
 from nonet.gateway.jobs import Jobs
 from nonet.gateway.leaving import exit_at_last, exit_now
 from nonet.gateway.logs import set_up_logging
@@ -25,7 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 def run_work(settings: Settings) -> int:
-    """Work until told to stop; returns the exit status. Raises SettingsError."""
+    """Work until told to stop; returns the exit status.
+
+    Raises SettingsError, also if this could fit buildings, and the gateways that were heard of serve from
+    another repository.
+    """
     if settings.jobs.concurrency == 0:
         raise SettingsError("setting 'jobs.concurrency' is 0: nothing would be worked on")
     set_up_logging(settings.logging)
@@ -40,6 +45,9 @@ async def _work(jobs: Jobs, settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
     await jobs.open()
+    if foreign := await jobs.foreign({FIT}):
+        jobs.close()
+        raise SettingsError(foreign)
     await jobs.start()
     count = settings.jobs.concurrency
     where = settings.repository.path.absolute()

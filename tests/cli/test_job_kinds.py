@@ -9,9 +9,11 @@ from typing import Any, cast
 import pytest
 import toy_worker
 
-from nonet.cli.job_kinds import kinds
+from nonet.cli.job_kinds import engines, kinds
 from nonet.gateway.floor_buildings import FIT
 from nonet.gateway.jobs import Task
+from nonet.gateway.raw_development import engine_words
+from nonet.runtime.backends import installed_backends, registry
 from nonet.runtime.errors import PermissionDenied
 from nonet.runtime.scans import Scans
 
@@ -45,3 +47,30 @@ def test_a_fit_of_the_building_of_another_tenant_ends_before_it_begins(tmp_path:
     for tenant in ("ann", ""):
         with pytest.raises(FileNotFoundError):
             fit(task_of(tenant, tmp_path))
+
+
+def test_a_worker_has_the_words_of_what_it_can_compute_with_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A capture needs the words of its gateway's engine; the one that is always there needs none."""
+    has = {word for word, missing in engines().items() if not missing}
+    wanted = [
+        engine_words(engine.name, precision)
+        for engine in installed_backends()
+        for precision in engine.precisions()
+    ]
+    assert has == {word for words in wanted for word in words}
+    assert engine_words("onnxruntime", "fp32") == ()
+    assert engine_words("openvino", "fp32") == ("engine:openvino",)
+    assert engine_words("openvino", "bf16") == ("engine:openvino:bf16",)
+    registry.backend.cache_clear()
+    monkeypatch.setattr(registry.openvino, "installed", lambda: False)
+    assert "pip install 'nonet[openvino]'" in engines()["engine:openvino"]
+    monkeypatch.setattr(registry.openvino, "installed", lambda: True)
+
+    def broken() -> None:
+        raise OSError("libopenvino.so: cannot open shared object file")
+
+    monkeypatch.setattr(registry.openvino, "OpenVinoBackend", broken)
+    assert engines() == {"engine:openvino": "libopenvino.so: cannot open shared object file"}
+    registry.backend.cache_clear()

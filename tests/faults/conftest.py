@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
 import pytest
+import raw_jobs
+from jobs_site import Site
+from redis_house import RedisHouse, redis_house
 from serving import RunningServer, eventually, running
 from slow_requests import fresh_value, slow_input
 from small_disk import mounted
@@ -59,3 +62,30 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of two megabytes."""
     with mounted(tmp_path / "disk") as folder:
         yield folder
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisHouse]:
+    """A Redis of the test's own, which it may kill."""
+    with redis_house() as made:
+        yield made
+
+
+@pytest.fixture
+def site(own_redis: RedisHouse, tmp_path: Path, start_server: Callable[..., RunningServer]) -> Iterator[Site]:
+    """Machines that share their jobs, which the toy worker runs."""
+    made = Site(own_redis, tmp_path, start_server)
+    yield made
+    own_redis.go_on()
+    made.close()
+
+
+@pytest.fixture
+def raw_site(
+    own_redis: RedisHouse, tmp_path: Path, start_server: Callable[..., RunningServer]
+) -> Iterator[Site]:
+    """Machines that share their jobs, which the real worker runs, and have networks for captures."""
+    made = Site(own_redis, tmp_path, start_server, raw_jobs.settings)
+    raw_jobs.fill_repository(made.repository)
+    yield made
+    made.close()

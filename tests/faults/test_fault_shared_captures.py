@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import pytest
 import redis
 from floor_house import events, job_of, settle, under_way, wait_for
 from jobs_site import Site
-from raw_jobs import CAPTURE, LONG, SLOW, developed, fill_repository, result_of, settings, submit, submitted
-from redis_house import RedisHouse, redis_house
+from raw_jobs import CAPTURE, LONG, SLOW, developed, result_of, submit, submitted
+from redis_house import RedisHouse
 from serving import RunningServer, eventually
 
 pytestmark = pytest.mark.timeout(300)
@@ -25,20 +24,6 @@ for _, name in ipairs(redis.call('KEYS', '*')) do
 end
 return found
 """
-
-
-@pytest.fixture
-def house() -> Iterator[RedisHouse]:
-    with redis_house() as made:
-        yield made
-
-
-@pytest.fixture
-def site(house: RedisHouse, tmp_path: Path, start_server: Callable[..., RunningServer]) -> Iterator[Site]:
-    made = Site(house, tmp_path, start_server, settings)
-    fill_repository(made.repository)
-    yield made
-    made.close()
 
 
 def offered(server: RunningServer) -> str:
@@ -66,9 +51,9 @@ class Moment:
         self._client.close()
 
 
-def test_case_77_a_picture_is_fetched_from_another_gateway_at_once(site: Site) -> None:
-    first, second = site.gateway(0), site.gateway(0)
-    site.work()
+def test_case_77_a_picture_is_fetched_from_another_gateway_at_once(raw_site: Site) -> None:
+    first, second = raw_site.gateway(0), raw_site.gateway(0)
+    raw_site.work()
     offered(first)
     for output in ("png", "png16", "jpeg", "tiff16"):
         job = submitted(first, output=output)
@@ -80,16 +65,16 @@ def test_case_77_a_picture_is_fetched_from_another_gateway_at_once(site: Site) -
         assert job_of(second, job) == job_of(first, job) == last
 
 
-def test_case_60_a_redis_that_goes_back_does_not_cost_a_picture(site: Site) -> None:
-    server = site.gateway(0)
-    site.work()
+def test_case_60_a_redis_that_goes_back_does_not_cost_a_picture(raw_site: Site) -> None:
+    server = raw_site.gateway(0)
+    raw_site.work()
     offered(server)
     job = submitted(server, LONG, model=SLOW)
     under_way(server, job, 0.3)
-    moment = Moment(site.house)
+    moment = Moment(raw_site.house)
     before = wait_for(server, job, "succeeded")
     picture = result_of(server, job).content
-    eventually(lambda: not any((site.folder / "work").iterdir()), "its folder is gone")
+    eventually(lambda: not any((raw_site.folder / "work").iterdir()), "its folder is gone")
     moment.bring_back()
     eventually(lambda: job_of(server, job)["attempts"] == 2, "it runs again")
     ended = wait_for(server, job, "succeeded")
@@ -97,21 +82,21 @@ def test_case_60_a_redis_that_goes_back_does_not_cost_a_picture(site: Site) -> N
     assert result_of(server, job).content == picture == developed(server, LONG).content
 
 
-def test_case_77_nobody_who_passes_by_takes_what_a_gateway_keeps(site: Site, tmp_path: Path) -> None:
-    server = site.gateway(0)
-    site.work()
+def test_case_77_nobody_who_passes_by_takes_what_a_gateway_keeps(raw_site: Site, tmp_path: Path) -> None:
+    server = raw_site.gateway(0)
+    raw_site.work()
     job = offered(server)
     picture = developed(server, CAPTURE).content
     # One that only works, with limits of its own.
-    hasty = site.work(keep_result_seconds=0.5, keep_seconds=0.5, keep_result_bytes=1)
+    hasty = raw_site.work(keep_result_seconds=0.5, keep_seconds=0.5, keep_result_bytes=1)
     settle(2.0)
     assert hasty.stop() == 0
     assert result_of(server, job).content == picture
     # Gateways with another store in the same folder: other keys, and no Redis at all.
-    there = dict(site.environment)
+    there = dict(raw_site.environment)
     for environment in ({**there, "NONET_JOBS__STORE_PREFIX": "other"}, {}):
-        site.environment = environment
-        stranger = site.gateway(0)
+        raw_site.environment = environment
+        stranger = raw_site.gateway(0)
         eventually(lambda of=stranger: of.http.get("/v1/jobs").status_code == 200, "it has its store")
         settle(2.0)
         assert stranger.stop() == 0
@@ -122,8 +107,8 @@ def test_case_77_nobody_who_passes_by_takes_what_a_gateway_keeps(site: Site, tmp
     (ahead / "sitecustomize.py").write_text(
         "import time\n_now = time.time\ntime.time = lambda: _now() + 8 * 86400\n"
     )
-    site.environment = {**there, "PYTHONPATH": ":".join((str(ahead), *filter(None, sys.path)))}
-    late = site.gateway(0)
+    raw_site.environment = {**there, "PYTHONPATH": ":".join((str(ahead), *filter(None, sys.path)))}
+    late = raw_site.gateway(0)
     settle(2.0)
     assert late.stop() == 0
     assert result_of(server, job).content == picture

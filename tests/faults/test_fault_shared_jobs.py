@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -26,7 +25,7 @@ from floor_house import (
     workers_of,
 )
 from jobs_site import LEASE, Site
-from redis_house import PASSWORD, RedisHouse, redis_house
+from redis_house import PASSWORD
 from serving import (
     RunningServer,
     assert_no_leak,
@@ -36,20 +35,6 @@ from serving import (
 from webhook_receiver import Receiver
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture
-def house() -> Iterator[RedisHouse]:
-    with redis_house() as made:
-        yield made
-
-
-@pytest.fixture
-def site(house: RedisHouse, tmp_path: Path, start_server: Callable[..., RunningServer]) -> Iterator[Site]:
-    made = Site(house, tmp_path, start_server)
-    yield made
-    house.go_on()
-    made.close()
 
 
 def test_case_77_every_gateway_shows_watches_and_cancels_every_job(site: Site) -> None:
@@ -290,17 +275,6 @@ def test_case_77_a_folder_that_is_not_the_shared_one_takes_no_job(site: Site, tm
     shutil.rmtree(site.folder)
     (tmp_path / "away").rename(site.folder)
     wait_for(server, submitted(server, "quick_5"), "succeeded")
-
-
-def test_case_77_a_fit_that_went_to_another_repository_is_noticed(site: Site, tmp_path: Path) -> None:
-    server = site.gateway(0)
-    site.repository = tmp_path / "another"
-    site.repository.mkdir()
-    worker = site.work()
-    assert str(site.repository) in worker.log
-    eventually(lambda: submit(server, "quick_1", "once").status_code == 202, "work is offered")
-    wait_for(server, submit(server, "quick_1", "once").json()["job"]["id"], "succeeded")
-    eventually(lambda: "'quick_1', which is not in this repository" in server.log, "the log says so")
 
 
 def test_case_77_a_job_whose_files_are_gone_says_so(site: Site) -> None:

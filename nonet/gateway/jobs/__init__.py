@@ -1,9 +1,10 @@
 """Long work: durable jobs that run in worker processes. Free of any transport."""
 
+from nonet.gateway.jobs.asked import DEFAULT_PAGE, MAX_PAGE, Limits, read_key, read_states
 from nonet.gateway.jobs.contract import JobStore, OutcomeUnknown
 from nonet.gateway.jobs.files import JobFiles, new_job_id
 from nonet.gateway.jobs.job import Job, JobState, NewJob, Page, Webhook, WebhookState
-from nonet.gateway.jobs.jobs import DEFAULT_PAGE, MAX_PAGE, Jobs, Limits, read_key, read_states
+from nonet.gateway.jobs.jobs import Jobs
 from nonet.gateway.jobs.policy import JobPolicy
 from nonet.gateway.jobs.result_files import ResultFile
 from nonet.gateway.jobs.sqlite_store import DATABASE, SqliteJobStore

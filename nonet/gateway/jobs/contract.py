@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from nonet.gateway.jobs.job import Claim, Job, JobState, NewJob, Orders, Page, WebhookState
+from nonet.gateway.jobs.needs import Demand
 from nonet.gateway.jobs.policy import JobPolicy
 from nonet.runtime.errors import Unavailable
 
@@ -67,10 +68,10 @@ class JobStore(Protocol):
         ...
 
     def claim(
-        self, owner: str, lease_seconds: float, concurrency: int, kinds: Collection[str] | None = None
+        self, owner: str, lease_seconds: float, concurrency: int, words: Collection[str] | None = None
     ) -> Claim | None:
-        """Make the oldest waiting job, of ``kinds`` unless None, ``owner``'s; None if none waits or
-        ``concurrency`` jobs run on this machine."""
+        """Make the oldest waiting job ``owner``'s: of those whose kind and needs are all among ``words``, of
+        all if that is None. None if no such job waits or ``concurrency`` jobs run on this machine."""
         ...
 
     def claimed(self, job: str, owner: str) -> Claim | None:
@@ -143,12 +144,25 @@ class JobStore(Protocol):
         many."""
         ...
 
-    def offer(self, kinds: Collection[str], seconds: float) -> None:
-        """Somebody works on these kinds, and says so again before ``seconds`` are over."""
+    def offer(self, words: Collection[str], seconds: float) -> None:
+        """Somebody has these words (see :mod:`.needs`), and says so again before ``seconds`` are over."""
         ...
 
     def is_offered(self, kind: str) -> bool:
         """Whether somebody works on this kind."""
+        ...
+
+    def demand(self) -> Demand:
+        """What waits, and who offered to work and was heard of lately."""
+        ...
+
+    def note(self, words: Sequence[str], note: str) -> None:
+        """Make ``note`` the phase of the jobs of these words that wait, "" the usual one; what joins them
+        later gets it too."""
+        ...
+
+    def need_instead(self, words: Sequence[str], needs: Collection[str]) -> None:
+        """Make ``needs`` those of the jobs of these words that wait."""
         ...
 
     def keep_in(self, folder: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
@@ -16,57 +15,41 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from nonet.gateway.jobs.arrivals import Arrivals
+from nonet.gateway.jobs.asked import Limits
 from nonet.gateway.jobs.contract import JobStore, OutcomeUnknown
 from nonet.gateway.jobs.endings import Endings
 from nonet.gateway.jobs.files import JobFiles
 from nonet.gateway.jobs.job import Job, JobState, NewJob, Page
+from nonet.gateway.jobs.needs import REPOSITORY
 from nonet.gateway.jobs.offer import Offer
 from nonet.gateway.jobs.policy import JobPolicy
 from nonet.gateway.jobs.result_files import ResultFile, result_file
 from nonet.gateway.jobs.shared_folder import SharedFolder
 from nonet.gateway.jobs.skills import Skills
 from nonet.gateway.jobs.supervisor import Supervisor, WorkerCommand
+from nonet.gateway.jobs.waiting import Waiting
 from nonet.gateway.jobs.webhook_policy import WebhookPolicy
 from nonet.gateway.jobs.webhooks import Webhooks
 from nonet.runtime.errors import (
     InsufficientStorage,
-    InvalidArgument,
     NotFound,
     NotImplementedHere,
     ServingError,
     Unavailable,
 )
 
-__all__ = ["DEFAULT_PAGE", "MAX_PAGE", "Jobs", "Limits", "read_key", "read_states"]
+__all__ = ["Jobs"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-DEFAULT_PAGE, MAX_PAGE = 20, 100
-_KEY = re.compile(r"[\x21-\x7e]{1,200}", re.ASCII)
 _ID = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
 _LOOK_SECONDS = 0.25
 _SILENCE_SECONDS = 10.0
 _MAX_WATCHERS = 256
 _SHARED_THREADS = 4
 _TROUBLE_SECONDS = 5.0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Limits:
-    """Which page of a list is wanted.
-
-    Raises InvalidArgument for a limit that is not from 1 to 100.
-    """
-
-    limit: int = DEFAULT_PAGE
-    after: str = ""
-    states: tuple[JobState, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.limit <= MAX_PAGE:
-            raise InvalidArgument(f"limit must be from 1 to {MAX_PAGE}, got {self.limit}", param="limit")
 
 
 class Jobs:
@@ -79,7 +62,9 @@ class Jobs:
         policy: limits.
         webhooks: which webhooks are allowed, None for none.
         shared: whether processes on other machines use the store too.
-        offers: whether this one works for the others: it takes what its workers can do and says what that is.
+        offers: whether others must know what this one does before there is work: they may work for it, or it
+            for them.
+        serves: whether this one serves what is published in the model repository.
         tidies: whether this one removes what is kept no longer.
 
     Attributes:
@@ -97,6 +82,7 @@ class Jobs:
         *,
         shared: bool = False,
         offers: bool = False,
+        serves: bool = False,
         tidies: bool = True,
     ) -> None:
         self._store = store
@@ -108,8 +94,17 @@ class Jobs:
         self._endings = Endings(store, self._blocking, self._ended)
         self._webhooks = Webhooks(store, self._blocking, webhooks or WebhookPolicy(), self._endings.settled)
         self._folder = SharedFolder(store, files, self._blocking, command.state, shared=shared)
-        self._offer = Offer(store, self._blocking, self._skills, check=self._folder.check, found=self._found)
-        self._offers = offers
+        self._offer = Offer(
+            store,
+            self._blocking,
+            self._skills if policy.concurrency else None,
+            command.repository,
+            serves=serves,
+            eager=offers,
+            check=self._folder.check,
+            found=self._found,
+        )
+        self._waiting = Waiting(store, self._blocking, self._offer.name_home)
         self._tidies = tidies
         self._concerned: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
@@ -131,6 +126,12 @@ class Jobs:
         self._endings.uses = uses or {}
         await self._endings.open()
 
+    async def foreign(self, kinds: Collection[str]) -> str:
+        """See :meth:`Offer.foreign`; "" while the store cannot be asked."""
+        with contextlib.suppress(ServingError):
+            return await self._offer.foreign(kinds)
+        return ""
+
     async def start(self) -> None:
         """Go on with the jobs that wait and look after those that run."""
         self._supervisor = Supervisor(
@@ -140,14 +141,13 @@ class Jobs:
             self._command,
             self._policy,
             looked=self._look,
-            takes=self._takes,
+            takes=lambda: self._offer.words,
             tidies=self._tidies,
         )
         self._endings.start()
         self._supervisor.start()
         self._webhooks.start()
-        if self._offers:
-            self._offer.start()
+        self._offer.start()
         self._concerned = asyncio.create_task(self._tell_concerns(), name="job-store-concerns")
 
     def close_streams(self) -> None:
@@ -181,6 +181,10 @@ class Jobs:
         """Number of webhooks in each state, as of the last look."""
         return self._webhooks.by_state()
 
+    def unserved(self) -> Mapping[tuple[str, str], int]:
+        """Number of jobs that wait for nobody, by kind and what is missing, as of the last look."""
+        return self._waiting.counts()
+
     @property
     def workers(self) -> int:
         """Worker processes that run now."""
@@ -212,6 +216,12 @@ class Jobs:
         if not await self._blocking(lambda: self._store.is_offered(kind)):
             raise refusal
 
+    async def publishing(self) -> tuple[str, ...]:
+        """What a job needs that publishes where this process serves; nothing if that repository cannot have a
+        name."""
+        name = await self._offer.name_home()
+        return (REPOSITORY + name,) if name else ()
+
     async def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Queue a job whose files lie in its folder; the job, and whether it is a new one.
 
@@ -237,6 +247,7 @@ class Jobs:
         finally:
             if not keep:
                 await asyncio.to_thread(self.files.remove, new.id)
+        self._offer.changed()
         if self._supervisor is not None:
             self._supervisor.wake()
         return self._endings.shown(job), fresh
@@ -332,17 +343,6 @@ class Jobs:
             self._supervisor.tidy_soon()
         self._changed()
 
-    async def _takes(self) -> Collection[str] | None:
-        """What this process may take: all if it can do all, so that what nobody can do fails with the reason.
-
-        The workers are not asked before there is work."""
-        if self._offers:
-            return self._offer.kinds
-        if not self._skills.asked and not self._counts[JobState.QUEUED]:
-            return ()
-        kinds = await self._skills.kinds()
-        return kinds if self._skills.lacking else None
-
     def _found(self) -> None:
         if self._supervisor is not None:
             self._supervisor.wake()
@@ -360,29 +360,13 @@ class Jobs:
         """Bring the counts up to date; they stay as they were while the store cannot be read."""
         with contextlib.suppress(ServingError):
             self._counts = dict(await self._blocking(self._store.counts))
+            if self._counts[JobState.QUEUED] or self._counts[JobState.RUNNING]:
+                self._offer.needed()
+            if self._counts[JobState.QUEUED] or self._waiting.counts():
+                await self._waiting.look()
         self._endings.wake()
         self._webhooks.wake()
         self._changed()
-
-
-def read_key(text: str) -> str:
-    """An ``Idempotency-Key``; "" if none was sent. Raises InvalidArgument for one that cannot be."""
-    if text and _KEY.fullmatch(text) is None:
-        raise InvalidArgument(
-            "Idempotency-Key must be 1 to 200 printable characters without blanks", param="Idempotency-Key"
-        )
-    return text
-
-
-def read_states(names: Collection[str]) -> tuple[JobState, ...]:
-    """States by name. Raises InvalidArgument for one there is not."""
-    known = [state.value for state in JobState]
-    for name in names:
-        if name not in known:
-            raise InvalidArgument(
-                f"state must be one of {', '.join(known)}, got {name[:40]!r}", param="state"
-            )
-    return tuple(JobState(name) for name in dict.fromkeys(names))
 
 
 def _check_id(job: str) -> None:

@@ -4,7 +4,7 @@ local verbs = {}
 
 -- Callers ---------------------------------------------------------------------------------------------------
 
-function verbs.submit(id, kind, subject, tenant, spec, digest, idempotency, webhook, most, most_own)
+function verbs.submit(id, kind, subject, tenant, spec, digest, idempotency, webhook, needs, most, most_own)
   if redis.call('EXISTS', key('job', id)) == 1 then return 'new', show(id) end -- the answer was lost on its way
   local known = idempotency ~= '' and redis.call('HGET', key('keys', tenant), idempotency)
   if known then
@@ -18,11 +18,13 @@ function verbs.submit(id, kind, subject, tenant, spec, digest, idempotency, webh
   if waiting >= tonumber(most) then waiting = sweep(all) end
   if waiting >= tonumber(most) then return 'full', tostring(waiting) end
   redis.call('SET', key('layout'), LAYOUT)
-  local job = {id = id, kind = kind, subject = subject, tenant = tenant}
+  local job = {id = id, kind = kind, subject = subject, tenant = tenant, phase = ''}
+  if needs ~= '' then job.needs = needs end
   job.number = redis.call('INCR', key('number'))
   redis.call('HSET', key('job', id), 'id', id, 'number', job.number, 'kind', kind, 'subject', subject,
     'tenant', tenant, 'spec', spec, 'digest', digest, 'phase', '', 'progress', '0.0', 'attempts', 0,
     'deaths', 0, 'cancelling', '0', 'created', text(now), 'spent', '0.0', 'revision', 1)
+  if job.needs then redis.call('HSET', key('job', id), 'needs', needs) end
   if idempotency ~= '' then
     redis.call('HSET', key('job', id), 'key', idempotency)
     redis.call('HSET', key('keys', tenant), idempotency, id)
@@ -84,25 +86,38 @@ end
 
 -- Workers and those who start them --------------------------------------------------------------------------
 
+local function covered(words, has)
+  for word in words:gmatch('%S+') do
+    if not has[word] then return false end
+  end
+  return true
+end
+
+-- The lanes of jobs that need no more than these words. A lane of a kind alone may hold jobs without being noted.
+local function lanes_for(words)
+  local has, lanes = {}, {}
+  for _, word in ipairs(words) do
+    has[word] = true
+    lanes[#lanes + 1] = word
+  end
+  for _, lane in ipairs(redis.call('HKEYS', key('lanes'))) do
+    if not has[lane] and covered(lane, has) then lanes[#lanes + 1] = lane end
+  end
+  return lanes
+end
+
 function verbs.claim(owner, lease, concurrency, any, ...)
   local mine = redis.call('HGET', key('owners'), owner)
   if mine then return 'ok', show(mine) end -- the answer was lost on its way
   if redis.call('SCARD', key('place', place)) >= tonumber(concurrency) then return 'ok' end
-  local oldest, number
-  local lists = any == '1' and {key('state', 'queued')} or {}
-  for _, kind in ipairs({...}) do lists[#lists + 1] = key('queue', kind) end
-  for _, list in ipairs(lists) do
-    local first = redis.call('ZRANGE', list, 0, 0, 'WITHSCORES')
-    if first[1] and redis.call('EXISTS', key('job', first[1])) == 0 then
-      sweep(list)
-      first = redis.call('ZRANGE', list, 0, 0, 'WITHSCORES')
-    end
-    if first[1] and (not number or tonumber(first[2]) < number) then
-      oldest, number = first[1], tonumber(first[2])
-    end
+  local job
+  if any == '1' then job = first_of(key('state', 'queued')) end
+  for _, lane in ipairs(lanes_for({...})) do
+    local first = first_of(key('queue', lane), lane)
+    if first and (not job or tonumber(first.number) < tonumber(job.number)) then job = first end
   end
-  if not oldest then return 'ok' end
-  local job, name = read(oldest), key('job', oldest)
+  if not job then return 'ok' end
+  local oldest, name = job.id, key('job', job.id)
   leave(job)
   enter(job, 'running')
   redis.call('ZADD', key('leases'), text(now + tonumber(lease)), oldest)
@@ -241,13 +256,58 @@ end
 
 function verbs.offer(seconds, ...)
   go_on_without_memory()
-  for _, kind in ipairs({...}) do redis.call('ZADD', key('heard'), text(now + tonumber(seconds)), kind) end
+  local heard, till, words = key('heard'), text(now + tonumber(seconds)), {...}
+  redis.call('ZREMRANGEBYSCORE', heard, '-inf', text(now))
+  redis.call('ZADD', heard, till, table.concat(words, ' '))
+  for _, word in ipairs(words) do -- kinds also alone, as processes of an earlier release read them
+    if not word:find(':', 1, true) then redis.call('ZADD', heard, till, word) end
+  end
   return 'ok'
 end
 
 function verbs.offered(kind)
-  local until_when = redis.call('ZSCORE', key('heard'), kind)
-  return 'ok', until_when and tonumber(until_when) > now and '1'
+  for _, words in ipairs(redis.call('ZRANGEBYSCORE', key('heard'), '(' .. text(now), '+inf')) do
+    if (' ' .. words .. ' '):find(' ' .. kind .. ' ', 1, true) then return 'ok', '1' end
+  end
+  return 'ok'
+end
+
+function verbs.demand()
+  go_on_without_memory()
+  mend_lanes()
+  local queues, notes = {}, redis.call('HGETALL', key('lanes'))
+  for i = 1, #notes, 2 do
+    local waiting = redis.call('ZCARD', key('queue', notes[i]))
+    if waiting > 0 then queues[#queues + 1] = {notes[i], waiting, notes[i + 1]} end
+  end
+  return 'ok', {queues, redis.call('ZRANGEBYSCORE', key('heard'), '(' .. text(now), '+inf')}
+end
+
+function verbs.note(lane, note)
+  local before = redis.call('HGET', key('lanes'), lane)
+  if not before or before == note then return 'ok' end
+  go_on_without_memory()
+  redis.call('HSET', key('lanes'), lane, note)
+  for _, id in ipairs(redis.call('ZRANGE', key('queue', lane), 0, -1)) do
+    local job = read(id)
+    if job and job.state == 'queued' then put_phase(job) end
+  end
+  return 'ok'
+end
+
+function verbs.need_instead(lane, needs)
+  go_on_without_memory()
+  for _, id in ipairs(redis.call('ZRANGE', key('queue', lane), 0, -1)) do
+    local job = read(id)
+    leave_lane(lane, id)
+    if job and job.state == 'queued' then
+      job.needs = needs ~= '' and needs or nil
+      redis.call('HDEL', key('job', id), 'needs')
+      if job.needs then redis.call('HSET', key('job', id), 'needs', needs) end
+      enter_lane(job)
+    end
+  end
+  return 'ok'
 end
 
 function verbs.keep_in(folder)

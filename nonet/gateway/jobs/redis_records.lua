@@ -8,7 +8,8 @@
 -- job:<id>                  hash    all of a job
 -- state:<state>             zset    ids by number (the order of submits)
 -- tenant:<tenant>:<state>   zset    ids of a tenant by number
--- queue:<kind>              zset    ids that wait, by number
+-- queue:<lane>              zset    ids that wait, by number. The lane: the kind, and behind it what else they need
+-- lanes                     hash    lane that ids wait in -> what their phase says of it, '' for nothing
 -- live:<kind>:<subject>     zset    ids that wait or run, by number
 -- keys:<tenant>             hash    idempotency key -> id
 -- leases                    zset    ids that run, by the end of their leases
@@ -17,7 +18,7 @@
 -- done, endings             zset    ids that have ended, by number and by the order of their ends
 -- due                       zset    ids whose webhook is to be sent, by when
 -- webhooks:<state>          set     ids by the state of their webhook
--- heard                     zset    kinds of work that somebody offers, by until when
+-- heard                     zset    what somebody offers (words of needs.py, with blanks between), by until when
 -- number, ending, layout, folder, seen   strings
 --
 -- Leases and times are on the server's clock, so the clocks of the machines do not matter.
@@ -83,23 +84,75 @@ local function note_call()
   return last
 end
 
+local function lane_of(job)
+  return job.needs and job.kind .. ' ' .. job.needs or job.kind
+end
+
+-- What a job that waits says of it.
+local function put_phase(job)
+  local note = redis.call('HGET', key('lanes'), lane_of(job))
+  local phase = note and note ~= '' and note or (job.started and 'waiting to go on' or '')
+  if job.phase == phase then return end
+  redis.call('HSET', key('job', job.id), 'phase', phase)
+  redis.call('HINCRBY', key('job', job.id), 'revision', 1)
+end
+
+local function enter_lane(job)
+  redis.call('ZADD', key('queue', lane_of(job)), job.number, job.id)
+  redis.call('HSETNX', key('lanes'), lane_of(job), '')
+  put_phase(job)
+end
+
+local function leave_lane(lane, id)
+  redis.call('ZREM', key('queue', lane), id)
+  if redis.call('EXISTS', key('queue', lane)) == 0 then redis.call('HDEL', key('lanes'), lane) end
+end
+
 local function enter(job, state)
   redis.call('ZADD', key('state', state), job.number, job.id)
   redis.call('ZADD', key('tenant', job.tenant, state), job.number, job.id)
   redis.call('HSET', key('job', job.id), 'state', state)
-  if state == 'queued' then redis.call('ZADD', key('queue', job.kind), job.number, job.id) end
+  if state == 'queued' then enter_lane(job) end
 end
 
 local function leave(job)
   redis.call('ZREM', key('state', job.state), job.id)
   redis.call('ZREM', key('tenant', job.tenant, job.state), job.id)
-  if job.state == 'queued' then redis.call('ZREM', key('queue', job.kind), job.id) end
+  if job.state == 'queued' then
+    leave_lane(lane_of(job), job.id)
+    if job.needs then leave_lane(job.kind, job.id) end -- where an earlier release puts it
+  end
   if job.state == 'running' then
     redis.call('ZREM', key('leases'), job.id)
     redis.call('SREM', key('place', job.place), job.id)
     redis.call('HDEL', key('owners'), job.owner)
     redis.call('HDEL', key('job', job.id), 'owner', 'worker', 'place', 'lease_seconds', 'grace', 'eta')
   end
+end
+
+-- The oldest job of a lane, or of all that wait. What does not belong there is put right on the way: ids whose job
+-- is gone, and what processes of an earlier release have done, which know of kinds alone.
+local function first_of(list, lane)
+  while true do
+    local id = redis.call('ZRANGE', list, 0, 0)[1]
+    if not id then return nil end
+    local job = read(id)
+    local waits = job and job.state == 'queued'
+    if waits and (not lane or lane_of(job) == lane) then return job end
+    redis.call('ZREM', list, id)
+    if waits then enter_lane(job) end
+  end
+end
+
+-- Put all that wait into their lanes if some are not there, or others are.
+local function mend_lanes()
+  local waiting, lanes = 0, redis.call('HKEYS', key('lanes'))
+  for _, lane in ipairs(lanes) do waiting = waiting + redis.call('ZCARD', key('queue', lane)) end
+  if waiting == redis.call('ZCARD', key('state', 'queued')) then return end
+  sweep(key('state', 'queued'))
+  for _, lane in ipairs(lanes) do redis.call('DEL', key('queue', lane)) end
+  redis.call('DEL', key('lanes'))
+  for _, id in ipairs(redis.call('ZRANGE', key('state', 'queued'), 0, -1)) do enter_lane(read(id)) end
 end
 
 local function finish(job, state, result, failure)
@@ -136,7 +189,7 @@ local function give_back(job, blame, max_attempts)
   else
     leave(job)
     enter(job, 'queued')
-    redis.call('HSET', name, 'phase', 'waiting to go on', 'deaths', deaths)
+    redis.call('HSET', name, 'deaths', deaths)
     redis.call('HINCRBY', name, 'revision', 1)
     if blame == '' then redis.call('HINCRBY', name, 'attempts', -1) end
   end

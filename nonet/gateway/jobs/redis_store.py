@@ -15,6 +15,7 @@ import orjson
 
 from nonet.gateway.jobs.contract import PHASE_LENGTH, QUEUE_RETRY
 from nonet.gateway.jobs.job import Claim, Job, JobState, NewJob, Orders, Page, Webhook, WebhookState
+from nonet.gateway.jobs.needs import Demand, Queue, needs_text
 from nonet.gateway.jobs.policy import JobPolicy
 from nonet.gateway.jobs.processes import is_alive
 from nonet.gateway.jobs.redis_link import RedisLink
@@ -52,6 +53,7 @@ class RedisJobStore:
             new.digest,
             new.key,
             new.webhook,
+            needs_text(new.needs),
             policy.max_waiting,
             policy.max_waiting_per_tenant,
         )
@@ -106,10 +108,10 @@ class RedisJobStore:
     # -- workers and those who start them -------------------------------------------------------
 
     def claim(
-        self, owner: str, lease_seconds: float, concurrency: int, kinds: Collection[str] | None = None
+        self, owner: str, lease_seconds: float, concurrency: int, words: Collection[str] | None = None
     ) -> Claim | None:
         _, found = self._link.call(
-            "claim", owner, lease_seconds, concurrency, int(kinds is None), *(kinds or ())
+            "claim", owner, lease_seconds, concurrency, int(words is None), *(words or ())
         )
         return _claim(_fields(found)) if found else None
 
@@ -194,11 +196,24 @@ class RedisJobStore:
 
     # -- who works where ------------------------------------------------------------------------
 
-    def offer(self, kinds: Collection[str], seconds: float) -> None:
-        self._link.call("offer", seconds, *kinds)
+    def offer(self, words: Collection[str], seconds: float) -> None:
+        self._link.call("offer", seconds, *sorted(words))
 
     def is_offered(self, kind: str) -> bool:
         return bool(self._link.call("offered", kind)[1])
+
+    def demand(self) -> Demand:
+        _, (queues, offers) = self._link.call("demand")
+        return Demand(
+            tuple(Queue(tuple(lane.split()), waiting, note) for lane, waiting, note in queues),
+            tuple(frozenset(words.split()) for words in offers),
+        )
+
+    def note(self, words: Sequence[str], note: str) -> None:
+        self._link.call("note", " ".join(words), note[:PHASE_LENGTH])
+
+    def need_instead(self, words: Sequence[str], needs: Collection[str]) -> None:
+        self._link.call("need_instead", " ".join(words), needs_text(needs))
 
     def keep_in(self, folder: str) -> bool:
         return bool(self._link.call("keep_in", folder)[1] == folder)

@@ -24,7 +24,8 @@ _LOOK_AGAIN = 60.0
 
 
 class Skills:
-    """Asks ``<command> --list``, which prints ``{kind: what is missing}``; a "yes" is kept for good.
+    """Asks ``<command> --list``, which prints ``{word: what is missing}``, of kinds of work and of what else
+    jobs may need (:mod:`.needs`); when nothing is missing that is kept for good.
 
     Args:
         words: the worker command.
@@ -46,24 +47,15 @@ class Skills:
                 said = self._known.get(kind)
         return f"the workers here do not know the work '{kind}'" if said is None else said
 
-    @property
-    def asked(self) -> bool:
-        """Whether it is known what can be done."""
-        return bool(self._known)
-
-    @property
-    def lacking(self) -> bool:
-        """Whether something cannot be done, as far as is known."""
-        return not self._known or any(self._known.values())
-
-    async def kinds(self) -> frozenset[str]:
-        """The kinds of work that can be done. Raises Unavailable."""
+    async def words(self) -> frozenset[str]:
+        """The kinds of work that can be done, and what else there is. Raises Unavailable."""
         async with self._lock:
-            if self.lacking and time.monotonic() > self._looked + _LOOK_AGAIN:
+            lacking = not self._known or any(self._known.values())
+            if lacking and time.monotonic() > self._looked + _LOOK_AGAIN:
                 self._looked = time.monotonic()
                 self._known = await self._ask()
                 self._asked = time.monotonic()
-            return frozenset(kind for kind, missing in self._known.items() if not missing)
+            return frozenset(word for word, missing in self._known.items() if not missing)
 
     async def _ask(self) -> Mapping[str, str]:
         try:

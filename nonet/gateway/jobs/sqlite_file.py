@@ -70,7 +70,11 @@ INSERT INTO endings VALUES (0);
 CREATE TABLE offers (kind TEXT PRIMARY KEY, boot TEXT NOT NULL, until REAL NOT NULL);
 """
 
-STEPS = (_FIRST, _WEBHOOKS, _ENDINGS)
+_NEEDS = """
+ALTER TABLE jobs ADD COLUMN needs TEXT NOT NULL DEFAULT '';
+"""
+
+STEPS = (_FIRST, _WEBHOOKS, _ENDINGS, _NEEDS)
 """What makes a file of each version one of the next; version 0 is the empty file."""
 SCHEMA_VERSION = len(STEPS)
 

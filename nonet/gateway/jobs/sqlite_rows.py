@@ -10,11 +10,13 @@ from typing import Any
 import orjson
 
 from nonet.gateway.jobs.job import Claim, Job, JobState
+from nonet.gateway.jobs.needs import NOTE
 from nonet.gateway.jobs.processes import boot_id, is_alive, uptime
 from nonet.gateway.jobs.sqlite_webhooks import webhook_of
 from nonet.runtime.errors import Conflict, NotFound
 
 __all__ = [
+    "GOING_ON",
     "LIVE",
     "claim_of",
     "end",
@@ -22,12 +24,15 @@ __all__ = [
     "is_over",
     "job_of",
     "known_job",
+    "noted",
     "owned_row",
     "row_of",
     "running_rows",
 ]
 
 LIVE = (JobState.QUEUED.value, JobState.RUNNING.value)
+GOING_ON = "waiting to go on"
+"""The phase of a job that ran before and waits."""
 _RELEASED = "owner = NULL, worker = NULL, boot = NULL, lease = NULL, eta = NULL, revision = revision + 1"
 
 
@@ -92,11 +97,20 @@ def give_back(db: sqlite3.Connection, row: sqlite3.Row, blame: str, max_attempts
         end(db, job, JobState.FAILED, None, error)
     else:
         db.execute(
-            f"UPDATE jobs SET state = 'queued', phase = 'waiting to go on', deaths = ?, "
-            f"attempts = attempts - ?, {_RELEASED} WHERE id = ?",
-            (deaths, int(not blame), job),
+            f"UPDATE jobs SET state = 'queued', phase = ?, deaths = ?, attempts = attempts - ?, {_RELEASED} "
+            "WHERE id = ?",
+            (noted(db, row["kind"], row["needs"]) or GOING_ON, deaths, int(not blame), job),
         )
     return job_of(row_of(db, job))
+
+
+def noted(db: sqlite3.Connection, kind: str, needs: str) -> str:
+    """The note of the jobs that wait for the same words, "" if there is none."""
+    (note,) = db.execute(
+        "SELECT max(phase) FROM jobs WHERE state = 'queued' AND kind = ? AND needs = ? AND phase GLOB ?",
+        (kind, needs, f"{NOTE}*"),
+    ).fetchone()
+    return note or ""
 
 
 def end(

@@ -8,17 +8,20 @@ alive; a lease is over at once when the process that it was given to is gone.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from nonet.gateway.jobs import sqlite_queues
 from nonet.gateway.jobs.contract import PHASE_LENGTH, QUEUE_RETRY
 from nonet.gateway.jobs.job import Claim, Job, JobState, NewJob, Orders, Page, WebhookState
+from nonet.gateway.jobs.needs import Demand, needs_text
 from nonet.gateway.jobs.policy import JobPolicy
 from nonet.gateway.jobs.processes import boot_id, uptime
 from nonet.gateway.jobs.sqlite_file import SqliteFile
+from nonet.gateway.jobs.sqlite_queues import first_for
 from nonet.gateway.jobs.sqlite_rows import (
     LIVE,
     claim_of,
@@ -27,6 +30,7 @@ from nonet.gateway.jobs.sqlite_rows import (
     is_over,
     job_of,
     known_job,
+    noted,
     owned_row,
     row_of,
     running_rows,
@@ -54,6 +58,7 @@ class SqliteJobStore:
     # -- callers --------------------------------------------------------------------------------
 
     def submit(self, new: NewJob, policy: JobPolicy) -> tuple[Job, bool]:
+        needs = needs_text(new.needs)
         with self._file.transaction() as db:
             earlier = known_job(db, new.tenant, new.key, new.digest)
             if earlier is not None:
@@ -73,7 +78,7 @@ class SqliteJobStore:
                 )
             db.execute(
                 "INSERT INTO jobs (id, kind, subject, tenant, spec, digest, idempotency_key, created, "
-                "webhook, webhook_state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "webhook, webhook_state, needs, phase) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     new.id,
                     new.kind,
@@ -85,6 +90,8 @@ class SqliteJobStore:
                     time.time(),
                     new.webhook or None,
                     WebhookState.WAITING.value if new.webhook else None,
+                    needs,
+                    noted(db, new.kind, needs),
                 ),
             )
             return job_of(row_of(db, new.id)), True
@@ -144,26 +151,22 @@ class SqliteJobStore:
     # -- workers and those who start them -------------------------------------------------------
 
     def claim(
-        self, owner: str, lease_seconds: float, concurrency: int, kinds: Collection[str] | None = None
+        self, owner: str, lease_seconds: float, concurrency: int, words: Collection[str] | None = None
     ) -> Claim | None:
-        wanted = "1" if kinds is None else f"kind IN ({', '.join('?' * len(kinds))})"
         with self._file.transaction() as db:
             (running,) = db.execute("SELECT count(*) FROM jobs WHERE state = 'running'").fetchone()
             if running >= concurrency:
                 return None
-            row = db.execute(
-                f"SELECT id FROM jobs WHERE state = 'queued' AND {wanted} ORDER BY number LIMIT 1",
-                tuple(kinds or ()),
-            ).fetchone()
-            if row is None:
+            job = first_for(db, words)
+            if job is None:
                 return None
             db.execute(
                 "UPDATE jobs SET state = 'running', phase = 'starting', owner = ?, worker = NULL, boot = ?, "
                 "lease = ?, attempts = attempts + 1, started = ifnull(started, ?), revision = revision + 1 "
                 "WHERE id = ?",
-                (owner, boot_id(), uptime() + lease_seconds, time.time(), row["id"]),
+                (owner, boot_id(), uptime() + lease_seconds, time.time(), job),
             )
-            return claim_of(row_of(db, row["id"]))
+            return claim_of(row_of(db, job))
 
     def claimed(self, job: str, owner: str) -> Claim | None:
         with self._file.transaction(write=False) as db:
@@ -273,19 +276,25 @@ class SqliteJobStore:
 
     # -- who works where ------------------------------------------------------------------------
 
-    def offer(self, kinds: Collection[str], seconds: float) -> None:
-        until = uptime() + seconds
+    def offer(self, words: Collection[str], seconds: float) -> None:
         with self._file.transaction() as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO offers VALUES (?, ?, ?)", [(kind, boot_id(), until) for kind in kinds]
-            )
+            sqlite_queues.offer(db, words, seconds)
 
     def is_offered(self, kind: str) -> bool:
         with self._file.transaction(write=False) as db:
-            row = db.execute(
-                "SELECT 1 FROM offers WHERE kind = ? AND boot = ? AND until > ?", (kind, boot_id(), uptime())
-            ).fetchone()
-        return row is not None
+            return any(kind in words for words in sqlite_queues.offers(db))
+
+    def demand(self) -> Demand:
+        with self._file.transaction(write=False) as db:
+            return sqlite_queues.demand(db)
+
+    def note(self, words: Sequence[str], note: str) -> None:
+        with self._file.transaction() as db:
+            sqlite_queues.note(db, words, note)
+
+    def need_instead(self, words: Sequence[str], needs: Collection[str]) -> None:
+        with self._file.transaction() as db:
+            sqlite_queues.need_instead(db, words, needs)
 
     def keep_in(self, folder: str) -> bool:
         return True  # the database lies in it

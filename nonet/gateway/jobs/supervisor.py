@@ -119,7 +119,7 @@ class Supervisor:
         command: how workers are started.
         policy: limits.
         looked: awaited after each look.
-        takes: gives the kinds of work that may be taken now, None for all. May raise ServingError.
+        takes: what jobs may need that are taken now; see :mod:`.needs`.
         tidies: whether to remove what is kept no longer.
     """
 
@@ -132,7 +132,7 @@ class Supervisor:
         policy: JobPolicy,
         *,
         looked: Callable[[], Awaitable[None]],
-        takes: Callable[[], Awaitable[Collection[str] | None]],
+        takes: Callable[[], Collection[str]],
         tidies: bool,
     ) -> None:
         self._store = store
@@ -224,16 +224,13 @@ class Supervisor:
 
     async def _start_one(self) -> bool:
         """Claim a job and start its worker; False if there is none."""
-        try:
-            kinds = await self._takes()
-        except ServingError:
-            return False  # the log says why
-        if kinds is not None and not kinds:
+        words = self._takes()
+        if not words:
             return False
         # If the answer is lost the next try is in the same name, and finds what this one has claimed.
         owner = self._next_owner
         claim: Claim | None = await self._blocking(
-            lambda: self._store.claim(owner, 2 * self._policy.lease_seconds, self._policy.concurrency, kinds)
+            lambda: self._store.claim(owner, 2 * self._policy.lease_seconds, self._policy.concurrency, words)
         )
         if claim is None:
             return False

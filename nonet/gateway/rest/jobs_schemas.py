@@ -48,7 +48,10 @@ class JobBody(BaseModel):
         description="queued and running may follow each other several times (a worker died, the server was "
         "stopped); the others are final."
     )
-    phase: str = Field(description="What is being done, in a word or two.")
+    phase: str = Field(
+        description="What is being done, in a word or two; of a job that waits for a worker that nobody has "
+        "heard of, what is missing: `waiting: no worker offers ...`."
+    )
     progress: float = Field(ge=0, le=1, description="Share of the work that is done.")
     eta_seconds: float | None = Field(description="Expected seconds to the end while it runs, if known.")
     result: dict[str, Any] | None = Field(description="What came of it, once it has succeeded.")

@@ -247,9 +247,11 @@ def test_work_is_offered_for_a_while(store: JobStore) -> None:
     store.offer(["toy", "fit"], 60)
     assert store.is_offered("toy")
     assert not store.is_offered("other")
-    store.offer(["toy"], -1)
+    store.offer(["toy"], -1)  # another's
+    assert store.is_offered("toy")
+    store.offer(["toy", "fit"], -1)
     assert not store.is_offered("toy")
-    assert store.is_offered("fit")
+    assert not store.is_offered("fit")
 
 
 def test_the_job_of_a_subject_that_runs_comes_before_those_that_wait(store: JobStore) -> None:

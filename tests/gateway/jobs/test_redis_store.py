@@ -11,7 +11,7 @@ import pytest
 from redis_house import RedisHouse
 from redis_jobs import POLICY, Keys, beat, new, queue
 
-from nonet.gateway.jobs import JobPolicy, JobState, JobStore, StoreAddress
+from nonet.gateway.jobs import JobPolicy, JobState, JobStore, NewJob, StoreAddress, new_job_id
 from nonet.gateway.jobs.processes import place
 from nonet.runtime.errors import NotFound, QuotaExceeded, Unavailable
 
@@ -205,6 +205,54 @@ def test_a_key_of_another_kind_is_unavailable_and_no_crash(store: JobStore, keys
             call()
     keys.client.delete(keys.of("state", "queued"))
     queue(store)
+
+
+def test_jobs_that_an_earlier_release_has_queued_are_taken_and_told(store: JobStore, keys: Keys) -> None:
+    """It knows a list for each kind, and neither needs nor who waits for what."""
+    jobs = [queue(store, name).id for name in ("ann", "bob", "eve")]
+    keys.client.delete(keys.of("lanes"))
+    assert store.claim("other", 60, 9, ["other"]) is None
+    first = store.claim("me", 60, 9, ["toy"])
+    assert first is not None
+    assert first.job.id == jobs[0]
+    assert [(each.words, each.waiting) for each in store.demand().queues] == [(("toy",), 2)]
+    store.note(("toy",), "waiting: x")
+    assert [store.get(job).phase for job in jobs] == ["starting", "waiting: x", "waiting: x"]
+    second = store.claim("you", 60, 9, ["toy"])
+    assert second is not None
+    assert second.job.id == jobs[1]
+
+
+def test_what_an_earlier_release_does_to_jobs_with_needs_is_put_right(store: JobStore, keys: Keys) -> None:
+    """It gives back to, and takes from, the list of the kind alone."""
+    given, cancelled = (NewJob(new_job_id(), "toy", "x", "ann", {}, "d", needs=("a:1",)) for _ in range(2))
+    for each in (given, cancelled):
+        store.submit(each, POLICY)
+    lane = keys.of("queue", "toy a:1")
+    number = keys.client.zscore(lane, given.id)
+    keys.client.zrem(lane, given.id)
+    keys.client.zadd(keys.of("queue", "toy"), {given.id: number})
+    store.cancel(cancelled.id)
+    keys.client.zadd(lane, {cancelled.id: number})
+    assert store.claim("a", 60, 9, ["toy"]) is None
+    assert [(each.words, each.waiting) for each in store.demand().queues] == [(("toy", "a:1"), 1)]
+    found = store.claim("b", 60, 9, ["toy", "a:1"])
+    assert found is not None
+    assert found.job.id == given.id
+    assert store.demand().queues == ()
+    assert not keys.client.exists(lane, keys.of("queue", "toy"), keys.of("lanes"))
+
+
+def test_releases_that_know_kinds_alone_hear_of_each_other(store: JobStore, keys: Keys) -> None:
+    keys.client.zadd(keys.of("heard"), {"toy": keys.now() + 60})
+    assert store.is_offered("toy")
+    assert store.demand().offers == (frozenset({"toy"}),)
+    store.offer(["other", "a:1"], 60)
+    assert keys.client.zscore(keys.of("heard"), "other") > keys.now()
+    assert keys.client.zscore(keys.of("heard"), "a:1") is None
+    store.offer(["toy"], -1)
+    store.offer(["other", "a:1"], 60)
+    assert not keys.client.zscore(keys.of("heard"), "toy")
 
 
 def test_jobs_of_a_later_release_are_left_alone(store: JobStore, keys: Keys) -> None:

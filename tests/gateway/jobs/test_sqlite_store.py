@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nonet.gateway.jobs import DATABASE, JobPolicy, NewJob, SqliteJobStore, new_job_id
+from nonet.gateway.jobs.sqlite_file import STEPS
 from nonet.runtime.errors import Unavailable
 
 
@@ -29,6 +30,25 @@ def test_a_file_of_a_later_release_is_left_alone(tmp_path: Path) -> None:
     store = SqliteJobStore(tmp_path / DATABASE)
     with pytest.raises(Unavailable, match="later release"):
         store.counts()
+    store.close()
+
+
+def test_jobs_that_an_earlier_release_has_queued_are_taken(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / DATABASE) as file:
+        for step in STEPS[:3]:
+            file.executescript(step)
+        file.execute("PRAGMA user_version = 3")
+        file.execute(
+            "INSERT INTO jobs (id, kind, subject, tenant, spec, digest, created) "
+            "VALUES ('job_1', 'toy', 'x', 'ann', '{}', 'd', 1)"
+        )
+    file.close()
+    store = SqliteJobStore(tmp_path / DATABASE)
+    assert [(each.words, each.waiting) for each in store.demand().queues] == [(("toy",), 1)]
+    assert store.claim("you", 60, 9, ["other"]) is None
+    found = store.claim("me", 60, 9, ["toy"])
+    assert found is not None
+    assert found.job.id == "job_1"
     store.close()
 
 
