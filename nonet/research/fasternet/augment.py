@@ -9,6 +9,7 @@ images and labels.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -16,7 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_LUMA = torch.tensor([0.299, 0.587, 0.114])
+
+@functools.cache
+def _luma(device: torch.device) -> Tensor:
+    """Weights of red, green and blue (3, 1, 1); kept, since each copy to a GPU makes the host wait for it."""
+    return torch.tensor([0.299, 0.587, 0.114], device=device)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def jitter_colour(images: Tensor, strength: float, generator: torch.Generator) -
     brightness, contrast, saturation = (
         uniform(generator, 1 - strength, 1 + strength, count)[:, None, None, None] for _ in range(3)
     )
-    grey = (images * _LUMA.to(images.device)[:, None, None]).sum(1, keepdim=True)
+    grey = (images * _luma(images.device)).sum(1, keepdim=True)
     images = torch.lerp(grey.expand_as(images), images, saturation)
     mean = grey.mean((2, 3), keepdim=True)
     return ((images - mean) * contrast + mean).mul_(brightness).clamp_(0, 1)

@@ -236,7 +236,8 @@ def fit_together(
         torch.manual_seed(seed)  # dropout and drop path draw from the global generator
         generator.manual_seed(seed)
         try:
-            lesson = make(order.at(step).to(device), generator, share)
+            # Not blocking, as everything here: the host must run ahead of the device, never wait for it.
+            lesson = make(order.at(step).to(device, non_blocking=True), generator, share)
             for learner in learners:
                 learner.step(lesson, rate, step)
         except torch.OutOfMemoryError:
@@ -251,9 +252,9 @@ def fit_together(
         views += order.batch
         now = clock()
         if now - told >= report_every:
-            told = now
             losses = {f"loss {learner.name}": round(learner.settle(), 4) for learner in learners}
-            pace = round((views - first) / (clock() - began), 1)
+            pace = round((views - first) / (clock() - told + 1e-9), 1)  # since the last report
+            told, first = clock(), views
             report({"step": step, "share": round(share, 4), "lr": rate, "images_per_s": pace, **losses})
         if now - kept >= save_every:
             kept = now
