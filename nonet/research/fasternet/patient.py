@@ -338,4 +338,6 @@ def command(options: TrainOptions) -> str:
         parts.append(f"--weights {options.weights.name}")
     if options.variant is not None:
         parts.append(f"--variant {options.variant}")
+    if options.compiled:
+        parts.append("--compile")
     return " ".join(parts)

@@ -41,6 +41,8 @@ from nonet.research.fasternet.published_teacher import DeviceTeacher, load_publi
 from nonet.research.fasternet.training import Schedule, load_checkpoint
 from nonet.research.systems import TrainOptions, check_timed, find
 from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.repository.layout import read_model
+from nonet.runtime.repository.manifest import read_manifest
 
 REPOSITORY = Path(nonet.__file__).parents[1] / "model_repository"
 CPU = torch.device("cpu")
@@ -163,7 +165,10 @@ def test_a_run_ends_in_files_that_another_machine_publishes(
     assert "100 % of the schedule" in facts["run"]
     assert lines[0] == {"stage": "data", "pictures": 9, "device": "CPU"}
 
-    elsewhere = options(shop, runs=shop.parent / "elsewhere", resume=True)
+    repository = shop.parent / "repository"
+    elsewhere = options(
+        shop, runs=shop.parent / "elsewhere", resume=True, publish=True, repository=repository
+    )
     (elsewhere.runs / "patient").mkdir(parents=True)
     name = "patient/nano.safetensors"
     (elsewhere.runs / name).write_bytes((shop.parent / "runs" / name).read_bytes())
@@ -172,6 +177,14 @@ def test_a_run_ends_in_files_that_another_machine_publishes(
     assert torch.equal(taken["nano"].network(images), trained["nano"].network(images))
     (line,) = grocery.finish_patient(elsewhere, taken)
     assert line.startswith("fasternet_nano_grocery: fine")
+    assert line.endswith("published as version 1")
+    folder = read_model(repository, "fasternet_nano_grocery")
+    assert folder is not None
+    manifest = read_manifest(folder.versions[0].path / "manifest.json")
+    assert manifest.command == facts["command"]
+    assert manifest.source["run"] == facts["run"]
+    assert manifest.data[0].name == "grocery_128 (train)"
+    assert "fod_a_mini" not in {source.name for source in manifest.data}
 
 
 def test_a_new_teacher_is_taken_only_if_validation_does_not_prefer_the_old(shop: Path) -> None:
