@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 import os
@@ -18,13 +17,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from noise_shop import open_shop
 from safetensors.numpy import load_file
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import nonet
-from nonet.research.efficientnet_lite.network import EfficientNetLite0
 from nonet.research.fasternet import grocery
 from nonet.research.fasternet.augment import mix_each
 from nonet.research.fasternet.commands import train
@@ -52,25 +49,7 @@ RECIPE = PatientRecipe(teacher=SHORT, distil=SHORT, members=("nano",), image_siz
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """Noise in the layout of grocery_128, and ImageNet weights that are noise too."""
-    root = tmp_path / "data"
-    folder = root / "grocery_128"
-    (folder / "images").mkdir(parents=True)
-    random = np.random.default_rng(0)
-    rows = []
-    for split, count in (("train", 9), ("val", 8), ("test", 3)):
-        for index in range(count):
-            name = f"images/{split}{index}.png"
-            Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(folder / name)
-            rows.append([name, split, index, index // 2])
-    with (folder / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["image", "split", "fine_id", "coarse_id"], *rows])
-    with (folder / "classes.csv").open("w", newline="") as file:
-        names = [[index, f"fine {index}", index // 2, f"coarse {index // 2}"] for index in range(81)]
-        csv.writer(file).writerows([["fine_id", "fine", "coarse_id", "coarse"], *names])
-    torch.manual_seed(0)
-    save_file(EfficientNetLite0(1000).state_dict(), tmp_path / "lite0.safetensors")
-    return root
+    return open_shop(tmp_path, 9)
 
 
 def options(shop: Path, **changes: object) -> TrainOptions:
