@@ -14,8 +14,8 @@ from nonet.research.efficientnet_lite.network import EfficientNetLite0
 
 
 def open_shop(place: Path, train: int) -> Path:
-    """Fill `place`/data with `train` pictures (8 of val, 3 of test), one of each of the first of 81 classes, and
-    `place` with `lite0.safetensors`; returns the data folder.
+    """Fill `place`/data with `train` pictures, 8 of val and 3 of test, each of another of 81 classes, and put
+    `lite0.safetensors` beside it; returns the data folder.
     """
     root = place / "data"
     folder = root / "grocery_128"
