@@ -13,6 +13,7 @@ from nonet.research.systems import (
     System,
     TrainOptions,
     check_preset,
+    check_timed,
     command_of,
     find,
 )
@@ -41,23 +42,37 @@ def train(
         "model_repository"
     ),
     weights: Annotated[
-        Path | None, typer.Option(help="Pretrained weights file; by default downloaded and checked.")
+        Path | None,
+        typer.Option(
+            help="Pretrained weights file; by default downloaded and checked "
+            "(fasternet patient: given, they make a new teacher first)."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads to train with.")] = 1,
     publish: Annotated[
         bool, typer.Option("--publish/--no-publish", help="Publish the result in the repository.")
     ] = True,
+    device: Annotated[
+        str, typer.Option(help="Where to train: cpu or cuda (fasternet patient). Never chosen for you.")
+    ] = "cpu",
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="Wall time of the training, which the learning rate follows to 0 (fasternet patient); "
+            "by default the recipe's steps count.",
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Let torch.compile fuse the networks (fasternet patient).")
+    ] = False,
 ) -> None:
     """Train a research system and publish the result as a verified model version.
 
     Example: nonet train fasternet --preset tiny --resume
     """
     found = _system(system)
-    try:
-        check_preset(found, preset)
-    except InvalidArgument as error:
-        raise typer.BadParameter(error.message) from None
     options = TrainOptions(
         preset=preset,
         repository=repository,
@@ -69,7 +84,15 @@ def train(
         variant=variant,
         weights=weights,
         publish=publish,
+        device=device,
+        minutes=minutes,
+        compiled=compiled,
     )
+    try:
+        check_preset(found, preset)
+        check_timed(found, options)
+    except InvalidArgument as error:
+        raise typer.BadParameter(error.message) from None
     command_of(found, "train", found.train_needs)(options)
 
 

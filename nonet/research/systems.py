@@ -30,6 +30,9 @@ class TrainOptions:
     variant: str | None = None
     weights: Path | None = None
     publish: bool = True
+    device: str = "cpu"
+    minutes: float | None = None
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,15 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class System:
-    """A research system: where its commands live, what its presets mean, and what its two commands need."""
+    """A research system: where its commands live, what its presets mean, and what its two commands need.
+
+    `timed` names the presets that train on a device of choice and for a number of minutes.
+    """
 
     module: str
     summary: str
     presets: dict[str, str]
+    timed: tuple[str, ...] = ()
     train_needs: tuple[str, ...] = ("torch", "onnxscript")
     evaluate_needs: tuple[str, ...] = ()
 
@@ -61,8 +68,10 @@ SYSTEMS: dict[str, System] = {
         summary="FasterNet (CVPR 2023): image classification",
         presets={
             "tiny": "the grocery family: EfficientNet-Lite0 teaches FasterNet nano and T0; 2 core hours",
+            "patient": "its students alone, taught for long; minutes of a GPU (--device cuda)",
             "paper": "the ImageNet-1k recipe of the paper, for --data FOLDER with train/ and val/",
         },
+        timed=("patient",),
     ),
     "fis_one": System(
         module="nonet.research.fis_one.commands",
@@ -104,6 +113,22 @@ def check_preset(system: System, preset: str) -> None:
     if preset not in system.presets:
         known = "; ".join(f"{name}: {meaning}" for name, meaning in system.presets.items())
         raise InvalidArgument(f"unknown preset '{preset}'; known: {known}", param="preset")
+
+
+def check_timed(system: System, options: TrainOptions) -> None:
+    """Raises InvalidArgument where a device, minutes or compiling are asked of a preset that lacks them."""
+    asked = [
+        name
+        for name, given in (
+            ("--device", options.device != "cpu"),
+            ("--minutes", options.minutes is not None),
+            ("--compile", options.compiled),
+        )
+        if given
+    ]
+    if asked and options.preset not in system.timed:
+        able = ", ".join(system.timed) or "no preset of this system"
+        raise InvalidArgument(f"{asked[0]} is for {able}, not for '{options.preset}'", param=asked[0][2:])
 
 
 def command_of(system: System, verb: str, needs: tuple[str, ...]) -> Callable[[Any], None]:

@@ -115,13 +115,16 @@ class EfficientNetLite0(nn.Module):
         self._dropout = nn.Dropout(dropout)
         self._fc = nn.Linear(LITE0_HEAD, classes)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Pooled features (B, 1280) of normalised images (B, 3, H, W)."""
+    def maps(self, x: Tensor) -> Tensor:
+        """Last maps (B, 1280, H/32, W/32) of normalised images (B, 3, H, W), before they are pooled."""
         x = functional.relu6(self._bn0(self._conv_stem(x)))  # (B, 32, H/2, W/2)
         for block in self._blocks:
             x = block(x)  # (B, 320, H/32, W/32) after the last
-        x = functional.relu6(self._bn1(self._conv_head(x)))  # (B, 1280, H/32, W/32)
-        return x.mean((2, 3))
+        return functional.relu6(self._bn1(self._conv_head(x)))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Pooled features (B, 1280) of normalised images (B, 3, H, W)."""
+        return self.maps(x).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         return self._fc(self._dropout(self.features(x)))

@@ -1,5 +1,7 @@
 """Random views of a batch, drawn from one generator so that a run can be repeated and resumed exactly.
 
+Pictures may lie on any device; the generator must be of the same one.
+
 Crop, flip and small rotation are one bilinear sampling of the batch; colour is one affine map of the RGB
 values; mixing is mixup (H. Zhang et al., ICLR 2018) or CutMix (S. Yun et al., ICCV 2019), the same pairs for
 images and labels.
@@ -7,6 +9,7 @@ images and labels.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -14,7 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_LUMA = torch.tensor([0.299, 0.587, 0.114])
+
+@functools.cache
+def _luma(device: torch.device) -> Tensor:
+    """Weights of red, green and blue (3, 1, 1); kept, since each copy to a GPU makes the host wait for it."""
+    return torch.tensor([0.299, 0.587, 0.114], device=device)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class ViewPolicy:
 
 
 def uniform(generator: torch.Generator, low: float, high: float, size: int) -> Tensor:
-    return torch.rand(size, generator=generator) * (high - low) + low
+    return torch.rand(size, generator=generator, device=generator.device) * (high - low) + low
 
 
 def beta(generator: torch.Generator, alpha: float) -> float:
@@ -52,7 +59,7 @@ def random_views(pictures: Tensor, size: int, policy: ViewPolicy, generator: tor
     height = (area.sqrt() / stretch).clamp(max=1.0)
     x = uniform(generator, -1, 1, count) * (1 - width)  # crop centre in [-1, 1] coordinates
     y = uniform(generator, -1, 1, count) * (1 - height)
-    flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    flip = torch.where(uniform(generator, 0, 1, count) < 0.5, -1.0, 1.0)
     angle = uniform(generator, -1, 1, count) * math.radians(policy.rotation)
     cos, sin = angle.cos(), angle.sin()
     theta = torch.stack(
@@ -77,7 +84,7 @@ def jitter_colour(images: Tensor, strength: float, generator: torch.Generator) -
     brightness, contrast, saturation = (
         uniform(generator, 1 - strength, 1 + strength, count)[:, None, None, None] for _ in range(3)
     )
-    grey = (images * _LUMA[:, None, None]).sum(1, keepdim=True)
+    grey = (images * _luma(images.device)).sum(1, keepdim=True)
     images = torch.lerp(grey.expand_as(images), images, saturation)
     mean = grey.mean((2, 3), keepdim=True)
     return ((images - mean) * contrast + mean).mul_(brightness).clamp_(0, 1)
@@ -109,3 +116,25 @@ def mix(
         mixed[:, :, top:bottom, left:right] = images[order, :, top:bottom, left:right]
         share = 1 - (bottom - top) * (right - left) / (height * width)
     return mixed, torch.lerp(targets[order], targets, share)
+
+
+def mix_each(
+    images: Tensor, targets: Tensor, probability: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """As `mix`, but every image draws for itself, with uniform shares, and the host reads nothing back.
+
+    images (B, 3, H, W), targets (B, C) soft labels, both on the generator's device. Where a teacher answers
+    the mixed view, strong mixing widens the support of few pictures (L. Beyer et al., CVPR 2022).
+    """
+    count, _, height, width = images.shape
+    device = generator.device
+    draw, kind, share, row, column = torch.rand(5, count, generator=generator, device=device)
+    partner = torch.randperm(count, generator=generator, device=device)
+    half = (1 - share).sqrt()[:, None] / 2  # of the patch's side, in shares of the picture
+    rows = ((torch.arange(height, device=device) + 0.5) / height - row[:, None]).abs() < half  # (B, H)
+    columns = ((torch.arange(width, device=device) + 0.5) / width - column[:, None]).abs() < half
+    patched = 1 - (rows[:, :, None] & columns[:, None, :]).float()  # (B, H, W): weight of the image itself
+    weight = torch.where((kind < 0.5)[:, None, None], share[:, None, None], patched)
+    weight = torch.where((draw < probability)[:, None, None], weight, 1.0)
+    mixed = torch.lerp(images[partner], images, weight[:, None])
+    return mixed, torch.lerp(targets[partner], targets, weight.mean((1, 2))[:, None])

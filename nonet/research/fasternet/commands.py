@@ -13,18 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nonet.research.fasternet.evaluation import Baseline, Score, as_json, members, score
 from nonet.research.fasternet.grocery_files import data_root
 from nonet.research.systems import EvaluateOptions, TrainOptions
 from nonet.runtime.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from nonet.research.fasternet.evaluation import Baseline, Score
     from nonet.research.fasternet.training import Report
 
-#: Measured for the data set's documentation by its preparers; `--baseline` measures it again.
-STATED_BASELINE = Baseline(
-    "linear probe, frozen EfficientNet-Lite0", 62.9, 75.2, "as stated with the data set"
-)
 OTHER_TASK = (
     "The paper's figure is for ImageNet-1k with 1000 classes at 224 px: another task with 485 times the "
     "pictures. It stands here only to say which network a row is."
@@ -40,12 +36,31 @@ def train(options: TrainOptions) -> None:
             result = train_paper(options, report)
         console().print(f"top-1 on the validation folder: {result:.2f} %")
         return
+    if options.preset == "patient":
+        train_patiently(options)
+        return
     from nonet.research.fasternet.grocery import train_grocery
 
     with progress() as report:
         published = train_grocery(options, report)
     for line in published:
         console().print(line)
+
+
+def train_patiently(options: TrainOptions) -> None:
+    """The preset `patient`: a line of JSON for each report, since its runs are followed in a log.
+
+    Training itself needs none of the packages that serve: a machine that only trains (`--no-publish`) may
+    lack them, and the results are published elsewhere with `--resume`.
+    """
+    from nonet.research.fasternet.patient import train_patient
+
+    trained = train_patient(options, lambda line: print(json.dumps(line), flush=True))
+    if options.publish:
+        from nonet.research.fasternet.grocery import finish_patient
+
+        for line in finish_patient(options, trained):
+            console().print(line)
 
 
 def console() -> Console:
@@ -83,6 +98,8 @@ def progress() -> Iterator[Report]:
 
 def evaluate(options: EvaluateOptions) -> None:
     """Measure every member of the family in the repository, print the table, write the results if asked."""
+    from nonet.research.fasternet.evaluation import STATED_BASELINE, as_json, members, score
+
     root = data_root()
     scores = [
         score(root, folder, manifest, options.split) for folder, manifest in members(options.repository)

@@ -34,6 +34,9 @@ class Normalised(nn.Module):
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
+    def maps(self, images: Tensor) -> Tensor:
+        return self.network.maps((images - self.mean) / self.std)
+
     def features(self, images: Tensor) -> Tensor:
         return self.network.features((images - self.mean) / self.std)
 
@@ -57,6 +60,28 @@ class Student(nn.Module):
         return network.head(features), self.to_teacher(features)
 
 
+class HintedStudent(nn.Module):
+    """A student that also learns the teacher's last maps, place by place, through a 1x1 convolution that is
+    thrown away (hints after A. Romero et al., "FitNets: Hints for thin deep nets", ICLR 2015).
+    """
+
+    def __init__(self, network: Normalised, feature_dim: int, width: int) -> None:
+        super().__init__()
+        self.normalised = network
+        self.to_teacher = nn.Linear(feature_dim, LITE0_HEAD)
+        self.to_maps = nn.Conv2d(width, LITE0_HEAD, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """images (B, 3, H, W) in [0, 1] -> logits (B, classes), features (B, 1280) and maps
+        (B, 1280, H/32, W/32) in the teacher's space.
+        """
+        network = self.normalised.network
+        assert isinstance(network, FasterNet)
+        maps = self.normalised.maps(images)
+        features = network.pooled(maps)
+        return network.head(features), self.to_teacher(features), self.to_maps(maps)
+
+
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross entropy of logits (B, C) against label distributions (B, C)."""
     return -(targets * functional.log_softmax(logits.float(), dim=1)).sum(1).mean()
@@ -75,7 +100,9 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
 
 
 def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cosine similarity of features (B, D), averaged: scale is left free, direction is learned."""
+    """1 - cosine similarity of features (B, D) or maps (B, D, H, W) along D, averaged: scale is left free,
+    direction is learned.
+    """
     return (1 - functional.cosine_similarity(student.float(), teacher.float(), dim=1)).mean()
 
 

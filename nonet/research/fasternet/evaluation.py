@@ -55,6 +55,12 @@ class Baseline:
     source: str
 
 
+#: Measured for the data set's documentation by its preparers; `nonet evaluate --baseline` measures it again.
+STATED_BASELINE = Baseline(
+    "linear probe, frozen EfficientNet-Lite0", 62.9, 75.2, "as stated with the data set"
+)
+
+
 def members(repository: Path) -> list[tuple[VersionFolder, Manifest]]:
     """Newest version of each network of the family, smallest file first. Raises FileNotFoundError if there is
     none.

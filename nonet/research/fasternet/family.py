@@ -203,9 +203,9 @@ def accuracy(
     network: Normalised, data: LabelledPictures, coarse_of_fine: tuple[int, ...], resize: int, crop: int
 ) -> tuple[float, float]:
     """Top-1 (fine, coarse) in percent on the central view: scaled to `resize` pixels, centre of `crop`
-    pixels.
+    pixels. The network and the pictures lie on the same device.
     """
-    to_coarse = torch.tensor(coarse_of_fine)
+    to_coarse = torch.tensor(coarse_of_fine, device=data.fine.device)
     fine = coarse = 0
     offset = (resize - crop) // 2
     for start in range(0, len(data), 64):

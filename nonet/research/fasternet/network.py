@@ -232,10 +232,17 @@ class FasterNet(Backbone):
         self.head = nn.Linear(variant.feature_dim, classes)
         self.initialise()
 
+    def maps(self, x: Tensor) -> Tensor:
+        """Maps of the last stage (B, width, H/32, W/32)."""
+        return self.stages(self.patch_embed(x))
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        """Maps of the last stage -> pooled, activated features (B, feature_dim)."""
+        return self.avgpool_pre_head(maps).flatten(1)
+
     def features(self, x: Tensor) -> Tensor:
         """Pooled, activated features (B, feature_dim)."""
-        x = self.stages(self.patch_embed(x))  # (B, 8c, H/32, W/32)
-        return self.avgpool_pre_head(x).flatten(1)
+        return self.pooled(self.maps(x))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import save_file
+from noise_shop import open_shop
 
 from nonet.research.efficientnet_lite.network import EfficientNetLite0
 from nonet.research.fasternet import grocery
@@ -21,25 +18,7 @@ from nonet.runtime.errors import InvalidArgument
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """Noise in the layout of grocery_128, one picture for some of the 81 classes."""
-    root = tmp_path / "data"
-    folder = root / "grocery_128"
-    (folder / "images").mkdir(parents=True)
-    random = np.random.default_rng(0)
-    rows = []
-    for split, count in (("train", 5), ("val", 8), ("test", 3)):
-        for index in range(count):
-            name = f"images/{split}{index}.png"
-            Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(folder / name)
-            rows.append([name, split, index, index // 2])
-    with (folder / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["image", "split", "fine_id", "coarse_id"], *rows])
-    with (folder / "classes.csv").open("w", newline="") as file:
-        names = [[index, f"fine {index}", index // 2, f"coarse {index // 2}"] for index in range(81)]
-        csv.writer(file).writerows([["fine_id", "fine", "coarse_id", "coarse"], *names])
-    torch.manual_seed(0)
-    save_file(EfficientNetLite0(1000).state_dict(), tmp_path / "lite0.safetensors")
-    return root
+    return open_shop(tmp_path, 5)
 
 
 def test_every_stage_runs_and_a_finished_family_resumes_without_a_step(
