@@ -19,9 +19,8 @@ from nonet.gateway.grpc.rpc import Rpc, parse
 from nonet.gateway.jobs import read_key
 from nonet.gateway.storage import storage_errors
 from nonet.gateway.uploads import Hold, UploadBudget
-from nonet.runtime.errors import InvalidArgument, PayloadTooLarge
+from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.oip.messages import message
-from nonet.runtime.scans import MOST_SCANS
 
 __all__ = ["FloorIdentification"]
 
@@ -90,12 +89,12 @@ class FloorIdentification:
 
 def _to_identify(raw: bytes) -> tuple[str, list[bytes]]:
     """The building that an IdentifyRequest names, and each of its scans as JSON."""
-    building: str = parse(_IDENTIFY, beside(raw, _SCANS_TO_IDENTIFY)).building
     pieces = itertools.islice(contents(raw, _SCANS_TO_IDENTIFY), _MAX_SCANS + 1)
     scans = [orjson.dumps(_rssi(_scan(index, piece), f"scan {index}")) for index, piece in enumerate(pieces)]
     if not 1 <= len(scans) <= _MAX_SCANS:
         got = "more" if scans else "none"
         raise InvalidArgument(f"scans must be 1 to {_MAX_SCANS} scans, got {got}", param="scans")
+    building: str = parse(_IDENTIFY, beside(raw, _SCANS_TO_IDENTIFY)).building
     return building, scans
 
 
@@ -120,8 +119,6 @@ def _spool(raw: bytes, path: Path, hold: Hold) -> dict[str, Any]:
 def _as_json(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """The list of scans, in pieces."""
     for index, piece in enumerate(pieces):
-        if index == MOST_SCANS:
-            raise PayloadTooLarge(f"more than {MOST_SCANS} scans", param="scans")
         scan = _scan(index, piece)
         rssi = _rssi(scan, f"scan '{scan.id[:40] or index}'")
         yield (b"," if index else b"[") + orjson.dumps({"id": scan.id or str(index), "rssi": rssi})

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.errors import InvalidArgument, PayloadTooLarge
 
 __all__ = ["beside", "contents"]
 
-_MOST_BESIDE = 64 << 10
+_MOST_BESIDE = 64 << 10  # bytes
+_MOST_FIELDS = 1 << 18
 _SIZES = {1: 8, 5: 4}  # bytes by wire type
 _VARINT, _LENGTH = 0, 2
 
@@ -21,7 +22,8 @@ _VARINT, _LENGTH = 0, 2
 def contents(raw: bytes, field: int) -> Iterator[bytes]:
     """Each content of a repeated, or the only one of a single, field of texts, bytes or messages, in order.
 
-    Raises InvalidArgument where ``raw`` is no message.
+    Raises InvalidArgument where ``raw`` is no message, and PayloadTooLarge if it has more than 262,144
+    fields, each element of a repeated one counted.
     """
     for number, kind, _, start, end in _records(raw):
         if number == field and kind == _LENGTH:
@@ -31,7 +33,7 @@ def contents(raw: bytes, field: int) -> Iterator[bytes]:
 def beside(raw: bytes, *fields: int) -> bytes:
     """The message ``raw`` without ``fields``.
 
-    Raises InvalidArgument where it is no message, and if this is more than 64 KiB.
+    Raises as :func:`contents`, and InvalidArgument if this is more than 64 KiB.
     """
     left = bytearray()
     for number, _, begin, _, end in _records(raw):
@@ -46,7 +48,9 @@ def _records(raw: bytes) -> Iterator[tuple[int, int, int, int, int]]:
     """Each field as it stands there: its number, its wire type, and where the field, its content and what
     follows begin. See "Message Structure" in the Protocol Buffers encoding."""
     at, size = 0, len(raw)
-    while at < size:
+    for _ in range(_MOST_FIELDS):
+        if at == size:
+            return
         begin = at
         tag, at = _varint(raw, at)
         start, kind = at, tag & 7
@@ -62,6 +66,8 @@ def _records(raw: bytes) -> Iterator[tuple[int, int, int, int, int]]:
         if at > size:
             raise _damaged()
         yield tag >> 3, kind, begin, start, at
+    if at < size:
+        raise PayloadTooLarge(f"the request has more than {_MOST_FIELDS} scans and other fields")
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:

@@ -23,7 +23,8 @@ MAX_SCANS: Final = 1024
 LONGEST_SCAN: Final = 2 << 20
 """Bytes of one scan with all its readings."""
 
-_DEEPEST: Final = 64
+_MOST_BRACKETS: Final = 256
+"""Brackets in one scan; those of transmitters with numbers have four."""
 _STRING: Final = rb'"(?:[^"\\]++|\\.)*+"'
 _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
 _NAME: Final = re.compile(_STRING, re.DOTALL)
@@ -144,7 +145,7 @@ class _Text:
         end."""
         start, depth = self._at, 0
         end = start + LONGEST_SCAN
-        while True:
+        for _ in range(_MOST_BRACKETS):
             level = _LEVEL.match(self._text, self._at, end)
             self._at = level.end() if level else self._at
             bracket = self._text[self._at : self._at + 1] if self._at < end else b""
@@ -158,11 +159,10 @@ class _Text:
                 )
             else:
                 raise _malformed(f"{what} does not end")
-            if depth > _DEEPEST:
-                raise _malformed(f"{what} is nested too deeply")
             self._at += 1
             if depth == 0:
                 return self._text[start : self._at]
+        raise InvalidArgument(f"field '{what}' has too many lists or objects in it", param="scans")
 
     def malformed(self, expected: str) -> ServingError:
         return _malformed(f"{expected} was expected at byte {self._at}")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nonet.gateway.grpc.pieces import beside, contents
-from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.errors import InvalidArgument, PayloadTooLarge
 from nonet.runtime.oip.messages import message
 
 FIT, SCAN = message("nonet.v1.FitRequest"), message("nonet.v1.Scan")
@@ -79,3 +79,10 @@ def test_what_is_no_message_is_refused(raw: bytes) -> None:
 def test_what_stands_beside_is_bounded() -> None:
     with pytest.raises(InvalidArgument, match="beside"):
         beside(FIT(floor_names=["a" * 100] * 1000).SerializeToString(), SCANS)
+
+
+def test_what_has_too_many_parts_is_refused() -> None:
+    part = FIT(scans=[{}]).SerializeToString()
+    assert len(list(contents(part * (1 << 18), SCANS))) == 1 << 18
+    with pytest.raises(PayloadTooLarge):
+        beside(part * ((1 << 18) + 1), SCANS)

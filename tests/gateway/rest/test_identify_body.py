@@ -81,8 +81,8 @@ def test_a_damaged_body_is_refused_wherever_a_parser_of_the_whole_body_refuses_i
         (b'{"scans": [{"rssi": {"a": -40}', "scans[0] does not end"),
         (b'{"scans": [{"rssi": {"a', "scans[0] does not end"),
         (b'{"scans": [{"rssi": {]}]}', "in scans[0]"),
-        (b'{"scans": [{"rssi": {"a": ' + b"[" * 100, "scans[0] is nested too deeply"),
-        (b'{"scans": ' + b"[" * 5000, "scans[0] is nested too deeply"),
+        (b'{"scans": [{"rssi": {"a": ' + b"[" * 300, "scans[0]' has too many"),
+        (b'{"scans": ' + b"[" * 5000, "scans[0]' has too many"),
         (b'{"scans": []}', "empty"),
     ],
 )
