@@ -70,7 +70,14 @@ def read_upload_form(kind: str, content_type: str, query: bytes, body: Path) -> 
         _check_json(body)
         return Upload(body, {})
     pairs = read_query(query, 64)
-    return Upload(body, _gathered([(name, value) for name, value in pairs if name in FIELDS]))
+    for name, _ in pairs:
+        if name not in FIELDS:
+            raise Unprocessable(
+                f"unknown field {name[:80]!r} in the query; the fields are {', '.join(FIELDS)}",
+                param=name[:80],
+                code="UNKNOWN_FIELD",
+            )
+    return Upload(body, _gathered(pairs))
 
 
 def _check_json(body: Path) -> None:
