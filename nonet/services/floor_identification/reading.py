@@ -27,15 +27,7 @@ from nonet.runtime.errors import (
     Unprocessable,
     UnsupportedMediaType,
 )
-from nonet.runtime.scans import (
-    NOT_HEARD,
-    STRONGEST,
-    WEAKEST,
-    Scans,
-    described,
-    out_of_range,
-    transmitter_key,
-)
+from nonet.runtime.scans import NOT_HEARD, STRONGEST, WEAKEST, Scans, described, out_of_range, transmitter_key
 
 __all__ = ["ReadLimits", "read_file", "read_json_scans"]
 
@@ -306,10 +298,7 @@ class _Gather:
 
     def add(self, scan: int, transmitter: str, value: float, line: int) -> None:
         if not WEAKEST <= value <= STRONGEST or math.isnan(value):
-            raise InvalidArgument(
-                f"line {line}: {out_of_range(value)}",
-                param="scans",
-            )
+            raise InvalidArgument(f"line {line}: {out_of_range(value)}", param="scans")
         number = self._written.get(transmitter)
         if number is None:
             key = transmitter_key(transmitter)

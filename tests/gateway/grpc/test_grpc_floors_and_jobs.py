@@ -175,22 +175,16 @@ def refusal_of(client: Client, name: str, raw: bytes) -> grpc.RpcError:
     return refused.value
 
 
-def most_memory(server: RunningServer) -> int:
-    """The most that the process has held at once so far, in bytes."""
-    status = Path(f"/proc/{server.popen.pid}/status").read_text()
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
-
-
 def test_millions_of_empty_scans_are_refused_before_they_take_memory(server: RunningServer) -> None:
     client = Client(server.grpc_address)
     request = METHODS["Identify"].request
-    most = most_memory(server)
+    most = server.most_memory()
     empty = request(scans=[{}]).SerializeToString()
     refused = refusal_of(
         client, "Identify", request(building="quick_home").SerializeToString() + empty * 10_000_000
     )
     assert (refused.code(), "1024" in refused.details()) == (grpc.StatusCode.INVALID_ARGUMENT, True)
-    assert most_memory(server) - most < 200 << 20
+    assert server.most_memory() - most < 200 << 20
     client.channel.close()
 
 
