@@ -138,6 +138,23 @@ def test_case_51_unknown_buildings_and_path_tricks_are_not_found(house: RunningS
     assert_refused(house.http.put(f"{BUILDINGS}/quick_home"), 405)
 
 
+@pytest.mark.parametrize(("power", "status"), [(-40, 200), (5, 400)], ids=["answered", "refused"])
+def test_case_71_large_requests_are_out_of_memory_with_their_answer(
+    house: RunningServer, power: int, status: int
+) -> None:
+    scan = {"rssi": {f"{number:032}": -50 for number in range(200)}}
+    body = json.dumps({"scans": [scan] * 1000 + [{"rssi": {"a": power}}]}).encode()
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+
+    def asked() -> int:
+        reply = house.http.post(f"{BUILDINGS}/quick_home/identify", content=body, headers=headers)
+        assert reply.status_code == status, reply.text[:500]
+        return house.rss()
+
+    before = max(asked() for _ in range(3))
+    assert max(asked() for _ in range(10)) - before < 60 << 20
+
+
 # -- case 51: scans to fit on -----------------------------------------------------------------------
 
 

@@ -270,6 +270,8 @@ class _Settled:
             else:
                 status = "CANCELLED"
         finally:
+            if isinstance(error, ServingError):
+                error.told()
             self._face.over(self._route, status, time.monotonic() - rpc.exchange.arrived, rpc.model)
 
 
