@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -39,10 +40,19 @@ def put_together(raw: bytes) -> Any:
     return found
 
 
+def facts(request: Any) -> Any:
+    """What a request says, with NaN equal to itself, however its bytes were arranged."""
+    plain = [request.building, request.labelled_position, request.seed, *request.floor_names, request.file]
+    return plain, [
+        (scan.id, sorted((name, struct.pack("d", power)) for name, power in scan.rssi.items()))
+        for scan in request.scans
+    ]
+
+
 @given(fields=REQUESTS)
 def test_the_pieces_are_the_whole(fields: dict[str, Any]) -> None:
-    raw = FIT(**fields).SerializeToString(deterministic=True)
-    assert put_together(raw).SerializeToString(deterministic=True) == raw
+    request = FIT(**fields)
+    assert facts(put_together(request.SerializeToString())) == facts(request)
 
 
 @given(fields=REQUESTS, cut=st.integers(0, 300), put=st.binary(max_size=3))
@@ -63,7 +73,7 @@ def test_what_the_parser_takes_comes_out_alike_and_all_else_is_refused(
         # Groups, which proto3 does not have.
         assert any(byte & 7 in (3, 4) for byte in raw)
         return
-    assert found.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
+    assert facts(found) == facts(expected)
 
 
 @pytest.mark.parametrize(
