@@ -186,6 +186,11 @@ class RunningServer:
                 total += process.memory_info().rss
         return total
 
+    def most_memory(self) -> int:
+        """The most that the process itself has held at once so far, in bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+
     def descriptors(self) -> int:
         return int(self.process.num_fds())
 

@@ -22,6 +22,8 @@ EXTRAS = (
     ("openvino", "openvino", "OpenVINO engine, faster for some models on CPUs with bf16", "nonet[openvino]"),
     ("torch", "torch", "training and evaluation (nonet train, nonet evaluate)", "nonet[research]"),
     ("onnxscript", "onnxscript", "export of trained networks", "nonet[research]"),
+    ("matplotlib", "matplotlib", "pictures of fitted buildings", "nonet[research]"),
+    ("pyarrow", "pyarrow", "uploads of scans as Parquet", "nonet[parquet]"),
     ("redis", "redis", "jobs that several machines share (jobs.store)", "nonet[redis]"),
     ("tritonclient", "tritonclient", "official clients of the inference protocol", "nonet[triton]"),
 )

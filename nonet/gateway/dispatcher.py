@@ -50,6 +50,12 @@ class Ticket:
     done: asyncio.Future[Outcome]
     retried: bool = False
 
+    def end(self) -> None:
+        """It will not run (again): give the lease back, and let go of the item. The two hold each other, so
+        what was sent would be in memory until the garbage collector came by."""
+        self.lease.release()
+        self.item.payload = None
+
 
 class Dispatcher:
     """See the module's text.
@@ -118,7 +124,7 @@ class Dispatcher:
         try:
             self.scheduler.submit(item, now)
         except BaseException:
-            lease.release()
+            ticket.end()
             raise
         self._depth_changed(key)
         self._pump_soon()
@@ -129,7 +135,7 @@ class Dispatcher:
         waiting = self.scheduler.cancel(ticket.item)
         if waiting:
             self._depth_changed(ticket.item.key)
-            ticket.lease.release()
+            ticket.end()
         self._settle(ticket, None)
         if not waiting:
             self._abandon_if_nobody_waits(ticket)
@@ -219,7 +225,7 @@ class Dispatcher:
                 elif not isinstance(cast(object, outcome), ServingError):
                     logger.error("model %s gave something that is no outcome", batch.key[0])
                     outcome = _model_failed()
-                ticket.lease.release()
+                ticket.end()
                 self._settle(ticket, outcome)
         self._pump()
 
@@ -236,7 +242,7 @@ class Dispatcher:
                 ticket.item.max_rows = max(batch.rows // 2, ticket.item.rows)
                 self.scheduler.requeue(ticket.item)
             else:
-                ticket.lease.release()
+                ticket.end()
                 if isinstance(error, ServingError):
                     self._settle(ticket, error)
                 else:
@@ -257,7 +263,7 @@ class Dispatcher:
         self.scheduler.cancel(item)
         ticket: Ticket = item.payload
         self._depth_changed(item.key)
-        ticket.lease.release()
+        ticket.end()
         self._settle(ticket, error)
 
     def _settle(self, ticket: Ticket, outcome: Outcome | None) -> None:

@@ -86,6 +86,14 @@ class ServingError(Exception):
         self.code = code or self.default_code
         self.retry_after = retry_after
 
+    def told(self) -> None:
+        """The caller knows it: forget where it came from. The frames of a traceback hold what was sent, and
+        often the error itself, so all of it would be in memory until the garbage collector came by."""
+        error: BaseException | None = self
+        while error is not None and error.__traceback__ is not None:
+            error.__traceback__ = None
+            error = error.__context__
+
 
 class InvalidArgument(ServingError):
     http_status = 400

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import dataclasses
 import itertools
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +24,9 @@ from nonet.runtime.errors import InvalidArgument, PayloadTooLarge
 
 WEAKEST, STRONGEST = -150.0, 0.0
 """Range of a reading in dBm, ends included."""
+
+NOT_HEARD = 100.0
+"""What public data sets write for a transmitter that was not heard."""
 
 MOST_SCANS = 2_000_000
 MOST_TRANSMITTERS = 1_000_000
@@ -230,6 +234,19 @@ def transmitter_key(name: str) -> str:
     return text
 
 
+def out_of_range(power: float) -> str:
+    """Why ``power`` is no reading, in words."""
+    hint = "; leave out what was not heard" if power == NOT_HEARD else ""
+    return f"rssi must be {WEAKEST:.0f} to {STRONGEST:.0f} dBm, got {power:g}{hint}"
+
+
+def described(value: object) -> str:
+    """A JSON value that is no reading, in the words of JSON."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    return json.dumps(value, ensure_ascii=False)[:40]
+
+
 def _strongest(scan: str, readings: Readings, known: dict[str, int]) -> dict[int, float]:
     """The strongest reading by transmitter number; new transmitters are added to ``known``."""
     found: dict[int, float] = {}
@@ -237,7 +254,7 @@ def _strongest(scan: str, readings: Readings, known: dict[str, int]) -> dict[int
         key = transmitter_key(name)
         if not WEAKEST <= value <= STRONGEST:
             raise InvalidArgument(
-                f"scan '{_short(scan)}': rssi must be {WEAKEST:.0f} to {STRONGEST:.0f} dBm, got {value}",
+                f"scan '{_short(scan)}': {out_of_range(value)}",
                 param="scans",
             )
         column = known.setdefault(key, len(known))

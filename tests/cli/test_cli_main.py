@@ -186,6 +186,7 @@ def test_doctor_finds_what_serving_needs(run: Run, tmp_path: Path) -> None:
     assert findings[("package", "grpcio")]["state"] == "ok"
     assert findings[("models", str(tmp_path))]["state"] == "missing"
     assert "nonet models pull" in findings[("models", str(tmp_path))]["detail"]
+    assert {("extra", "matplotlib"), ("extra", "pyarrow")} <= findings.keys()
     for entry in findings.values():
         if entry["area"] == "extra" and entry["state"] == "missing":
             assert "pip install 'nonet[" in entry["detail"]

@@ -71,3 +71,13 @@ def test_case_51_queries_of_too_many_fields_are_refused(house: RunningServer) ->
         headers = {"Content-Type": kind or "application/octet-stream"}
         reply = house.http.post(f"{path}?{many}", content=LONG, headers=headers)
         assert_refused(reply, 422, "fields")
+
+
+def test_case_51_unknown_fields_of_a_query_are_refused_not_overlooked(house: RunningServer) -> None:
+    query = 'building=quick_x&labelled={"scan":"a","floor":1}&flors=3'
+    headers = {"Content-Type": "text/csv"}
+    reply = house.http.post(
+        f"{BUILDINGS}?{query}", content=b"scan,bssid,rssi\na,x,-50\nb,y,-60\n", headers=headers
+    )
+    assert_refused(reply, 422, "'flors'", "floors")
+    assert reply.json()["error"]["code"] == "UNKNOWN_FIELD"

@@ -82,11 +82,12 @@ def test_case_51_one_transmitter_in_two_spellings_counts_once(house: RunningServ
         ({"a": 1}, "-150 to 0"),
         ({"a": -151}, "-150 to 0"),
         ({"a": 1e300}, "-150 to 0"),
-        ({"a": "-40"}, "number"),
-        ({"a": None}, "number"),
-        ({"a": True}, "number"),
-        ({"a": [1]}, "number"),
-        ({"a": {"b": 1}}, "number"),
+        ({"a": 100}, "got 100; leave out what was not heard"),
+        ({"a": "-40"}, "number of dBm, got \"-40\" for 'a'"),
+        ({"a": None}, "number of dBm, got null for 'a'"),
+        ({"a": True}, "number of dBm, got true for 'a'"),
+        ({"a": [1]}, "number of dBm, got a list for 'a'"),
+        ({"a": {"b": 1}}, "number of dBm, got an object for 'a'"),
     ],
 )
 def test_case_51_values_out_of_range_are_refused_with_their_place(
@@ -119,6 +120,7 @@ def test_case_51_values_out_of_range_are_refused_with_their_place(
         (b'{"scans": [{"rssi": {"a": NaN}}]}', 400),
         (b'{"scans": [' + b",".join([b'{"rssi": {}}'] * 1025) + b"]}", 400),
         (b'{"scans": ' + b"[" * 5000, 400),
+        (b'{"scans": [{"rssi": {"a": ' + b"[" * 300 + b"]" * 300 + b"}}]}", 400),
     ],
 )
 def test_case_51_bodies_that_are_no_scans_are_refused(house: RunningServer, body: bytes, status: int) -> None:
@@ -136,6 +138,23 @@ def test_case_51_unknown_buildings_and_path_tricks_are_not_found(house: RunningS
     assert_refused(house.http.put(f"{BUILDINGS}/quick_home"), 405)
 
 
+@pytest.mark.parametrize(("power", "status"), [(-40, 200), (5, 400)], ids=["answered", "refused"])
+def test_case_71_large_requests_are_out_of_memory_with_their_answer(
+    house: RunningServer, power: int, status: int
+) -> None:
+    scan = {"rssi": {f"{number:032}": -50 for number in range(200)}}
+    body = json.dumps({"scans": [scan] * 1000 + [{"rssi": {"a": power}}]}).encode()
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+
+    def asked() -> int:
+        reply = house.http.post(f"{BUILDINGS}/quick_home/identify", content=body, headers=headers)
+        assert reply.status_code == status, reply.text[:500]
+        return house.rss()
+
+    before = max(asked() for _ in range(3))
+    assert max(asked() for _ in range(10)) - before < 60 << 20
+
+
 # -- case 51: scans to fit on -----------------------------------------------------------------------
 
 
@@ -145,13 +164,16 @@ def test_case_51_unknown_buildings_and_path_tricks_are_not_found(house: RunningS
         ({"scans": []}, 400, "empty"),
         ({"scans": None}, 422, "scans"),
         ({"scans": [{"id": "a", "rssi": {"x": 5}}]}, 400, "-150 to 0"),
+        ({"scans": [{"id": "a", "rssi": {"x": 100}}]}, 400, "got 100; leave out what was not heard"),
         ({"scans": [{"id": "a", "rssi": {"x": "5"}}]}, 422, "numbers"),
+        ({"scans": [{"id": "a", "rssi": {"x": None}}]}, 422, "numbers, got null for 'x'"),
         ({"scans": [{"id": "a", "rssi": {"": -5}}]}, 400, "name"),
         ({"scans": [{"id": "a", "rssi": {"x" * 300: -5}}]}, 400, "name"),
         ({"scans": [{"id": "a", "rssi": {}}, {"id": "a", "rssi": {}}]}, 400, "twice"),
         ({"labelled": {"scan": "nobody", "floor": "F1"}}, 400, "nobody"),
         ({"labelled": {"scan": "a"}}, 422, "floor"),
-        ({"labelled": None}, 422, "labelled"),
+        ({"labelled": None}, 422, "'labelled' is missing"),
+        ({"labelled": "a=1"}, 422, "'labelled' must be an object"),
         ({"labelled": {"scan": "a", "floor": ""}}, 400, "floor"),
         ({"labelled": {"scan": "a", "floor": "F1", "position": 0}}, 400, "position"),
         ({"floors": 1}, 400, "2 to 16"),

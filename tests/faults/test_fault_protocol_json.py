@@ -268,6 +268,16 @@ def test_case_22_a_million_keys_are_400_quickly_and_memory_stays_flat(server: Ru
     assert server.rss() - before < 48 * MIB
 
 
+@pytest.mark.parametrize("part", ["[],", "{},"])
+def test_case_22_millions_of_lists_or_objects_are_400_in_flat_memory(
+    server: RunningServer, part: str
+) -> None:
+    before = server.most_memory()
+    body = '{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[' + part * 4_000_000 + "1]}]}"
+    assert_refused(post(server, body), 400, "1048576 objects and arrays")
+    assert server.most_memory() - before < 100 * MIB
+
+
 @pytest.mark.parametrize("parameters", [[], "x", 1, {"deep": {"a": 1}}, {"list": [1]}, {"nothing": None}])
 def test_case_22_parameters_are_a_flat_object_or_400(server: RunningServer, parameters: Any) -> None:
     reply = server.infer("echo_fp32", [tensor([1.0])], parameters=parameters)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +14,22 @@ import orjson
 
 from nonet.gateway.floors import Floors, Upload, floor_answers
 from nonet.gateway.grpc.jobs import job_message
-from nonet.gateway.grpc.rpc import Rpc
+from nonet.gateway.grpc.pieces import beside, contents
+from nonet.gateway.grpc.rpc import Rpc, parse
 from nonet.gateway.jobs import read_key
 from nonet.gateway.storage import storage_errors
-from nonet.gateway.uploads import UploadBudget
+from nonet.gateway.uploads import Hold, UploadBudget
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.oip.messages import message
 
 __all__ = ["FloorIdentification"]
 
+_FIT, _IDENTIFY, _SCAN = (message(f"nonet.v1.{name}") for name in ("FitRequest", "IdentifyRequest", "Scan"))
+_SCANS, _FILE = (_FIT.DESCRIPTOR.fields_by_name[name].number for name in ("scans", "file"))
+_SCANS_TO_IDENTIFY = _IDENTIFY.DESCRIPTOR.fields_by_name["scans"].number
+
 _MAX_SCANS = 1024
+_LONGEST_SCAN = 2 << 20  # bytes
 _INLINE = 1 << 20  # bytes; more would hold up the other requests
 
 
@@ -36,18 +45,14 @@ class FloorIdentification:
         self._floors = floors
         self._disk = disk
 
-    async def fit(self, request: Any, rpc: Rpc) -> Any:
-        """Submit a fit. Raises ServingError."""
+    async def fit(self, raw: bytes, rpc: Rpc) -> Any:
+        """Submit a fit, given the raw request. Raises ServingError."""
         tenant = rpc.authenticate()
         key = read_key(rpc.exchange.header(b"idempotency-key"))
         await self._floors.able()
-        if bool(request.scans) == bool(request.file):
-            raise InvalidArgument("send either scans or a file of scans", param="scans")
         with self._disk.open() as hold, self._floors.receiving() as path:
-            content = await asyncio.to_thread(_content, request)
-            hold.take(len(content))
-            await asyncio.to_thread(_write, path, content)
-            job, fresh = await self._floors.fit(Upload(path, _fields(request)), tenant, key)
+            fields = await asyncio.to_thread(_spool, raw, path, hold)
+            job, fresh = await self._floors.fit(Upload(path, fields), tenant, key)
         return message("nonet.v1.FitResponse")(job=job_message(job), replayed=not fresh)
 
     async def list_buildings(self, request: Any, rpc: Rpc) -> Any:
@@ -62,46 +67,79 @@ class FloorIdentification:
         await self._floors.delete(request.building, rpc.authenticate())
         return message("nonet.v1.DeleteBuildingResponse")()
 
-    async def identify(self, request: Any, rpc: Rpc) -> Any:
-        """The floors of some scans. Raises ServingError."""
+    async def identify(self, raw: bytes, rpc: Rpc) -> Any:
+        """The floors of some scans, given the raw request. Raises ServingError."""
         call = rpc.read()
         started = time.perf_counter()
-        if not 1 <= len(request.scans) <= _MAX_SCANS:
-            raise InvalidArgument(
-                f"scans must be 1 to {_MAX_SCANS} scans, got {len(request.scans)}", param="scans"
-            )
-        if request.ByteSize() <= _INLINE:
-            scans = _readings(request)
+        if len(raw) <= _INLINE:
+            building, scans = _to_identify(raw)
         else:
-            scans = await asyncio.to_thread(_readings, request)
+            building, scans = await asyncio.to_thread(_to_identify, raw)
+        del raw
         inferring = time.perf_counter()
-        info, response = await self._floors.identify(request.building, scans, call)
+        info, response = await self._floors.identify(building, scans, call)
         inferred = time.perf_counter()
         rpc.model = response.model
-        reply = message("nonet.v1.IdentifyResponse")(building=request.building, version=response.version)
+        reply = message("nonet.v1.IdentifyResponse")(building=building, version=response.version)
         for row in floor_answers(info, response):
             reply.floors.add(**{**row, "floor": row["floor"] or ""})
         rpc.describe_answer(response, inferring - started, time.perf_counter() - inferred)
         return reply
 
 
-def _readings(request: Any) -> list[bytes]:
-    """Each scan of a request as JSON."""
-    return [orjson.dumps(dict(scan.rssi)) for scan in request.scans]
+def _to_identify(raw: bytes) -> tuple[str, list[bytes]]:
+    """The building that an IdentifyRequest names, and each of its scans as JSON."""
+    pieces = itertools.islice(contents(raw, _SCANS_TO_IDENTIFY), _MAX_SCANS + 1)
+    scans = [orjson.dumps(_rssi(_scan(index, piece), f"scan {index}")) for index, piece in enumerate(pieces)]
+    if not 1 <= len(scans) <= _MAX_SCANS:
+        got = "more" if scans else "none"
+        raise InvalidArgument(f"scans must be 1 to {_MAX_SCANS} scans, got {got}", param="scans")
+    building: str = parse(_IDENTIFY, beside(raw, _SCANS_TO_IDENTIFY)).building
+    return building, scans
 
 
-def _content(request: Any) -> bytes:
-    """The scans of a request as a file has them."""
-    if request.file:
-        return bytes(request.file)
-    return orjson.dumps(
-        [{"id": scan.id or str(index), "rssi": dict(scan.rssi)} for index, scan in enumerate(request.scans)]
-    )
+def _spool(raw: bytes, path: Path, hold: Hold) -> dict[str, Any]:
+    """Write the scans of a FitRequest to ``path`` as a file has them; returns its other fields."""
+    fields = _fields(parse(_FIT, beside(raw, _SCANS, _FILE)))
+    file = b""
+    for file in contents(raw, _FILE):  # noqa: B007 - of several the last counts, as everywhere in protobuf
+        pass
+    scans = contents(raw, _SCANS)
+    first = next(scans, None)
+    if bool(file) == (first is not None):
+        raise InvalidArgument("send either scans or a file of scans", param="scans")
+    with storage_errors(), path.open("wb") as target:
+        pieces = [file] if first is None else _as_json(itertools.chain([first], scans))
+        for piece in pieces:
+            hold.take(len(piece))
+            target.write(piece)
+    return fields
 
 
-def _write(path: Path, content: bytes) -> None:
-    with storage_errors():
-        path.write_bytes(content)
+def _as_json(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The list of scans, in pieces."""
+    for index, piece in enumerate(pieces):
+        scan = _scan(index, piece)
+        rssi = _rssi(scan, f"scan '{scan.id[:40] or index}'")
+        yield (b"," if index else b"[") + orjson.dumps({"id": scan.id or str(index), "rssi": rssi})
+    yield b"]"
+
+
+def _scan(index: int, piece: bytes) -> Any:
+    if len(piece) > _LONGEST_SCAN:
+        raise InvalidArgument(f"scan {index} is longer than {_LONGEST_SCAN} bytes", param="scans")
+    return parse(_SCAN, piece)
+
+
+def _rssi(scan: Any, called: str) -> dict[str, float]:
+    """The readings of a scan. Raises InvalidArgument for numbers that JSON does not have."""
+    rssi: dict[str, float] = dict(scan.rssi)
+    for name, power in rssi.items():
+        if not math.isfinite(power):
+            raise InvalidArgument(
+                f"{called}: rssi must be -150 to 0 dBm, got {power} for {name[:40]!r}", param="scans"
+            )
+    return rssi
 
 
 def _fields(request: Any) -> dict[str, Any]:

@@ -155,7 +155,8 @@ class RpcFace:
     def unary(
         self, route: str, request_class: Any, handler: Handler, *, admitted: bool = False
     ) -> grpc.RpcMethodHandler:
-        """A method with one message in and one out; with ``admitted`` it is let in by the core first.
+        """A method with one message in and one out; with ``admitted`` it is let in by the core first. Where
+        ``request_class`` is None the handler gets the raw message.
 
         Registered as a stream of one message, which is the same on the wire: so it is let in when its
         headers arrive, and an upload that is under way when the server is told to stop is finished.
@@ -169,7 +170,9 @@ class RpcFace:
                     if raw is None:
                         raise InvalidArgument("the call ended before its message")
                     hold.take(len(raw))
-                    reply = await handler(parse(request_class, raw), rpc)
+                    request = raw if request_class is None else parse(request_class, raw)
+                    del raw
+                    reply = await handler(request, rpc)
                     data: bytes = reply.SerializeToString()
                     return data
 
@@ -267,6 +270,8 @@ class _Settled:
             else:
                 status = "CANCELLED"
         finally:
+            if isinstance(error, ServingError):
+                error.told()
             self._face.over(self._route, status, time.monotonic() - rpc.exchange.arrived, rpc.model)
 
 

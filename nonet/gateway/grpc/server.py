@@ -41,6 +41,9 @@ __all__ = ["GrpcLimits", "GrpcServer"]
 _LET_IN = frozenset({"Classify", "Develop", "Fit", "Identify", "ModelInfer"})
 """Methods that ask for work of the core: what is under way when the server stops is finished."""
 
+_IN_PIECES = frozenset({f"{FLOOR_IDENTIFICATION}/{name}" for name in ("Fit", "Identify")})
+"""Methods whose requests may be so large that their handlers parse them a part at a time."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GrpcLimits:
@@ -244,7 +247,8 @@ def _unary_service(
         if method.client_streaming or method.server_streaming:
             continue
         handler, admitted = handlers[method.name], method.name in _LET_IN
-        registered.append((method.name, face.unary(method.path, method.request, handler, admitted=admitted)))
+        request = None if f"{name}/{method.name}" in _IN_PIECES else method.request
+        registered.append((method.name, face.unary(method.path, request, handler, admitted=admitted)))
     missing = {method.name for method in methods(name)} - {each for each, _ in registered}
     if missing:
         raise ValueError(f"{name} has no handler for {', '.join(sorted(missing))}")

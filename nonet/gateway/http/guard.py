@@ -95,6 +95,7 @@ class RequestGuard:
                 await self._cancelled(scope, exchange, answer)
             except ServingError as error:
                 await answer.fail(scope["path"], error)
+                error.told()
             except Exception:
                 logger.exception("the handler of a request failed")
                 if answer.status:

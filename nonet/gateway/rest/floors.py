@@ -14,7 +14,7 @@ from nonet.gateway.floors import Floors, floor_answers
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.jobs import read_key
 from nonet.gateway.rest.classify import RawResponse
-from nonet.gateway.rest.floors_form import media_type, read_scans, read_upload_form
+from nonet.gateway.rest.floors_form import media_type, read_upload_form
 from nonet.gateway.rest.floors_schemas import (
     BUILDING,
     BUILDINGS,
@@ -26,6 +26,7 @@ from nonet.gateway.rest.floors_schemas import (
     BuildingList,
     IdentifyResponse,
 )
+from nonet.gateway.rest.identify_body import read_scans
 from nonet.gateway.rest.jobs_schemas import JobEnvelope
 from nonet.gateway.rest.reply import Reply
 from nonet.runtime.errors import UnsupportedMediaType

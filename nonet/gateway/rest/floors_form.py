@@ -1,4 +1,5 @@
-"""The ways to hand over scans: JSON, a form with a file, or the file alone with the rest in the query."""
+"""The ways to hand over the scans of a fit: JSON, a form with a file, or the file alone with the rest in the
+query."""
 
 from __future__ import annotations
 
@@ -7,15 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from nonet.gateway.exchange import Exchange
 from nonet.gateway.floors import Upload
 from nonet.gateway.rest.multipart import boundary_of, locate_parts
 from nonet.gateway.rest.query import read_query
 from nonet.runtime.errors import InvalidArgument, Unprocessable, UnsupportedMediaType
 
-__all__ = ["FIELDS", "media_type", "read_scans", "read_upload_form"]
+__all__ = ["FIELDS", "media_type", "read_upload_form"]
 
 FIELDS: Final = ("building", "labelled", "floors", "preset", "seed", "webhook")
 _LONGEST_FIELD: Final = 16 * 1024
@@ -32,7 +31,6 @@ _FILES: Final = (
     "application/vnd.apache.parquet",
     "application/x-parquet",
 )
-MAX_SCANS: Final = 1024
 
 
 def media_type(exchange: Exchange) -> str:
@@ -72,7 +70,14 @@ def read_upload_form(kind: str, content_type: str, query: bytes, body: Path) -> 
         _check_json(body)
         return Upload(body, {})
     pairs = read_query(query, 64)
-    return Upload(body, _gathered([(name, value) for name, value in pairs if name in FIELDS]))
+    for name, _ in pairs:
+        if name not in FIELDS:
+            raise Unprocessable(
+                f"unknown field {name[:80]!r} in the query; the fields are {', '.join(FIELDS)}",
+                param=name[:80],
+                code="UNKNOWN_FIELD",
+            )
+    return Upload(body, _gathered(pairs))
 
 
 def _check_json(body: Path) -> None:
@@ -81,48 +86,6 @@ def _check_json(body: Path) -> None:
         start = file.read(_PEEK)
     if not start.startswith(_GZIP) and start.lstrip()[:1] not in (b"{", b"["):
         raise InvalidArgument("the body is not a JSON object", code="MALFORMED_JSON")
-
-
-def read_scans(body: bytes) -> list[bytes]:
-    """The scans of an identify request, each as the JSON of transmitter to dBm, which the service judges.
-
-    Raises Unprocessable for JSON of another structure, InvalidArgument for none, or too many at once.
-    """
-    if not body.strip():
-        raise InvalidArgument("the body is empty; send a JSON object with 'scans'", param="scans")
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidArgument(f"the body is not valid JSON: {error.msg}", code="MALFORMED_JSON") from None
-    if not isinstance(value, dict) or not isinstance(value.get("scans"), list):
-        raise Unprocessable("the body must be a JSON object with 'scans', a list", param="scans")
-    for name in value:
-        if name != "scans":
-            raise Unprocessable(
-                f"unknown field {name[:80]!r}; the only field is scans", param=name[:80], code="UNKNOWN_FIELD"
-            )
-    scans = value["scans"]
-    if not scans:
-        raise InvalidArgument("field 'scans' is empty; send at least one scan", param="scans")
-    if len(scans) > MAX_SCANS:
-        raise InvalidArgument(
-            f"field 'scans' has {len(scans)} scans; send at most {MAX_SCANS} at once", param="scans"
-        )
-    found = []
-    for index, scan in enumerate(scans):
-        if (
-            not isinstance(scan, dict)
-            or not isinstance(scan.get("rssi"), dict)
-            or not scan.keys() <= {"id", "rssi"}
-            or not isinstance(scan.get("id"), str | int | None)
-        ):
-            raise Unprocessable(
-                f"field 'scans[{index}]' must be an object with 'rssi' (transmitter to dBm) and 'id' (a text "
-                "or a number) at most",
-                param="scans",
-            )
-        found.append(orjson.dumps(scan["rssi"]))
-    return found
 
 
 def _from_form(body: Path, content_type: str) -> Upload:

@@ -24,7 +24,11 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_KEYS = 10_000
 """Members of all objects of one request together. Tensors are few; only an attack has more."""
 
+MAX_BRACKETS = 1 << 20
+"""Objects and arrays of one request together, nested data included; data of more rows can be sent flat."""
+
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?\s*+(:?)', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|([\[{])', re.DOTALL)
 _Body = bytes | bytearray | memoryview
 
 
@@ -71,7 +75,9 @@ def decode_request(
 def _parse(text: _Body, what: str) -> dict[str, Any]:
     if not text:
         raise InvalidArgument(f"{what} is empty; a JSON object with 'inputs' is expected", param="inputs")
-    _refuse_many_keys(text)
+    octets = text if isinstance(text, bytes) else bytes(text)
+    _refuse_many_keys(octets)
+    _refuse_many_brackets(octets)
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -81,13 +87,12 @@ def _parse(text: _Body, what: str) -> dict[str, Any]:
     return document
 
 
-def _refuse_many_keys(text: _Body) -> None:
-    """Raises if the objects of ``text`` have more members than a request needs, before any is made.
+def _refuse_many_keys(octets: bytes) -> None:
+    """Raises if the objects of a text have more members than a request needs, before any is made.
 
     Colons bound the members from above, and counting them costs next to nothing. Only if there are many is
     the text scanned for strings that stand before a colon.
     """
-    octets = text if isinstance(text, bytes) else bytes(text)
     if octets.count(b":") <= MAX_KEYS:
         return
     keys = 0
@@ -95,6 +100,20 @@ def _refuse_many_keys(text: _Body) -> None:
         keys += found.end(1) - found.start(1)
         if keys > MAX_KEYS:
             raise InvalidArgument(f"the JSON objects of the request have more than {MAX_KEYS} members in all")
+
+
+def _refuse_many_brackets(octets: bytes) -> None:
+    """Raises if a text has more objects and arrays than a request needs, before any is made: they take many
+    times its memory, and all other requests would wait for them. Counted as the members are."""
+    if octets.count(b"[") + octets.count(b"{") <= MAX_BRACKETS:
+        return
+    brackets = 0
+    for found in _STRING_OR_BRACKET.finditer(octets):
+        brackets += found.end(1) - found.start(1)
+        if brackets > MAX_BRACKETS:
+            raise InvalidArgument(
+                f"the JSON of the request has more than {MAX_BRACKETS} objects and arrays; send data flat"
+            )
 
 
 def _from_document(

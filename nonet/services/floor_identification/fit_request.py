@@ -77,8 +77,11 @@ def _webhook(value: Any) -> dict[str, str]:
 
 def _labelled(value: Any, scans: Scans) -> dict[str, Any]:
     if not isinstance(value, dict):
+        problem = (
+            "is missing; name the one scan whose floor you know" if value is None else "must be an object"
+        )
         raise Unprocessable(
-            'field \'labelled\' must be an object: {"scan": id of the labelled scan, "floor": its floor}',
+            f'field \'labelled\' {problem}: {{"scan": id of the labelled scan, "floor": its floor}}',
             param="labelled",
         )
     if not {"scan", "floor"} <= value.keys() or not value.keys() <= {"scan", "floor", "position"}:

@@ -12,7 +12,7 @@ import orjson
 
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.row_service import RowService, service_info
-from nonet.runtime.scans import STRONGEST, WEAKEST, transmitter_key
+from nonet.runtime.scans import STRONGEST, WEAKEST, described, out_of_range, transmitter_key
 from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
 from nonet.services.floor_identification.strangers import WEAKEST as WEAKEST_COUNTED
@@ -117,11 +117,11 @@ class IdentifyServable(RowService[_Heard]):
         strangers: set[str] = set()
         for name, power in readings.items():
             if isinstance(power, bool) or not isinstance(power, int | float):
-                raise InvalidArgument(f"rssi must be a number of dBm, got {power!r:.40} for {name[:40]!r}")
-            if not WEAKEST <= power <= STRONGEST:
                 raise InvalidArgument(
-                    f"rssi must be {WEAKEST:.0f} to {STRONGEST:.0f} dBm, got {power:g} for {name[:40]!r}"
+                    f"rssi must be a number of dBm, got {described(power)} for {name[:40]!r}"
                 )
+            if not WEAKEST <= power <= STRONGEST:
+                raise InvalidArgument(f"transmitter {name[:40]!r}: {out_of_range(power)}")
             column = self._column.get(name)
             if column is None:
                 column = self._column.get(_key(name), -1)

@@ -15,7 +15,7 @@ import io
 import math
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -27,12 +27,9 @@ from nonet.runtime.errors import (
     Unprocessable,
     UnsupportedMediaType,
 )
-from nonet.runtime.scans import STRONGEST, WEAKEST, Scans, transmitter_key
+from nonet.runtime.scans import NOT_HEARD, STRONGEST, WEAKEST, Scans, described, out_of_range, transmitter_key
 
 __all__ = ["ReadLimits", "read_file", "read_json_scans"]
-
-NOT_HEARD: Final = 100.0
-"""What public data sets with a column for each transmitter write for one that was not heard."""
 
 _SCAN = ("scan", "scan_id", "obs", "id")
 _TRANSMITTER = ("bssid", "ap", "mac", "transmitter")
@@ -120,7 +117,8 @@ def _json_scan(index: int, item: Any) -> tuple[str, Mapping[str, float]]:
     for key, power in readings.items():
         if isinstance(power, bool) or not isinstance(power, int | float):
             raise Unprocessable(
-                f"field '{where}.rssi' must map transmitters to numbers, got {power!r:.40} for {key[:40]!r}",
+                f"field '{where}.rssi' must map transmitters to numbers, got {described(power)} for "
+                f"{key[:40]!r}",
                 param="scans",
             )
     return name, readings
@@ -209,7 +207,9 @@ def _wide(rows: Iterator[list[str]], names: list[str], gather: _Gather) -> None:
     ]
     if not heard or len(names) < 2:
         raise InvalidArgument(
-            "the CSV needs the columns scan, bssid and rssi, or a column for each transmitter", param="scans"
+            "the CSV needs the columns scan, bssid and rssi, or a column for each transmitter, with commas "
+            "between them",
+            param="scans",
         )
     for line, row in enumerate(rows, 2):
         if not row:
@@ -298,10 +298,7 @@ class _Gather:
 
     def add(self, scan: int, transmitter: str, value: float, line: int) -> None:
         if not WEAKEST <= value <= STRONGEST or math.isnan(value):
-            raise InvalidArgument(
-                f"line {line}: rssi must be {WEAKEST:.0f} to {STRONGEST:.0f} dBm, got {value:g}",
-                param="scans",
-            )
+            raise InvalidArgument(f"line {line}: {out_of_range(value)}", param="scans")
         number = self._written.get(transmitter)
         if number is None:
             key = transmitter_key(transmitter)

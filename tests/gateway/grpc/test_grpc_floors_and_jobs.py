@@ -167,3 +167,36 @@ def test_watching_what_is_not_there_is_not_found(server: RunningServer) -> None:
         list(client("WatchJob", id="job_1"))
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
     client.channel.close()
+
+
+def refusal_of(client: Client, name: str, raw: bytes) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as refused:
+        client.channel.unary_unary(METHODS[name].path)(raw, timeout=60)
+    return refused.value
+
+
+def test_millions_of_empty_scans_are_refused_before_they_take_memory(server: RunningServer) -> None:
+    client = Client(server.grpc_address)
+    request = METHODS["Identify"].request
+    most = server.most_memory()
+    empty = request(scans=[{}]).SerializeToString()
+    refused = refusal_of(
+        client, "Identify", request(building="quick_home").SerializeToString() + empty * 10_000_000
+    )
+    assert (refused.code(), "1024" in refused.details()) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    assert server.most_memory() - most < 200 << 20
+    client.channel.close()
+
+
+@pytest.mark.parametrize("power", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["Identify", "Fit"])
+def test_numbers_that_json_does_not_have_are_refused_as_they_are(
+    server: RunningServer, name: str, power: float
+) -> None:
+    client = Client(server.grpc_address)
+    fields = fit_fields("quick_home") if name == "Fit" else {"building": "quick_home"}
+    fields["scans"] = [message("nonet.v1.Scan")(id="a", rssi={"x": power})]
+    refused = refusal_of(client, name, METHODS[name].request(**fields).SerializeToString())
+    assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"got {power} for 'x'" in refused.details()
+    client.channel.close()

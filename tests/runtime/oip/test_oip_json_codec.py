@@ -261,6 +261,23 @@ def test_a_million_keys_are_refused_without_making_them(separator: bytes) -> Non
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("part", [b"[],", b"{},", b"[[[],{}]],"])
+def test_millions_of_lists_and_objects_are_refused_without_making_them(part: bytes) -> None:
+    body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[' + part * 1_050_000 + b"1]}]}"
+    tracemalloc.start()
+    try:
+        with refused("objects and arrays"):
+            decode(body)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_brackets_inside_strings_are_no_lists() -> None:
+    texts = ["[" * 1000, '"{[', "\\{", '{"a":[1]}'] * 1100
+    assert decode_one(tensor(texts, datatype="BYTES")).data.tolist() == [text.encode() for text in texts]
+
+
 def test_colons_inside_strings_are_no_keys() -> None:
     texts = [":", '":', '\\":', "a:b", '{"a":1}', "12:30"] * 5000
     found = decode_one(tensor(texts, datatype="BYTES"))
