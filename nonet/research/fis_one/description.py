@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nonet.research.fis_one.building import FORMAT, FitOptions, FloorLabel
 from nonet.research.fis_one.clustering import MOST_WARD
+from nonet.research.fis_one.consensus import Clusters
 from nonet.research.fis_one.floor_count import FloorCount
 from nonet.research.fis_one.graph import SignalGraph
 from nonet.research.fis_one.indexing import FloorOrder
@@ -17,6 +18,8 @@ from nonet.research.fis_one.recipes import Recipe
 from nonet.runtime.scans import Scans
 
 _LITTLE_SHARED = 0.05
+_LITTLE_TRUST, _FULL_TRUST = 0.5, 0.9
+_FEWEST_SCANS = 4
 _LOSS_OF_CHANCE = float(np.log(2))
 
 
@@ -27,7 +30,8 @@ class Findings:
     Attributes:
         names: of the floors, bottom first (K). sizes: scans per floor (K).
         similarity: of the floors (K, K), in floor order. order: of the clusters.
-        count: the estimated number of floors and its reasons, or None if the number was given.
+        count: the estimated number of floors and its reasons. given: whether another was given.
+        clusters: the scans' clusters, and how far to rely on them.
         losses: last loss of each network. separation: share of variance between floors.
         heard_with_label: share of the label's floor's transmitters that the labelled scan hears.
     """
@@ -36,7 +40,9 @@ class Findings:
     sizes: NDArray[np.integer]
     similarity: NDArray[np.floating]
     order: FloorOrder
-    count: FloorCount | None
+    count: FloorCount
+    given: bool
+    clusters: Clusters
     losses: list[float]
     separation: float
     heard_with_label: float
@@ -51,7 +57,7 @@ def describe(
     findings: Findings,
 ) -> dict[str, Any]:
     """The facts of a fit, JSON-able; docs/floors.md explains each."""
-    order = findings.order
+    order, agreement = findings.order, findings.clusters.agreement
     hypotheses = [list(findings.names)]
     if order.other is not None:
         hypotheses.append(list(findings.names[::-1]))
@@ -76,20 +82,20 @@ def describe(
             "hypotheses": hypotheses,
         },
         "spillover": [[round(float(value), 4) for value in row] for row in findings.similarity],
-        "floor_count": _floor_count(len(findings.names), findings.count),
+        "floor_count": _floor_count(len(findings.names), findings.count, findings.given),
         "quality": {
             "loss": round(float(np.mean(findings.losses)), 4),
             "separation": round(findings.separation, 4),
+            "agreement": None if agreement is None else round(agreement, 4),
+            "trust": round(findings.clusters.trust, 4),
             "shared_with_label": round(findings.heard_with_label, 4),
         },
         "warnings": _warnings(graph, recipe, findings),
     }
 
 
-def _floor_count(floors: int, count: FloorCount | None) -> dict[str, Any]:
-    """The number of floors, and where it was estimated all that come into question and what was seen."""
-    if count is None:
-        return {"estimated": False, "floors": floors, "evidence": []}
+def _floor_count(floors: int, count: FloorCount, given: bool) -> dict[str, Any]:
+    """The number of floors, whether it was estimated, all that come into question and what was seen."""
     chance = dict(count.chances)
     seen = [
         {
@@ -101,14 +107,28 @@ def _floor_count(floors: int, count: FloorCount | None) -> dict[str, Any]:
         }
         for each in count.evidence
     ]
-    return {"estimated": True, "floors": floors, "evidence": seen}
+    return {"estimated": not given, "floors": floors, "evidence": seen}
 
 
 def _warnings(graph: SignalGraph, recipe: Recipe, findings: Findings) -> list[str]:
     """What a reader of the result should know, in plain words."""
     found = []
-    if findings.count is not None and findings.count.warning is not None:
-        found.append(findings.count.warning)
+    floors = len(findings.names)
+    of_count = findings.count.doubt(floors) if findings.given else findings.count.warning
+    if of_count is not None:
+        found.append(of_count)
+    if findings.clusters.trust < _FULL_TRUST:
+        likely = "are likely wrong" if findings.clusters.trust < _LITTLE_TRUST else "may be wrong in places"
+        found.append(
+            f"different ways to group the scans agree little ({findings.clusters.agreement:.2f} of 1), as "
+            f"where halls, long wings or an atrium weigh more than slabs: the floors found {likely}, and the "
+            "confidence of answers is lowered; check them with more known scans"
+        )
+    if findings.sizes.min() < _FEWEST_SCANS:
+        found.append(
+            f"a floor has {findings.sizes.min()} of the scans; fewer than {_FEWEST_SCANS} say little: scan "
+            "every floor in several places"
+        )
     if findings.heard_with_label < _LITTLE_SHARED:
         found.append(
             f"the labelled scan hears {findings.heard_with_label:.0%} of the transmitters of its floor; if "

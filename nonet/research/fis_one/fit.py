@@ -41,7 +41,7 @@ Report = Callable[[FitProgress], None]
 
 _REPORT_EVERY = 0.5  # seconds
 _SAVE_EVERY = 10.0  # seconds of training between checkpoints
-_TRAINED, _EMBEDDED, _CLUSTERED = 0.85, 0.87, 0.95  # fractions at which the phases end
+_TRAINED, _EMBEDDED, _COUNTED, _CLUSTERED = 0.75, 0.77, 0.85, 0.95  # fractions at which the phases end
 
 
 def fit_building(
@@ -114,16 +114,16 @@ class _Fit:
         ]
         embeddings = [unit_rows(outer[: self.graph.scans]) for _, outer in states]
         points = np.concatenate(embeddings, axis=1) / np.sqrt(len(embeddings), dtype=np.float32)
-        self._report(_EMBEDDED, "grouping the scans into floors")
         generator = np.random.default_rng([self.options.seed, 2])
-        floors, count = self.options.count, None
-        if floors is None:
-            self._report(_EMBEDDED, "estimating the number of floors")
-            fewest = abs(self.label.position or FEWEST_FLOORS)
-            count = estimate_floors(self.scans, self.graph.scan_rows, self.options.seed, fewest)
-            floors = count.floors
-            self.options.position_of(self.label, floors)
-        cluster = cluster_scans(self.scans, self.graph, embeddings, floors, self.recipe, generator)
+        given = self.options.count
+        self._report(_EMBEDDED, "estimating the number of floors")
+        fewest = FEWEST_FLOORS if given else abs(self.label.position or FEWEST_FLOORS)
+        count = estimate_floors(self.scans, self.graph.scan_rows, self.options.seed, fewest)
+        floors = given or count.floors
+        self.options.position_of(self.label, floors)
+        self._report(_COUNTED, "grouping the scans into floors")
+        clusters = cluster_scans(self.scans, self.graph, embeddings, floors, self.recipe, generator)
+        cluster = clusters.label
         self._report(_CLUSTERED, "putting the floors in order")
         sizes = np.bincount(cluster, minlength=floors)
         counts = heard_counts(self.graph, cluster, floors)
@@ -136,7 +136,15 @@ class _Fit:
         floor = place[cluster]
         self._report(0.96, "learning to identify new scans")
         arrays = fit_identifier(
-            self.graph, networks[0], initial[0], states[0][0], floor, floors, self.recipe, self.options.seed
+            self.graph,
+            networks[0],
+            initial[0],
+            states[0][0],
+            floor,
+            floors,
+            self.recipe,
+            self.options.seed,
+            clusters.trust,
         )
         names = self.options.floor_names(self.label, floors)
         placed = np.full(len(self.scans), -1, np.int32)
@@ -147,6 +155,8 @@ class _Fit:
             similarity=similarity[np.ix_(order.clusters, order.clusters)],
             order=order,
             count=count,
+            given=given is not None,
+            clusters=clusters,
             losses=losses,
             separation=separation(points, cluster, floors),
             heard_with_label=_shared_with_label(self.graph, counts, cluster, self.labelled),

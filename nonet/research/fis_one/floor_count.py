@@ -20,6 +20,7 @@ MOST_TRIED = 12
 _SAMPLE = 1200
 _SCANS_A_FLOOR = 4
 _SURE = 0.9
+_FEWER = 0.5  # probability of fewer floors than were given from which that is said
 _APART = 0.03  # gulf below which not even the floors that were found stand apart
 
 # Logistic regression on 12 surveys (5cd56bb5, 5cd969be, the same with even floors, CETC331; three seeds) and
@@ -45,6 +46,11 @@ class FloorCount:
     @property
     def warning(self) -> str | None:
         """Why not to rely on the number, in plain words; None if there is no reason."""
+        if not self.evidence:
+            return (
+                f"too few different scans to estimate the number of floors: {self.floors} is assumed; give "
+                "the number if you know it"
+            )
         chance = dict(self.chances)[self.floors]
         others = [row for row in self.chances if row[0] != self.floors]
         rival, close = max(others, key=lambda row: row[1], default=(0, 0.0))
@@ -60,6 +66,19 @@ class FloorCount:
         return (
             f"the number of floors was estimated and is not certain: {self.floors} has a probability of "
             f"{chance:.0%}{also}; give the number if you know it"
+        )
+
+    def doubt(self, given: int) -> str | None:
+        """That the scans may show fewer floors than the ``given`` number, in plain words; None if not."""
+        if not self.evidence or given > self.evidence[-1].floors:
+            return None
+        fewer = sum(chance for floors, chance in self.chances if floors < given)
+        if fewer < _FEWER:
+            return None
+        return (
+            f"with a probability of {fewer:.0%} the scans show fewer than {given} floors (most likely "
+            f"{self.floors}); if a floor has no scans, another one was divided in its place and the names of "
+            "floors are wrong from there on: give only the floors that were scanned"
         )
 
 

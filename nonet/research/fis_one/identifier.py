@@ -11,6 +11,7 @@ The arrays of an identifier, all float32 (M transmitters, D states, R directions
     known_head     (2, 1 + len(RANKS))    logit of "of this building": see known_logit
     rule           (3)      weakest dBm, kind of weight (index into WEIGHTS), sharpness
     even           (1)      1 if neighbours are averaged evenly (attention "none")
+    trust          (1)      share of the probability that is not spread evenly over all floors
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def identify(arrays: Arrays, rssi: NDArray[np.floating]) -> tuple[NDArray[np.flo
     embedding, place = scan_embeddings(arrays, weights), scan_directions(arrays, weights)
     heard = (weights > 0).sum(1)
     logits = embedding @ arrays["embedding_head"].T + place @ arrays["direction_head"].T + arrays["head_bias"]
-    distribution = softmax(logits * (heard > 0)[:, None])
+    trust = float(arrays["trust"][0])
+    distribution = trust * softmax(logits * (heard > 0)[:, None]) + (1 - trust) / logits.shape[1]
     known = known_logit(arrays, place, heard)
     return distribution, np.where(heard > 0, 1 / (1 + np.exp(-known)), 0)
 

@@ -50,12 +50,14 @@ def fit_identifier(
     floors: int,
     recipe: Recipe,
     seed: int,
+    trust: float,
 ) -> dict[str, NDArray[np.float32]]:
     """The arrays of ``identifier`` for a building whose scans (N) were found to lie on ``floor``.
 
     With the recipe's clustering "ward" the head is the paper's nearest centroid with calibrated distances,
     else a logistic regression on embedding and leading directions. Either way its temperature is set on scans
-    it was not fitted on, embedded as new ones are.
+    it was not fitted on, embedded as new ones are. ``trust``, 0 to 1, is what the floors found deserve: the
+    rest of the probability is spread over all floors.
     """
     weights = scan_weights(graph)
     arrays = {
@@ -65,6 +67,7 @@ def fit_identifier(
         "directions": leading_directions(weights, _DIRECTIONS, seed),
         "rule": np.array([recipe.rule.weakest, WEIGHTS.index(recipe.rule.weight), recipe.rule.sharpness]),
         "even": np.array([recipe.attention == "none"]),
+        "trust": np.array([trust]),
     }
     generator = np.random.default_rng([seed, 5])
     count = graph.scans

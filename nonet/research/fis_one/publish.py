@@ -90,6 +90,7 @@ def publish_building(
         quality={
             "loss": facts["quality"]["loss"],
             "separation": facts["quality"]["separation"],
+            "trust": facts["quality"]["trust"],
             "scans": facts["input"]["usable_scans"],
         },
         licence="that of the uploaded scans",

@@ -68,9 +68,12 @@ def build_serving_graph(arrays: Arrays) -> bytes:
         graph.linear(place, arrays["direction_head"].T, None),
     )
     something = graph.op("Min", count, graph.constant(1.0))
-    graph.op("Softmax", graph.op("Mul", logits, something), result="distribution", axis=1)
-    _known(graph, arrays, place, count, something)
     floors, transmitters = len(arrays["head_bias"]), len(arrays["outer_states"])
+    trust = float(arrays["trust"][0])
+    likely = graph.op("Softmax", graph.op("Mul", logits, something), axis=1)
+    trusted = graph.op("Mul", likely, graph.constant(trust))
+    graph.op("Add", trusted, graph.constant((1 - trust) / floors), result="distribution")
+    _known(graph, arrays, place, count, something)
     made = helper.make_graph(
         graph.nodes,
         "floor_identification",

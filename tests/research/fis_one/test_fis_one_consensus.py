@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from wifi_zoo import made_up
 
 from nonet.research.fis_one.building import FitOptions
-from nonet.research.fis_one.consensus import loudness_gap, most_agreed, spillover_cost
+from nonet.research.fis_one.consensus import Clusters, loudness_gap, most_agreed, spillover_cost
 from nonet.research.fis_one.data import load_building
 from nonet.research.fis_one.fit import fit_building
+from nonet.research.fis_one.identifier import identify
 from nonet.research.fis_one.indexing import held_karp, path_cost, path_costs
 from nonet.research.fis_one.metrics import adjusted_rand, score_floors
 from nonet.research.fis_one.spillover import adapted_jaccard
@@ -51,7 +52,7 @@ def test_the_choice_does_not_see_the_numbers_of_clusters(names: list[list[int]],
     generator = np.random.default_rng(seed)
     camp, other = generator.integers(0, 4, 60), generator.integers(0, 4, 60)
     votes = [np.array(each, np.int32)[camp] for each in names]
-    chosen = most_agreed([other.astype(np.int32), *votes], 4)
+    chosen, _ = most_agreed([other.astype(np.int32), *votes], 4)
     assert adjusted_rand(chosen, camp) == pytest.approx(1)
 
 
@@ -63,9 +64,36 @@ def test_the_one_in_the_middle_is_chosen() -> None:
         vote[start * 15 : start * 15 + 4] = (vote[start * 15 : start * 15 + 4] + 1) % 3
         votes.append(vote.astype(np.int32))
     votes.insert(2, truth.astype(np.int32))
-    assert most_agreed(votes, 3) is votes[2]
+    chosen, agreement = most_agreed(votes, 3)
+    assert chosen is votes[2]
     alike = [adjusted_rand(one, other) for one, other in itertools.combinations(votes, 2)]
     assert max(alike) < 1
+    others = [adjusted_rand(truth, each) for each in votes if each is not chosen]
+    assert agreement == pytest.approx(np.mean(others))
+    assert most_agreed(votes[:1], 3)[1] is None
+
+
+def test_trust_grows_with_agreement() -> None:
+    label = np.zeros(1, np.int32)
+    trust = [Clusters(label, agreement).trust for agreement in np.linspace(0.5, 1, 11)]
+    assert trust == sorted(trust)
+    assert trust[0] < 0.01 < 0.98 < trust[-1] < 1
+    assert Clusters(label).trust == 1
+
+
+def test_where_floors_are_not_found_confidence_and_a_warning_say_so() -> None:
+    """UJI 0: long wings outweigh the slabs, and a quarter of the scans is on its right floor."""
+    try:
+        real = load_building("uji0")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    fitted = fit_building(real.scans, real.label(0), FitOptions(names=real.floors, seed=0))
+    assert any("agree little" in warning for warning in fitted.facts["warnings"])
+    assert fitted.facts["quality"]["trust"] < 0.5
+    distribution, _ = identify(fitted.network, real.scans.dense(fitted.transmitters))
+    right = (distribution.argmax(1) == real.floor).mean()
+    assert distribution.max(1).mean() == pytest.approx(right, abs=0.3)
+    assert distribution.sum(1) == pytest.approx(1)
 
 
 def test_floors_with_uneven_scans_are_found() -> None:

@@ -71,6 +71,30 @@ def test_one_hall_is_not_passed_off_as_several_floors_with_confidence() -> None:
     assert count["evidence"][0].keys() == {"floors", "probability", "agreement", "separation", "gulf"}
 
 
+@pytest.mark.parametrize("missing", [0, 2, 4])
+def test_a_named_floor_without_scans_is_noticed(missing: int) -> None:
+    whole = made_up(floors=5, per_floor=60)
+    part = whole.take(np.flatnonzero(whole.floor != missing))
+    lowest = int(part.floor.min())
+    scan = part.scans.ids[int(np.flatnonzero(part.floor == lowest)[0])]
+    names = FitOptions(names=whole.floors)
+    fitted = fit_building(part.scans, FloorLabel(scan, whole.floors[lowest]), names, recipe=QUICK)
+    assert not fitted.facts["floor_count"]["estimated"]
+    assert any("fewer than 5 floors" in warning for warning in fitted.facts["warnings"])
+    told = fit_building(whole.scans, whole.label(0), names, recipe=QUICK)
+    assert not any("fewer than" in warning for warning in told.facts["warnings"])
+
+
+def test_numbers_that_were_not_considered_are_not_doubted() -> None:
+    evidence = tuple(Evidence(each, 0.8, 14.0, 0.3) for each in range(2, 8))
+    found = FloorCount(5, ((4, 0.3), (5, 0.6), (6, 0.1)), evidence)
+    assert found.doubt(4) is None
+    assert found.doubt(5) is None
+    assert "90%" in (found.doubt(6) or "")
+    assert found.doubt(8) is None
+    assert FloorCount(2, ((2, 0.0),), ()).doubt(2) is None
+
+
 def test_there_are_at_least_as_many_floors_as_the_label_says(building: SurveyedBuilding) -> None:
     label = dataclasses.replace(building.label(0, 3), position=6)
     fitted = fit_building(building.scans, label, FitOptions(), recipe=QUICK)
