@@ -103,7 +103,8 @@ def fitted(root: Path, house: str, foreign: bool) -> None:
         "head_bias": (floors,),
     }
     arrays = {name: random.normal(size=shape) for name, shape in shapes.items()}
-    arrays |= {"known_head": known, "rule": np.array([-80, 0, 10]), "even": np.array([0])}
+    arrays |= {"known_head": known, "rule": np.array([-80, 0, 10])}
+    arrays |= {"even": np.array([0]), "trust": np.array([0.9])}
     graph = build_serving_graph({name: value.astype(np.float32) for name, value in arrays.items()})
     toy_worker.publish(
         root, house, Scans.build([("a", dict.fromkeys(NAMES, -50.0))]), {}, 0, "job", net=graph
