@@ -47,8 +47,8 @@ _SMALLEST = 0.15  # of the mean cluster size: a partition with a smaller cluster
 _BLOCK = 4096
 _VOTE_OF = 5  # sampled scans that say where another scan belongs
 
-# Logistic regression of the share of scans on their right floor, beyond chance, on the agreement: seven surveyed
-# buildings and 18 made-up ones (bench/learn_trust.py).
+# Logistic regression of the share of scans on their right floor, beyond chance, on the agreement: seven
+# surveyed buildings and 18 made-up ones (bench/learn_trust.py).
 _EVEN_AGREEMENT, _STEEPNESS = 0.803, 22.0
 
 
