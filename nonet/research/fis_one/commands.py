@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,14 +26,18 @@ DEFAULT_BUILDING = "cetc331"
 DEFAULT_SEEDS = 10
 PAPER_CLAIM = "up to 23 % better ARI and 25 % better NMI than its baselines, with one label (abstract)"
 
-_PRESETS = {"tiny": dataclasses.replace(DEFAULT, steps=100), **RECIPES}
+PRESETS = {"tiny": dataclasses.replace(DEFAULT, steps=400), **RECIPES}
+"""Recipes by preset; with fewer steps than these of tiny the network may not have learned yet."""
+
+_LOSS_OF_CHANCE = math.log(2)
+"""Mean loss of a network that cannot tell neighbours from scans drawn at random."""
 
 
 def train(options: TrainOptions) -> None:
     """Fit the building named by ``--variant`` with one label on its bottom floor, and publish it.
 
-    An interrupted fit is kept and taken up with ``--resume``. Raises InvalidArgument for an unknown building
-    or absent data.
+    An interrupted fit is kept and taken up with ``--resume``. Raises InvalidArgument for an unknown building,
+    absent data, or a network that did not learn more than chance, which is not published.
     """
     name = options.variant or DEFAULT_BUILDING
     if name not in BUILDINGS:
@@ -57,7 +62,7 @@ def train(options: TrainOptions) -> None:
             asked,
             report=report,
             checkpoint=checkpoint,
-            recipe=_PRESETS[options.preset],
+            recipe=PRESETS[options.preset],
         )
     checkpoint.unlink(missing_ok=True)
     out = _console()
@@ -65,6 +70,13 @@ def train(options: TrainOptions) -> None:
         out.print(f"floor {floor}: {count} scans", markup=False)
     for warning in fitted.facts["warnings"]:
         out.print(f"note: {warning}", markup=False)
+    loss = fitted.facts["quality"]["loss"]
+    if options.publish and not loss < _LOSS_OF_CHANCE:
+        raise InvalidArgument(
+            f"not published: the network did not learn more than chance (loss {loss:.3f}, of chance "
+            f"{_LOSS_OF_CHANCE:.3f}); train it longer, with --preset default",
+            param="preset",
+        )
     if options.publish:
         command = f"nonet train fis_one --preset {options.preset} --variant {name} --seed {options.seed}"
         folder = publish_building(options.repository, name, fitted, command=command)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from wifi_zoo import QUICK, QUICK_PAPER
 
+from nonet.cli.main import main
 from nonet.research.fis_one import commands, study
 from nonet.research.fis_one.recipes import PAPER
 from nonet.research.systems import EvaluateOptions, TrainOptions, check_preset, find
@@ -25,7 +26,29 @@ def test_training_publishes_the_building(
     commands.train(options)
     assert (tmp_path / "models" / "floors_cetc331" / "1" / "model.onnx").is_file()
     assert list((tmp_path / "runs").rglob("*.safetensors")) == []
-    assert "published floors_cetc331 version 1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "published floors_cetc331 version 1" in printed
+    assert "chance" not in printed
+
+
+def test_what_learned_no_more_than_chance_is_not_published(
+    data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(commands.PRESETS, "tiny", dataclasses.replace(QUICK, steps=20))
+    monkeypatch.setenv("NONET_DATA", str(data_root))
+    line = ["train", "fis_one", "--repository", str(tmp_path / "models"), "--runs", str(tmp_path / "runs")]
+    assert main(line) == 1
+    refused = capsys.readouterr()
+    assert "not published" in refused.err
+    assert "chance" in refused.err
+    assert "--preset default" in refused.err
+    assert "published floors" not in refused.out
+    assert not (tmp_path / "models").exists()
+    assert main([*line, "--no-publish"]) == 0
+    assert "did not learn more than chance" in capsys.readouterr().out
 
 
 def test_a_study_goes_on_where_it_was_stopped(
