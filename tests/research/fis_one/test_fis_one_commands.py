@@ -78,6 +78,53 @@ def test_a_study_goes_on_where_it_was_stopped(
     assert "FIS-ONE, default" in capsys.readouterr().out
 
 
+def test_a_study_of_one_building_and_method_tells_each_row(
+    data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("NONET_DATA", str(data_root))
+    output = tmp_path / "one.json"
+    line = ["evaluate", "fis_one", "--variant", "cetc331/20", "--method", "Ward on RSS", "--seeds", "2"]
+    assert main([*line, "--output", str(output)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "2 rows to measure"
+    assert printed[1].startswith("1 of 2: cetc331/20, Ward on RSS, seed 0: {")
+    assert printed[2].startswith("2 of 2: cetc331/20, Ward on RSS, seed 1: {")
+    written = json.loads(output.read_text())
+    assert {(row["case"], row["method"]) for row in written["rows"]} == {("cetc331/20", "Ward on RSS")}
+    assert written["command"] == (
+        "nonet evaluate fis_one --variant cetc331/20 --method 'Ward on RSS' --seeds 2"
+    )
+    assert main([*line, "--method", "SVD-64 + Ward", "--output", str(output)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "2 rows to measure, 2 are there already"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["fis_one", "--variant", "mall"], 1, "unknown building 'mall'; known: 5cd56bb5, 5cd969be/164,"),
+        (["fis_one", "--variant", "cetc331/many"], 1, "unknown building 'cetc331/many'; known: "),
+        (["fis_one", "--variant", "cetc331/0"], 1, "unknown building 'cetc331/0'; known: "),
+        (["fis_one", "--split", "cetc331,mall"], 1, "unknown case 'mall'; known: test, 5cd56bb5,"),
+        (
+            ["fis_one", "--method", "ward"],
+            1,
+            "unknown method 'ward'; known: FIS-ONE, default; FIS-ONE, paper;",
+        ),
+        (["fis_one", "--variant", "uji0", "--split", "uji1"], 1, "either"),
+        (["fasternet", "--variant", "t0"], 2, "--variant is for fis_one, not for 'fasternet'"),
+        (["wild_jdd", "--method", "x"], 2, "--method is for fis_one, not for 'wild_jdd'"),
+    ],
+)
+def test_wrong_choices_of_an_evaluation_name_the_right_ones(
+    words: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *words]) == status
+    assert said in capsys.readouterr().err
+
+
 def test_wrong_options_are_refused_with_what_is_known(tmp_path: Path) -> None:
     options = TrainOptions(preset="tiny", repository=tmp_path, runs=tmp_path, variant="mall")
     with pytest.raises(InvalidArgument, match="cetc331"):
