@@ -12,6 +12,7 @@ from nonet.research.systems import (
     EvaluateOptions,
     System,
     TrainOptions,
+    check_choice,
     check_preset,
     check_timed,
     command_of,
@@ -112,6 +113,14 @@ def evaluate(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Runs of each method (fis_one; 10 by default).")
     ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="Only this building (fis_one); with /N, N scans of each of its floors."),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this method (fis_one), by its name in the table; may be repeated."),
+    ] = None,
 ) -> None:
     """Measure published models of a system on its data, through the files and code that serve.
 
@@ -120,8 +129,19 @@ def evaluate(
     found = _system(system)
     needs = ("torch",) if baseline else found.evaluate_needs
     options = EvaluateOptions(
-        repository=repository, split=split, output=output, baseline=baseline, weights=weights, seeds=seeds
+        repository=repository,
+        split=split,
+        output=output,
+        baseline=baseline,
+        weights=weights,
+        seeds=seeds,
+        variant=variant,
+        methods=tuple(method or ()),
     )
+    try:
+        check_choice(system, options)
+    except InvalidArgument as error:
+        raise typer.BadParameter(error.message) from None
     command_of(found, "evaluate", needs)(options)
 
 

@@ -33,7 +33,7 @@ from nonet.gateway.floor_buildings import (
 from nonet.gateway.jobs import Job, Jobs, NewJob, new_job_id
 from nonet.gateway.repository_control import RepositoryControl
 from nonet.gateway.storage import storage_errors
-from nonet.runtime.errors import Conflict, NotFound, NotImplementedHere, PermissionDenied
+from nonet.runtime.errors import Conflict, InvalidArgument, NotFound, NotImplementedHere, PermissionDenied
 from nonet.runtime.repository.layout import read_model
 from nonet.runtime.repository.ownership import may_change, owner_of
 from nonet.runtime.requests import InferRequest, InferResponse
@@ -133,12 +133,28 @@ class Floors:
         """A file for an upload; see :meth:`~nonet.gateway.jobs.arrivals.Arrivals.receiving`."""
         return self._jobs.arrivals.receiving()
 
+    async def check(self, fields: Mapping[str, Any], tenant: str) -> None:
+        """Judge what can be judged of a fit before its scans are read: the building and the webhook.
+
+        Args:
+            fields: as in :class:`Upload`; what is missing, or no text, is left to :meth:`fit`.
+
+        Raises InvalidArgument for a name that cannot be one or a webhook that is not allowed,
+        PermissionDenied (``BUILDING_NOT_YOURS``).
+        """
+        building, webhook = fields.get("building"), fields.get("webhook")
+        if isinstance(building, str):
+            await self._check_yours(building, tenant)
+        if isinstance(webhook, str) and webhook:
+            self._jobs.check_webhook(webhook)
+
     async def fit(self, upload: Upload, tenant: str, key: str) -> tuple[Job, bool]:
         """Submit a fit; the job, and whether it is a new one.
 
         Raises what reading the upload and submitting a job raise, PermissionDenied (``BUILDING_NOT_YOURS``)
         for a building that another tenant has fitted, or is about to.
         """
+        await self.check(upload.fields, tenant)
         job = new_job_id()
         files = self._jobs.files
         folder = await asyncio.to_thread(files.make_folder, job)
@@ -239,6 +255,10 @@ class Floors:
 
     # -- identification -------------------------------------------------------------------------
 
+    async def check_known(self, name: str) -> None:
+        """Raises NotFound for a building that :meth:`identify` would not find."""
+        await self._info(name)
+
     async def identify(
         self, name: str, scans: list[bytes], call: Call, version: str = ""
     ) -> tuple[ModelInfo, InferResponse]:
@@ -251,7 +271,13 @@ class Floors:
         request = InferRequest(
             model=info.name, version=version, inputs=(Tensor.of_bytes(info.inputs[0].name, scans),)
         )
-        return info, await self._plane.infer(call.applied_to(request), admitted=True)
+        try:
+            return info, await self._plane.infer(call.applied_to(request), admitted=True)
+        except InvalidArgument as error:
+            # What the service calls its input is not what callers of the floors do; one elsewhere names none.
+            if error.param not in (request.inputs[0].name, None):
+                raise
+            raise InvalidArgument(error.message, param="scans", code=error.code) from None
 
     # -- inside ---------------------------------------------------------------------------------
 

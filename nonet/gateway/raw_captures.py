@@ -103,6 +103,8 @@ class RawCaptures:
         decoding pixels, and what choosing a model and submitting a job raise.
         """
         info = self._plane.choose(TASK, upload.model, deadline=None)
+        if upload.webhook:
+            self._jobs.check_webhook(upload.webhook)
         job = new_job_id()
         files = self._jobs.files
         folder = await asyncio.to_thread(files.make_folder, job)

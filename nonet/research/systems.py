@@ -45,19 +45,23 @@ class EvaluateOptions:
     baseline: bool = False
     weights: Path | None = None
     seeds: int | None = None
+    variant: str | None = None
+    methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class System:
     """A research system: where its commands live, what its presets mean, and what its two commands need.
 
-    `timed` names the presets that train on a device of choice and for a number of minutes.
+    `timed` names the presets that train on a device of choice and for a number of minutes; `chooses` says
+    that its evaluation can be of one variant or method.
     """
 
     module: str
     summary: str
     presets: dict[str, str]
     timed: tuple[str, ...] = ()
+    chooses: bool = False
     train_needs: tuple[str, ...] = ("torch", "onnxscript")
     evaluate_needs: tuple[str, ...] = ()
 
@@ -81,6 +85,7 @@ SYSTEMS: dict[str, System] = {
             "default": "the best recipe found that needs no further label",
             "paper": "the paper's: one RF-GNN, Ward, one path",
         },
+        chooses=True,
         train_needs=("torch", "sklearn", "scipy", "pyarrow"),
         evaluate_needs=("torch", "sklearn", "scipy", "pyarrow", "networkx"),
     ),
@@ -129,6 +134,16 @@ def check_timed(system: System, options: TrainOptions) -> None:
     if asked and options.preset not in system.timed:
         able = ", ".join(system.timed) or "no preset of this system"
         raise InvalidArgument(f"{asked[0]} is for {able}, not for '{options.preset}'", param=asked[0][2:])
+
+
+def check_choice(name: str, options: EvaluateOptions) -> None:
+    """Raises InvalidArgument where a variant or methods are asked of a system whose evaluation has none."""
+    asked = [
+        option for option, given in (("--variant", options.variant), ("--method", options.methods)) if given
+    ]
+    if asked and not SYSTEMS[name].chooses:
+        able = ", ".join(each for each, system in SYSTEMS.items() if system.chooses)
+        raise InvalidArgument(f"{asked[0]} is for {able}, not for '{name}'", param=asked[0][2:])
 
 
 def command_of(system: System, verb: str, needs: tuple[str, ...]) -> Callable[[Any], None]:

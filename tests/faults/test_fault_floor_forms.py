@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
-from floor_house import BUILDINGS, toy_settings
+from floor_house import BUILDINGS, toy_settings, wait_for
 from serving import RunningServer, assert_refused, running
+from wire import Wire
 
 LONG = b"scan,bssid,rssi\na,m1,-40\na,m2,-60\nb,m2,-50\n"
 
@@ -81,3 +83,69 @@ def test_case_51_unknown_fields_of_a_query_are_refused_not_overlooked(house: Run
     )
     assert_refused(reply, 422, "'flors'", "floors")
     assert reply.json()["error"]["code"] == "UNKNOWN_FIELD"
+
+
+def posted(house: RunningServer, query: str, kind: str, content: bytes) -> httpx.Response:
+    return house.http.post(f"{BUILDINGS}?{query}", content=content, headers={"Content-Type": kind})
+
+
+FORM = "multipart/form-data; boundary=X"
+LIST = b'[{"id": "a", "rssi": {"m1": -40}}, {"id": "b", "rssi": {"m2": -50}}]'
+OBJECT = b'{"building": "quick_x", "scans": %s, "labelled": {"scan": "a", "floor": "B1"}}' % LIST
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"), [("application/json", OBJECT), (FORM, FIELDS + TABLE + END)], ids=["json", "form"]
+)
+def test_case_51_fields_of_the_query_beside_json_and_forms_are_not_overlooked(
+    house: RunningServer, kind: str, content: bytes
+) -> None:
+    reply = posted(house, "flors=3", kind, content)
+    assert_refused(reply, 422, "'flors'", "floors")
+    assert reply.json()["error"]["code"] == "UNKNOWN_FIELD"
+    assert_refused(posted(house, "building=quick_y", kind, content), 422, "'building'", "once")
+    assert_refused(posted(house, "floors=99", kind, content), 400, "floors")
+    assert_refused(posted(house, "seed=1&seed=2", kind, content), 422, "'seed' is repeated")
+    reply = posted(house, "seed=7&floors=B1&floors=F1", kind, content)
+    assert reply.status_code == 202, reply.text
+    wait_for(house, reply.json()["job"]["id"], "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [
+        ("building=../x", 400, "building"),
+        ("flors=3", 422, "flors"),
+        ("building=x&building=y", 422, "repeated"),
+        ("webhook=http://elsewhere.example/", 400, "webhook"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["text/csv", "application/json", FORM])
+def test_case_51_what_the_query_says_is_judged_before_the_body_arrives(
+    house: RunningServer, kind: str, query: str, status: int, words: str
+) -> None:
+    with Wire(house.http_port) as wire:
+        head = f"POST {BUILDINGS}?{query} HTTP/1.1\r\nHost: test\r\nContent-Type: {kind}\r\n"
+        wire.send(f"{head}Content-Length: 1000000\r\n\r\n".encode())
+        reply = wire.reply()
+    assert reply.status == status
+    assert words in reply.body.decode()
+
+
+def test_case_51_an_unknown_building_is_not_found_before_its_scans_arrive(house: RunningServer) -> None:
+    with Wire(house.http_port) as wire:
+        head = f"POST {BUILDINGS}/nowhere/identify HTTP/1.1\r\nHost: test\r\nContent-Type: application/json"
+        wire.send(f"{head}\r\nContent-Length: 1000000\r\n\r\n".encode())
+        assert wire.reply().status == 404
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [(part("building", b"../x"), "building"), (part("webhook", b"http://elsewhere.example/"), "webhook")],
+)
+def test_case_51_what_a_form_says_is_judged_before_its_scans_are_read(
+    house: RunningServer, field: bytes, words: str
+) -> None:
+    unreadable = part("scans", b"this is no table")
+    reply = posted(house, "", FORM, field + unreadable + END)
+    assert_refused(reply, 400, words)

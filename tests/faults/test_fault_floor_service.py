@@ -39,6 +39,9 @@ def test_fitted_buildings_are_served_by_a_service_of_their_own(
         home, foreign = reply.json()["floors"]
         assert (home["heard"], foreign["floor"]) == (2, None)
         assert reply.headers["X-Device"].startswith(("remote:", "cache"))
+        reply = identify(server, "quick_home", HOME, {"a": 5})
+        assert_refused(reply, 400, "scan 1", "-150 to 0")
+        assert reply.json()["error"]["param"] == "scans"
         body = server.http.get(f"{BUILDINGS}/quick_home").json()
         assert (body["floors"], body["facts"]["scans"]) == (["B1", "F1", "F2"], 3)
         assert server.http.get(f"{BUILDINGS}/quick_home/picture").status_code == 200

@@ -97,6 +97,7 @@ def test_case_51_values_out_of_range_are_refused_with_their_place(
         f"{BUILDINGS}/quick_home/identify", json={"scans": [{"rssi": HOME}, {"rssi": scan}]}
     )
     assert_refused(reply, 400, "scan 1", words)
+    assert reply.json()["error"]["param"] == "scans"
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ class FloorIdentification:
         key = read_key(rpc.exchange.header(b"idempotency-key"))
         await self._floors.able()
         with self._disk.open() as hold, self._floors.receiving() as path:
-            fields = await asyncio.to_thread(_spool, raw, path, hold)
+            fields = await asyncio.to_thread(_beside_scans, raw)
+            await self._floors.check(fields, tenant)
+            await asyncio.to_thread(_spool, raw, path, hold)
             job, fresh = await self._floors.fit(Upload(path, fields), tenant, key)
         return message("nonet.v1.FitResponse")(job=job_message(job), replayed=not fresh)
 
@@ -98,9 +100,13 @@ def _to_identify(raw: bytes) -> tuple[str, list[bytes]]:
     return building, scans
 
 
-def _spool(raw: bytes, path: Path, hold: Hold) -> dict[str, Any]:
-    """Write the scans of a FitRequest to ``path`` as a file has them; returns its other fields."""
-    fields = _fields(parse(_FIT, beside(raw, _SCANS, _FILE)))
+def _beside_scans(raw: bytes) -> dict[str, Any]:
+    """The fields of a FitRequest beside its scans."""
+    return _fields(parse(_FIT, beside(raw, _SCANS, _FILE)))
+
+
+def _spool(raw: bytes, path: Path, hold: Hold) -> None:
+    """Write the scans of a FitRequest to ``path`` as a file has them."""
     file = b""
     for file in contents(raw, _FILE):  # noqa: B007 - of several the last counts, as everywhere in protobuf
         pass
@@ -113,7 +119,6 @@ def _spool(raw: bytes, path: Path, hold: Hold) -> dict[str, Any]:
         for piece in pieces:
             hold.take(len(piece))
             target.write(piece)
-    return fields
 
 
 def _as_json(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -106,11 +106,14 @@ class JobStore(Protocol):
         """End a job. False, and nothing done, if it is not ``owner``'s."""
         ...
 
-    def give_back(self, job: str, owner: str, *, blame: str = "", max_attempts: int = 0) -> Job | None:
+    def give_back(
+        self, job: str, owner: str, *, blame: str = "", max_attempts: int = 0, begun: bool = True
+    ) -> Job | None:
         """The owner does not go on: the job waits again, or is cancelled if it was asked to stop.
 
-        With ``blame`` (why its process died) the attempt counts: after ``max_attempts`` of them the job fails
-        with that reason. Without, the attempt is forgotten. None if it is not ``owner``'s.
+        With ``blame`` (why its process died) the death counts: after ``max_attempts`` of them the job fails
+        with that reason. ``attempts`` counts every start, unless no process could be started (not
+        ``begun``). None if it is not ``owner``'s.
         """
         ...
 

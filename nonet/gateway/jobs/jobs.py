@@ -222,6 +222,10 @@ class Jobs:
         name = await self._offer.name_home()
         return (REPOSITORY + name,) if name else ()
 
+    def check_webhook(self, url: str) -> None:
+        """Raises InvalidArgument for a webhook that is not allowed, as :meth:`submit` would."""
+        self._webhooks.check(url)
+
     async def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Queue a job whose files lie in its folder; the job, and whether it is a new one.
 

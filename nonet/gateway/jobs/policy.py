@@ -18,7 +18,7 @@ class JobPolicy:
         concurrency: jobs that run at the same time on one machine, each in a process of its own; 0 for none.
         max_waiting: jobs that may wait in all; one more is refused with 503.
         max_waiting_per_tenant: jobs of one tenant that may wait; one more is refused with 429.
-        max_attempts: starts of one job; when the last one dies too, the job fails.
+        max_attempts: deaths of one job's processes; with the last one the job fails.
         max_seconds: running time of one job, over all its attempts.
         max_memory_bytes: resident memory of one job's process.
         lease_seconds: a worker that was not heard of for so long has lost its job.

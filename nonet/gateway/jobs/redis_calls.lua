@@ -162,11 +162,11 @@ function verbs.finish(id, owner, state, result, failure)
   return 'ok'
 end
 
-function verbs.give_back(id, owner, blame, max_attempts)
+function verbs.give_back(id, owner, blame, max_attempts, begun)
   local job = owned(id, owner)
   if not job then return 'lost' end
   go_on_without_memory()
-  give_back(job, blame, tonumber(max_attempts))
+  give_back(job, blame, tonumber(max_attempts), begun == '1')
   return 'ok', show(id)
 end
 
@@ -202,7 +202,7 @@ function verbs.reap(max_attempts, ...)
     local job = owned(id, owner)
     local over = job and tonumber(redis.call('ZSCORE', key('leases'), id)) < now
     if job and (over or (worker ~= '' and job.worker == worker)) then
-      give_back(job, 'it was lost', tonumber(max_attempts))
+      give_back(job, 'it was lost', tonumber(max_attempts), true)
       reaped[#reaped + 1] = show(id)
     end
   end

@@ -179,7 +179,7 @@ local function crashed(deaths, blame)
   })
 end
 
-local function give_back(job, blame, max_attempts)
+local function give_back(job, blame, max_attempts, begun)
   local deaths, name = tonumber(job.deaths) + (blame ~= '' and 1 or 0), key('job', job.id)
   if job.cancelling == '1' then
     finish(job, 'cancelled', '', '')
@@ -191,7 +191,7 @@ local function give_back(job, blame, max_attempts)
     enter(job, 'queued')
     redis.call('HSET', name, 'deaths', deaths)
     redis.call('HINCRBY', name, 'revision', 1)
-    if blame == '' then redis.call('HINCRBY', name, 'attempts', -1) end
+    if not begun then redis.call('HINCRBY', name, 'attempts', -1) end
   end
 end
 

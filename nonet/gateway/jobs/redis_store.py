@@ -150,8 +150,10 @@ class RedisJobStore:
         status, _ = self._link.call("finish", job, owner, state.value, _json(result), _json(error))
         return status == "ok"
 
-    def give_back(self, job: str, owner: str, *, blame: str = "", max_attempts: int = 0) -> Job | None:
-        status, found = self._link.call("give_back", job, owner, blame, max_attempts)
+    def give_back(
+        self, job: str, owner: str, *, blame: str = "", max_attempts: int = 0, begun: bool = True
+    ) -> Job | None:
+        status, found = self._link.call("give_back", job, owner, blame, max_attempts, int(begun))
         return _job(_fields(found)) if status == "ok" else None
 
     def reap(self, max_attempts: int, mine: Collection[str] = ()) -> list[Job]:

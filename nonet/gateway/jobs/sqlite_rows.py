@@ -84,7 +84,9 @@ def is_over(row: sqlite3.Row, mine: Collection[str]) -> bool:
     return row["worker"] is not None and not is_alive(row["worker"])
 
 
-def give_back(db: sqlite3.Connection, row: sqlite3.Row, blame: str, max_attempts: int) -> Job:
+def give_back(
+    db: sqlite3.Connection, row: sqlite3.Row, blame: str, max_attempts: int, begun: bool = True
+) -> Job:
     """Let go of a running job: see :meth:`JobStore.give_back`."""
     job, deaths = row["id"], row["deaths"] + bool(blame)
     if row["cancelling"]:
@@ -99,7 +101,7 @@ def give_back(db: sqlite3.Connection, row: sqlite3.Row, blame: str, max_attempts
         db.execute(
             f"UPDATE jobs SET state = 'queued', phase = ?, deaths = ?, attempts = attempts - ?, {_RELEASED} "
             "WHERE id = ?",
-            (noted(db, row["kind"], row["needs"]) or GOING_ON, deaths, int(not blame), job),
+            (noted(db, row["kind"], row["needs"]) or GOING_ON, deaths, int(not begun), job),
         )
     return job_of(row_of(db, job))
 

@@ -223,10 +223,12 @@ class SqliteJobStore:
             end(db, job, state, result, error)
             return True
 
-    def give_back(self, job: str, owner: str, *, blame: str = "", max_attempts: int = 0) -> Job | None:
+    def give_back(
+        self, job: str, owner: str, *, blame: str = "", max_attempts: int = 0, begun: bool = True
+    ) -> Job | None:
         with self._file.transaction() as db:
             row = owned_row(db, job, owner)
-            return None if row is None else give_back(db, row, blame, max_attempts)
+            return None if row is None else give_back(db, row, blame, max_attempts, begun)
 
     def reap(self, max_attempts: int, mine: Collection[str] = ()) -> list[Job]:
         with self._file.transaction(write=False) as db:

@@ -247,7 +247,7 @@ class Supervisor:
             )
         except OSError as error:
             logger.error("no worker can be started: %s", error.strerror)
-            await self._give_back(claim.job.id, owner, "")  # tried again at the next look
+            await self._give_back(claim.job.id, owner, "", begun=False)  # tried again at the next look
             return False
         worker = _Worker(claim, owner, process)
         task = asyncio.create_task(self._follow(worker), name=f"worker-{claim.job.id}")
@@ -279,9 +279,10 @@ class Supervisor:
         except ServingError as error:
             logger.warning("job %s: what became of it cannot be settled now: %s", worker.job, error.message)
 
-    async def _give_back(self, job: str, owner: str, blame: str) -> None:
+    async def _give_back(self, job: str, owner: str, blame: str, *, begun: bool = True) -> None:
+        most = self._policy.max_attempts
         left = await self._blocking(
-            lambda: self._store.give_back(job, owner, blame=blame, max_attempts=self._policy.max_attempts)
+            lambda: self._store.give_back(job, owner, blame=blame, max_attempts=most, begun=begun)
         )
         if left is not None:
             if blame:

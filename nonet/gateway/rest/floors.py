@@ -14,7 +14,7 @@ from nonet.gateway.floors import Floors, floor_answers
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.jobs import read_key
 from nonet.gateway.rest.classify import RawResponse
-from nonet.gateway.rest.floors_form import media_type, read_upload_form
+from nonet.gateway.rest.floors_form import media_type, query_fields, read_upload_form
 from nonet.gateway.rest.floors_schemas import (
     BUILDING,
     BUILDINGS,
@@ -54,7 +54,9 @@ def floors_router(
         with plane.admit():
             kind = media_type(exchange)
             key = read_key(exchange.header(b"idempotency-key"))
+            fields = query_fields(request.scope["query_string"])
             await floors.able()
+            await floors.check(fields, call.tenant)
             with floors.receiving() as body:
                 await bodies.spool(exchange, request.receive, body, max_upload)
                 calls.in_time(call)
@@ -62,7 +64,7 @@ def floors_router(
                     read_upload_form,
                     kind,
                     exchange.header(b"content-type"),
-                    request.scope["query_string"],
+                    fields,
                     body,
                 )
                 job, fresh = await floors.fit(upload, call.tenant, key)
@@ -115,6 +117,7 @@ def floors_router(
                 raise UnsupportedMediaType(
                     f"send application/json, not {kind.strip()[:80]!r}", param="Content-Type"
                 )
+            await floors.check_known(building)
             body = await bodies.read(exchange, request.receive)
             calls.in_time(call)
             start = time.perf_counter()

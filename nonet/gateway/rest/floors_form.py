@@ -1,5 +1,5 @@
-"""The ways to hand over the scans of a fit: JSON, a form with a file, or the file alone with the rest in the
-query."""
+"""The ways to hand over the scans of a fit: JSON, a form with a file, or the file alone; beside each of them
+other fields may stand in the query."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nonet.gateway.rest.multipart import boundary_of, locate_parts
 from nonet.gateway.rest.query import read_query
 from nonet.runtime.errors import InvalidArgument, Unprocessable, UnsupportedMediaType
 
-__all__ = ["FIELDS", "media_type", "read_upload_form"]
+__all__ = ["FIELDS", "media_type", "query_fields", "read_upload_form"]
 
 FIELDS: Final = ("building", "labelled", "floors", "preset", "seed", "webhook")
 _LONGEST_FIELD: Final = 16 * 1024
@@ -49,26 +49,8 @@ def media_type(exchange: Exchange) -> str:
     )
 
 
-def read_upload_form(kind: str, content_type: str, query: bytes, body: Path) -> Upload:
-    """Where the scans stand in a body on the disk, and the fields beside them. Reads the whole body: run it
-    in a thread.
-
-    Args:
-        kind: of :func:`media_type`.
-        content_type: the whole header, which holds a form's boundary.
-        query: the raw query string: the fields of a body that is the file alone.
-        body: file with the decoded body.
-
-    Raises Unprocessable for a missing, unknown or repeated field, InvalidArgument for an empty body, a
-    malformed form, or JSON that is none.
-    """
-    if body.stat().st_size == 0:
-        raise InvalidArgument("the body is empty; send scans", param="scans")
-    if kind == _FORM:
-        return _from_form(body, content_type)
-    if kind == _JSON:
-        _check_json(body)
-        return Upload(body, {})
+def query_fields(query: bytes) -> Mapping[str, Any]:
+    """The fields that stand in the query. Raises Unprocessable for an unknown or repeated one."""
     pairs = read_query(query, 64)
     for name, _ in pairs:
         if name not in FIELDS:
@@ -77,7 +59,29 @@ def read_upload_form(kind: str, content_type: str, query: bytes, body: Path) -> 
                 param=name[:80],
                 code="UNKNOWN_FIELD",
             )
-    return Upload(body, _gathered(pairs))
+    return _gathered(pairs)
+
+
+def read_upload_form(kind: str, content_type: str, query: Mapping[str, Any], body: Path) -> Upload:
+    """Where the scans stand in a body on the disk, and the fields beside them. Reads the whole body: run it
+    in a thread.
+
+    Args:
+        kind: of :func:`media_type`.
+        content_type: the whole header, which holds a form's boundary.
+        query: the fields of the query.
+        body: file with the decoded body.
+
+    Raises Unprocessable for a missing, unknown or repeated field, or one in the query and the form,
+    InvalidArgument for an empty body, a malformed form, or JSON that is none.
+    """
+    if body.stat().st_size == 0:
+        raise InvalidArgument("the body is empty; send scans", param="scans")
+    if kind == _FORM:
+        return _from_form(body, content_type, query)
+    if kind == _JSON:
+        _check_json(body)
+    return Upload(body, query)
 
 
 def _check_json(body: Path) -> None:
@@ -88,7 +92,7 @@ def _check_json(body: Path) -> None:
         raise InvalidArgument("the body is not a JSON object", code="MALFORMED_JSON")
 
 
-def _from_form(body: Path, content_type: str) -> Upload:
+def _from_form(body: Path, content_type: str, query: Mapping[str, Any]) -> Upload:
     with body.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         places = locate_parts(content, boundary_of(content_type))
         pairs: list[tuple[str, str]] = []
@@ -113,7 +117,12 @@ def _from_form(body: Path, content_type: str) -> Upload:
                 "repeated; send one file" if files else "missing; send a file part (CSV, Parquet or JSON)"
             )
             raise Unprocessable(f"field 'scans' is {problem}", param="scans")
-        return Upload(body, _gathered(pairs), files[0].start, files[0].end - files[0].start)
+        fields = _gathered(pairs)
+        for name in fields.keys() & query.keys():
+            raise Unprocessable(
+                f"field '{name}' is given in the query and in the form; give it once", param=name
+            )
+        return Upload(body, {**query, **fields}, files[0].start, files[0].end - files[0].start)
 
 
 def _text(name: str, data: bytes) -> str:

@@ -161,10 +161,10 @@ _TEXTS: dict[str, Any] = {
 
 FIT: dict[str, Any] = {
     "description": "Takes JSON, a form with the file part `scans` (CSV, Parquet or JSON, also gzipped), or "
-    "the file alone with the other fields in the query. The body goes to the disk as it arrives. Answers "
-    "with a job; when it has succeeded the building is a model version, and an older version serves until "
-    "then. Send `Idempotency-Key` to be able to repeat the request safely. 403 for a building that another "
-    "tenant has fitted.",
+    "the file alone; the other fields may stand in the query. The body goes to the disk as it arrives. "
+    "Answers with a job; when it has succeeded the building is a model version, and an older version serves "
+    "until then. Send `Idempotency-Key` to be able to repeat the request safely. 403 for a building that "
+    "another tenant has fitted.",
     "responses": {
         202: {
             "description": "The job.",
@@ -180,7 +180,7 @@ FIT: dict[str, Any] = {
                 {
                     "name": name,
                     "in": "query",
-                    "description": "As in the form; read only when the body is the file alone.",
+                    "description": "As in the form; give each field once, here or in the body.",
                     "schema": {key: value for key, value in schema.items() if key != "description"},
                 }
                 for name, schema in _TEXTS.items()

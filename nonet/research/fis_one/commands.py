@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -25,14 +27,18 @@ DEFAULT_BUILDING = "cetc331"
 DEFAULT_SEEDS = 10
 PAPER_CLAIM = "up to 23 % better ARI and 25 % better NMI than its baselines, with one label (abstract)"
 
-_PRESETS = {"tiny": dataclasses.replace(DEFAULT, steps=100), **RECIPES}
+PRESETS = {"tiny": dataclasses.replace(DEFAULT, steps=400), **RECIPES}
+"""Recipes by preset; with fewer steps than these of tiny the network may not have learned yet."""
+
+_LOSS_OF_CHANCE = math.log(2)
+"""Mean loss of a network that cannot tell neighbours from scans drawn at random."""
 
 
 def train(options: TrainOptions) -> None:
     """Fit the building named by ``--variant`` with one label on its bottom floor, and publish it.
 
-    An interrupted fit is kept and taken up with ``--resume``. Raises InvalidArgument for an unknown building
-    or absent data.
+    An interrupted fit is kept and taken up with ``--resume``. Raises InvalidArgument for an unknown building,
+    absent data, or a network that did not learn more than chance, which is not published.
     """
     name = options.variant or DEFAULT_BUILDING
     if name not in BUILDINGS:
@@ -57,7 +63,7 @@ def train(options: TrainOptions) -> None:
             asked,
             report=report,
             checkpoint=checkpoint,
-            recipe=_PRESETS[options.preset],
+            recipe=PRESETS[options.preset],
         )
     checkpoint.unlink(missing_ok=True)
     out = _console()
@@ -65,6 +71,13 @@ def train(options: TrainOptions) -> None:
         out.print(f"floor {floor}: {count} scans", markup=False)
     for warning in fitted.facts["warnings"]:
         out.print(f"note: {warning}", markup=False)
+    loss = fitted.facts["quality"]["loss"]
+    if options.publish and not loss < _LOSS_OF_CHANCE:
+        raise InvalidArgument(
+            f"not published: the network did not learn more than chance (loss {loss:.3f}, of chance "
+            f"{_LOSS_OF_CHANCE:.3f}); train it longer, with --preset default",
+            param="preset",
+        )
     if options.publish:
         command = f"nonet train fis_one --preset {options.preset} --variant {name} --seed {options.seed}"
         folder = publish_building(options.repository, name, fitted, command=command)
@@ -75,21 +88,22 @@ def evaluate(options: EvaluateOptions) -> None:
     """Run the study and print its tables; ``--output`` keeps each run as it ends, so a study goes on where it
     was stopped, and writes the tables beside it as markdown.
 
-    ``--split``: "test" for all cases, or names of cases, separated by commas.
+    ``--split``: "test" for all cases, or names of cases, separated by commas. ``--variant``: one case.
+    ``--method``: some of the methods. Raises InvalidArgument for unknown names and absent data.
     """
-    cases = CASES if options.split == "test" else tuple(options.split.split(","))
-    unknown = [case for case in cases if case.partition("/")[0] not in BUILDINGS]
+    cases, methods = _cases(options), options.methods or METHODS
+    unknown = [method for method in methods if method not in METHODS]
     if unknown:
-        raise InvalidArgument(f"unknown case '{unknown[0]}'; known: test, {', '.join(CASES)}", param="split")
+        raise InvalidArgument(f"unknown method '{unknown[0]}'; known: {'; '.join(METHODS)}", param="method")
     seeds = options.seeds or DEFAULT_SEEDS
     out = _console()
     try:
         rows = run_study(
             cases,
-            METHODS,
+            methods,
             seeds,
             results=options.output,
-            report=lambda line: out.print(line, markup=False),
+            report=lambda line: out.print(line, markup=False, soft_wrap=True),
         )
     except FileNotFoundError as error:
         raise InvalidArgument(str(error)) from None
@@ -97,12 +111,43 @@ def evaluate(options: EvaluateOptions) -> None:
     out.print(*lines, sep="\n", markup=False)
     if options.output is not None:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        command = f"nonet evaluate fis_one --split {options.split} --seeds {seeds}"
+        command = _evaluation(options, seeds)
         facts = {"command": command, "date": today, "seeds": seeds, "paper": PAPER_CLAIM, "rows": rows}
         options.output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         head = ["# FIS-ONE: results", "", f"Command: `{command}`, {today}.", ""]
         options.output.with_suffix(".md").write_text("\n".join([*head, *lines]) + "\n", encoding="utf-8")
         out.print(f"results in {options.output}", markup=False)
+
+
+def _cases(options: EvaluateOptions) -> tuple[str, ...]:
+    """The cases that are asked for. Raises InvalidArgument for one that is unknown."""
+    if options.variant is None:
+        cases = CASES if options.split == "test" else tuple(options.split.split(","))
+        unknown = [case for case in cases if not _is_case(case)]
+        if unknown:
+            known = f"test, {', '.join(CASES)}"
+            raise InvalidArgument(f"unknown case '{unknown[0]}'; known: {known}", param="split")
+        return cases
+    if options.split != "test":
+        raise InvalidArgument("give either --variant or --split", param="variant")
+    if not _is_case(options.variant):
+        known = ", ".join(CASES)
+        raise InvalidArgument(f"unknown building '{options.variant}'; known: {known}", param="variant")
+    return (options.variant,)
+
+
+def _is_case(case: str) -> bool:
+    """Whether it is a building, or one with the number of scans to draw of each floor."""
+    building, slash, count = case.partition("/")
+    drawn = len(count) < 10 and count.isascii() and count.isdigit() and int(count) > 0
+    return building in BUILDINGS and (drawn or not slash)
+
+
+def _evaluation(options: EvaluateOptions, seeds: int) -> str:
+    """The command that measures the same again."""
+    where = ["--split", options.split] if options.variant is None else ["--variant", options.variant]
+    how = [word for method in options.methods for word in ("--method", method)]
+    return shlex.join(["nonet", "evaluate", "fis_one", *where, *how, "--seeds", str(seeds)])
 
 
 def _console() -> Console:

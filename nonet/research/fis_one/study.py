@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -60,25 +61,26 @@ def run_study(
     """One row for each case, method and seed: the four scores and the CPU seconds.
 
     With ``results`` (JSON) rows are written as they come, and those already there are not measured again.
+    ``report`` gets a line with what there is to do, and one for each row as it ends.
     """
     rows: list[Row] = []
     if results is not None and results.is_file():
         rows = json.loads(results.read_text(encoding="utf-8"))["rows"]
     done = {(row["case"], row["method"], row["seed"]) for row in rows}
-    chosen = list(methods)
-    for seed in range(seeds):
-        for case in cases:
-            for method in chosen:
-                if (case, method, seed) in done:
-                    continue
-                row = measure(load_case(case, seed, root), method, seed)
-                if row is None:
-                    continue
-                rows.append({"case": case, "method": method, "seed": seed, **row})
-                report(f"{case}, {method}, seed {seed}: {row}")
-                if results is not None:
-                    results.parent.mkdir(parents=True, exist_ok=True)
-                    results.write_text(json.dumps({"rows": rows}, indent=1), encoding="utf-8")
+    asked = list(itertools.product(range(seeds), cases, methods))
+    left = [each for each in asked if (each[1], each[2], each[0]) not in done]
+    there = f", {len(asked) - len(left)} are there already" if len(left) < len(asked) else ""
+    report(f"{len(left)} rows to measure{there}")
+    for number, (seed, case, method) in enumerate(left, 1):
+        row = measure(load_case(case, seed, root), method, seed)
+        found = "does not apply" if row is None else row
+        report(f"{number} of {len(left)}: {case}, {method}, seed {seed}: {found}")
+        if row is None:
+            continue
+        rows.append({"case": case, "method": method, "seed": seed, **row})
+        if results is not None:
+            results.parent.mkdir(parents=True, exist_ok=True)
+            results.write_text(json.dumps({"rows": rows}, indent=1), encoding="utf-8")
     return rows
 
 

@@ -188,6 +188,21 @@ def test_millions_of_empty_scans_are_refused_before_they_take_memory(server: Run
     client.channel.close()
 
 
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [({"building": "../x"}, "'building'"), ({"webhook": "http://elsewhere.example/"}, "webhook")],
+)
+def test_what_stands_beside_the_scans_is_judged_before_them(
+    server: RunningServer, fields: dict[str, str], word: str
+) -> None:
+    client = Client(server.grpc_address)
+    unreadable = [message("nonet.v1.Scan")(id="a", rssi={"x": float("nan")})]
+    asked = METHODS["Fit"].request(**{**fit_fields("quick_x", scans=unreadable), **fields})
+    refused = refusal_of(client, "Fit", asked.SerializeToString())
+    assert (refused.code(), word in refused.details()) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    client.channel.close()
+
+
 @pytest.mark.parametrize("power", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("name", ["Identify", "Fit"])
 def test_numbers_that_json_does_not_have_are_refused_as_they_are(

@@ -159,17 +159,26 @@ def test_deaths_count_and_stops_do_not(store: JobStore) -> None:
     claim(store)
     given = store.give_back(job, "me")
     assert given is not None
-    assert (given.state, given.attempts) == (JobState.QUEUED, 0)
-    for death in (1, 2):
+    assert (given.state, given.attempts) == (JobState.QUEUED, 1)
+    for starts in (2, 3):
         claim(store)
         given = store.give_back(job, "me", blame="it was killed (SIGKILL)", max_attempts=2)
         assert given is not None
-        assert given.attempts == death
+        assert given.attempts == starts
     assert given.state is JobState.FAILED
     assert given.error is not None
     assert given.error["code"] == "WORKER_CRASHED"
     assert "2 times" in given.error["message"]
     assert "SIGKILL" in given.error["message"]
+
+
+def test_what_never_began_is_no_attempt(store: JobStore) -> None:
+    job = queue(store).id
+    for _ in range(2):
+        claim(store)
+        given = store.give_back(job, "me", begun=False)
+        assert given is not None
+        assert (given.state, given.attempts) == (JobState.QUEUED, 0)
     assert store.give_back(job, "me") is None
 
 

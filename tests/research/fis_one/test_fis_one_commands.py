@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from wifi_zoo import QUICK, QUICK_PAPER
 
+from nonet.cli.main import main
 from nonet.research.fis_one import commands, study
 from nonet.research.fis_one.recipes import PAPER
 from nonet.research.systems import EvaluateOptions, TrainOptions, check_preset, find
@@ -25,7 +26,29 @@ def test_training_publishes_the_building(
     commands.train(options)
     assert (tmp_path / "models" / "floors_cetc331" / "1" / "model.onnx").is_file()
     assert list((tmp_path / "runs").rglob("*.safetensors")) == []
-    assert "published floors_cetc331 version 1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "published floors_cetc331 version 1" in printed
+    assert "chance" not in printed
+
+
+def test_what_learned_no_more_than_chance_is_not_published(
+    data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(commands.PRESETS, "tiny", dataclasses.replace(QUICK, steps=20))
+    monkeypatch.setenv("NONET_DATA", str(data_root))
+    line = ["train", "fis_one", "--repository", str(tmp_path / "models"), "--runs", str(tmp_path / "runs")]
+    assert main(line) == 1
+    refused = capsys.readouterr()
+    assert "not published" in refused.err
+    assert "chance" in refused.err
+    assert "--preset default" in refused.err
+    assert "published floors" not in refused.out
+    assert not (tmp_path / "models").exists()
+    assert main([*line, "--no-publish"]) == 0
+    assert "did not learn more than chance" in capsys.readouterr().out
 
 
 def test_a_study_goes_on_where_it_was_stopped(
@@ -53,6 +76,53 @@ def test_a_study_goes_on_where_it_was_stopped(
     commands.evaluate(options)
     assert json.loads(output.read_text())["rows"] == first["rows"]
     assert "FIS-ONE, default" in capsys.readouterr().out
+
+
+def test_a_study_of_one_building_and_method_tells_each_row(
+    data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("NONET_DATA", str(data_root))
+    output = tmp_path / "one.json"
+    line = ["evaluate", "fis_one", "--variant", "cetc331/20", "--method", "Ward on RSS", "--seeds", "2"]
+    assert main([*line, "--output", str(output)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "2 rows to measure"
+    assert printed[1].startswith("1 of 2: cetc331/20, Ward on RSS, seed 0: {")
+    assert printed[2].startswith("2 of 2: cetc331/20, Ward on RSS, seed 1: {")
+    written = json.loads(output.read_text())
+    assert {(row["case"], row["method"]) for row in written["rows"]} == {("cetc331/20", "Ward on RSS")}
+    assert written["command"] == (
+        "nonet evaluate fis_one --variant cetc331/20 --method 'Ward on RSS' --seeds 2"
+    )
+    assert main([*line, "--method", "SVD-64 + Ward", "--output", str(output)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "2 rows to measure, 2 are there already"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["fis_one", "--variant", "mall"], 1, "unknown building 'mall'; known: 5cd56bb5, 5cd969be/164,"),
+        (["fis_one", "--variant", "cetc331/many"], 1, "unknown building 'cetc331/many'; known: "),
+        (["fis_one", "--variant", "cetc331/0"], 1, "unknown building 'cetc331/0'; known: "),
+        (["fis_one", "--split", "cetc331,mall"], 1, "unknown case 'mall'; known: test, 5cd56bb5,"),
+        (
+            ["fis_one", "--method", "ward"],
+            1,
+            "unknown method 'ward'; known: FIS-ONE, default; FIS-ONE, paper;",
+        ),
+        (["fis_one", "--variant", "uji0", "--split", "uji1"], 1, "either"),
+        (["fasternet", "--variant", "t0"], 2, "--variant is for fis_one, not for 'fasternet'"),
+        (["wild_jdd", "--method", "x"], 2, "--method is for fis_one, not for 'wild_jdd'"),
+    ],
+)
+def test_wrong_choices_of_an_evaluation_name_the_right_ones(
+    words: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *words]) == status
+    assert said in capsys.readouterr().err
 
 
 def test_wrong_options_are_refused_with_what_is_known(tmp_path: Path) -> None:
