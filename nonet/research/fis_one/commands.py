@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import math
 import os
 import shlex
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nonet.research.fis_one.building import FitOptions, FitProgress
 from nonet.research.fis_one.data import BUILDINGS, load_building
+from nonet.research.fis_one.description import LOSS_OF_CHANCE
 from nonet.research.fis_one.fit import fit_building
 from nonet.research.fis_one.publish import publish_building
 from nonet.research.fis_one.recipes import DEFAULT, RECIPES
@@ -29,9 +29,6 @@ PAPER_CLAIM = "up to 23 % better ARI and 25 % better NMI than its baselines, wit
 
 PRESETS = {"tiny": dataclasses.replace(DEFAULT, steps=400), **RECIPES}
 """Recipes by preset; with fewer steps than these of tiny the network may not have learned yet."""
-
-_LOSS_OF_CHANCE = math.log(2)
-"""Mean loss of a network that cannot tell neighbours from scans drawn at random."""
 
 
 def train(options: TrainOptions) -> None:
@@ -72,10 +69,10 @@ def train(options: TrainOptions) -> None:
     for warning in fitted.facts["warnings"]:
         out.print(f"note: {warning}", markup=False)
     loss = fitted.facts["quality"]["loss"]
-    if options.publish and not loss < _LOSS_OF_CHANCE:
+    if options.publish and not loss < LOSS_OF_CHANCE:
         raise InvalidArgument(
             f"not published: the network did not learn more than chance (loss {loss:.3f}, of chance "
-            f"{_LOSS_OF_CHANCE:.3f}); train it longer, with --preset default",
+            f"{LOSS_OF_CHANCE:.3f}); train it longer, with --preset default",
             param="preset",
         )
     if options.publish:

@@ -20,7 +20,8 @@ from nonet.runtime.scans import Scans
 _LITTLE_SHARED = 0.05
 _LITTLE_TRUST, _FULL_TRUST = 0.5, 0.9
 _FEWEST_SCANS = 4
-_LOSS_OF_CHANCE = float(np.log(2))
+LOSS_OF_CHANCE = float(np.log(2))
+"""Mean loss of a network that cannot tell neighbours from nodes drawn at random."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +139,7 @@ def _warnings(graph: SignalGraph, recipe: Recipe, findings: Findings) -> list[st
         found.append(
             "the label is on the middle floor, so up and down cannot be told apart: both orders are given"
         )
-    if float(np.mean(findings.losses)) > _LOSS_OF_CHANCE:
+    if float(np.mean(findings.losses)) > LOSS_OF_CHANCE:
         found.append("the network did not learn more than chance from these scans")
     if graph.scans > recipe.most_trained:
         found.append(f"the network was trained on {recipe.most_trained} of {graph.scans} scans, drawn evenly")
