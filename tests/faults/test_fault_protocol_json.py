@@ -274,7 +274,7 @@ def test_case_22_millions_of_lists_or_objects_are_400_in_flat_memory(
 ) -> None:
     before = server.most_memory()
     body = '{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[' + part * 4_000_000 + "1]}]}"
-    assert_refused(post(server, body), 400, "1048576 objects and arrays")
+    assert_refused(post(server, body), 400, "2097152 objects and arrays")
     assert server.most_memory() - before < 100 * MIB
 
 

@@ -24,7 +24,7 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_KEYS = 10_000
 """Members of all objects of one request together. Tensors are few; only an attack has more."""
 
-MAX_BRACKETS = 1 << 20
+MAX_BRACKETS = 1 << 21
 """Objects and arrays of one request together, nested data included; data of more rows can be sent flat."""
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?\s*+(:?)', re.DOTALL)
