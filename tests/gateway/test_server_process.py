@@ -150,8 +150,8 @@ def test_one_line_on_standard_output_says_where_to_call(launch: Launch, number: 
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         try:
             assert list(stream) == []
-        except grpc.RpcError as late:  # it came after the signal: nothing is taken then
-            assert late.code() is grpc.StatusCode.UNAVAILABLE
+        except grpc.RpcError as late:  # it came after the signal, or met the closing
+            assert late.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
     assert "cancelled" not in errors
 
 
