@@ -40,9 +40,9 @@ from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.tensors import Tensor
 
-logger = logging.getLogger(__name__)
-
 __all__ = ["Floors", "FloorsRepository", "Upload", "UploadReader", "floor_answers"]
+
+logger = logging.getLogger(__name__)
 
 _READERS = 2
 _LOOK_AGAIN = 0.5

@@ -5,6 +5,7 @@ the wall clock (`Schedule.minutes`), so that the rate reaches its end when the t
 (seed, step) and the share of the schedule alone. What may go wrong on a machine that cannot be tried first is
 met here: a compiler that fails (the learner goes on uncompiled), memory that does not suffice (half the
 batch), a loss that is no number (back to the last good state, at half the rate), a signal (stop and save).
+These ways out, and going on from a checkpoint, are tested on a CPU and unverified on a GPU.
 """
 
 from __future__ import annotations

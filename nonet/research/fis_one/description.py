@@ -31,7 +31,7 @@ class Findings:
     Attributes:
         names: of the floors, bottom first (K). sizes: scans per floor (K).
         similarity: of the floors (K, K), in floor order. order: of the clusters.
-        count: the estimated number of floors and its reasons. given: whether another was given.
+        count: the estimated number of floors and its reasons. given: whether the caller named a number.
         clusters: the scans' clusters, and how far to rely on them.
         losses: last loss of each network. separation: share of variance between floors.
         heard_with_label: share of the label's floor's transmitters that the labelled scan hears.
