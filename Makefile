@@ -11,7 +11,7 @@ TORCH := torch==2.13.0
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench bench-fasternet docs lock clean
+.PHONY: help run test lint format bench bench-fasternet docs proto lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -42,6 +42,10 @@ bench-fasternet: $(BENCH)/.ready  ## FasterNet against its peers on this CPU (ab
 
 docs: $(VENV)/.serve  ## write the generated pages of docs/
 	$(BIN)/nonet settings --reference > docs/settings.md
+
+proto: $(VENV)/.test  ## compile proto/ into the descriptors that the gateway makes its messages of
+	cd proto && ../$(BIN)/python -m grpc_tools.protoc --proto_path=. \
+	    --descriptor_set_out=../runtime/nonet/runtime/oip/descriptors.binpb $$(find * -name '*.proto' | LC_ALL=C sort)
 
 lock: $(VENV)/.uv  ## resolve the dependencies anew and write requirements/*.lock
 	$(LOCK) --upgrade pyproject.toml requirements/build.in requirements/research.in \

@@ -23,7 +23,7 @@ from nonet.research.fis_one.data import SurveyedBuilding, load_building
 from nonet.research.fis_one.graph import GraphRule, build_graph
 from nonet.research.fis_one.identifier import fit_known, known_logit, leading_directions, scan_directions
 from nonet.research.fis_one.identifier_fit import scan_weights
-from nonet.services.floor_identification.strangers import beside_strangers
+from nonet.services.floor_identification.foreign_transmitters import beside_strangers
 
 BUILDINGS = ("5cd56bb5", "5cd969be", "cetc331", "site1", "site2", "uji0", "uji1")
 CAMPUS = {"uji0", "uji1"}

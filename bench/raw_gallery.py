@@ -29,7 +29,7 @@ from nonet.runtime.tensors import Tensor
 from nonet.services import raw_image
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-import raw_zoo
+from tests.support import handmade_captures
 
 PANEL = (480, 320)
 QUALITY = 80
@@ -132,7 +132,7 @@ def develop(service: Servable, mosaic: np.ndarray, scene: Scene, **more: Any) ->
         parameters["camera_matrix"] = ",".join(map(str, scene.matrix))
     request = InferRequest(
         model=service.info.name,
-        inputs=(Tensor.of_bytes("raw", [raw_zoo.npy(mosaic)]),),
+        inputs=(Tensor.of_bytes("raw", [handmade_captures.npy(mosaic)]),),
         parameters=parameters,
     )
     (outcome,) = service.execute([request])
@@ -149,7 +149,7 @@ def libraw(mosaic: np.ndarray, scene: Scene) -> np.ndarray:
         50721: (10, [part for value in scene.matrix or identity for part in (round(value * 10000), 10000)]),
         50728: (5, [part for gain in scene.gains for part in (10000, round(gain * 10000))]),
     }
-    file = raw_zoo.dng(mosaic, black=scene.black, white=scene.white, tags=tags)
+    file = handmade_captures.dng(mosaic, black=scene.black, white=scene.white, tags=tags)
     with rawpy.imread(io.BytesIO(file)) as raw:
         colour = rawpy.ColorSpace.sRGB if scene.matrix else rawpy.ColorSpace.raw
         return np.asarray(raw.postprocess(use_camera_wb=True, output_color=colour))

@@ -35,22 +35,25 @@ STAGES: dict[str, tuple[str, ...]] = {
     "HTTP in: parse, scope, start of the task": ("gateway.http.protocol:GuardedProtocol.data_received",),
     "guard and route: id, headers, limits, path": (
         "gateway.http.guard:RequestGuard.__call__",
-        "gateway.rest.oip_routes:OipRoutes.serve",
-        "gateway.rest.oip_infer:OipInference.infer",
-        "gateway.rest.classify:Classification.__call__",
+        "gateway.oip.rest_routes:OipRoutes.serve",
+        "gateway.oip.rest_infer:OipInference.infer",
+        "gateway.tasks.rest_classify:Classification.__call__",
     ),
     "body: receive, account, join": ("gateway.http.bodies:Bodies._read", "gateway.http.bodies:_gathered"),
     "decode the request": (
-        "gateway.rest.oip_infer:_decode",
-        "gateway.rest.classify:read_input",
+        "gateway.oip.rest_infer:_decode",
+        "gateway.tasks.rest_classify:read_input",
     ),
-    "core: lease, deadline, order of events": ("gateway.core:DataPlane.infer",),
+    "core: lease, deadline, order of events": ("gateway.core.data_plane:DataPlane.infer",),
     "validate (names, shapes, finite numbers)": ("runtime.oip.validation:validate",),
-    "cache key and look-up": ("gateway.core:cache_key", "gateway.cache.response_cache:ResponseCache.get"),
+    "cache key and look-up": (
+        "gateway.core.data_plane:cache_key",
+        "gateway.cache.response_cache:ResponseCache.get",
+    ),
     "schedule": (
-        "gateway.dispatcher:Dispatcher.submit",
-        "gateway.dispatcher:Dispatcher._pump",
-        "gateway.dispatcher:Dispatcher._finished",
+        "gateway.core.dispatcher:Dispatcher.submit",
+        "gateway.core.dispatcher:Dispatcher._pump",
+        "gateway.core.dispatcher:Dispatcher._finished",
     ),
     "image: decode": ("services.recognition.classify:decode_image",),
     "image: preprocess": (
@@ -65,14 +68,14 @@ STAGES: dict[str, tuple[str, ...]] = {
         "runtime.oip.validation:check_outputs",
     ),
     "encode the answer": (
-        "gateway.rest.oip_infer:_encode",
-        "gateway.rest.oip_infer:answer_headers",
-        "gateway.rest.classify:_answer",
-        "gateway.rest.classify:answer_headers",
+        "gateway.oip.rest_infer:_encode",
+        "gateway.oip.rest_infer:answer_headers",
+        "gateway.tasks.rest_classify:_answer",
+        "gateway.tasks.rest_classify:answer_headers",
     ),
     "HTTP out: head, write": ("gateway.http.cycle:Cycle.send",),
     "metrics and statistics": (
-        "gateway.core:DataPlane._record",
+        "gateway.core.data_plane:DataPlane._record",
         "gateway.http.guard:RequestGuard._report",
     ),
 }
@@ -279,13 +282,14 @@ def profile(kind: str, arguments: argparse.Namespace) -> Profile:
 
 def _load(kind: str, script: Sequence[str], arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """What a server reports of a load, ``total`` microseconds at least, and its answers."""
-    import serving
     from load import closed_loop
 
-    folder = serving.newest(arguments.repository / arguments.network)
-    prepared = serving.requests(kind, arguments.network, folder, arguments.photographs, arguments.port)
-    run = functools.partial(closed_loop, serving.HOST, arguments.port, prepared, arguments.concurrency)
-    with serving.server(arguments.repository, arguments.port, script) as (process, output):
+    from tests.support import running_server
+
+    folder = running_server.newest(arguments.repository / arguments.network)
+    prepared = running_server.requests(kind, arguments.network, folder, arguments.photographs, arguments.port)
+    run = functools.partial(closed_loop, running_server.HOST, arguments.port, prepared, arguments.concurrency)
+    with running_server.server(arguments.repository, arguments.port, script) as (process, output):
         asyncio.run(run(1.0))
         if script == WATCHED:
             process.send_signal(signal.SIGUSR1)
@@ -325,13 +329,13 @@ def _is_work(stage: str) -> bool:
 
 
 def main() -> None:
-    import serving
+    from tests.support import running_server
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    serving.add_arguments(parser)
+    running_server.add_arguments(parser)
     parser.set_defaults(seconds=4.0)
     arguments = parser.parse_args()
-    serving.prepare(arguments)
+    running_server.prepare(arguments)
     kinds = ("tensor", "jpeg") if arguments.photographs else ("tensor",)
     print("\n".join(table({kind: profile(kind, arguments) for kind in kinds})))
 

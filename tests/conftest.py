@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
-import onnx_zoo
 import pytest
-from serving import RunningServer, assert_clean_log, running
+
+from tests.support import handmade_networks
+from tests.support.running_server import RunningServer, assert_clean_log, running
 
 # A busy machine must not fail a property; what a property costs is for the benchmarks to say.
 hypothesis.settings.register_profile("nonet", deadline=None)
@@ -20,13 +21,13 @@ hypothesis.settings.load_profile("nonet")
 @pytest.fixture(scope="session")
 def fault_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository of handmade networks; read-only by agreement (copy it to change it)."""
-    return onnx_zoo.build_repository(tmp_path_factory.mktemp("repository") / "models")
+    return handmade_networks.build_repository(tmp_path_factory.mktemp("repository") / "models")
 
 
 @pytest.fixture(scope="session")
 def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two networks that start quickly; read-only by agreement."""
-    return onnx_zoo.build_small_repository(tmp_path_factory.mktemp("small_repository") / "models")
+    return handmade_networks.build_small_repository(tmp_path_factory.mktemp("small_repository") / "models")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,18 +15,20 @@ from pathlib import Path
 
 import pytest
 
-import nonet
-
-PACKAGE = Path(nonet.__file__).parent
-COMPOSITION_ROOT = "nonet.gateway.compose"
-WINGS = ("runtime", "gateway", "services", "research")
+ROOT = Path(__file__).parents[1]
+COMPOSITION_ROOT = "nonet.gateway.process.compose"
+WINGS = ("runtime", "jobs", "gateway", "services", "research")
 HEAVY = ("torch", "torchvision", "timm", "onnxscript")
-EXPORTED_PACKAGES = [info.name for info in pkgutil.walk_packages([str(PACKAGE)], "nonet.") if info.ispkg]
+FILES = sorted(path for wing in WINGS for path in (ROOT / wing / "nonet").rglob("*.py"))
 
 
 def module_name(path: Path) -> str:
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    """The dotted name of a file below one of the source roots."""
+    parts = path.relative_to(ROOT).with_suffix("").parts[1:]
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+EXPORTED_PACKAGES = [module_name(path) for path in FILES if path.name == "__init__.py"]
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -45,7 +46,6 @@ def imports_of(path: Path) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-FILES = sorted(PACKAGE.rglob("*.py"))
 IMPORTS = {module_name(path): sorted(set(imports_of(path))) for path in FILES}
 
 
@@ -66,7 +66,7 @@ def others(*allowed: str) -> tuple[str, ...]:
 
 def test_the_check_itself_sees_relative_lazy_and_type_only_imports(tmp_path: Path) -> None:
     text = "import a.b\nfrom c import d\ndef f():\n    from e.f import g\n"
-    path = PACKAGE / "gateway" / "made_up.py"
+    path = ROOT / "gateway" / "nonet" / "gateway" / "made_up.py"
     tree = ast.parse(text)
     assert tree.body
     found = {
@@ -84,15 +84,21 @@ def test_runtime_imports_none_of_the_others() -> None:
     assert offenders("nonet.runtime", others("runtime")) == []
 
 
-def test_gateway_imports_runtime_only_and_meets_services_in_its_composition_root() -> None:
+def test_jobs_import_runtime_only() -> None:
+    assert offenders("nonet.jobs", others("jobs", "runtime")) == []
+
+
+def test_gateway_imports_runtime_and_jobs_and_meets_services_in_its_composition_root() -> None:
     allowed = frozenset({COMPOSITION_ROOT})
-    assert offenders("nonet.gateway", others("gateway", "runtime"), but=allowed) == []
-    assert offenders(COMPOSITION_ROOT, others("gateway", "runtime", "services")) == []
+    assert offenders("nonet.gateway", others("gateway", "runtime", "jobs"), but=allowed) == []
+    assert offenders(COMPOSITION_ROOT, others("gateway", "runtime", "jobs", "services")) == []
 
 
 def test_services_import_runtime_only_and_never_each_other() -> None:
     assert offenders("nonet.services", others("services", "runtime")) == []
-    for service in sorted(path.name for path in (PACKAGE / "services").iterdir() if path.is_dir()):
+    for service in sorted(
+        path.name for path in (ROOT / "services" / "nonet" / "services").iterdir() if path.is_dir()
+    ):
         siblings = tuple(
             name
             for module, names in IMPORTS.items()
@@ -107,59 +113,31 @@ def test_research_meets_runtime_only() -> None:
     assert offenders("nonet.research", others("research", "runtime")) == []
 
 
-@pytest.mark.parametrize("wing", ["runtime", "gateway", "services"])
+@pytest.mark.parametrize("wing", ["runtime", "jobs", "gateway", "services"])
 def test_nothing_that_serves_imports_a_training_library(wing: str) -> None:
     assert offenders(f"nonet.{wing}", HEAVY) == []
 
 
 def test_the_core_of_the_gateway_knows_no_transport() -> None:
     """The data plane and what it stands on can be driven by any face, or by none."""
-    transports = (
-        "fastapi",
-        "starlette",
-        "uvicorn",
-        "grpc",
-        "nonet.gateway.rest",
-        "nonet.gateway.http",
-        "nonet.gateway.grpc",
-    )
-    core = [
-        "core",
-        "dispatcher",
-        "admission",
-        "routing",
-        "shaping",
-        "statistics",
-        "stats",
-        "metrics",
-        "calibration",
-        "classification",
-        "in_flight",
-        "names",
-        "presence",
-        "raw_captures",
-        "raw_development",
-        "repository_control",
-        "uploads",
-        "exchange",
-        "calling",
-        "floors",
-        "floor_buildings",
-        "storage",
-    ]
-    for name in [f"nonet.gateway.{module}" for module in core]:
-        assert offenders(name, transports) == [], name
-    for package in ("scheduler", "cache", "jobs"):
+    transports = ("fastapi", "starlette", "uvicorn", "grpc", "nonet.gateway.http", "nonet.gateway.grpc")
+    for package in ("core", "scheduler", "cache", "metrics"):
         assert offenders(f"nonet.gateway.{package}", transports) == []
+    assert offenders("nonet.jobs", transports) == []
 
 
 def test_the_faces_do_not_know_each_other() -> None:
-    assert offenders("nonet.gateway.grpc", ("nonet.gateway.rest", "nonet.gateway.http")) == []
-    assert offenders("nonet.gateway.rest", ("nonet.gateway.grpc",)) == []
-    assert offenders("nonet.gateway.http", ("nonet.gateway.grpc", "nonet.gateway.rest")) == []
+    assert offenders("nonet.gateway.grpc", ("nonet.gateway.http",)) == []
+    assert offenders("nonet.gateway.http", ("nonet.gateway.grpc",)) == []
+    for module in IMPORTS:
+        name = module.rpartition(".")[2]
+        if name.startswith("rest_") or name.endswith("_rest"):
+            assert offenders(module, ("grpc", "nonet.gateway.grpc")) == [], module
+        if name.startswith("rpc_") or name.endswith("_rpc"):
+            assert offenders(module, ("fastapi", "nonet.gateway.http")) == [], module
 
 
-@pytest.mark.parametrize("wing", ["runtime", "gateway", "services"])
+@pytest.mark.parametrize("wing", ["runtime", "jobs", "gateway", "services"])
 def test_no_modules_import_each_other_in_a_circle(wing: str) -> None:
     """Type-only imports count too: what needs them is not apart."""
     modules = {name for name in IMPORTS if name.startswith(f"nonet.{wing}")}
@@ -203,9 +181,9 @@ def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
 def test_what_serves_never_holds_torch() -> None:
     """Import the whole serving process, every module of it, and look at what came along."""
     code = (
-        "import sys, pkgutil, importlib, nonet\n"
-        "import nonet.gateway.server, nonet.cli.main\n"
-        "for wing in ('runtime', 'gateway', 'services'):\n"
+        "import sys, pkgutil, importlib\n"
+        "import nonet.gateway.process.gateway_process, nonet.cli.main\n"
+        "for wing in ('runtime', 'jobs', 'gateway', 'services'):\n"
         "    package = importlib.import_module('nonet.' + wing)\n"
         "    for info in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
         "        importlib.import_module(info.name)\n"
@@ -218,7 +196,7 @@ def test_what_serves_never_holds_torch() -> None:
 @pytest.mark.parametrize("name", EXPORTED_PACKAGES)
 def test_each_package_that_exports_says_what(name: str) -> None:
     """A package whose ``__init__`` offers names lists them, once each, and each exists."""
-    path = PACKAGE.parent.joinpath(*name.split("."), "__init__.py")
+    path = next(path for path in FILES if path.name == "__init__.py" and module_name(path) == name)
     offered = {
         alias.asname or alias.name
         for node in ast.parse(path.read_text()).body

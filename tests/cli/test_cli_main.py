@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import typer
 
-import nonet
 from nonet.cli import main as cli
 from nonet.cli.data import DATASETS
 from nonet.cli.failure import CommandFailed
 from nonet.runtime.errors import NotFound
+from nonet.runtime.release import VERSION
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -45,7 +45,7 @@ def commands() -> list[tuple[str, ...]]:
 
 
 def test_the_version(run: Run) -> None:
-    assert run("--version") == (0, f"nonet {nonet.__version__}\n", "")
+    assert run("--version") == (0, f"nonet {VERSION}\n", "")
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)

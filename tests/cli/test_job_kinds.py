@@ -7,15 +7,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import toy_worker
 
 from nonet.cli.job_kinds import engines, kinds
-from nonet.gateway.floor_buildings import FIT
-from nonet.gateway.jobs import Task
-from nonet.gateway.raw_development import engine_words
+from nonet.gateway.tasks.floor_buildings import FIT
+from nonet.gateway.tasks.raw_development import engine_words
+from nonet.jobs import Task
 from nonet.runtime.backends import installed_backends, registry
 from nonet.runtime.errors import PermissionDenied
 from nonet.runtime.scans import Scans
+from tests.support import toy_worker
 
 
 def task_of(tenant: str, folder: Path) -> Task:

@@ -6,10 +6,10 @@ import json
 import sys
 from pathlib import Path
 
-import onnx_zoo
 import pytest
 
 from nonet.cli.main import main
+from tests.support import handmade_networks
 
 
 @pytest.fixture
@@ -17,9 +17,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NONET_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "models"
     root.mkdir()
-    onnx_zoo.add_classifier(root, "net", 8, family="tiny", top1=0.5)
-    onnx_zoo.add_scaled(root, "scaled", 10, 1)
-    onnx_zoo.add_scaled(root, "scaled", 20, 2)
+    handmade_networks.add_classifier(root, "net", 8, family="tiny", top1=0.5)
+    handmade_networks.add_scaled(root, "scaled", 10, 1)
+    handmade_networks.add_scaled(root, "scaled", 20, 2)
     return root
 
 

@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import raw_zoo
 
 from nonet.cli.job_kinds import kinds
 from nonet.cli.raw_job import develop_capture
-from nonet.gateway.floor_buildings import FIT
-from nonet.gateway.jobs import DATABASE, Assignment, JobFiles, JobPolicy, NewJob, SqliteJobStore, Task
-from nonet.gateway.jobs.worker import _Pulse
-from nonet.gateway.raw_development import CAPTURE, DEVELOP, DevelopSpec
+from nonet.gateway.tasks.floor_buildings import FIT
+from nonet.gateway.tasks.raw_development import CAPTURE, DEVELOP, DevelopSpec
+from nonet.jobs import DATABASE, Assignment, JobFiles, JobPolicy, NewJob, SqliteJobStore, Task
+from nonet.jobs.worker import _Pulse
 from nonet.runtime.backends.contract import BackendOptions
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import Conflict, Internal, ServingError, Unavailable
@@ -24,8 +23,9 @@ from nonet.runtime.repository import RepositoryManager
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.tensors import Tensor
 from nonet.services import raw_image
+from tests.support import handmade_captures
 
-MOSAIC = raw_zoo.npy(raw_zoo.capture())
+MOSAIC = handmade_captures.npy(handmade_captures.capture())
 NAME = "stand_in"
 
 
@@ -61,7 +61,7 @@ class Bench:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     root = tmp_path / "models"
     root.mkdir()
-    raw_zoo.add_restorer(root, NAME)
+    handmade_captures.add_restorer(root, NAME)
     catalog = Catalog()
     manager = RepositoryManager(
         root, catalog, options=BackendOptions(concurrency=1), derivations=[raw_image.derive]

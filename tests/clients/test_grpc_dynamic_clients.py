@@ -14,7 +14,8 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from PIL import Image
-from serving import RunningServer, assert_no_leak
+
+from tests.support.running_server import RunningServer, assert_no_leak
 
 Code = grpc.StatusCode
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from serving import RunningServer
-from slow_requests import fresh_value
+
+from tests.support.running_server import RunningServer
+from tests.support.slow_requests import fresh_value
 
 TRITON_NAMES = [
     "nv_inference_request_success",

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import RunningServer, running
+
+from tests.support.running_server import RunningServer, running
 
 SECONDS = 60
 ANSWERS = """

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import raw_zoo
-from serving import RunningServer, eventually, running
+
+from tests.support import handmade_captures
+from tests.support.running_server import RunningServer, eventually, running
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -164,7 +165,7 @@ def test_a_long_capture_is_cancelled_by_its_button_and_by_the_next_one(
 def test_a_long_capture_that_nobody_works_on_is_waited_for(browser: Any, tmp_path: Path) -> None:
     models = tmp_path / "models"
     models.mkdir()
-    raw_zoo.add_restorer(models, "stand_in")
+    handmade_captures.add_restorer(models, "stand_in")
     settings = {"jobs": {"concurrency": 0}, "scheduler": {"default_timeout": 300.0}}
     with running(models, tmp_path / "server", settings) as server:
         page = browser.new_page()  # the console of a page names every refusal an error

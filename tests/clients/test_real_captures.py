@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from floor_house import wait_for
-from raw_jobs import ASYNC, DEVELOP, result_of
-from serving import RunningServer, running
+
+from tests.support.building_gateway import wait_for
+from tests.support.capture_gateway import ASYNC, DEVELOP, result_of
+from tests.support.running_server import RunningServer, running
 
 ROOT = Path(__file__).parents[2]
 ROSE = {"cfa": "RGGB", "black_level": "600", "white_level": "15520", "width": "768", "height": "512"}

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import RunningServer, running
+
+from tests.support.running_server import RunningServer, running
 
 ROOT = Path(__file__).parents[2]
 

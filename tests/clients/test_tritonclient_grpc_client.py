@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving import RunningServer
-from slow_requests import fresh_value
 from tritonclient import grpc as triton
 from tritonclient.grpc import aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from tests.support.running_server import RunningServer
+from tests.support.slow_requests import fresh_value
 
 
 @pytest.fixture(scope="module")

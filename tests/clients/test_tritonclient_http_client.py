@@ -10,11 +10,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from serving import RunningServer
-from slow_requests import fresh_value
 from tritonclient import http as triton
 from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from tests.support.running_server import RunningServer
+from tests.support.slow_requests import fresh_value
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import made_up_building
 import pytest
-from floor_house import toy_settings, wait_for
-from serving import running
+
+from tests.support import synthetic_building
+from tests.support.building_gateway import toy_settings, wait_for
+from tests.support.running_server import running
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "floors.md"
 BLOCK = re.compile(r"^```bash floors\n(.*?)^```", re.MULTILINE | re.DOTALL)
-WORKER = ROOT / "tests" / "short_fit_worker.py"
+WORKER = ROOT / "tests" / "support" / "short_fit_worker.py"
 
 
 @pytest.mark.timeout(240)
@@ -50,5 +51,5 @@ def test_documented_commands_work(tmp_path: Path) -> None:
 
 def test_the_example_is_what_the_generator_writes() -> None:
     text = (ROOT / "docs" / "examples" / "building.csv").read_text()
-    assert text == made_up_building.as_csv(made_up_building.scans())
+    assert text == synthetic_building.as_csv(synthetic_building.scans())
     assert len(re.findall(r"^B1-000,", text, re.MULTILINE)) > 3

@@ -7,13 +7,14 @@ from pathlib import Path
 from types import TracebackType
 
 import pytest
-import raw_jobs
-from jobs_site import Site
-from redis_house import RedisHouse, redis_house
-from serving import RunningServer, eventually, running
-from slow_requests import fresh_value, slow_input
-from small_disk import mounted
-from wire import Wire, infer_bytes
+
+from tests.support import capture_gateway
+from tests.support.bare_sockets import Wire, infer_bytes
+from tests.support.redis_server import RedisHouse, redis_house
+from tests.support.running_server import RunningServer, eventually, running
+from tests.support.shared_jobs import Site
+from tests.support.slow_requests import fresh_value, slow_input
+from tests.support.small_filesystem import mounted
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +86,7 @@ def raw_site(
     own_redis: RedisHouse, tmp_path: Path, start_server: Callable[..., RunningServer]
 ) -> Iterator[Site]:
     """Machines that share their jobs, which the real worker runs, and have networks for captures."""
-    made = Site(own_redis, tmp_path, start_server, raw_jobs.settings)
-    raw_jobs.fill_repository(made.repository)
+    made = Site(own_redis, tmp_path, start_server, capture_gateway.settings)
+    capture_gateway.fill_repository(made.repository)
     yield made
     made.close()

@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from floor_house import BUILDINGS, toy_settings, upload, worker_of, workers_of
-from serving import RunningServer, assert_refused, eventually
 
 from nonet.runtime.oip.messages import FLOOR_IDENTIFICATION, OPEN_INFERENCE, methods
+from tests.support.building_gateway import BUILDINGS, toy_settings, upload, worker_of, workers_of
+from tests.support.running_server import RunningServer, assert_refused, eventually
 
 pytestmark = pytest.mark.timeout(300)
 

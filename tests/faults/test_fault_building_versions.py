@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from floor_house import BUILDINGS, HOME, Load, identify, submitted, toy_settings, wait_for
-from serving import RunningServer, eventually
+
+from tests.support.building_gateway import BUILDINGS, HOME, Load, identify, submitted, toy_settings, wait_for
+from tests.support.running_server import RunningServer, eventually
 
 pytestmark = pytest.mark.timeout(300)
 

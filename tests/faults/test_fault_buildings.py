@@ -8,7 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from floor_house import (
+
+from nonet.runtime.repository_identity import IDENTITY_FILE
+from tests.support.building_gateway import (
     BUILDINGS,
     HOME,
     Load,
@@ -22,9 +24,7 @@ from floor_house import (
     wait_for,
     worker_of,
 )
-from serving import RunningServer, assert_refused, eventually, running
-
-from nonet.runtime.repository_identity import IDENTITY_FILE
+from tests.support.running_server import RunningServer, assert_refused, eventually, running
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving import RunningServer, eventually, running
-from slow_requests import fresh_value, slow_input
-from wire import Wire, infer_bytes
+
+from tests.support.bare_sockets import Wire, infer_bytes
+from tests.support.running_server import RunningServer, eventually, running
+from tests.support.slow_requests import fresh_value, slow_input
 
 
 def outcome(reply: httpx.Response) -> str:

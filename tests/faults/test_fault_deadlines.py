@@ -14,10 +14,11 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from serving import RunningServer, assert_refused, eventually
-from slow_requests import fresh_value, slow_input
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from wire import Wire, infer_bytes, request_bytes
+
+from tests.support.bare_sockets import Wire, infer_bytes, request_bytes
+from tests.support.running_server import RunningServer, assert_refused, eventually
+from tests.support.slow_requests import fresh_value, slow_input
 
 TIMEOUT = "X-Request-Timeout-Ms"
 

@@ -6,9 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from floor_house import identify, job_of, submit, submitted, toy_settings, under_way, wait_for
-from serving import RunningServer, assert_no_leak, assert_refused
-from small_disk import fill
+
+from tests.support.building_gateway import (
+    identify,
+    job_of,
+    submit,
+    submitted,
+    toy_settings,
+    under_way,
+    wait_for,
+)
+from tests.support.running_server import RunningServer, assert_no_leak, assert_refused
+from tests.support.small_filesystem import fill
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from floor_house import BUILDINGS, toy_settings, wait_for
-from serving import RunningServer, assert_refused, running
-from wire import Wire
+
+from tests.support.bare_sockets import Wire
+from tests.support.building_gateway import BUILDINGS, toy_settings, wait_for
+from tests.support.running_server import RunningServer, assert_refused, running
 
 LONG = b"scan,bssid,rssi\na,m1,-40\na,m2,-60\nb,m2,-50\n"
 

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from floor_house import BUILDINGS, identify, submitted, toy_settings, wait_for
-from serving import RunningServer, assert_refused, eventually, free_port
+from tests.support.building_gateway import BUILDINGS, identify, submitted, toy_settings, wait_for
+from tests.support.running_server import RunningServer, assert_refused, eventually, free_port
 
 HOME = {"00:00:00:00:00:01": -40, "00:00:00:00:00:02": -60}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from floor_house import (
+
+from tests.support.building_gateway import (
     BUILDINGS,
     identify,
     submitted,
@@ -19,7 +20,7 @@ from floor_house import (
     upload,
     wait_for,
 )
-from serving import RunningServer, assert_refused, running
+from tests.support.running_server import RunningServer, assert_refused, running
 
 pytestmark = pytest.mark.timeout(300)
 

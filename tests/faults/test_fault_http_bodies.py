@@ -14,8 +14,9 @@ from typing import Any
 import brotli
 import httpx
 import pytest
-from serving import RunningServer, assert_refused, running
-from wire import Reply, Wire, gzip_bomb
+
+from tests.support.bare_sockets import Reply, Wire, gzip_bomb
+from tests.support.running_server import RunningServer, assert_refused, running
 
 MIB = 1 << 20
 LIMIT = 4 * MIB

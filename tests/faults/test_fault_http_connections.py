@@ -13,8 +13,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from serving import RunningServer, eventually, running
-from wire import AsyncWire, Wire, infer_bytes, request_bytes
+
+from tests.support.bare_sockets import AsyncWire, Wire, infer_bytes, request_bytes
+from tests.support.running_server import RunningServer, eventually, running
 
 X: list[dict[str, object]] = [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [2.0]}]
 GET_LIVE = request_bytes("GET", "/v2/health/live")

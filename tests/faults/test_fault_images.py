@@ -19,7 +19,8 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
-from serving import RunningServer, assert_no_leak, assert_refused
+
+from tests.support.running_server import RunningServer, assert_no_leak, assert_refused
 
 MIB = 1 << 20
 

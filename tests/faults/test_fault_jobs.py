@@ -9,7 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from floor_house import (
+
+from tests.support.building_gateway import (
     events,
     gone,
     identify,
@@ -24,7 +25,7 @@ from floor_house import (
     worker_of,
     workers_of,
 )
-from serving import RunningServer, assert_no_leak, assert_refused, eventually
+from tests.support.running_server import RunningServer, assert_no_leak, assert_refused, eventually
 
 pytestmark = pytest.mark.timeout(300)
 

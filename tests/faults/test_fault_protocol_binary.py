@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from serving import RunningServer, assert_no_leak, assert_refused
+
+from tests.support.running_server import RunningServer, assert_no_leak, assert_refused
 
 HEADER = "Inference-Header-Content-Length"
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from serving import RunningServer, assert_no_leak
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from tests.support.running_server import RunningServer, assert_no_leak
 
 Code = grpc.StatusCode
 

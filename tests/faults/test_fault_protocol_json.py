@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 import pytest
-from serving import RunningServer, assert_no_leak, assert_refused
+
+from tests.support.running_server import RunningServer, assert_no_leak, assert_refused
 
 MIB = 1 << 20
 INFER = "/v2/models/echo_fp32/infer"

@@ -16,8 +16,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import raw_zoo
-from serving import RunningServer, assert_refused, running
+
+from tests.support import handmade_captures
+from tests.support.running_server import RunningServer, assert_refused, running
 
 MIB = 1 << 20
 
@@ -27,7 +28,7 @@ def darkroom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer
     """A server with one restoration network, and a temporary folder of its own that stays empty."""
     root = tmp_path_factory.mktemp("darkroom") / "models"
     root.mkdir()
-    raw_zoo.add_restorer(root, "stand_in", 512)
+    handmade_captures.add_restorer(root, "stand_in", 512)
     scratch = tmp_path_factory.mktemp("scratch")
     settings = {"scheduler": {"lanes": 1}, "repository": {"poll_seconds": 0.0}, "cache": {"enabled": False}}
     folder = tmp_path_factory.mktemp("darkroom_server")
@@ -59,10 +60,10 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("kind", ["png", "tiff", "npy", "dng"])
 def test_case_40_a_truncated_capture_is_400(darkroom: RunningServer, kind: str, share: float) -> None:
     files = {
-        "png": raw_zoo.image_file(mosaic()),
-        "tiff": raw_zoo.image_file(mosaic(), "TIFF"),
-        "npy": raw_zoo.npy(mosaic()),
-        "dng": raw_zoo.dng(mosaic()),
+        "png": handmade_captures.image_file(mosaic()),
+        "tiff": handmade_captures.image_file(mosaic(), "TIFF"),
+        "npy": handmade_captures.npy(mosaic()),
+        "dng": handmade_captures.dng(mosaic()),
     }
     whole = files[kind]
     fields = {} if kind == "dng" else {"cfa": "RGGB"}
@@ -76,7 +77,7 @@ def test_case_41_two_hundred_megapixels_are_413_by_their_header_and_cost_no_memo
     before, start = darkroom.rss(), time.monotonic()
     claims = [
         png_header(20_000, 10_000),
-        raw_zoo.dng(mosaic(), tags={256: (4, [20_000]), 257: (4, [10_000])}),
+        handmade_captures.dng(mosaic(), tags={256: (4, [20_000]), 257: (4, [10_000])}),
         b"\x93NUMPY\x01\x00\x76\x00"
         + b"{'descr': '<u2', 'fortran_order': False, 'shape': (10000, 20000)}".ljust(117)
         + b"\n",
@@ -101,8 +102,8 @@ def archive(members: dict[str, bytes]) -> bytes:
         archive({"../../capture.dng": b"x", "/etc/capture.dng": b"x"}),
         archive({"bomb.dng": bytes(64 * MIB)}),
         archive({f"{index}.dng": b"" for index in range(5_000)}),
-        raw_zoo.image_file(mosaic()) + archive({"capture.dng": b"x"}),
-        raw_zoo.dng(mosaic()) + archive({"capture.dng": b"x"}),
+        handmade_captures.image_file(mosaic()) + archive({"capture.dng": b"x"}),
+        handmade_captures.dng(mosaic()) + archive({"capture.dng": b"x"}),
         b"\x1f\x8b" + bytes(100),
         b"FOVb" + bytes(400),
         b"<svg/>",
@@ -123,15 +124,17 @@ def test_case_49_wrong_sizes_and_depths_are_400_with_the_expected_bytes(darkroom
     bare = mosaic().tobytes()
     assert develop(darkroom, bare, **how, width="60", height="44").status_code == 200
     assert_refused(develop(darkroom, bare, **how, width="60", height="46"), 400, "5520", "5280")
-    assert_refused(develop(darkroom, raw_zoo.npy(mosaic())[:-2], **how), 400, "5280", "5278")
-    assert_refused(develop(darkroom, raw_zoo.npy(mosaic(43, 60)), **how), 400, "even", "5280")
-    eight = raw_zoo.image_file(mosaic().astype(np.uint8))
+    assert_refused(develop(darkroom, handmade_captures.npy(mosaic())[:-2], **how), 400, "5280", "5278")
+    assert_refused(develop(darkroom, handmade_captures.npy(mosaic(43, 60)), **how), 400, "even", "5280")
+    eight = handmade_captures.image_file(mosaic().astype(np.uint8))
     assert_refused(develop(darkroom, eight, **how), 400, "8 bits", "5280")
     broken = mosaic() / 65535
     broken[0, 0] = np.nan
-    assert_refused(develop(darkroom, raw_zoo.npy(broken), **how), 400, "finite")
+    assert_refused(develop(darkroom, handmade_captures.npy(broken), **how), 400, "finite")
     assert_refused(
-        develop(darkroom, raw_zoo.npy(mosaic()), **how, black_level="900", white_level="900"), 400, "above"
+        develop(darkroom, handmade_captures.npy(mosaic()), **how, black_level="900", white_level="900"),
+        400,
+        "above",
     )
 
 
@@ -144,7 +147,7 @@ def test_case_49_wrong_sizes_and_depths_are_400_with_the_expected_bytes(darkroom
     ids=["monochrome", "x-trans"],
 )
 def test_case_49_a_sensor_without_a_bayer_pattern_is_415(darkroom: RunningServer, tags: dict) -> None:
-    assert_refused(develop(darkroom, raw_zoo.dng(mosaic(), tags=tags)), 415, "sensor", "Bayer")
+    assert_refused(develop(darkroom, handmade_captures.dng(mosaic(), tags=tags)), 415, "sensor", "Bayer")
 
 
 def test_a_hostile_npy_runs_nothing(darkroom: RunningServer, tmp_path: Path) -> None:
@@ -161,7 +164,7 @@ def test_a_hostile_npy_runs_nothing(darkroom: RunningServer, tmp_path: Path) -> 
 
 
 def test_bad_captures_do_not_harm_the_good_one_beside_them(darkroom: RunningServer) -> None:
-    good = raw_zoo.npy(raw_zoo.capture(200, 300))
+    good = handmade_captures.npy(handmade_captures.capture(200, 300))
     alone = develop(darkroom, good, cfa="RGGB").content
     replies: list[httpx.Response] = []
 
@@ -192,16 +195,18 @@ def test_samples_far_above_white_are_developed_with_the_shipped_network(tmp_path
             hot[10, 10], hot[21, 30] = scale, -scale
             for samples in (bright, -bright, hot):
                 for uncertainty in ("true", "false"):
-                    reply = develop(server, raw_zoo.npy(samples), cfa="RGGB", uncertainty=uncertainty)
+                    reply = develop(
+                        server, handmade_captures.npy(samples), cfa="RGGB", uncertainty=uncertainty
+                    )
                     assert reply.status_code == 200, f"{scale:g}: {reply.text[:300]}"
-        reply = develop(server, raw_zoo.npy(hot), cfa="RGGB", white_level="1e-40")
+        reply = develop(server, handmade_captures.npy(hot), cfa="RGGB", white_level="1e-40")
         assert_refused(reply, 400, "white_level")
 
 
 def test_a_capture_of_twenty_four_megapixels_is_developed_in_bounded_memory(darkroom: RunningServer) -> None:
     """The file, the mosaic, the picture and its encoding are held, and none of the network's floats."""
     height, width = 4000, 6000
-    block = raw_zoo.capture(200, 300)
+    block = handmade_captures.capture(200, 300)
     raw = np.tile(block, (height // 200, width // 300)).tobytes()
     before = darkroom.rss()
     peak = 0

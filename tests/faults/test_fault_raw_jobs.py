@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnx_zoo
 import pytest
-import raw_zoo
-from floor_house import (
+
+from tests.support import handmade_captures, handmade_networks
+from tests.support.building_gateway import (
     TOY,
     events,
     gone,
@@ -27,7 +27,7 @@ from floor_house import (
     worker_of,
     workers_of,
 )
-from raw_jobs import (
+from tests.support.capture_gateway import (
     CAPTURE,
     LONG,
     QUICK,
@@ -39,9 +39,9 @@ from raw_jobs import (
     submit,
     submitted,
 )
-from serving import RunningServer, assert_refused, eventually
-from small_disk import fill
-from webhook_receiver import Receiver
+from tests.support.running_server import RunningServer, assert_refused, eventually
+from tests.support.small_filesystem import fill
+from tests.support.webhook_receiver import Receiver
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -240,8 +240,8 @@ def test_case_77_the_version_of_the_submit_develops_or_none(start_server: Start,
     server = start_server(root, settings())
     submitted(server, LONG, model=SLOW)
     pinned = submitted(server)
-    second = raw_zoo.bilinear(trips=1)
-    onnx_zoo.write_version(root, QUICK, 2, {"model.onnx": second}, facts=raw_zoo.facts())
+    second = handmade_captures.bilinear(trips=1)
+    handmade_networks.write_version(root, QUICK, 2, {"model.onnx": second}, facts=handmade_captures.facts())
     assert server.http.post(f"/v2/repository/models/{QUICK}/load").status_code == 200
     ended = wait_for(server, pinned, "succeeded")
     assert ended["result"]["version"] == "1"
@@ -250,7 +250,9 @@ def test_case_77_the_version_of_the_submit_develops_or_none(start_server: Start,
     submitted(server, LONG, model=SLOW)
     lost = submitted(server)
     shutil.rmtree(root / QUICK / "2")
-    onnx_zoo.write_version(root, QUICK, 2, {"model.onnx": raw_zoo.bilinear(trips=2)}, facts=raw_zoo.facts())
+    handmade_networks.write_version(
+        root, QUICK, 2, {"model.onnx": handmade_captures.bilinear(trips=2)}, facts=handmade_captures.facts()
+    )
     error = wait_for(server, lost, "failed")["error"]
     assert (error["code"], error["type"]) == ("MODEL_CHANGED", "invalid_request_error")
     assert "submit the capture again" in error["message"]
@@ -300,7 +302,7 @@ def test_case_70_a_picture_larger_than_the_disk_fails_in_plain_words(
     start_server: Start, darkroom: Path, small_disk: Path
 ) -> None:
     server = start_server(darkroom, settings(path=str(small_disk / "jobs")))
-    job = submitted(server, raw_zoo.npy(raw_zoo.capture(600, 800)), output="png16")
+    job = submitted(server, handmade_captures.npy(handmade_captures.capture(600, 800)), output="png16")
     eventually(lambda: "room" in job_of(server, job)["phase"], "it waits for room")
     error = wait_for(server, job, "failed")["error"]
     assert (error["code"], error["message"]) == ("INSUFFICIENT_STORAGE", "the disk became full")

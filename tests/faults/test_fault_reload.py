@@ -14,12 +14,13 @@ from typing import Any
 
 import httpx
 import numpy as np
-import onnx_zoo
 import pytest
 from PIL import Image
-from serving import RunningServer, assert_no_leak, assert_refused, eventually
-from slow_requests import fresh_value, slow_input
-from wire import Wire, infer_bytes
+
+from tests.support import handmade_networks
+from tests.support.bare_sockets import Wire, infer_bytes
+from tests.support.running_server import RunningServer, assert_no_leak, assert_refused, eventually
+from tests.support.slow_requests import fresh_value, slow_input
 
 Start = Callable[..., RunningServer]
 QUICK = {"repository": {"poll_seconds": 0.2}, "scheduler": {"lanes": 2}}
@@ -34,7 +35,7 @@ def scaled_bytes(folder: Path, factor: float) -> bytes:
     """The file of a network that multiplies by ``factor``."""
     aside = folder / f"aside{factor}"
     aside.mkdir(exist_ok=True)
-    model = onnx_zoo.add_scaled(aside, "scaled", factor, 1) / "model.onnx"
+    model = handmade_networks.add_scaled(aside, "scaled", factor, 1) / "model.onnx"
     data = model.read_bytes()
     shutil.rmtree(aside)
     return data
@@ -80,14 +81,14 @@ class Load:
 def test_case_65_new_versions_under_load_fail_no_request(
     start_server: Start, own_repository: Path, tmp_path: Path
 ) -> None:
-    onnx_zoo.add_scaled(own_repository, "scaled", 10, 1)
+    handmade_networks.add_scaled(own_repository, "scaled", 10, 1)
     server = start_server(own_repository, QUICK)
     with Load(server) as load:
         eventually(lambda: load.factors, "the first version answers")
         for version in (2, 3, 4):
             factor = 10 * version
             files = {"model.onnx": scaled_bytes(tmp_path, factor)}
-            onnx_zoo.write_version(own_repository, "scaled", version, files)
+            handmade_networks.write_version(own_repository, "scaled", version, files)
             eventually(lambda f=factor: load.factors[-1:] == [f], f"version {version} answers")
     assert load.failures == []
     assert set(load.factors) == {10, 20, 30, 40}
@@ -97,11 +98,11 @@ def test_case_65_new_versions_under_load_fail_no_request(
 def test_case_65_a_bad_new_version_leaves_the_old_one_serving_and_is_explained(
     start_server: Start, own_repository: Path
 ) -> None:
-    onnx_zoo.add_scaled(own_repository, "scaled", 10, 1)
+    handmade_networks.add_scaled(own_repository, "scaled", 10, 1)
     server = start_server(own_repository, QUICK)
     with Load(server) as load:
         eventually(lambda: load.factors, "the first version answers")
-        onnx_zoo.write_version(own_repository, "scaled", 2, {"model.onnx": b"this is no network"})
+        handmade_networks.write_version(own_repository, "scaled", 2, {"model.onnx": b"this is no network"})
         eventually(lambda: ("scaled", "2") in index(server), "the index shows the bad version")
         eventually(lambda: index(server)[("scaled", "2")].get("reason"), "the index says why")
     assert load.failures == []
@@ -119,7 +120,7 @@ def test_case_65_a_version_without_a_manifest_takes_no_service_away(
     start_server: Start, own_repository: Path
 ) -> None:
     """Without a manifest a network has no task: were it served, ``/v1/classify`` would lose the model."""
-    first = onnx_zoo.add_classifier(own_repository, "shop", 4, family="shops", top1=0.9)
+    first = handmade_networks.add_classifier(own_repository, "shop", 4, family="shops", top1=0.9)
     server = start_server(own_repository, QUICK)
     buffer = io.BytesIO()
     Image.new("RGB", (20, 10), "red").save(buffer, "PNG")
@@ -147,11 +148,11 @@ def test_case_65_a_version_replaced_in_place_answers_with_the_new_files(
     start_server: Start, own_repository: Path, tmp_path: Path
 ) -> None:
     """Same number, other files: served anew, and nothing of the old answers comes from the cache."""
-    onnx_zoo.add_scaled(own_repository, "scaled", 10, 1)
+    handmade_networks.add_scaled(own_repository, "scaled", 10, 1)
     server = start_server(own_repository, QUICK)
     assert server.infer("scaled", one(1.0)).json()["outputs"][0]["data"] == [10.0]
     (own_repository / "scaled" / "1").rename(tmp_path / "old")
-    onnx_zoo.write_version(own_repository, "scaled", 1, {"model.onnx": scaled_bytes(tmp_path, 30)})
+    handmade_networks.write_version(own_repository, "scaled", 1, {"model.onnx": scaled_bytes(tmp_path, 30)})
     eventually(
         lambda: server.infer("scaled", one(1.0)).json().get("outputs", [{}])[0].get("data") == [30.0],
         "the new files answer",
@@ -161,8 +162,8 @@ def test_case_65_a_version_replaced_in_place_answers_with_the_new_files(
 def test_case_65_a_removed_model_disappears(
     start_server: Start, own_repository: Path, tmp_path: Path
 ) -> None:
-    onnx_zoo.add_scaled(own_repository, "scaled", 10, 1)
-    onnx_zoo.add_scaled(own_repository, "other", 10, 1)
+    handmade_networks.add_scaled(own_repository, "scaled", 10, 1)
+    handmade_networks.add_scaled(own_repository, "other", 10, 1)
     server = start_server(own_repository, QUICK)
     (own_repository / "other").rename(tmp_path / "gone")
     eventually(lambda: server.infer("other", one(1.0)).status_code in (404, 503), "it is no longer served")
@@ -177,7 +178,7 @@ def damage(version: Path, how: str) -> None:
     elif how == "one byte flipped":
         model.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
     elif how == "another network":
-        model.write_bytes(onnx_zoo.classifier(4))
+        model.write_bytes(handmade_networks.classifier(4))
     elif how == "another factor":
         place = data.index(np.float32(10).tobytes())
         model.write_bytes(data[:place] + np.float32(11).tobytes() + data[place + 4 :])
@@ -193,7 +194,7 @@ def damage(version: Path, how: str) -> None:
     elif how == "a pickle":
         (version / "model.onnx").write_bytes(b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94.")
         files = {"model.onnx": (version / "model.onnx").read_bytes()}
-        (version / "manifest.json").write_bytes(onnx_zoo.manifest(files))
+        (version / "manifest.json").write_bytes(handmade_networks.manifest(files))
 
 
 DAMAGES = [
@@ -214,8 +215,8 @@ def test_case_66_damaged_versions_are_not_loaded_and_the_reason_is_told(
 ) -> None:
     names = {how: f"damaged_{number}" for number, how in enumerate(DAMAGES)}
     for how, name in names.items():
-        damage(onnx_zoo.add_scaled(own_repository, name, 10, 1), how)
-    onnx_zoo.add_scaled(own_repository, "fine", 10, 1)
+        damage(handmade_networks.add_scaled(own_repository, name, 10, 1), how)
+    handmade_networks.add_scaled(own_repository, "fine", 10, 1)
     server = start_server(own_repository, MANUAL)
     assert server.infer("fine", one(1.0)).status_code == 200
     assert server.metric("nonet_models_failed") == len(names), "there is nothing to alert on"
@@ -237,14 +238,14 @@ def test_case_66_a_half_copied_version_is_loaded_only_once_it_is_whole(
     start_server: Start, own_repository: Path, tmp_path: Path
 ) -> None:
     """A careless ``cp``: the folder is there, the manifest too, and the file grows while we look."""
-    onnx_zoo.add_scaled(own_repository, "scaled", 10, 1)
+    handmade_networks.add_scaled(own_repository, "scaled", 10, 1)
     server = start_server(own_repository, QUICK)
     data = scaled_bytes(tmp_path, 20)
     version = own_repository / "scaled" / "2"
     with Load(server, 2) as load:
         eventually(lambda: load.factors, "the first version answers")
         version.mkdir()
-        (version / "manifest.json").write_bytes(onnx_zoo.manifest({"model.onnx": data}))
+        (version / "manifest.json").write_bytes(handmade_networks.manifest({"model.onnx": data}))
         with (version / "model.onnx").open("wb") as file:
             for start in range(0, len(data), max(1, len(data) // 4)):
                 file.write(data[start : start + max(1, len(data) // 4)])
@@ -256,7 +257,7 @@ def test_case_66_a_half_copied_version_is_loaded_only_once_it_is_whole(
 
 
 def test_case_66_load_and_unload_over_the_repository_api(start_server: Start, own_repository: Path) -> None:
-    onnx_zoo.add_scaled(own_repository, "scaled", 10, 1)
+    handmade_networks.add_scaled(own_repository, "scaled", 10, 1)
     server = start_server(own_repository, MANUAL)
     for _ in range(3):
         assert server.http.post("/v2/repository/models/scaled/unload").status_code == 200
@@ -286,8 +287,8 @@ def test_case_67_unload_waits_for_the_requests_in_flight(start_server: Start, sm
 
 def test_case_67_unload_gives_the_memory_back(start_server: Start, own_repository: Path) -> None:
     """Five rounds of 96 MiB of weights: memory after the last unload is that after the first, within 5 %."""
-    onnx_zoo.add_heavy(own_repository, "heavy", 96)
-    onnx_zoo.add_scaled(own_repository, "scaled", 10, 1)
+    handmade_networks.add_heavy(own_repository, "heavy", 96)
+    handmade_networks.add_scaled(own_repository, "scaled", 10, 1)
     server = start_server(own_repository, MANUAL | {"cache": {"enabled": False}})
     x = [{"name": "x", "datatype": "FP32", "shape": [1, 1024], "data": [1.0] * 1024}]
     unloaded, loaded = [], []
@@ -309,7 +310,7 @@ def test_defect_8_health_is_not_ready_while_no_model_can_answer(
     start_server: Start, own_repository: Path, tmp_path: Path
 ) -> None:
     """Its only model is broken: alive, but not ready; ready as soon as the model is repaired."""
-    version = onnx_zoo.add_scaled(own_repository, "scaled", 10, 1)
+    version = handmade_networks.add_scaled(own_repository, "scaled", 10, 1)
     whole = (version / "model.onnx").read_bytes()
     damage(version, "truncated")
     server = start_server(own_repository, QUICK, wait=False)
@@ -324,7 +325,7 @@ def test_defect_8_health_is_not_ready_while_no_model_can_answer(
 def test_defect_8_health_stops_being_ready_when_the_last_model_goes(
     start_server: Start, own_repository: Path
 ) -> None:
-    onnx_zoo.add_scaled(own_repository, "scaled", 10, 1)
+    handmade_networks.add_scaled(own_repository, "scaled", 10, 1)
     server = start_server(own_repository, MANUAL)
     assert server.http.get("/v2/health/ready").status_code == 200
     server.http.post("/v2/repository/models/scaled/unload")
@@ -346,9 +347,9 @@ def alive(server: RunningServer) -> bool:
 def test_case_66_a_version_without_a_manifest_is_served_unless_strict(
     start_server: Start, own_repository: Path, strict: bool
 ) -> None:
-    version = onnx_zoo.add_scaled(own_repository, "plain", 10, 1)
+    version = handmade_networks.add_scaled(own_repository, "plain", 10, 1)
     (version / "manifest.json").unlink()
-    onnx_zoo.add_scaled(own_repository, "scaled", 10, 1)
+    handmade_networks.add_scaled(own_repository, "scaled", 10, 1)
     server = start_server(own_repository, {"repository": {"poll_seconds": 0.0, "strict": strict}})
     assert server.infer("plain", one(1.0)).status_code == (503 if strict else 200)
     assert server.infer("scaled", one(1.0)).status_code == 200

@@ -11,8 +11,9 @@ from typing import Any
 
 import psutil
 import pytest
-from serving import RunningServer, assert_refused, eventually, free_port
-from slow_requests import fresh_value
+
+from tests.support.running_server import RunningServer, assert_refused, eventually, free_port
+from tests.support.slow_requests import fresh_value
 
 MODEL = "echo_fp32"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import RunningServer, assert_no_leak, assert_refused
-from wire import Wire, request_bytes
+
+from tests.support.bare_sockets import Wire, request_bytes
+from tests.support.running_server import RunningServer, assert_no_leak, assert_refused
 
 X = {"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [2.0]}
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import redis
-from floor_house import events, job_of, settle, under_way, wait_for
-from jobs_site import Site
-from raw_jobs import CAPTURE, LONG, SLOW, developed, result_of, submit, submitted
-from redis_house import RedisHouse
-from serving import RunningServer, eventually
+
+from tests.support.building_gateway import events, job_of, settle, under_way, wait_for
+from tests.support.capture_gateway import CAPTURE, LONG, SLOW, developed, result_of, submit, submitted
+from tests.support.redis_server import RedisHouse
+from tests.support.running_server import RunningServer, eventually
+from tests.support.shared_jobs import Site
 
 pytestmark = pytest.mark.timeout(300)
 

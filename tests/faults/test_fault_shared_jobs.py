@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from floor_house import (
+
+from tests.support.building_gateway import (
     events,
     gone,
     identify,
@@ -24,15 +25,15 @@ from floor_house import (
     worker_of,
     workers_of,
 )
-from jobs_site import LEASE, Site
-from redis_house import PASSWORD
-from serving import (
+from tests.support.redis_server import PASSWORD
+from tests.support.running_server import (
     RunningServer,
     assert_no_leak,
     assert_refused,
     eventually,
 )
-from webhook_receiver import Receiver
+from tests.support.shared_jobs import LEASE, Site
+from tests.support.webhook_receiver import Receiver
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
-from serving import RunningServer, eventually
-from slow_requests import fresh_value
-from wire import AsyncWire, infer_bytes, request_bytes
+
+from tests.support.bare_sockets import AsyncWire, infer_bytes, request_bytes
+from tests.support.running_server import RunningServer, eventually
+from tests.support.slow_requests import fresh_value
 
 MIB = 1 << 20
 KINDS: dict[str, set[int]] = {

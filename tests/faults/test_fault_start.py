@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from serving import RunningServer, write_settings
+
+from tests.support.running_server import RunningServer, write_settings
 
 
 def serve(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str]:

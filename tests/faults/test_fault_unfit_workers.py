@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-import raw_jobs
-from floor_house import events, identify, job_of, submit, wait_for, workers_of
-from jobs_site import Site
-from serving import RunningServer, assert_no_leak, assert_refused, eventually
 
 from nonet.runtime.backends import installed_backends
 from nonet.runtime.repository_identity import IDENTITY_FILE, name_repository, repository_identity
+from tests.support import capture_gateway
+from tests.support.building_gateway import events, identify, job_of, submit, wait_for, workers_of
+from tests.support.running_server import RunningServer, assert_no_leak, assert_refused, eventually
+from tests.support.shared_jobs import Site
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -51,12 +51,14 @@ def test_case_77_a_capture_waits_for_a_worker_with_the_engine_of_its_gateway(raw
     plain = raw_site.gateway(0)
     fast = raw_site.gateway(0, repository={"engine": "openvino"})
     lacks = raw_site.work(lacks="openvino")
-    eventually(lambda: raw_jobs.submit(plain, key="first").status_code == 202, "development is offered")
-    job = raw_jobs.submitted(fast)
+    eventually(
+        lambda: capture_gateway.submit(plain, key="first").status_code == 202, "development is offered"
+    )
+    job = capture_gateway.submitted(fast)
     note = "waiting: no worker offers engine openvino"
     eventually(lambda: job_of(fast, job)["phase"] == note, "the job says what it waits for")
     # Younger jobs that need no more than the worker has are worked on all the same.
-    wait_for(plain, raw_jobs.submitted(plain), "succeeded")
+    wait_for(plain, capture_gateway.submitted(plain), "succeeded")
     waiting = job_of(plain, job)
     assert (waiting["state"], waiting["attempts"], waiting["phase"]) == ("queued", 0, note)
     labels = {"kind": "raw.develop", "missing": "engine:openvino"}
@@ -69,7 +71,7 @@ def test_case_77_a_capture_waits_for_a_worker_with_the_engine_of_its_gateway(raw
     ended = wait_for(fast, job, "succeeded")
     assert ended["attempts"] == 1
     assert [found for _, _, found in stream][-1]["state"] == "succeeded"
-    assert raw_jobs.result_of(plain, job).content == raw_jobs.developed(fast).content
+    assert capture_gateway.result_of(plain, job).content == capture_gateway.developed(fast).content
     assert job in has.log
     assert job not in lacks.log
     eventually(lambda: plain.metric("nonet_jobs_unserved") == 0, "nobody waits any more")
@@ -79,8 +81,10 @@ def test_case_77_a_worker_without_the_extra_takes_captures_and_no_fit(raw_site: 
     """PyTorch is missing on the one machine that works, and the gateways run nothing themselves."""
     server = raw_site.gateway(0)
     raw_site.work(lacks="torch")
-    eventually(lambda: raw_jobs.submit(server, key="first").status_code == 202, "development is offered")
-    wait_for(server, raw_jobs.submitted(server), "succeeded")
+    eventually(
+        lambda: capture_gateway.submit(server, key="first").status_code == 202, "development is offered"
+    )
+    wait_for(server, capture_gateway.submitted(server), "succeeded")
     assert_refused(submit(server, "home"), 503, "nobody who can do this work")
 
 
@@ -173,5 +177,7 @@ def test_case_77_captures_go_on_where_only_fits_must_not(raw_site: Site, tmp_pat
     baked = tmp_path / "baked"
     shutil.copytree(raw_site.repository, baked, ignore=shutil.ignore_patterns(IDENTITY_FILE))
     raw_site.work(baked, lacks="torch")
-    eventually(lambda: raw_jobs.submit(server, key="first").status_code == 202, "development is offered")
-    wait_for(server, raw_jobs.submitted(server), "succeeded")
+    eventually(
+        lambda: capture_gateway.submit(server, key="first").status_code == 202, "development is offered"
+    )
+    wait_for(server, capture_gateway.submitted(server), "succeeded")

@@ -14,12 +14,12 @@ from urllib.parse import urlencode
 import grpc
 import httpx
 import pytest
-import raw_jobs
-from floor_house import BUILDINGS, job_of, state_folder, toy_settings, upload, wait_for
-from serving import RunningServer, assert_refused, eventually
-from wire import Wire
 
 from nonet.runtime.oip.messages import message
+from tests.support import capture_gateway
+from tests.support.bare_sockets import Wire
+from tests.support.building_gateway import BUILDINGS, job_of, state_folder, toy_settings, upload, wait_for
+from tests.support.running_server import RunningServer, assert_refused, eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -206,8 +206,8 @@ class HaltedCalls:
 
 
 def test_case_70_uploads_over_both_faces_share_the_disk(start_server: Start, own_repository: Path) -> None:
-    settings = raw_jobs.settings(max_upload_bytes=50_000)
-    server = start_server(raw_jobs.fill_repository(own_repository), settings)
+    settings = capture_gateway.settings(max_upload_bytes=50_000)
+    server = start_server(capture_gateway.fill_repository(own_repository), settings)
     incoming = state_folder(server) / "incoming"
     fit = message("nonet.v1.FitRequest")(
         building="quick_home", file=table(LARGE), labelled_scan="nobody", labelled_floor="B1"
@@ -218,26 +218,27 @@ def test_case_70_uploads_over_both_faces_share_the_disk(start_server: Start, own
         assert sum(file.stat().st_size for file in incoming.iterdir()) <= 16 * 50_000
         over = (grpc.StatusCode.UNAVAILABLE, "UPLOADS_OVER_BUDGET")
         assert failure(lambda: channel.unary_unary(FIT)(fit.SerializeToString(), timeout=60)) == over
-        whole = raw_jobs.submit(server, bytes(LARGE))
+        whole = capture_gateway.submit(server, bytes(LARGE))
         body = {"raw": base64.b64encode(bytes(LARGE)).decode(), "cfa": "RGGB"}
-        as_json = server.http.post(raw_jobs.DEVELOP, json=body, headers=raw_jobs.ASYNC)
+        as_json = server.http.post(capture_gateway.DEVELOP, json=body, headers=capture_gateway.ASYNC)
         for reply in (whole, as_json):
             assert_refused(reply, 503)
             assert reply.json()["error"]["code"] == over[1]
-        assert raw_jobs.submit(server).status_code == 202
+        assert capture_gateway.submit(server).status_code == 202
         assert calls.finish().count(grpc.StatusCode.INVALID_ARGUMENT) == 16
         left = HaltedCalls(channel, LARGE)
         left.fill()
         left.leave()
         eventually(
-            lambda: raw_jobs.submit(server, bytes(LARGE)).status_code == 415, "those who left have made room"
+            lambda: capture_gateway.submit(server, bytes(LARGE)).status_code == 415,
+            "those who left have made room",
         )
     eventually(lambda: not any(incoming.iterdir()), "their files are gone")
 
 
 def test_case_70_an_upload_in_pieces_has_one_timeout(start_server: Start, own_repository: Path) -> None:
-    settings = raw_jobs.settings() | {"server": {"body_timeout": 1.5}}
-    server = start_server(raw_jobs.fill_repository(own_repository), settings)
+    settings = capture_gateway.settings() | {"server": {"body_timeout": 1.5}}
+    server = start_server(capture_gateway.fill_repository(own_repository), settings)
 
     def drip() -> Iterator[bytes]:
         for _ in range(300):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from floor_house import (
+
+from tests.support.building_gateway import (
     BUILDINGS,
     job_of,
     settle,
@@ -20,8 +21,8 @@ from floor_house import (
     upload,
     wait_for,
 )
-from serving import RunningServer, assert_refused, eventually, free_port
-from webhook_receiver import Receiver
+from tests.support.running_server import RunningServer, assert_refused, eventually, free_port
+from tests.support.webhook_receiver import Receiver
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from floor_house import BUILDINGS, gone, job_of, kill, toy_settings, wait_for
-from serving import RunningServer, eventually
+
+from tests.support.building_gateway import BUILDINGS, gone, job_of, kill, toy_settings, wait_for
+from tests.support.running_server import RunningServer, eventually
 
 pytest.importorskip("torch")
 
 Start = Callable[..., RunningServer]
 Readings = dict[str, dict[str, float]]
 
-WORKER = Path(__file__).parents[1] / "short_fit_worker.py"
+WORKER = Path(__file__).parents[1] / "support" / "short_fit_worker.py"
 FLOORS = ["B1", "F1", "F2", "F3", "F4"]
 PER_FLOOR = 30
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
-import misbehaving as bad
 import pytest
-from plane_harness import serving, until, value_of
 
 from nonet.runtime.errors import (
     DeadlineExceeded,
@@ -17,6 +15,8 @@ from nonet.runtime.errors import (
     ModelOutputInvalid,
 )
 from nonet.runtime.requests import InferResponse, RequestedOutput
+from tests.support import misbehaving_servables as bad
+from tests.support.data_plane_harness import serving, until, value_of
 
 
 async def test_answers_and_says_how_it_went() -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
-import misbehaving as bad
 import numpy as np
 import pytest
-from plane_harness import serving, until, value_of
 
-from nonet.gateway.metrics import Metrics
+from nonet.gateway.metrics.counters import Metrics
 from nonet.runtime.errors import (
     NotFound,
     Unavailable,
 )
+from tests.support import misbehaving_servables as bad
+from tests.support.data_plane_harness import serving, until, value_of
 
 
 async def test_replacing_a_version_under_load_fails_nobody_and_frees_the_old_one() -> None:

@@ -8,11 +8,11 @@ import gc
 import weakref
 from collections.abc import Iterator
 
-import misbehaving as bad
 import pytest
-from plane_harness import serving, until
 
 from nonet.runtime.errors import ServingError
+from tests.support import misbehaving_servables as bad
+from tests.support.data_plane_harness import serving, until
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import toy_worker
-from repository_house import House
-from serving import eventually
 
-from nonet.gateway.floor_versions import FloorVersions
+from nonet.gateway.tasks.floor_versions import FloorVersions
 from nonet.runtime.scans import Scans
 from nonet.services.floor_identification import derive
+from tests.support import toy_worker
+from tests.support.managed_repository import House
+from tests.support.running_server import eventually
 
 
 @pytest.fixture

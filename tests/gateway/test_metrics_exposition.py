@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from nonet.gateway.metrics import OTHER, Histogram, Metrics
-from nonet.gateway.metrics_families import GatewayState, MetricsPage
-from nonet.gateway.stats import BatchRecord, RequestRecord
+from nonet.gateway.core.records import BatchRecord, RequestRecord
+from nonet.gateway.metrics.counters import OTHER, Histogram, Metrics
+from nonet.gateway.metrics.exposition import GatewayState, MetricsPage
 
 TRITON = {
     "nv_inference_request_success",

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from nonet.gateway.repository_control import RepositoryControl
+from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.runtime.errors import NotFound
 
 

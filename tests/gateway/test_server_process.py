@@ -13,12 +13,12 @@ from typing import Any
 
 import grpc
 import numpy as np
-import onnx_zoo
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from serving import assert_clean_log, eventually, free_port
 
 from nonet.runtime.oip.messages import methods
+from tests.support import handmade_networks
+from tests.support.running_server import assert_clean_log, eventually, free_port
 
 Launch = Callable[..., "subprocess.Popen[str]"]
 COMMAND = [sys.executable, "-m", "nonet.cli.main"]
@@ -29,8 +29,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One bare network and one classifier."""
     root = tmp_path_factory.mktemp("process") / "models"
     root.mkdir()
-    onnx_zoo.add_identity(root, "echo", "FP32", (-1,))
-    onnx_zoo.add_classifier(root, "shop", 4, family="shop", top1=0.6)
+    handmade_networks.add_identity(root, "echo", "FP32", (-1,))
+    handmade_networks.add_classifier(root, "shop", 4, family="shop", top1=0.6)
     return root
 
 

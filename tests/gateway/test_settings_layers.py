@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nonet.gateway.settings import Settings, SettingsError, sections, setting_keys
-from nonet.gateway.settings_loader import load_settings, variable_name
-from nonet.gateway.settings_reference import reference_page
+from nonet.gateway.settings.loader import load_settings, variable_name
+from nonet.gateway.settings.reference import reference_page
+from nonet.gateway.settings.schema import Settings, SettingsError, sections, setting_keys
 
 KEYS = setting_keys()
 ROOT = Path(__file__).parents[2]

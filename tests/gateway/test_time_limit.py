@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from nonet.gateway.time_limit import TimeLimit
+from nonet.gateway.core.time_limit import TimeLimit
 
 
 def cancelling() -> int:

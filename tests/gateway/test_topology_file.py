@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from nonet.gateway.compose import compose
-from nonet.gateway.settings import Settings, SettingsError
-from nonet.gateway.topology import RemoteService, load_topology
+from nonet.gateway.process.compose import compose
+from nonet.gateway.settings.schema import Settings, SettingsError
+from nonet.gateway.settings.topology import RemoteService, load_topology
 
 
 def write(folder: Path, text: str) -> Path:

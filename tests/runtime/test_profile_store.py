@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from misbehaving import DoublingServable, FailingServable, ItemFailingServable, doubling_info
 
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.profile import EngineProfile, ModelProfile, ProfileStore, cache_folder, measure_latency
+from tests.support.misbehaving_servables import (
+    DoublingServable,
+    FailingServable,
+    ItemFailingServable,
+    doubling_info,
+)
 
 CONTENT = "ab" * 32
 

@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from grpc_face import Face, serving_grpc
-from misbehaving import DoublingServable
+
+from tests.support.grpc_server import Face, serving_grpc
+from tests.support.misbehaving_servables import DoublingServable
 
 
 @pytest.fixture

@@ -9,11 +9,19 @@ from typing import Any
 
 import grpc
 import pytest
-from floor_house import BUILDINGS, events, job_of, toy_settings, under_way, upload, wait_for
-from serving import RunningServer, eventually
-from webhook_receiver import Receiver
 
 from nonet.runtime.oip.messages import FLOOR_IDENTIFICATION, JOBS, message, methods
+from tests.support.building_gateway import (
+    BUILDINGS,
+    events,
+    job_of,
+    toy_settings,
+    under_way,
+    upload,
+    wait_for,
+)
+from tests.support.running_server import RunningServer, eventually
+from tests.support.webhook_receiver import Receiver
 
 METHODS = {method.name: method for name in (FLOOR_IDENTIFICATION, JOBS) for method in methods(name)}
 HOME = {"00:00:00:00:00:01": -40.0, "00:00:00:00:00:02": -60.0}

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-import misbehaving as bad
 import pytest
-from grpc_face import METHODS, infer_request, values
 
-from nonet.gateway.admission import ApiKey
+from nonet.gateway.core.gatekeeper import ApiKey
+from nonet.gateway.core.upload_budget import UploadBudget
 from nonet.gateway.grpc import GrpcLimits
-from nonet.gateway.uploads import UploadBudget
 from nonet.runtime.errors import InvalidArgument, ServingError
 from nonet.runtime.oip.messages import message
+from tests.support import misbehaving_servables as bad
+from tests.support.grpc_server import METHODS, infer_request, values
 
 Start = Callable[..., Any]
 Code = grpc.StatusCode

@@ -8,19 +8,19 @@ from typing import Any
 
 import grpc
 import pytest
-import raw_zoo
-from serving import RunningServer, running
 
 from nonet.runtime.oip.messages import RAW_IMAGE, message, methods
+from tests.support import handmade_captures
+from tests.support.running_server import RunningServer, running
 
-CAPTURE = raw_zoo.npy(raw_zoo.capture())
+CAPTURE = handmade_captures.npy(handmade_captures.capture())
 
 
 @pytest.fixture(scope="module")
 def darkroom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     root: Path = tmp_path_factory.mktemp("grpc_darkroom") / "models"
     root.mkdir()
-    raw_zoo.add_restorer(root, "stand_in")
+    handmade_captures.add_restorer(root, "stand_in")
     settings = {"scheduler": {"lanes": 1}, "repository": {"poll_seconds": 0.0}}
     with running(root, tmp_path_factory.mktemp("grpc_darkroom_server"), settings) as started:
         yield started

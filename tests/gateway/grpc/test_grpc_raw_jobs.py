@@ -9,12 +9,22 @@ from typing import Any
 
 import grpc
 import pytest
-import raw_zoo
-from floor_house import wait_for
-from raw_jobs import CAPTURE, LONG, QUICK, SLOW, developed, fill_repository, result_of, settings, submit
-from serving import RunningServer, running
 
 from nonet.runtime.oip.messages import JOBS, RAW_IMAGE, message, methods
+from tests.support import handmade_captures
+from tests.support.building_gateway import wait_for
+from tests.support.capture_gateway import (
+    CAPTURE,
+    LONG,
+    QUICK,
+    SLOW,
+    developed,
+    fill_repository,
+    result_of,
+    settings,
+    submit,
+)
+from tests.support.running_server import RunningServer, running
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -174,7 +184,7 @@ def test_a_result_that_is_not_there_has_its_status(darkroom: RunningServer, chan
 
 
 def test_a_picture_of_several_pieces_is_whole(darkroom: RunningServer, channel: grpc.Channel) -> None:
-    raw = raw_zoo.npy(raw_zoo.capture(400, 500))
+    raw = handmade_captures.npy(handmade_captures.capture(400, 500))
     parts = [{"cfa": "RGGB", "model": QUICK, "output": "tiff16"}]
     parts += [{"raw": raw[start : start + 150_000]} for start in range(0, len(raw), 150_000)]
     job = submit_develop(channel, *parts).job.id

@@ -8,10 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-import misbehaving as bad
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
-from grpc_face import METHODS, infer_request
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -19,6 +17,8 @@ from nonet.gateway.executor import description
 from nonet.gateway.grpc import GrpcLimits
 from nonet.runtime.errors import Conflict, NotFound
 from nonet.runtime.oip.messages import OPEN_INFERENCE, RAW_IMAGE, RECOGNITION, methods
+from tests.support import misbehaving_servables as bad
+from tests.support.grpc_server import METHODS, infer_request
 
 Start = Callable[..., Any]
 Code = grpc.StatusCode

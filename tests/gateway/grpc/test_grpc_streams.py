@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-import misbehaving as bad
 import pytest
-from grpc_face import infer_request, values
 
-from nonet.gateway.admission import ApiKey
+from nonet.gateway.core.gatekeeper import ApiKey
+from nonet.gateway.core.upload_budget import UploadBudget
 from nonet.gateway.grpc import GrpcLimits
-from nonet.gateway.uploads import UploadBudget
+from tests.support import misbehaving_servables as bad
+from tests.support.grpc_server import infer_request, values
 
 Start = Callable[..., Any]
 Code = grpc.StatusCode

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nonet.gateway.grpc.pieces import beside, contents
+from nonet.gateway.tasks.rpc_pieces import beside, contents
 from nonet.runtime.errors import InvalidArgument, PayloadTooLarge
 from nonet.runtime.oip.messages import message
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from echo_server import Echo
+
+from tests.support.echo_application import Echo
 
 
 @pytest.fixture

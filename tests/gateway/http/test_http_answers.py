@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from http_harness import HttpServer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nonet.gateway.http import Bodies, Exchange, HttpSettings
+from tests.support.http_server import HttpServer
 
 Answer = Callable[[Any, Any], Awaitable[None]]
 

@@ -8,8 +8,9 @@ import threading
 
 import psutil
 import pytest
-from echo_server import Echo, chunked, request, still_serves
-from http_harness import eventually
+
+from tests.support.echo_application import Echo, chunked, request, still_serves
+from tests.support.http_server import eventually
 
 
 def test_a_keep_alive_connection_serves_request_after_request(echo: Echo) -> None:

@@ -9,12 +9,12 @@ import socket
 import threading
 
 import pytest
-from echo_server import FAST, Echo, chunked, request, still_serves
-from http_harness import Wire, eventually
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nonet.gateway.http import HttpSettings
+from tests.support.echo_application import FAST, Echo, chunked, request, still_serves
+from tests.support.http_server import Wire, eventually
 
 
 def test_pipelined_requests_are_answered_in_order(echo: Echo) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import httpx
 import numpy as np
-import onnx_zoo
 import pytest
-from http_harness import HttpServer
 from PIL import Image
 
-from nonet.gateway.compose import Gateway, compose
-from nonet.gateway.settings import Settings
+from nonet.gateway.process.compose import Gateway, compose
+from nonet.gateway.settings.schema import Settings
+from tests.support import handmade_networks
+from tests.support.http_server import HttpServer
 
 StartGateway = Callable[..., "RestServer"]
 
@@ -46,13 +46,13 @@ def rest_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few networks and a family of two classifiers."""
     root = tmp_path_factory.mktemp("rest") / "models"
     root.mkdir()
-    onnx_zoo.add_identity(root, "echo", "FP32", (-1,))
-    onnx_zoo.add_identity(root, "text", "BYTES", (-1,))
-    onnx_zoo.add_identity(root, "unbatched", "FP32", (2, 3), batch=0)
-    onnx_zoo.add_scaled(root, "scaled", 10.0, 1)
-    onnx_zoo.add_scaled(root, "scaled", 20.0, 2)
-    onnx_zoo.add_classifier(root, "shop_small", 4, family="shop", top1=0.6)
-    onnx_zoo.add_classifier(root, "shop_large", 8, family="shop", top1=0.8)
+    handmade_networks.add_identity(root, "echo", "FP32", (-1,))
+    handmade_networks.add_identity(root, "text", "BYTES", (-1,))
+    handmade_networks.add_identity(root, "unbatched", "FP32", (2, 3), batch=0)
+    handmade_networks.add_scaled(root, "scaled", 10.0, 1)
+    handmade_networks.add_scaled(root, "scaled", 20.0, 2)
+    handmade_networks.add_classifier(root, "shop_small", 4, family="shop", top1=0.6)
+    handmade_networks.add_classifier(root, "shop_large", 8, family="shop", top1=0.8)
     return root
 
 

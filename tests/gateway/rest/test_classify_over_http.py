@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from http_harness import eventually
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nonet.gateway.classification import best_classes
-from nonet.gateway.rest.schemas import ClassifyResponse, ModelList
+from nonet.gateway.tasks.classification import best_classes
+from nonet.gateway.tasks.schemas import ClassifyResponse, ModelList
 from nonet.runtime.errors import Unavailable
+from tests.support.http_server import eventually
 
 SHAPE = {"message", "type", "param", "code"}
 

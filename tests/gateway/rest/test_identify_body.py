@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nonet.gateway.rest.identify_body import LONGEST_SCAN, MAX_SCANS, read_scans
+from nonet.gateway.tasks.identify_body import LONGEST_SCAN, MAX_SCANS, read_scans
 from nonet.runtime.errors import InvalidArgument, ServingError, Unprocessable
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nonet.gateway.rest.multipart import MAX_PARTS, Part, boundary_of, parse_form
+from nonet.gateway.tasks.multipart import MAX_PARTS, Part, boundary_of, parse_form
 from nonet.runtime.errors import InvalidArgument, PayloadTooLarge
 
 BOUNDARY = b"frontier"

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import onnx_zoo
 import pytest
-from http_harness import Wire
 
 from nonet.runtime.errors import GrpcStatus, ServingError
+from tests.support import handmade_networks
+from tests.support.http_server import Wire
 
 
 def tensor(*values: float) -> dict[str, Any]:
@@ -267,7 +267,7 @@ def test_a_draining_server_says_so_and_closes(start_gateway: Any) -> None:
 def test_no_page_of_another_site_changes_the_server(
     start_gateway: Any, tmp_path: Path, headers: dict[str, str], refused: bool
 ) -> None:
-    onnx_zoo.add_identity(tmp_path, "echo", "FP32", (-1,))
+    handmade_networks.add_identity(tmp_path, "echo", "FP32", (-1,))
     server = start_gateway(root=tmp_path)
     if headers.get("Origin") == "own":
         headers = {"Origin": server.url}
@@ -284,7 +284,7 @@ def test_no_page_of_another_site_changes_the_server(
 
 
 def test_a_load_request_cannot_ask_for_all_memory(start_gateway: Any, tmp_path: Path) -> None:
-    onnx_zoo.add_identity(tmp_path, "echo", "FP32", (-1,))
+    handmade_networks.add_identity(tmp_path, "echo", "FP32", (-1,))
     server = start_gateway(root=tmp_path)
     tensors = {"input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [1 << 28]}]}
     for config in ({"max_batch_size": 1_000_000}, {"max_batch_size": 4, **tensors}):

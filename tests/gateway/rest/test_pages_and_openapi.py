@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nonet.gateway.rest.openapi_oip import oip_paths
+from nonet.gateway.oip.openapi import oip_paths
 
 VERBS = ("get", "post", "put", "patch", "delete", "options")
 

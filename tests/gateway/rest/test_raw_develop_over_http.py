@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import raw_zoo
 
-CAPTURE = raw_zoo.npy(raw_zoo.capture())
+from tests.support import handmade_captures
+
+CAPTURE = handmade_captures.npy(handmade_captures.capture())
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def darkroom(tmp_path_factory: pytest.TempPathFactory, gateway_over: Callable[..
     """A gateway with one restoration network."""
     root: Path = tmp_path_factory.mktemp("darkroom") / "models"
     root.mkdir()
-    raw_zoo.add_restorer(root, "stand_in")
+    handmade_captures.add_restorer(root, "stand_in")
     client: httpx.Client = gateway_over(root).http
     return client
 
@@ -40,7 +41,7 @@ def test_the_picture_comes_back_as_its_content_type_says(darkroom, output, kind)
     reply = develop(darkroom, output=output)
     assert reply.status_code == 200, reply.text
     assert reply.headers["content-type"] == kind
-    assert raw_zoo.decoded(reply.content).shape == (44, 60, 3)
+    assert handmade_captures.decoded(reply.content).shape == (44, 60, 3)
     for header in ("X-Request-Id", "X-Model-Version", "X-Device", "X-Cache", "X-Batch-Size", "Server-Timing"):
         assert reply.headers[header]
 
@@ -66,7 +67,7 @@ def test_every_way_to_send_a_capture_gives_the_same_picture(darkroom) -> None:
 def test_the_uncertainty_map_says_its_scale(darkroom) -> None:
     reply = develop(darkroom, output="png16", uncertainty="true")
     assert reply.status_code == 200
-    stored = raw_zoo.decoded(reply.content) * float(reply.headers["X-Std-Scale"])
+    stored = handmade_captures.decoded(reply.content) * float(reply.headers["X-Std-Scale"])
     assert 0.002 * 65535 < stored.mean() < 0.012 * 65535
     assert "X-Std-Scale" not in develop(darkroom, output="png16").headers
 
@@ -79,13 +80,15 @@ def test_a_picture_says_its_white_balance_and_the_noise_found(darkroom) -> None:
 
 def test_a_camera_file_becomes_an_upright_picture(darkroom) -> None:
     pytest.importorskip("rawpy")
-    mosaic = raw_zoo.capture(44, 60, "GBRG") // 8 + 512
-    reply = darkroom.post("/v1/raw/develop", files={"raw": raw_zoo.dng(mosaic, "GBRG", orientation=6)})
+    mosaic = handmade_captures.capture(44, 60, "GBRG") // 8 + 512
+    reply = darkroom.post(
+        "/v1/raw/develop", files={"raw": handmade_captures.dng(mosaic, "GBRG", orientation=6)}
+    )
     assert reply.status_code == 200, reply.text
-    upright = raw_zoo.decoded(reply.content)
+    upright = handmade_captures.decoded(reply.content)
     assert upright.shape == (60, 44, 3)
-    flat = darkroom.post("/v1/raw/develop", files={"raw": raw_zoo.dng(mosaic, "GBRG")})
-    assert np.array_equal(upright, np.rot90(raw_zoo.decoded(flat.content), 3))
+    flat = darkroom.post("/v1/raw/develop", files={"raw": handmade_captures.dng(mosaic, "GBRG")})
+    assert np.array_equal(upright, np.rot90(handmade_captures.decoded(flat.content), 3))
 
 
 def test_an_equal_request_comes_from_the_cache_and_another_parameter_does_not(darkroom) -> None:
@@ -146,7 +149,7 @@ def test_content_types_that_carry_no_capture_are_415_and_other_verbs_405(darkroo
 def test_a_deadline_too_short_is_refused(darkroom) -> None:
     reply = darkroom.post(
         "/v1/raw/develop",
-        files={"raw": raw_zoo.npy(np.zeros((1200, 1600), np.uint16))},
+        files={"raw": handmade_captures.npy(np.zeros((1200, 1600), np.uint16))},
         data={"cfa": "RGGB"},
         headers={"X-Request-Timeout-Ms": "1"},
     )

@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import raw_zoo
-from floor_house import wait_for
-from raw_jobs import (
+
+from tests.support import handmade_captures
+from tests.support.building_gateway import wait_for
+from tests.support.capture_gateway import (
     ASYNC,
     CAPTURE,
     DEVELOP,
@@ -26,7 +27,7 @@ from raw_jobs import (
     submit,
     submitted,
 )
-from serving import RunningServer, assert_refused, running
+from tests.support.running_server import RunningServer, assert_refused, running
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -155,8 +156,8 @@ def test_only_the_known_preference_is_followed(
         (b"rubbish", {}, 415, "raw"),
         (b"\xff\xd8\xff\xe0" + b"0" * 99, {}, 415, "raw"),
         (CAPTURE[:-5], {}, 400, "raw"),
-        (raw_zoo.image_file(np.zeros((4, 4), np.uint8)), {}, 400, "raw"),
-        (raw_zoo.dng(raw_zoo.capture())[:-99], {}, 400, "raw"),
+        (handmade_captures.image_file(np.zeros((4, 4), np.uint8)), {}, 400, "raw"),
+        (handmade_captures.dng(handmade_captures.capture())[:-99], {}, 400, "raw"),
     ],
 )
 def test_what_the_route_refuses_is_refused_at_the_submit_in_its_words(
@@ -209,9 +210,11 @@ def test_what_only_decoding_shows_fails_the_job_as_it_fails_the_route(darkroom: 
     pytest.importorskip("rawpy")
     x_trans = {33421: (3, [6, 6]), 33422: (1, [0, 1, 2] * 12)}
     files = [
-        raw_zoo.npy(np.full((40, 40), np.nan, np.float32)),
-        raw_zoo.dng(raw_zoo.capture(), tags=x_trans),
-        raw_zoo.dng(raw_zoo.capture(), tags={33421: None, 33422: None, 262: (3, [34892])}),
+        handmade_captures.npy(np.full((40, 40), np.nan, np.float32)),
+        handmade_captures.dng(handmade_captures.capture(), tags=x_trans),
+        handmade_captures.dng(
+            handmade_captures.capture(), tags={33421: None, 33422: None, 262: (3, [34892])}
+        ),
     ]
     for raw in files:
         fields = {} if raw.startswith(b"II") else {"cfa": "RGGB"}
@@ -229,7 +232,7 @@ def test_what_only_decoding_shows_fails_the_job_as_it_fails_the_route(darkroom: 
 
 def test_a_job_may_be_larger_than_a_request(darkroom: RunningServer) -> None:
     """The upload of a job goes to the disk; that of a request has to fit into memory."""
-    raw = raw_zoo.npy(raw_zoo.capture(800, 1000))
+    raw = handmade_captures.npy(handmade_captures.capture(800, 1000))
     data = {"cfa": "RGGB", "model": QUICK}
     assert_refused(darkroom.http.post(DEVELOP, files={"raw": raw}, data=data), 413, "1048576")
     chunked = {"content-type": "application/octet-stream"}
@@ -240,7 +243,7 @@ def test_a_job_may_be_larger_than_a_request(darkroom: RunningServer) -> None:
     pieces = (raw[start : start + 300_000] for start in range(0, len(raw), 300_000))
     reply = darkroom.http.post(DEVELOP, content=pieces, params=data, headers=ASYNC | chunked)
     assert reply.status_code == 202, reply.text
-    huge = raw_zoo.npy(np.zeros((1500, 1500), np.uint16))
+    huge = handmade_captures.npy(np.zeros((1500, 1500), np.uint16))
     assert_refused(submit(darkroom, huge), 413, "4194304")
     # JSON has to be read whole, so it is as small as ever.
     text = base64.b64encode(raw).decode()
@@ -260,7 +263,9 @@ def test_equal_submits_under_one_key_are_one_job(darkroom: RunningServer) -> Non
     assert "Idempotency-Replayed" not in first.headers
     assert again.headers["Idempotency-Replayed"] == "true"
     assert_refused(submit(darkroom, key="k1", noise="8"), 409, "Idempotency-Key")
-    assert_refused(submit(darkroom, raw_zoo.npy(raw_zoo.capture(seed=3)), key="k1", noise="7"), 409)
+    assert_refused(
+        submit(darkroom, handmade_captures.npy(handmade_captures.capture(seed=3)), key="k1", noise="7"), 409
+    )
     assert_refused(submit(darkroom, key="a b"), 400, "Idempotency-Key")
 
 
@@ -285,7 +290,7 @@ def test_a_deadline_is_one_for_the_submit(darkroom: RunningServer) -> None:
 
 
 def test_a_result_is_there_when_the_job_has_succeeded(darkroom: RunningServer) -> None:
-    job = submitted(darkroom, raw_zoo.npy(raw_zoo.capture(140, 280)), model=SLOW)
+    job = submitted(darkroom, handmade_captures.npy(handmade_captures.capture(140, 280)), model=SLOW)
     early = result_of(darkroom, job)
     assert_refused(early, 409)
     assert early.json()["error"]["code"] == "JOB_NOT_ENDED"
@@ -308,7 +313,7 @@ def test_the_description_knows_both_answers(darkroom: RunningServer) -> None:
 
 
 def test_a_client_that_reads_slowly_gets_all_of_it(darkroom: RunningServer) -> None:
-    job = submitted(darkroom, raw_zoo.npy(raw_zoo.capture(800, 1000)), output="tiff16")
+    job = submitted(darkroom, handmade_captures.npy(handmade_captures.capture(800, 1000)), output="tiff16")
     wait_for(darkroom, job, "succeeded")
     with darkroom.http.stream("GET", f"/v1/jobs/{job}/result") as reply:
         size = sum(len(piece) for piece in reply.iter_bytes(1000))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from noise_shop import open_shop
 
 from nonet.research.efficientnet_lite.network import EfficientNetLite0
 from nonet.research.fasternet import grocery
@@ -14,6 +13,7 @@ from nonet.research.fasternet.family import FamilyRecipe, PartlyFrozen
 from nonet.research.fasternet.training import Schedule
 from nonet.research.systems import TrainOptions
 from nonet.runtime.errors import InvalidArgument
+from tests.support.noise_dataset import open_shop
 
 
 @pytest.fixture

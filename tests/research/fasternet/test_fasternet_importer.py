@@ -24,9 +24,9 @@ from nonet.research.fasternet.checkpoint_keys import (
 from nonet.research.fasternet.importer import classifier_from, dense_from, import_checkpoint
 from nonet.research.fasternet.network import PUBLISHED, VARIANTS, FasterNet, FasterNetDense, build
 from nonet.research.fasternet.onnx_session import open_session, run
+from nonet.research.weights import read_checkpoint
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.repository.manifest import Preprocessing, read_manifest
-from nonet.runtime.weights import read_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from noise_shop import open_shop
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-import nonet
 from nonet.research.fasternet import grocery
 from nonet.research.fasternet.augment import mix_each
 from nonet.research.fasternet.commands import train
@@ -40,8 +38,9 @@ from nonet.research.systems import TrainOptions, check_timed, find
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.repository.layout import read_model
 from nonet.runtime.repository.manifest import read_manifest
+from tests.support.noise_dataset import open_shop
 
-REPOSITORY = Path(nonet.__file__).parents[1] / "model_repository"
+REPOSITORY = Path(__file__).parents[3] / "model_repository"
 CPU = torch.device("cpu")
 SHORT = Schedule(steps=3, batch=4, warmup=1, min_lr=0.0)
 RECIPE = PatientRecipe(teacher=SHORT, distil=SHORT, members=("nano",), image_size=64)

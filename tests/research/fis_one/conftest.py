@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from wifi_zoo import made_up
 
 from nonet.research.fis_one.data import SurveyedBuilding
+from tests.support.synthetic_wifi import made_up
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from wifi_zoo import QUICK, QUICK_PAPER
 
 from nonet.cli.main import main
 from nonet.research.fis_one import commands, study
 from nonet.research.fis_one.recipes import PAPER
 from nonet.research.systems import EvaluateOptions, TrainOptions, check_preset, find
 from nonet.runtime.errors import InvalidArgument
+from tests.support.synthetic_wifi import QUICK, QUICK_PAPER
 
 
 def test_training_publishes_the_building(

@@ -9,7 +9,6 @@ import pytest
 import scipy.sparse as sparse
 from hypothesis import given
 from hypothesis import strategies as st
-from wifi_zoo import made_up
 
 from nonet.research.fis_one.building import FitOptions
 from nonet.research.fis_one.consensus import Clusters, loudness_gap, most_agreed, spillover_cost
@@ -20,6 +19,7 @@ from nonet.research.fis_one.indexing import held_karp, path_cost, path_costs
 from nonet.research.fis_one.metrics import adjusted_rand, score_floors
 from nonet.research.fis_one.spillover import adapted_jaccard
 from nonet.research.fis_one.study import load_case, measure
+from tests.support.synthetic_wifi import made_up
 
 
 def test_spillover_cost_by_hand() -> None:

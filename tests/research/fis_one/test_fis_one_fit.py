@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from wifi_zoo import QUICK, QUICK_PAPER, made_up
 
 from nonet.research.fis_one.building import FitOptions, FitProgress, FittedBuilding, FloorLabel
 from nonet.research.fis_one.data import SurveyedBuilding, load_building
@@ -21,6 +20,7 @@ from nonet.research.fis_one.metrics import score_floors
 from nonet.research.fis_one.recipes import Recipe
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.scans import Scans
+from tests.support.synthetic_wifi import QUICK, QUICK_PAPER, made_up
 
 FOUR = FitOptions(floors=4)
 
@@ -126,11 +126,11 @@ def test_what_the_reporter_raises_ends_the_fit(building: SurveyedBuilding) -> No
 FIT_IN_A_PROCESS = """
 import dataclasses, sys
 from pathlib import Path
-import wifi_zoo
+from tests.support import synthetic_wifi
 from nonet.research.fis_one import fit
 fit._SAVE_EVERY = 0.0
-building = wifi_zoo.made_up()
-recipe = dataclasses.replace(wifi_zoo.QUICK, steps=400)
+building = synthetic_wifi.made_up()
+recipe = dataclasses.replace(synthetic_wifi.QUICK, steps=400)
 fit.fit_building(building.scans, building.label(0), fit.FitOptions(floors=4), recipe=recipe,
                  checkpoint=Path(sys.argv[1]))
 """

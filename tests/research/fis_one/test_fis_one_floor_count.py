@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wifi_zoo import QUICK, made_up
 
 from nonet.research.fis_one.building import FitOptions, FloorLabel
 from nonet.research.fis_one.data import SurveyedBuilding, load_building
@@ -23,6 +22,7 @@ from nonet.research.fis_one.floor_evidence import (
 from nonet.research.fis_one.loudness import SLAB, audible_readings
 from nonet.research.fis_one.metrics import adjusted_rand, mean_agreement
 from nonet.runtime.scans import Scans
+from tests.support.synthetic_wifi import QUICK, made_up
 
 
 def estimated(building: SurveyedBuilding, seed: int = 0, fewest: int = 2) -> FloorCount:

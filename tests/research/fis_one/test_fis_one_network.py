@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from wifi_zoo import QUICK_PAPER
 
 from nonet.research.fis_one.data import SurveyedBuilding
 from nonet.research.fis_one.graph import GraphRule, SignalGraph, build_graph
@@ -19,6 +18,7 @@ from nonet.research.fis_one.sampling import AliasTable, Sampler, full_neighbourh
 from nonet.research.fis_one.training import Trainer, embed, unit_rows
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.scans import Scans
+from tests.support.synthetic_wifi import QUICK_PAPER
 
 SCANS = Scans.build(
     [

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from wifi_zoo import QUICK, made_up
 
 from nonet.research.fis_one.building import FitOptions, FittedBuilding
 from nonet.research.fis_one.fit import fit_building
@@ -22,6 +21,7 @@ from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.repository.labels import read_labels
 from nonet.runtime.repository.layout import read_model
 from nonet.runtime.repository.manifest import read_manifest
+from tests.support.synthetic_wifi import QUICK, made_up
 
 THREE = FitOptions(floors=3)
 

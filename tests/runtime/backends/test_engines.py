@@ -7,7 +7,6 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
-import onnx_zoo
 import pytest
 
 from nonet.runtime.backends import (
@@ -21,6 +20,7 @@ from nonet.runtime.backends import (
     installed_backends,
 )
 from nonet.runtime.tensors import Array, DataType, TensorSpec
+from tests.support import handmade_networks
 
 OPTIONS = BackendOptions(concurrency=2)
 ENGINES = [engine.name for engine in installed_backends()]
@@ -42,7 +42,7 @@ def values(datatype: DataType, count: int) -> Array:
 def load(
     engine: Backend, folder: Path, datatype: DataType = DataType.FP32, precision: str = "fp32"
 ) -> LoadedNetwork:
-    version = onnx_zoo.add_identity(folder, f"echo_{datatype.lower()}", datatype.value, (2,))
+    version = handmade_networks.add_identity(folder, f"echo_{datatype.lower()}", datatype.value, (2,))
     spec = (-1, 2)
     return engine.load(
         version / "model.onnx",

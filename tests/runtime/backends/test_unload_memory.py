@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import onnx_zoo
 import pytest
 
 from nonet.runtime.backends import installed_backends
+from tests.support import handmade_networks
 
 PROGRAM = """
 import json, sys, threading
@@ -56,7 +56,7 @@ print(json.dumps({"first": first, "later": later, "warm": warm, "used": rss()}))
 @pytest.mark.parametrize("engine", [engine.name for engine in installed_backends()])
 def test_memory_returns_after_unload_and_stays_flat_in_use(tmp_path: Path, engine: str) -> None:
     mebibytes = 100
-    version = onnx_zoo.add_heavy(tmp_path, "heavy", mebibytes)
+    version = handmade_networks.add_heavy(tmp_path, "heavy", mebibytes)
     command = [sys.executable, "-c", PROGRAM, engine, str(version / "model.onnx"), str(mebibytes * 256)]
     facts = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     _, before = facts["first"]

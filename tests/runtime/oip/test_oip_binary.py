@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oip_requests import refused
 
 from nonet.runtime.oip import json_codec, raw
 from nonet.runtime.requests import InferRequest, InferResponse, RequestedOutput
 from nonet.runtime.tensors import DataType, Tensor, TensorSpec
+from tests.support.oip_strategies import refused
 
 HEADER = "Inference-Header-Content-Length"
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from oip_requests import refused
 
 from nonet.runtime.oip.classification import classify_output, top_classes
 from nonet.runtime.tensors import DataType, Tensor
+from tests.support.oip_strategies import refused
 
 LABELS = ("apple", "", "pear:green", "m\u00fcsli")
 

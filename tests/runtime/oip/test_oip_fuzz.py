@@ -9,7 +9,6 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oip_requests import as_binary, as_json, model, requests
 
 from nonet.runtime.errors import ServingError
 from nonet.runtime.oip import json_codec, proto_codec
@@ -17,6 +16,7 @@ from nonet.runtime.oip.messages import message
 from nonet.runtime.oip.validation import validate
 from nonet.runtime.requests import InferRequest
 from nonet.runtime.tensors import DataType, TensorSpec, element_count
+from tests.support.oip_strategies import as_binary, as_json, model, requests
 
 FEWER = settings(max_examples=40)  # whole requests are slow to draw
 SPECS = (TensorSpec("x", DataType.FP32, (-1, 4)),)

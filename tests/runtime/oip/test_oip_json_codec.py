@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oip_requests import INTEGERS, refused
-from oip_requests import decode_json as decode
-from oip_requests import json_tensor as tensor
 
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.tensors import DataType, Tensor
+from tests.support.oip_strategies import INTEGERS, refused
+from tests.support.oip_strategies import decode_json as decode
+from tests.support.oip_strategies import json_tensor as tensor
 
 
 def decode_one(entry: dict[str, Any]) -> Tensor:

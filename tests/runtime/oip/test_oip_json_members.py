@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oip_requests import decode_json as decode
-from oip_requests import json_tensor as tensor
-from oip_requests import refused
 
 from nonet.runtime.oip import json_codec
 from nonet.runtime.requests import InferRequest, InferResponse, RequestedOutput
 from nonet.runtime.tensors import DataType, Tensor
+from tests.support.oip_strategies import decode_json as decode
+from tests.support.oip_strategies import json_tensor as tensor
+from tests.support.oip_strategies import refused
 
 # Parameters, outputs, id.
 

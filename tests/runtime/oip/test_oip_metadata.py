@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf import json_format
-from oip_requests import model
 
 from nonet.runtime.errors import ModelOutputInvalid
 from nonet.runtime.oip import metadata
 from nonet.runtime.oip.messages import message
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.tensors import DataType, TensorSpec
+from tests.support.oip_strategies import model
 
 INFO = model(
     inputs=[

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oip_requests import INTEGERS, refused
 
 from nonet.runtime.errors import ModelOutputInvalid
 from nonet.runtime.oip import proto_codec
 from nonet.runtime.oip.messages import message
 from nonet.runtime.requests import InferRequest, InferResponse, RequestedOutput
 from nonet.runtime.tensors import DataType, Tensor
+from tests.support.oip_strategies import INTEGERS, refused
 
 ONE = ("x", "FP32", [1])
 FOUR = np.float32([1]).tobytes()

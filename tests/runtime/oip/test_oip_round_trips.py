@@ -7,12 +7,20 @@ import json
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oip_requests import JSON_TYPES, as_binary, as_json, requests, same_requests, same_tensors, tensors
 
 from nonet.runtime.oip import json_codec, proto_codec
 from nonet.runtime.oip.messages import message
 from nonet.runtime.requests import InferRequest, InferResponse, RequestedOutput
 from nonet.runtime.tensors import DataType, Tensor
+from tests.support.oip_strategies import (
+    JSON_TYPES,
+    as_binary,
+    as_json,
+    requests,
+    same_requests,
+    same_tensors,
+    tensors,
+)
 
 FEWER = settings(max_examples=50)  # whole requests are slow to draw
 

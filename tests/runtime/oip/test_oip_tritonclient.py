@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oip_requests import JSON_TYPES, same_tensors, tensors
 from tritonclient import grpc as triton_grpc
 from tritonclient import http as triton_http
 from tritonclient.grpc import _utils as grpc_requests
@@ -18,6 +17,7 @@ from nonet.runtime.oip import json_codec, proto_codec
 from nonet.runtime.oip.messages import message
 from nonet.runtime.requests import InferRequest, InferResponse, RequestedOutput
 from nonet.runtime.tensors import DataType, Tensor
+from tests.support.oip_strategies import JSON_TYPES, same_tensors, tensors
 
 
 def client_input(module: Any, tensor: Tensor, **how: Any) -> Any:

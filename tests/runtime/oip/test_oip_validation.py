@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oip_requests import arrays, model, refused
 
 from nonet.runtime.errors import ModelOutputInvalid
 from nonet.runtime.oip.finite import is_finite
@@ -17,6 +16,7 @@ from nonet.runtime.oip.validation import check_outputs, validate
 from nonet.runtime.requests import InferRequest, InferResponse, RequestedOutput
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.tensors import DataType, Tensor, TensorSpec
+from tests.support.oip_strategies import arrays, model, refused
 
 PAIR = model(
     inputs=[

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from repository_house import House
+
+from tests.support.managed_repository import House
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nonet.runtime.errors import ModelRefused
 from nonet.runtime.oip.messages import message
 from nonet.runtime.repository.config import (
     DEFAULT_MAX_BATCH_SIZE,
@@ -22,7 +23,6 @@ from nonet.runtime.repository.config import (
     wanted_versions,
 )
 from nonet.runtime.repository.graph import Graph
-from nonet.runtime.repository.problems import ModelRefused
 from nonet.runtime.tensors import DataType, TensorSpec
 
 IMAGE = TensorSpec("image", DataType.FP32, (-1, 3, 32, 32))

@@ -7,20 +7,20 @@ import shutil
 import threading
 from pathlib import Path
 
-import onnx_zoo
 import pytest
-from repository_house import House, policy
 
 from nonet.runtime.catalog import ModelState
 from nonet.runtime.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from nonet.runtime.repository import ChangeKind
 from nonet.runtime.requests import InferResponse
+from tests.support import handmade_networks
+from tests.support.managed_repository import House, policy
 
 
 def test_everything_sound_is_loaded_and_the_broken_is_explained(house: House) -> None:
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
-    onnx_zoo.add_scaled(house.root, "scaled", 20, 2)
-    broken = onnx_zoo.add_scaled(house.root, "broken", 1, 1)
+    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
+    handmade_networks.add_scaled(house.root, "scaled", 20, 2)
+    broken = handmade_networks.add_scaled(house.root, "broken", 1, 1)
     (broken / "model.onnx").write_bytes((broken / "model.onnx").read_bytes()[:-5])
     house.manager.load_all()
     assert (house.ask(), house.ask(version="1")) == (20.0, 10.0)
@@ -45,7 +45,7 @@ def test_everything_sound_is_loaded_and_the_broken_is_explained(house: House) ->
 )
 def test_the_version_policy_decides_what_serves(house: House, text: str, loaded: list[str]) -> None:
     for version in (1, 2, 3):
-        onnx_zoo.add_scaled(house.root, "scaled", 10.0 * version, version)
+        handmade_networks.add_scaled(house.root, "scaled", 10.0 * version, version)
     policy(house, text)
     house.manager.load_all()
     assert house.catalog.versions("scaled") == loaded
@@ -54,7 +54,7 @@ def test_the_version_policy_decides_what_serves(house: House, text: str, loaded:
 def test_what_was_wrong_is_forgotten_when_it_is_right_again(house: House) -> None:
     """Also of the versions that are not wanted and so are not looked at again."""
     for version in (1, 2, 3):
-        onnx_zoo.add_scaled(house.root, "scaled", 10.0 * version, version)
+        handmade_networks.add_scaled(house.root, "scaled", 10.0 * version, version)
     policy(house, "")
     house.manager.load_all()
     config = house.root / "scaled" / "config.pbtxt"
@@ -68,8 +68,8 @@ def test_what_was_wrong_is_forgotten_when_it_is_right_again(house: House) -> Non
 
 
 def test_a_broken_latest_version_gives_way_to_the_one_before(house: House) -> None:
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
-    bad = onnx_zoo.add_scaled(house.root, "scaled", 20, 2)
+    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
+    bad = handmade_networks.add_scaled(house.root, "scaled", 20, 2)
     whole = (bad / "model.onnx").read_bytes()
     (bad / "model.onnx").write_bytes(b"")
     policy(house, "")
@@ -83,13 +83,13 @@ def test_a_broken_latest_version_gives_way_to_the_one_before(house: House) -> No
 
 
 def test_new_changed_and_removed_versions_are_noticed(house: House, tmp_path: Path) -> None:
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
     house.manager.load_all()
-    onnx_zoo.add_scaled(house.root, "scaled", 20, 2)
+    handmade_networks.add_scaled(house.root, "scaled", 20, 2)
     assert house.did() == [("scaled", "2", "loaded")]
     digest = house.catalog.info("scaled").digest
     shutil.rmtree(house.root / "scaled" / "2")
-    onnx_zoo.add_scaled(house.root, "scaled", 30, 2)
+    handmade_networks.add_scaled(house.root, "scaled", 30, 2)
     assert house.did() == [("scaled", "2", "reloaded")]
     assert house.ask() == 30.0
     assert house.catalog.info("scaled").digest != digest
@@ -104,7 +104,7 @@ def test_new_changed_and_removed_versions_are_noticed(house: House, tmp_path: Pa
 
 
 def test_a_version_that_goes_bad_on_disk_keeps_serving_and_says_why(house: House) -> None:
-    folder = onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    folder = handmade_networks.add_scaled(house.root, "scaled", 10, 1)
     whole = (folder / "model.onnx").read_bytes()
     house.manager.load_all()
     (folder / "model.onnx").write_bytes(whole[:10])
@@ -122,10 +122,10 @@ def test_a_version_that_goes_bad_on_disk_keeps_serving_and_says_why(house: House
 
 
 def test_what_serves_goes_on_without_its_files_until_a_version_can_take_its_place(house: House) -> None:
-    first = onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    first = handmade_networks.add_scaled(house.root, "scaled", 10, 1)
     house.manager.load_all()
     shutil.rmtree(first)
-    bad = onnx_zoo.add_scaled(house.root, "scaled", 20, 2)
+    bad = handmade_networks.add_scaled(house.root, "scaled", 20, 2)
     policy(house, "")
     whole = (bad / "model.onnx").read_bytes()
     (bad / "model.onnx").write_bytes(b"")
@@ -149,12 +149,12 @@ def test_what_serves_goes_on_without_its_files_until_a_version_can_take_its_plac
 
 
 def test_versions_in_use_are_those_that_serve_and_those_that_requests_hold(house: House) -> None:
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
-    onnx_zoo.add_scaled(house.root, "other", 10, 7)
+    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
+    handmade_networks.add_scaled(house.root, "other", 10, 7)
     house.manager.load_all()
     closed = threading.Event()
     lease = house.catalog.lease("scaled")
-    onnx_zoo.add_scaled(house.root, "scaled", 20, 2)
+    handmade_networks.add_scaled(house.root, "scaled", 20, 2)
     policy(house, "")
     house.manager.refresh()
     assert house.catalog.versions("scaled") == ["2"]
@@ -174,7 +174,7 @@ def test_versions_in_use_are_those_that_serve_and_those_that_requests_hold(house
 
 
 def test_a_bad_configuration_stops_nothing_and_heals(house: House) -> None:
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
     house.manager.load_all()
     path = house.root / "scaled" / "config.pbtxt"
     good = path.read_text()
@@ -192,7 +192,7 @@ def test_a_bad_configuration_stops_nothing_and_heals(house: House) -> None:
 
 def test_a_copy_without_manifest_is_taken_when_it_stopped_changing(house: House) -> None:
     house.manager.load_all()
-    folder = onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    folder = handmade_networks.add_scaled(house.root, "scaled", 10, 1)
     (folder / "manifest.json").unlink()
     assert house.did() == []
     entry = house.entry("scaled", "1")
@@ -206,7 +206,7 @@ def test_a_copy_without_manifest_is_taken_when_it_stopped_changing(house: House)
 
 def test_a_strict_repository_wants_manifests(tmp_path: Path) -> None:
     root = tmp_path / "models"
-    folder = onnx_zoo.add_scaled(root, "scaled", 10, 1)
+    folder = handmade_networks.add_scaled(root, "scaled", 10, 1)
     (folder / "manifest.json").unlink()
     house = House(root, tmp_path / "cache", strict=True)
     (change,) = house.manager.load_all()
@@ -215,8 +215,8 @@ def test_a_strict_repository_wants_manifests(tmp_path: Path) -> None:
 
 
 def test_a_file_the_manifest_does_not_list_is_not_loaded(house: House) -> None:
-    folder = onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
-    (folder / "other.onnx").write_bytes(onnx_zoo.classifier(2))
+    folder = handmade_networks.add_scaled(house.root, "scaled", 10, 1)
+    (folder / "other.onnx").write_bytes(handmade_networks.classifier(2))
     path = house.root / "scaled" / "config.pbtxt"
     path.write_text(path.read_text() + 'default_model_filename: "other.onnx"\n')
     (change,) = house.manager.load_all()
@@ -224,7 +224,7 @@ def test_a_file_the_manifest_does_not_list_is_not_loaded(house: House) -> None:
 
 
 def test_unload_by_hand_lasts_until_load_by_hand(house: House) -> None:
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
     house.manager.load_all()
     assert house.manager.unload("scaled") is True
     assert house.did() == []
@@ -240,7 +240,7 @@ def test_unload_by_hand_lasts_until_load_by_hand(house: House) -> None:
 
 
 def test_unload_waits_for_requests_and_then_frees(house: House) -> None:
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
     house.manager.load_all()
     lease = house.catalog.lease("scaled")
     assert house.manager.unload("scaled", timeout=0.01) is False
@@ -262,7 +262,7 @@ def test_unload_waits_for_requests_and_then_frees(house: House) -> None:
 
 @pytest.mark.parametrize("name", ["nothing", "../scaled", "a/b", "..", "", "scaled\n", "%2e%2e"])
 def test_unknown_and_malformed_names_are_not_found(house: House, name: str) -> None:
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
     house.manager.load_all()
     for action in (house.manager.load, house.manager.unload):
         with pytest.raises(NotFound) as refused:
@@ -272,7 +272,7 @@ def test_unknown_and_malformed_names_are_not_found(house: House, name: str) -> N
 
 
 def test_load_says_why_it_failed_and_what_served_goes_on(house: House) -> None:
-    folder = onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    folder = handmade_networks.add_scaled(house.root, "scaled", 10, 1)
     house.manager.load_all()
     (folder / "model.onnx").write_bytes(b"broken")
     with pytest.raises(Conflict, match=r"cannot be loaded: file .* does not match") as refused:
@@ -282,8 +282,8 @@ def test_load_says_why_it_failed_and_what_served_goes_on(house: House) -> None:
 
 
 def test_an_override_takes_the_place_of_the_file_until_the_next_load(house: House) -> None:
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
-    onnx_zoo.add_scaled(house.root, "scaled", 20, 2)
+    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
+    handmade_networks.add_scaled(house.root, "scaled", 20, 2)
     house.manager.load_all()
     house.manager.load("scaled", json.dumps({"max_batch_size": 2}))
     assert house.catalog.info("scaled").max_batch_size == 2
@@ -305,7 +305,7 @@ def test_an_override_takes_the_place_of_the_file_until_the_next_load(house: Hous
     ],
 )
 def test_a_bad_override_changes_nothing(house: House, override: str) -> None:
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
     house.manager.load_all()
     digest = house.catalog.info("scaled").digest
     with pytest.raises(InvalidArgument):
@@ -323,11 +323,11 @@ def test_the_digest_follows_files_labels_and_configuration_but_not_the_batch_siz
     labels = (("labels.txt", "apple", "pear"),)
     digests = {}
     for name, edits in {"plain": (), "size": size, "labels": labels}.items():
-        onnx_zoo.add_classifier(house.root, name, 4, family="tiny", top1=0.5)
+        handmade_networks.add_classifier(house.root, name, 4, family="tiny", top1=0.5)
         for file, before, after in edits:
             path = house.root / name / file
             path.write_text(path.read_text().replace(before, after))
-    onnx_zoo.add_classifier(house.root, "weights", 8, family="tiny", top1=0.5)
+    handmade_networks.add_classifier(house.root, "weights", 8, family="tiny", top1=0.5)
     house.manager.load_all()
     digests = {info.name: info.digest for info in house.catalog.infos()}
     assert digests["plain"] == digests["size"]
@@ -335,5 +335,5 @@ def test_the_digest_follows_files_labels_and_configuration_but_not_the_batch_siz
     details = house.catalog.info("plain").details
     assert details["engine"] == "onnxruntime"
     assert details["precision"] == "fp32"
-    assert details["preprocessing"]["crop"] == onnx_zoo.IMAGE_SIZE
-    assert house.catalog.info("plain").labels == onnx_zoo.LABELS
+    assert details["preprocessing"]["crop"] == handmade_networks.IMAGE_SIZE
+    assert house.catalog.info("plain").labels == handmade_networks.LABELS

@@ -8,14 +8,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import onnx_zoo
 import pytest
-from misbehaving import DoublingServable, FailingWarmUpServable, doubling_info
-from repository_house import House
 
 from nonet.runtime.errors import Conflict, Unavailable
 from nonet.runtime.repository import ChangeKind
 from nonet.runtime.servable import Servable
+from tests.support import handmade_networks
+from tests.support.managed_repository import House
+from tests.support.misbehaving_servables import DoublingServable, FailingWarmUpServable, doubling_info
 
 
 def derive_doubler(network: Servable) -> Sequence[Servable]:
@@ -24,7 +24,7 @@ def derive_doubler(network: Servable) -> Sequence[Servable]:
 
 def test_services_live_and_die_with_their_network(tmp_path: Path) -> None:
     root = tmp_path / "models"
-    onnx_zoo.add_scaled(root, "scaled", 10, 1)
+    handmade_networks.add_scaled(root, "scaled", 10, 1)
     made: list[DoublingServable] = []
 
     def derive(network: Servable) -> Sequence[Servable]:
@@ -51,8 +51,8 @@ def test_services_live_and_die_with_their_network(tmp_path: Path) -> None:
 
 def test_a_service_may_not_take_the_name_of_a_model(tmp_path: Path) -> None:
     root = tmp_path / "models"
-    onnx_zoo.add_scaled(root, "scaled", 10, 1)
-    onnx_zoo.add_scaled(root, "double.scaled", 30, 1)
+    handmade_networks.add_scaled(root, "scaled", 10, 1)
+    handmade_networks.add_scaled(root, "double.scaled", 30, 1)
     house = House(root, tmp_path / "cache", derive=[derive_doubler])
     changes = {change.model: change for change in house.manager.load_all()}
     assert changes["double.scaled"].kind is ChangeKind.LOADED
@@ -62,7 +62,7 @@ def test_a_service_may_not_take_the_name_of_a_model(tmp_path: Path) -> None:
 
 def test_a_model_whose_service_does_not_warm_up_is_not_served(tmp_path: Path) -> None:
     root = tmp_path / "models"
-    onnx_zoo.add_scaled(root, "scaled", 10, 1)
+    handmade_networks.add_scaled(root, "scaled", 10, 1)
     made: list[FailingWarmUpServable] = []
 
     def derive(network: Servable) -> Sequence[Servable]:
@@ -86,7 +86,7 @@ def test_a_model_whose_service_does_not_warm_up_is_not_served(tmp_path: Path) ->
 @pytest.fixture
 def asking(house: House) -> Iterator[tuple[list[float], list[BaseException]]]:
     """Threads that ask ``scaled`` without a pause until the end of the test."""
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
     house.manager.load_all()
     answers: list[float] = []
     failures: list[BaseException] = []
@@ -113,7 +113,7 @@ def test_reloads_under_load_fail_no_request(
 ) -> None:
     answers, failures = asking
     for step in range(2, 12):
-        onnx_zoo.add_scaled(house.root, "scaled", 10.0 * step, step)
+        handmade_networks.add_scaled(house.root, "scaled", 10.0 * step, step)
         if step % 3 == 0:
             (house.root / "scaled" / str(step) / "model.onnx").write_bytes(b"broken")
         house.manager.refresh()
@@ -127,8 +127,8 @@ def test_reloads_under_load_fail_no_request(
 
 
 def test_work_on_one_model_does_not_wait_for_another(house: House) -> None:
-    onnx_zoo.add_scaled(house.root, "busy", 10, 1)
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    handmade_networks.add_scaled(house.root, "busy", 10, 1)
+    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
     house.manager.load_all()
     lease = house.catalog.lease("busy")
     waiting = threading.Thread(target=house.manager.unload, args=("busy", None))
@@ -141,7 +141,7 @@ def test_work_on_one_model_does_not_wait_for_another(house: House) -> None:
 
 
 def test_a_repository_that_vanishes_unloads_nothing(house: House, tmp_path: Path) -> None:
-    onnx_zoo.add_scaled(house.root, "scaled", 10, 1)
+    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
     house.manager.load_all()
     house.root.rename(tmp_path / "away")
     with pytest.raises(FileNotFoundError):

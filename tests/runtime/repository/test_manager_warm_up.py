@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import misbehaving as bad
-import onnx_zoo
 import pytest
 
 from nonet.runtime.backends.contract import BackendOptions
@@ -14,6 +12,8 @@ from nonet.runtime.catalog import Catalog, ModelState
 from nonet.runtime.errors import ModelOutputInvalid
 from nonet.runtime.repository import RepositoryManager
 from nonet.runtime.servable import Servable
+from tests.support import handmade_networks
+from tests.support import misbehaving_servables as bad
 
 
 class NanAtWarmUp(bad.DoublingServable):
@@ -26,7 +26,7 @@ class NanAtWarmUp(bad.DoublingServable):
 def test_the_reason_is_the_failure_and_no_traceback_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    onnx_zoo.add_scaled(tmp_path, "scaled", 2.0, 1)
+    handmade_networks.add_scaled(tmp_path, "scaled", 2.0, 1)
     catalog = Catalog()
 
     def derive(network: Servable) -> Sequence[Servable]:

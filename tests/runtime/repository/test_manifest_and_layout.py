@@ -6,11 +6,11 @@ import json
 import os
 from pathlib import Path
 
-import onnx_zoo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nonet.runtime.errors import ModelRefused
 from nonet.runtime.repository.integrity import FileHasher, verify_files
 from nonet.runtime.repository.labels import read_labels, write_labels
 from nonet.runtime.repository.layout import (
@@ -23,7 +23,7 @@ from nonet.runtime.repository.layout import (
     version_fingerprint,
 )
 from nonet.runtime.repository.manifest import Manifest, parse_manifest, read_manifest
-from nonet.runtime.repository.problems import ModelRefused
+from tests.support import handmade_networks
 
 ZEROS = "0" * 64
 
@@ -172,8 +172,8 @@ def test_versions_are_positive_decimal_numbers() -> None:
 
 
 def test_a_scan_sees_models_and_nothing_else(tmp_path: Path) -> None:
-    onnx_zoo.add_scaled(tmp_path, "net", 1.0, 2)
-    onnx_zoo.add_scaled(tmp_path, "net", 1.0, 10)
+    handmade_networks.add_scaled(tmp_path, "net", 1.0, 2)
+    handmade_networks.add_scaled(tmp_path, "net", 1.0, 10)
     for name in ("net/0", "net/03", "net/backup", ".publish-x/net/1", "bad name/1", "empty"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "plain" / "1").mkdir(parents=True)
@@ -188,7 +188,7 @@ def test_a_scan_sees_models_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_follows_every_file(tmp_path: Path) -> None:
-    folder = onnx_zoo.add_scaled(tmp_path, "net", 1.0, 1)
+    folder = handmade_networks.add_scaled(tmp_path, "net", 1.0, 1)
     (version,) = scan(tmp_path)["net"].versions
     before = version_fingerprint(version)
     assert version_fingerprint(version) == before

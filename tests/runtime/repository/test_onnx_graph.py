@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_zoo
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from nonet.runtime.errors import ModelRefused
 from nonet.runtime.repository.graph import read_graph
-from nonet.runtime.repository.problems import ModelRefused
 from nonet.runtime.tensors import DataType, TensorSpec
+from tests.support import handmade_networks
 
 
 def value(name: str, shape: list[object] | None, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
@@ -35,7 +35,7 @@ def external(name: str, location: str) -> onnx.TensorProto:
 
 @pytest.mark.parametrize("datatype", list(DataType))
 def test_every_type_is_known(tmp_path: Path, datatype: DataType) -> None:
-    folder = onnx_zoo.add_identity(tmp_path, "echo", datatype.value, (-1, 3))
+    folder = handmade_networks.add_identity(tmp_path, "echo", datatype.value, (-1, 3))
     graph = read_graph(folder / "model.onnx")
     assert graph.inputs == (TensorSpec("x", datatype, (-1, -1, 3)),)
     assert graph.outputs == (TensorSpec("y", datatype, (-1, -1, 3)),)
@@ -44,7 +44,7 @@ def test_every_type_is_known(tmp_path: Path, datatype: DataType) -> None:
 
 
 def test_a_fixed_leading_dimension_cannot_batch(tmp_path: Path) -> None:
-    folder = onnx_zoo.add_identity(tmp_path, "echo", "FP32", (2, 3), batch=0)
+    folder = handmade_networks.add_identity(tmp_path, "echo", "FP32", (2, 3), batch=0)
     assert not read_graph(folder / "model.onnx").can_batch
 
 
@@ -104,7 +104,7 @@ def test_what_cannot_be_served_is_named(tmp_path: Path) -> None:
 
 def test_no_prefix_of_a_network_passes_for_one(tmp_path: Path) -> None:
     """A copy that was cut short anywhere is refused."""
-    whole = onnx_zoo.classifier(2)
+    whole = handmade_networks.classifier(2)
     path = tmp_path / "model.onnx"
     path.write_bytes(whole)
     read_graph(path)

@@ -9,7 +9,6 @@ import tempfile
 import threading
 from pathlib import Path
 
-import onnx_zoo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,13 +22,14 @@ from nonet.runtime.repository.loader import prepare_version
 from nonet.runtime.repository.ownership import owner_of
 from nonet.runtime.repository.publish import STAGE_PREFIX, prune_versions, remove_leftovers
 from nonet.runtime.tensors import DataType, TensorSpec
+from tests.support import handmade_networks
 
 MANIFEST = Manifest(files={"model.onnx": "0" * 64}, task="classification", licence="MIT")
-LABELS = onnx_zoo.LABELS
+LABELS = handmade_networks.LABELS
 
 
 def config(name: str = "net", batch: int = 8) -> str:
-    size = onnx_zoo.IMAGE_SIZE
+    size = handmade_networks.IMAGE_SIZE
     return build_config(
         name,
         max_batch_size=batch,
@@ -41,7 +41,7 @@ def config(name: str = "net", batch: int = 8) -> str:
 
 def publish(root: Path, name: str = "net", **changes: object) -> VersionFolder:
     options: dict[str, object] = {
-        "files": {"model.onnx": onnx_zoo.classifier(4)},
+        "files": {"model.onnx": handmade_networks.classifier(4)},
         "config": config(name),
         "manifest": MANIFEST,
         "labels": LABELS,
@@ -84,7 +84,7 @@ def test_versions_are_numbered_and_carry_their_hashes(tmp_path: Path) -> None:
 
 def test_a_file_can_be_copied_from_disk_and_may_lie_in_a_folder(tmp_path: Path) -> None:
     source = tmp_path / "source.onnx"
-    source.write_bytes(onnx_zoo.classifier(4))
+    source.write_bytes(handmade_networks.classifier(4))
     root = tmp_path / "repository"
     published = publish(root, files={"model.onnx": source, "notes/readme.txt": b"hello"})
     assert (published.path / "notes" / "readme.txt").read_bytes() == b"hello"
@@ -100,9 +100,12 @@ def test_a_file_can_be_copied_from_disk_and_may_lie_in_a_folder(tmp_path: Path) 
         ({"version": 0}, "version must be a number from 1"),
         ({"files": {"model.onnx": b"not a network"}}, "not a valid ONNX file"),
         ({"files": {"weights.bin": b"1"}}, "model.onnx"),
-        ({"files": {"model.onnx": onnx_zoo.classifier(4), "../../evil": b"1"}}, "cannot be a file"),
-        ({"files": {"model.onnx": onnx_zoo.classifier(4), "/tmp/evil": b"1"}}, "cannot be a file"),
-        ({"files": {"model.onnx": onnx_zoo.classifier(4), "manifest.json": b"{}"}}, "cannot be a file"),
+        ({"files": {"model.onnx": handmade_networks.classifier(4), "../../evil": b"1"}}, "cannot be a file"),
+        ({"files": {"model.onnx": handmade_networks.classifier(4), "/tmp/evil": b"1"}}, "cannot be a file"),
+        (
+            {"files": {"model.onnx": handmade_networks.classifier(4), "manifest.json": b"{}"}},
+            "cannot be a file",
+        ),
         ({"config": config("other")}, "names the model 'other'"),
         ({"config": "max_batch_sise: 4"}, "did you mean 'max_batch_size'"),
         ({"labels": ("only", "two")}, "holds 2 labels"),
@@ -127,7 +130,7 @@ def test_an_existing_version_is_not_overwritten(tmp_path: Path) -> None:
     publish(tmp_path, version=3)
     before = (tmp_path / "net" / "3" / "manifest.json").read_bytes()
     with pytest.raises(Conflict, match="already has a version 3"):
-        publish(tmp_path, version=3, files={"model.onnx": onnx_zoo.classifier(8)})
+        publish(tmp_path, version=3, files={"model.onnx": handmade_networks.classifier(8)})
     assert (tmp_path / "net" / "3" / "manifest.json").read_bytes() == before
 
 
@@ -168,7 +171,7 @@ def test_a_model_belongs_to_whom_published_it_first(tmp_path: Path) -> None:
         publish_version(
             tmp_path,
             "open",
-            {"model.onnx": onnx_zoo.classifier(4)},
+            {"model.onnx": handmade_networks.classifier(4)},
             config("open"),
             MANIFEST.model_copy(update={"owner": "ben"}),
             labels=LABELS,
@@ -238,7 +241,7 @@ def test_publishers_take_turns(tmp_path: Path) -> None:
 KILLER = """
 import os, signal, sys, time
 from pathlib import Path
-import onnx_zoo
+from tests.support import handmade_networks
 from test_publish import config, hidden, publish, sound_versions
 
 root = Path(sys.argv[1])
@@ -248,7 +251,7 @@ for attempt in range(24):
     if child == 0:
         for number in range(1_000_000):
             batch = 8 + number % 5 if number % 3 == 0 else 8
-            files = {"model.onnx": onnx_zoo.classifier(4), "ballast": bytes(2_000_000)}
+            files = {"model.onnx": handmade_networks.classifier(4), "ballast": bytes(2_000_000)}
             publish(root, files=files, config=config(batch=batch), replace=True)
     time.sleep(0.03 + 0.007 * attempt)
     os.kill(child, signal.SIGKILL)
@@ -261,7 +264,7 @@ print(leftovers)
 
 def in_another_process(program: str, root: Path) -> str:
     """Run ``program`` with this module importable and ``root`` as its argument; returns what it printed."""
-    paths = os.pathsep.join([str(Path(onnx_zoo.__file__).parent), str(Path(__file__).parent)])
+    paths = os.pathsep.join([str(Path(__file__).parents[3]), str(Path(__file__).parent)])
     done = subprocess.run(
         [sys.executable, "-c", program, str(root)],
         env={**os.environ, "PYTHONPATH": paths},
@@ -298,7 +301,7 @@ def test_leftovers_of_a_publisher_at_work_are_left_alone(tmp_path: Path) -> None
         remove_leftovers(root)
         assert stage.is_dir()
         assert scan(root) == {}
-        pipe.write(onnx_zoo.classifier(4))
+        pipe.write(handmade_networks.classifier(4))
     publisher.join()
     assert sound_versions(root) == [("net", "1")]
 
@@ -306,13 +309,13 @@ def test_leftovers_of_a_publisher_at_work_are_left_alone(tmp_path: Path) -> None
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-import onnx_zoo
+from tests.support import handmade_networks
 from test_publish import publish
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:
-    publish(Path(sys.argv[1]), files={"model.onnx": onnx_zoo.classifier(4), "big": bytes(4 << 20)})
+    publish(Path(sys.argv[1]), files={"model.onnx": handmade_networks.classifier(4), "big": bytes(4 << 20)})
 except OSError as error:
     print("refused")
 """

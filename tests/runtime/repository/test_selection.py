@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import onnx_zoo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +20,7 @@ from nonet.runtime.repository.integrity import FileHasher
 from nonet.runtime.repository.layout import CONFIG_FILE, scan
 from nonet.runtime.repository.loader import PreparedVersion, choose_engine, prepare_version
 from nonet.runtime.repository.selection import check_version, profile_version, relative_error
+from tests.support import handmade_networks
 
 OPTIONS = BackendOptions(concurrency=1)
 HAS_OPENVINO = any(engine.name == "openvino" for engine in installed_backends())
@@ -35,7 +35,7 @@ def prepared(root: Path, name: str = "net") -> PreparedVersion:
 
 def classifier(root: Path) -> PreparedVersion:
     root.mkdir(exist_ok=True)
-    onnx_zoo.add_classifier(root, "net", 8, family="tiny", top1=0.5)
+    handmade_networks.add_classifier(root, "net", 8, family="tiny", top1=0.5)
     return prepared(root)
 
 
@@ -82,7 +82,7 @@ def test_openvino_in_fp32_agrees_with_the_reference(tmp_path: Path) -> None:
 
 
 def test_without_a_check_set_only_the_default_is_accepted(tmp_path: Path) -> None:
-    onnx_zoo.add_scaled(tmp_path, "net", 2.0, 1)
+    handmade_networks.add_scaled(tmp_path, "net", 2.0, 1)
     profile = profile_version(prepared(tmp_path), OPTIONS, "here", batch_sizes=[1], budget=0.01)
     assert [one.accepted for one in profile.engines] == [True] + [False] * (len(profile.engines) - 1)
     assert profile.chosen == 0
@@ -93,7 +93,7 @@ def test_a_check_set_of_another_network_is_noticed(tmp_path: Path) -> None:
     right, wrong = tmp_path / "right", tmp_path / "wrong"
     version = classifier(right)
     wrong.mkdir()
-    onnx_zoo.add_classifier(wrong, "net", 16, family="tiny", top1=0.5)
+    handmade_networks.add_classifier(wrong, "net", 16, family="tiny", top1=0.5)
     stranger = dataclasses.replace(version, check_set=prepared(wrong).check_set)
     verdict = check_version(stranger, OPTIONS)
     assert verdict is not None

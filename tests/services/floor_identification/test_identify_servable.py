@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy_worker
 from hypothesis import given
 from hypothesis import strategies as st
-from repository_house import House
 
 from nonet.research.fis_one.identifier import RANKS
 from nonet.research.fis_one.serving_graph import build_serving_graph
@@ -20,6 +18,8 @@ from nonet.runtime.scans import Scans
 from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Tensor
 from nonet.services.floor_identification import derive
+from tests.support import toy_worker
+from tests.support.managed_repository import House
 
 NAMES = tuple(f"m{number}" for number in range(6))
 

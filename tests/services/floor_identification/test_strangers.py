@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from repository_house import House
-from toy_worker import publish
 
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.scans import Scans
 from nonet.runtime.tensors import Tensor
 from nonet.services.floor_identification import derive
-from nonet.services.floor_identification.strangers import beside_strangers
+from nonet.services.floor_identification.foreign_transmitters import beside_strangers
+from tests.support.managed_repository import House
+from tests.support.toy_worker import publish
 
 NAMES = tuple(f"m{number}" for number in range(6))
 COUNTS = st.integers(0, 3000)

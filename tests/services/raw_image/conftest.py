@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import raw_zoo
 
 from nonet.runtime.backends.contract import BackendOptions
 from nonet.runtime.catalog import Catalog
@@ -20,6 +19,7 @@ from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Tensor
 from nonet.services import raw_image
+from tests.support import handmade_captures
 
 
 @dataclasses.dataclass
@@ -44,7 +44,7 @@ class Lab:
 
     def picture(self, file: bytes, **parameters: Any) -> np.ndarray:
         """The pixels of the answer."""
-        return raw_zoo.decoded(self.run(file, **parameters).output("picture").data[0])
+        return handmade_captures.decoded(self.run(file, **parameters).output("picture").data[0])
 
     def details(self, file: bytes, **parameters: Any) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads(self.run(file, **parameters).output("details").data[0])
@@ -55,9 +55,9 @@ class Lab:
 def restorers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
     """Stand-ins with small and large tiles, and one that answers NaN for bright captures."""
     root = tmp_path_factory.mktemp("restorers")
-    raw_zoo.add_restorer(root, "small")
-    raw_zoo.add_restorer(root, "large", 192)
-    raw_zoo.add_restorer(root, "brittle", brittle=True)
+    handmade_captures.add_restorer(root, "small")
+    handmade_captures.add_restorer(root, "large", 192)
+    handmade_captures.add_restorer(root, "brittle", brittle=True)
     catalog = Catalog()
     manager = RepositoryManager(
         Path(root), catalog, options=BackendOptions(concurrency=1), derivations=[raw_image.derive]

@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
-import raw_zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError
 from nonet.runtime.requests import InferResponse
 from nonet.services.raw_image.tiling import TileForm, Tiling, mirrored, packed, spread
+from tests.support import handmade_captures
 
 
 def bilinear(mosaic: np.ndarray, cfa: str) -> np.ndarray:
@@ -34,15 +34,15 @@ def bilinear(mosaic: np.ndarray, cfa: str) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("cfa", raw_zoo.PATTERNS)
+@pytest.mark.parametrize("cfa", handmade_captures.PATTERNS)
 def test_every_bayer_phase_keeps_its_colours(lab, cfa) -> None:
-    mosaic = raw_zoo.capture(38, 50, cfa)
-    got = lab.picture(raw_zoo.npy(mosaic), cfa=cfa, output="tiff16", noise=1)
+    mosaic = handmade_captures.capture(38, 50, cfa)
+    got = lab.picture(handmade_captures.npy(mosaic), cfa=cfa, output="tiff16", noise=1)
     assert np.abs(got - bilinear(mosaic, cfa)).max() <= 1.01
 
 
 def test_a_wrong_phase_is_not_silently_the_same(lab) -> None:
-    mosaic = raw_zoo.npy(raw_zoo.capture())
+    mosaic = handmade_captures.npy(handmade_captures.capture())
     right, wrong = lab.picture(mosaic, cfa="RGGB"), lab.picture(mosaic, cfa="BGGR")
     assert np.abs(right.astype(int) - wrong).mean() > 5
 
@@ -51,7 +51,7 @@ def test_a_wrong_phase_is_not_silently_the_same(lab) -> None:
 @pytest.mark.parametrize("uncertainty", [False, True])
 def test_tiles_leave_no_seams(lab, large_tiles, render, uncertainty) -> None:
     """Fifteen tiles and one tile give the same picture, whatever is done with it."""
-    mosaic = raw_zoo.npy(raw_zoo.capture(90, 120, "GBRG"))
+    mosaic = handmade_captures.npy(handmade_captures.capture(90, 120, "GBRG"))
     how = {"cfa": "GBRG", "output": "png16", "render": render, "uncertainty": uncertainty}
     assert lab.details(mosaic, **how)["tiles"] >= 15
     assert large_tiles.details(mosaic, **how)["tiles"] == 1
@@ -62,8 +62,8 @@ def test_tiles_leave_no_seams(lab, large_tiles, render, uncertainty) -> None:
 def test_what_goes_in_constant_comes_out_constant_in_the_mosaics_own_scale(lab) -> None:
     flat = np.full((34, 40), 3000, np.uint16)
     how = {"cfa": "BGGR", "black_level": 600, "white_level": 15520, "output": "tiff16"}
-    assert (lab.picture(raw_zoo.npy(flat), **how) == 3000).all()
-    assert (lab.picture(raw_zoo.npy(flat), **how, noise=3) == 3000).all()
+    assert (lab.picture(handmade_captures.npy(flat), **how) == 3000).all()
+    assert (lab.picture(handmade_captures.npy(flat), **how, noise=3) == 3000).all()
 
 
 def test_each_place_of_the_pattern_has_its_own_black_level(lab) -> None:
@@ -72,19 +72,21 @@ def test_each_place_of_the_pattern_has_its_own_black_level(lab) -> None:
     for index, level in enumerate(black):
         light[index // 2 :: 2, index % 2 :: 2] = level + 0.25 * (1000 - level)
     how = {"cfa": "GRBG", "black_level": "100,200,300,400", "white_level": 1000}
-    got = lab.picture(raw_zoo.npy(light.astype(np.uint16)), **how, render="srgb", white_balance="none")
+    got = lab.picture(
+        handmade_captures.npy(light.astype(np.uint16)), **how, render="srgb", white_balance="none"
+    )
     assert np.ptp(got.reshape(-1, 3).astype(int), axis=0).max() <= 1
     assert np.ptp(got[0, 0].astype(int)) <= 1
 
 
 @pytest.mark.parametrize("output", ["png", "png16", "tiff16", "jpeg"])
 def test_all_encodings_hold_the_same_picture(lab, output) -> None:
-    mosaic = raw_zoo.capture(40, 64)
-    answer = lab.run(raw_zoo.npy(mosaic), cfa="RGGB", output=output)
-    pixels = raw_zoo.decoded(answer.output("picture").data[0]).astype(np.float64)
+    mosaic = handmade_captures.capture(40, 64)
+    answer = lab.run(handmade_captures.npy(mosaic), cfa="RGGB", output=output)
+    pixels = handmade_captures.decoded(answer.output("picture").data[0]).astype(np.float64)
     if output in ("png16", "tiff16"):
         pixels /= 257
-    reference = lab.picture(raw_zoo.npy(mosaic), cfa="RGGB", output="tiff16") / 257
+    reference = lab.picture(handmade_captures.npy(mosaic), cfa="RGGB", output="tiff16") / 257
     assert pixels.shape == (40, 64, 3)
     assert np.abs(pixels - reference).max() <= (8 if output == "jpeg" else 0.51)
 
@@ -93,23 +95,28 @@ def test_all_encodings_hold_the_same_picture(lab, output) -> None:
     "kind", ["npy", "npy float", "png", "tiff", "tiff deflate", "bare", "npy by columns"]
 )
 def test_every_container_gives_the_same_picture(lab, kind) -> None:
-    mosaic = raw_zoo.capture(40, 52, "GRBG")
+    mosaic = handmade_captures.capture(40, 52, "GRBG")
     files = {
-        "npy": lambda: raw_zoo.npy(mosaic),
-        "npy by columns": lambda: raw_zoo.npy(np.asfortranarray(mosaic)),
-        "npy float": lambda: raw_zoo.npy(mosaic / 65535),
-        "png": lambda: raw_zoo.image_file(mosaic),
-        "tiff": lambda: raw_zoo.image_file(mosaic, "TIFF"),
-        "tiff deflate": lambda: raw_zoo.image_file(mosaic, "TIFF", compression="tiff_adobe_deflate"),
+        "npy": lambda: handmade_captures.npy(mosaic),
+        "npy by columns": lambda: handmade_captures.npy(np.asfortranarray(mosaic)),
+        "npy float": lambda: handmade_captures.npy(mosaic / 65535),
+        "png": lambda: handmade_captures.image_file(mosaic),
+        "tiff": lambda: handmade_captures.image_file(mosaic, "TIFF"),
+        "tiff deflate": lambda: handmade_captures.image_file(
+            mosaic, "TIFF", compression="tiff_adobe_deflate"
+        ),
         "bare": lambda: mosaic.astype("<u2").tobytes(),
     }
     size = {"width": 52, "height": 40} if kind == "bare" else {}
     got = lab.picture(files[kind](), cfa="GRBG", output="png", **size)
-    assert np.array_equal(got, lab.picture(raw_zoo.npy(mosaic), cfa="GRBG"))
+    assert np.array_equal(got, lab.picture(handmade_captures.npy(mosaic), cfa="GRBG"))
 
 
 def test_captures_of_one_batch_get_the_answers_they_get_alone(lab) -> None:
-    files = [raw_zoo.npy(raw_zoo.capture(30 + 8 * seed, 70 - 6 * seed, seed=seed)) for seed in range(5)]
+    files = [
+        handmade_captures.npy(handmade_captures.capture(30 + 8 * seed, 70 - 6 * seed, seed=seed))
+        for seed in range(5)
+    ]
     requests = [lab.request(file, cfa="RGGB", output="tiff16") for file in files]
     together = lab.service.execute(requests)
     for request, outcome in zip(requests, together, strict=True):
@@ -120,7 +127,7 @@ def test_captures_of_one_batch_get_the_answers_they_get_alone(lab) -> None:
 
 
 def test_rows_of_one_request_are_captures_of_their_own(lab) -> None:
-    files = [raw_zoo.npy(raw_zoo.capture(34, 36, seed=seed)) for seed in range(3)]
+    files = [handmade_captures.npy(handmade_captures.capture(34, 36, seed=seed)) for seed in range(3)]
     answer = lab.run(*files, cfa="RGGB")
     assert answer.output("picture").shape == answer.output("details").shape == (3,)
     assert list(answer.output("picture").data) == [
@@ -129,7 +136,7 @@ def test_rows_of_one_request_are_captures_of_their_own(lab) -> None:
 
 
 def test_a_bad_capture_fails_alone(lab) -> None:
-    good = [raw_zoo.npy(raw_zoo.capture(seed=seed)) for seed in range(2)]
+    good = [handmade_captures.npy(handmade_captures.capture(seed=seed)) for seed in range(2)]
     batch = [lab.request(file, cfa="RGGB") for file in (good[0], b"rubbish", good[1])]
     first, bad, last = lab.service.execute(batch)
     assert isinstance(bad, ServingError)
@@ -139,28 +146,30 @@ def test_a_bad_capture_fails_alone(lab) -> None:
 
 
 def test_a_capture_the_network_fails_on_does_not_fail_its_peers(brittle) -> None:
-    sound, loud = raw_zoo.capture(seed=1) // 8, raw_zoo.capture(seed=2)
+    sound, loud = handmade_captures.capture(seed=1) // 8, handmade_captures.capture(seed=2)
     how = {"cfa": "RGGB", "white_level": 20000}
-    batch = [brittle.request(raw_zoo.npy(each), **how) for each in (sound, loud, sound)]
+    batch = [brittle.request(handmade_captures.npy(each), **how) for each in (sound, loud, sound)]
     first, bad, last = brittle.service.execute(batch)
     assert isinstance(bad, ServingError)
     assert bad.code == "MODEL_OUTPUT_INVALID"
-    alone = brittle.run(raw_zoo.npy(sound), **how).output("picture").data[0]
+    alone = brittle.run(handmade_captures.npy(sound), **how).output("picture").data[0]
     assert first.output("picture").data[0] == last.output("picture").data[0] == alone
 
 
 def test_a_row_that_fails_is_named(lab) -> None:
     with pytest.raises(ServingError, match="row 1 of 'raw'"):
-        lab.run(raw_zoo.npy(raw_zoo.capture()), b"rubbish", cfa="RGGB")
+        lab.run(handmade_captures.npy(handmade_captures.capture()), b"rubbish", cfa="RGGB")
 
 
 def test_a_deadline_that_has_passed_stops_the_work(lab) -> None:
-    (outcome,) = lab.service.execute([lab.request(raw_zoo.npy(raw_zoo.capture()), cfa="RGGB", deadline=0.0)])
+    (outcome,) = lab.service.execute(
+        [lab.request(handmade_captures.npy(handmade_captures.capture()), cfa="RGGB", deadline=0.0)]
+    )
     assert isinstance(outcome, DeadlineExceeded)
 
 
 def test_a_capture_too_large_for_its_deadline_is_refused_with_the_time_it_needs() -> None:
-    from nonet.services.raw_image.pace import Pace
+    from nonet.services.raw_image.tile_timing import Pace
 
     pace = Pace()
     assert pace.objection(1000, 0.001, "a capture") is None
@@ -175,18 +184,18 @@ def test_a_capture_too_large_for_its_deadline_is_refused_with_the_time_it_needs(
 def test_the_uncertainty_map_is_the_networks_deviation_in_the_pictures_units(lab) -> None:
     flat = np.full((34, 40), 6000, np.uint16)
     how = {"cfa": "RGGB", "white_level": 10000, "output": "tiff16", "uncertainty": True}
-    answer = lab.run(raw_zoo.npy(flat), **how)
+    answer = lab.run(handmade_captures.npy(flat), **how)
     scale = json.loads(answer.output("details").data[0])["std_scale"]
-    deviation = raw_zoo.decoded(answer.output("picture").data[0]) * scale
+    deviation = handmade_captures.decoded(answer.output("picture").data[0]) * scale
     assert deviation == pytest.approx((0.002 + 0.6 / 100) * 10000, rel=2e-3)
 
 
 def test_telling_less_noise_gives_the_samples_back_and_more_keeps_the_network(lab) -> None:
     """The stand-in does not denoise, so all three agree where it samples; noise=0 is exact there."""
-    noisy = raw_zoo.capture(60, 60).astype(np.float64) * 0.8
+    noisy = handmade_captures.capture(60, 60).astype(np.float64) * 0.8
     noisy += np.random.default_rng(1).normal(0, 1500, noisy.shape)
     mosaic = noisy.clip(0, 65535).astype(np.uint16)
-    exact = lab.picture(raw_zoo.npy(mosaic), cfa="RGGB", output="tiff16", noise=0)
+    exact = lab.picture(handmade_captures.npy(mosaic), cfa="RGGB", output="tiff16", noise=0)
     assert np.abs(exact[0::2, 0::2, 0].astype(int) - mosaic[0::2, 0::2]).max() <= 1
     assert np.abs(exact[1::2, 1::2, 2].astype(int) - mosaic[1::2, 1::2]).max() <= 1
 
@@ -197,7 +206,7 @@ def test_telling_less_noise_gives_the_samples_back_and_more_keeps_the_network(la
     width=st.integers(2, 90),
     size=st.sampled_from([16, 32, 64]),
     halo=st.integers(0, 6),
-    cfa=st.sampled_from(raw_zoo.PATTERNS),
+    cfa=st.sampled_from(handmade_captures.PATTERNS),
 )
 def test_tiles_cover_every_pixel_once_and_start_on_red(height, width, size, halo, cfa) -> None:
     row, column = divmod(cfa.index("R"), 2)
@@ -230,7 +239,7 @@ def test_mirroring_keeps_the_phase(length, start) -> None:
 
 
 def test_spreading_planes_is_bilinear_interpolation() -> None:
-    mosaic = raw_zoo.capture(24, 24).astype(np.float32)
+    mosaic = handmade_captures.capture(24, 24).astype(np.float32)
     got = spread(packed(mosaic)[None])[0].transpose(1, 2, 0)
     assert np.abs(got - bilinear(mosaic, "RGGB")).max() < 0.1
 

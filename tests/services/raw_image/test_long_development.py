@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import raw_zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +18,9 @@ from nonet.runtime.errors import ModelOutputInvalid, ServingError
 from nonet.runtime.requests import InferRequest, Outcome
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.services.raw_image import RawLimits, develop_file, read_options, take_upload
+from tests.support import handmade_captures
 
-MOSAIC = raw_zoo.npy(raw_zoo.capture(90, 120, "GBRG"))
+MOSAIC = handmade_captures.npy(handmade_captures.capture(90, 120, "GBRG"))
 
 
 class Counted:
@@ -102,7 +102,7 @@ def test_it_is_the_picture_of_the_service(lab, network, tmp_path, output, how) -
 @pytest.mark.parametrize("output", ["png", "png16", "tiff16"])
 def test_a_camera_file_is_turned_as_by_the_service(lab, network, tmp_path, orientation, output) -> None:
     pytest.importorskip("rawpy")
-    file = raw_zoo.dng(raw_zoo.capture(44, 60) // 8 + 512, orientation=orientation)
+    file = handmade_captures.dng(handmade_captures.capture(44, 60) // 8 + 512, orientation=orientation)
     (tmp_path / "capture").write_bytes(file)
     picture = develop(network, tmp_path, output=output)
     assert picture == lab.run(file, output=output).output("picture").data[0]
@@ -207,7 +207,7 @@ def test_what_cannot_be_trusted_is_done_again(lab, network, tmp_path, damage) ->
 def test_a_network_that_fails_on_a_tile_fails_the_development(restorers, tmp_path) -> None:
     bright = np.full((90, 120), 20_000, np.uint16)
     bright[80:, 100:] = 65_535
-    (tmp_path / "capture").write_bytes(raw_zoo.npy(bright))
+    (tmp_path / "capture").write_bytes(handmade_captures.npy(bright))
     with restorers.lease("brittle") as lease, pytest.raises(ModelOutputInvalid):
         develop(lease.servable, tmp_path, cfa="GBRG", white_level=30_000)
 
@@ -216,21 +216,33 @@ BAD = {
     "no raw file": (b"rubbish", {}),
     "a jpeg": (b"\xff\xd8\xff\xe0" + b"0" * 100, {}),
     "an archive": (b"PK\x03\x04" + b"0" * 100, {}),
-    "no phase": (raw_zoo.npy(raw_zoo.capture()), {}),
-    "three dimensions": (raw_zoo.npy(np.zeros((4, 4, 3), np.uint16)), {"cfa": "RGGB"}),
-    "eight bits": (raw_zoo.npy(np.zeros((4, 4), np.uint8)), {"cfa": "RGGB"}),
-    "odd": (raw_zoo.npy(np.zeros((5, 4), np.uint16)), {"cfa": "RGGB"}),
-    "cut": (raw_zoo.npy(raw_zoo.capture())[:-7], {"cfa": "RGGB"}),
-    "huge": (raw_zoo.npy(np.zeros((2, 2), np.uint16)).replace(b"(2, 2)", b"(90000, 9000)"), {"cfa": "RGGB"}),
-    "a png of eight bits": (raw_zoo.image_file(np.zeros((4, 4), np.uint8)), {"cfa": "RGGB"}),
-    "a png that is cut": (raw_zoo.image_file(raw_zoo.capture())[:-30], {"cfa": "RGGB"}),
-    "a tiff that is cut": (raw_zoo.image_file(raw_zoo.capture(), "TIFF")[:-30], {"cfa": "RGGB"}),
-    "a dng that is cut": (raw_zoo.dng(raw_zoo.capture())[:-100], {}),
+    "no phase": (handmade_captures.npy(handmade_captures.capture()), {}),
+    "three dimensions": (handmade_captures.npy(np.zeros((4, 4, 3), np.uint16)), {"cfa": "RGGB"}),
+    "eight bits": (handmade_captures.npy(np.zeros((4, 4), np.uint8)), {"cfa": "RGGB"}),
+    "odd": (handmade_captures.npy(np.zeros((5, 4), np.uint16)), {"cfa": "RGGB"}),
+    "cut": (handmade_captures.npy(handmade_captures.capture())[:-7], {"cfa": "RGGB"}),
+    "huge": (
+        handmade_captures.npy(np.zeros((2, 2), np.uint16)).replace(b"(2, 2)", b"(90000, 9000)"),
+        {"cfa": "RGGB"},
+    ),
+    "a png of eight bits": (handmade_captures.image_file(np.zeros((4, 4), np.uint8)), {"cfa": "RGGB"}),
+    "a png that is cut": (handmade_captures.image_file(handmade_captures.capture())[:-30], {"cfa": "RGGB"}),
+    "a tiff that is cut": (
+        handmade_captures.image_file(handmade_captures.capture(), "TIFF")[:-30],
+        {"cfa": "RGGB"},
+    ),
+    "a dng that is cut": (handmade_captures.dng(handmade_captures.capture())[:-100], {}),
     "bare of another size": (b"0" * 100, {"cfa": "RGGB", "width": 10, "height": 10}),
-    "a white level below black": (raw_zoo.npy(raw_zoo.capture()), {"cfa": "RGGB", "black_level": 70000}),
-    "a balance of nothing": (raw_zoo.npy(raw_zoo.capture()), {"cfa": "RGGB", "white_balance": "auto"}),
-    "no such option": (raw_zoo.npy(raw_zoo.capture()), {"colour": "red"}),
-    "no such output": (raw_zoo.npy(raw_zoo.capture()), {"cfa": "RGGB", "output": "gif"}),
+    "a white level below black": (
+        handmade_captures.npy(handmade_captures.capture()),
+        {"cfa": "RGGB", "black_level": 70000},
+    ),
+    "a balance of nothing": (
+        handmade_captures.npy(handmade_captures.capture()),
+        {"cfa": "RGGB", "white_balance": "auto"},
+    ),
+    "no such option": (handmade_captures.npy(handmade_captures.capture()), {"colour": "red"}),
+    "no such output": (handmade_captures.npy(handmade_captures.capture()), {"cfa": "RGGB", "output": "gif"}),
 }
 
 
@@ -253,7 +265,11 @@ def test_taking_tells_captures_and_meanings_apart_and_nothing_else(tmp_path) -> 
         ("plain", MOSAIC, {"cfa": "GBRG"}),
         ("said otherwise", MOSAIC, {"cfa": "gbrg", "output": "png", "noise": "auto"}),
         ("other phase", MOSAIC, {"cfa": "RGGB"}),
-        ("other samples", raw_zoo.npy(raw_zoo.capture(90, 120, "GBRG", seed=1)), {"cfa": "GBRG"}),
+        (
+            "other samples",
+            handmade_captures.npy(handmade_captures.capture(90, 120, "GBRG", seed=1)),
+            {"cfa": "GBRG"},
+        ),
     ]:
         source = tmp_path / "upload"
         source.write_bytes(file)

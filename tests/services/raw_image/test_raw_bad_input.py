@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import raw_zoo
 
 from nonet.runtime.errors import ServingError
+from tests.support import handmade_captures
 
 
 def refused(lab, file: bytes, status: int, *words: str, **parameters) -> ServingError:
@@ -49,7 +49,7 @@ def archive() -> bytes:
     return buffer.getvalue()
 
 
-MOSAIC = raw_zoo.capture()
+MOSAIC = handmade_captures.capture()
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
@@ -57,10 +57,10 @@ MOSAIC = raw_zoo.capture()
 def test_a_truncated_capture_is_400_and_never_filled_in(lab, kind, share) -> None:
     noisy = np.random.default_rng(2).integers(600, 16000, (44, 60)).astype(np.uint16)
     whole = {
-        "PNG": lambda: raw_zoo.image_file(noisy),
-        "TIFF": lambda: raw_zoo.image_file(noisy, "TIFF"),
-        "NPY": lambda: raw_zoo.npy(noisy),
-        "DNG": lambda: raw_zoo.dng(noisy),
+        "PNG": lambda: handmade_captures.image_file(noisy),
+        "TIFF": lambda: handmade_captures.image_file(noisy, "TIFF"),
+        "NPY": lambda: handmade_captures.npy(noisy),
+        "DNG": lambda: handmade_captures.dng(noisy),
     }[kind]()
     refused(lab, whole[: int(len(whole) * share)], 400)
 
@@ -72,8 +72,8 @@ def test_a_truncated_capture_is_400_and_never_filled_in(lab, kind, share) -> Non
         png(2**31 - 1, 2**31 - 1),
         npy_header("{'descr': '<u2', 'fortran_order': False, 'shape': (10000, 20000)}"),
         npy_header("{'descr': '<u2', 'fortran_order': False, 'shape': (4611686018427387904, 4)}"),
-        raw_zoo.dng(MOSAIC, tags={256: (4, [20_000]), 257: (4, [10_000])}),
-        raw_zoo.image_file(MOSAIC, "TIFF").replace(
+        handmade_captures.dng(MOSAIC, tags={256: (4, [20_000]), 257: (4, [10_000])}),
+        handmade_captures.image_file(MOSAIC, "TIFF").replace(
             struct.pack("<HHII", 256, 4, 1, 60), struct.pack("<HHII", 256, 4, 1, 9_000_000)
         ),
     ],
@@ -92,7 +92,7 @@ def test_bare_samples_of_two_hundred_megapixels_are_413(lab) -> None:
     [
         png(0, 10),
         npy_header("{'descr': '<u2', 'fortran_order': False, 'shape': (0, 0)}"),
-        raw_zoo.npy(MOSAIC[:1]),
+        handmade_captures.npy(MOSAIC[:1]),
     ],
 )
 def test_a_capture_without_pixels_is_400(lab, file) -> None:
@@ -115,22 +115,26 @@ def test_an_npy_of_the_wrong_length_is_400_with_the_expected_bytes(lab, body) ->
 @pytest.mark.parametrize("shape", [(43, 60), (44, 59), (43, 59)])
 def test_an_odd_size_is_400_with_the_expected_bytes(lab, shape) -> None:
     odd = np.zeros(shape, np.uint16)
-    for file in (raw_zoo.npy(odd), raw_zoo.image_file(odd)):
+    for file in (handmade_captures.npy(odd), handmade_captures.image_file(odd)):
         assert refused(lab, file, 400, "even", "5280").code == "RAW_ODD_SIZE"
 
 
 def test_a_wrong_bit_depth_is_400_with_the_expected_bytes(lab) -> None:
     eight = np.zeros((44, 60), np.uint8)
-    for file in (raw_zoo.image_file(eight), raw_zoo.image_file(eight, "TIFF")):
+    for file in (handmade_captures.image_file(eight), handmade_captures.image_file(eight, "TIFF")):
         assert refused(lab, file, 400, "5280", "2640").code == "RAW_BIT_DEPTH"
-    refused(lab, raw_zoo.npy(eight), 400, "uint16")
-    refused(lab, raw_zoo.npy(np.zeros((44, 60), np.int64)), 400, "uint16")
+    refused(lab, handmade_captures.npy(eight), 400, "uint16")
+    refused(lab, handmade_captures.npy(np.zeros((44, 60), np.int64)), 400, "uint16")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "NPY"])
 def test_a_colour_picture_is_no_mosaic(lab, kind) -> None:
     colour = np.zeros((44, 60, 3), np.uint8)
-    file = raw_zoo.npy(colour.astype(np.uint16)) if kind == "NPY" else raw_zoo.image_file(colour, kind)
+    file = (
+        handmade_captures.npy(colour.astype(np.uint16))
+        if kind == "NPY"
+        else handmade_captures.image_file(colour, kind)
+    )
     with pytest.raises(ServingError) as caught:
         lab.run(file, cfa="RGGB")
     assert caught.value.http_status in (400, 415)
@@ -140,7 +144,7 @@ def test_a_colour_picture_is_no_mosaic(lab, kind) -> None:
 def test_a_mosaic_that_is_not_finite_is_400(lab, value) -> None:
     mosaic = MOSAIC / 65535
     mosaic[3, 5] = value
-    assert refused(lab, raw_zoo.npy(mosaic), 400, "finite").code == "RAW_NOT_FINITE"
+    assert refused(lab, handmade_captures.npy(mosaic), 400, "finite").code == "RAW_NOT_FINITE"
 
 
 @pytest.mark.parametrize(
@@ -179,20 +183,20 @@ def test_objects_in_an_npy_are_never_unpickled(lab, tmp_path: Path) -> None:
     ("black", "white"), [(1000, 1000), (2000, 1000), ("0,0,70000,0", 65535), (0, 0), (0, -5)]
 )
 def test_black_at_or_above_white_is_400(lab, black, white) -> None:
-    error = refused(lab, raw_zoo.npy(MOSAIC), 400, "above", black_level=black, white_level=white)
+    error = refused(lab, handmade_captures.npy(MOSAIC), 400, "above", black_level=black, white_level=white)
     assert error.param == "white_level"
-    refused(lab, raw_zoo.dng(MOSAIC // 8), 400, "above", black_level=black, white_level=white)
+    refused(lab, handmade_captures.dng(MOSAIC // 8), 400, "above", black_level=black, white_level=white)
 
 
 def test_a_mosaic_without_its_phase_is_400_and_the_phases_are_named(lab) -> None:
     with pytest.raises(ServingError, match=r"cfa.*RGGB, GRBG, GBRG or BGGR"):
-        lab.run(raw_zoo.npy(MOSAIC))
+        lab.run(handmade_captures.npy(MOSAIC))
 
 
 NOT_RAW = {
     "zip": archive(),
-    "png and zip": raw_zoo.image_file(MOSAIC) + archive(),
-    "dng and zip": raw_zoo.dng(MOSAIC // 8) + archive(),
+    "png and zip": handmade_captures.image_file(MOSAIC) + archive(),
+    "dng and zip": handmade_captures.dng(MOSAIC // 8) + archive(),
     "jpeg": b"\xff\xd8\xff\xe0" + bytes(200),
     "gzip": b"\x1f\x8b" + bytes(200),
     "svg": b"<svg/>",
@@ -220,7 +224,7 @@ def test_what_is_no_capture_is_415_and_says_what_is_accepted(lab, kind) -> None:
 )
 def test_a_sensor_without_a_bayer_pattern_is_415(lab, tags) -> None:
     pytest.importorskip("rawpy")
-    refused(lab, raw_zoo.dng(MOSAIC // 8, tags=tags), 415, "sensor", "Bayer")
+    refused(lab, handmade_captures.dng(MOSAIC // 8, tags=tags), 415, "sensor", "Bayer")
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -228,7 +232,7 @@ def test_damaged_camera_files_never_do_more_than_fail(lab, seed) -> None:
     """Bytes of the header are overwritten at random: an answer or a refusal of the caller's file, no more."""
     pytest.importorskip("rawpy")
     random = np.random.default_rng(seed)
-    file = bytearray(raw_zoo.dng(MOSAIC // 8))
+    file = bytearray(handmade_captures.dng(MOSAIC // 8))
     for place in random.integers(4, 500, 6):
         file[place] = random.integers(0, 256)
     try:
@@ -270,10 +274,10 @@ def test_a_parameter_out_of_range_is_400_and_named(lab, name, value) -> None:
         **({"height": 44} if name == "width" else {}),
         **({"width": 60} if name == "height" else {}),
     }
-    error = refused(lab, raw_zoo.npy(MOSAIC), 400, name, **(given | {name: value}))
+    error = refused(lab, handmade_captures.npy(MOSAIC), 400, name, **(given | {name: value}))
     assert error.param == name
 
 
 def test_white_balance_needs_a_picture_and_camera_needs_a_camera(lab) -> None:
-    refused(lab, raw_zoo.npy(MOSAIC), 400, "render", white_balance="auto")
-    refused(lab, raw_zoo.npy(MOSAIC), 400, "camera", white_balance="camera", render="srgb")
+    refused(lab, handmade_captures.npy(MOSAIC), 400, "render", white_balance="auto")
+    refused(lab, handmade_captures.npy(MOSAIC), 400, "camera", white_balance="camera", render="srgb")

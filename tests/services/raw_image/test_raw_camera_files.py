@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import raw_zoo
 
 from nonet.runtime.errors import DeadlineExceeded, ServingError
 from nonet.services.raw_image.camera import read_camera_file
@@ -15,15 +14,16 @@ from nonet.services.raw_image.colour import srgb_matrix
 from nonet.services.raw_image.limits import RawLimits
 from nonet.services.raw_image.options import DevelopOptions
 from nonet.services.raw_image.reading import read_capture
+from tests.support import handmade_captures
 
 pytest.importorskip("rawpy")
-MOSAIC = raw_zoo.capture(44, 60, "GBRG") // 8 + 512
+MOSAIC = handmade_captures.capture(44, 60, "GBRG") // 8 + 512
 
 
-@pytest.mark.parametrize("cfa", raw_zoo.PATTERNS)
+@pytest.mark.parametrize("cfa", handmade_captures.PATTERNS)
 def test_a_dng_says_everything_itself(cfa: str) -> None:
-    mosaic = raw_zoo.capture(120, 160, cfa) // 8 + 512
-    capture = read_capture(raw_zoo.dng(mosaic, cfa), DevelopOptions(), RawLimits(), seconds=30)
+    mosaic = handmade_captures.capture(120, 160, cfa) // 8 + 512
+    capture = read_capture(handmade_captures.dng(mosaic, cfa), DevelopOptions(), RawLimits(), seconds=30)
     assert np.array_equal(capture.mosaic, mosaic)
     assert capture.cfa == cfa
     assert capture.black == (512.0,) * 4
@@ -34,7 +34,7 @@ def test_a_dng_says_everything_itself(cfa: str) -> None:
 
 
 def test_the_callers_levels_replace_the_files_and_another_phase_is_refused() -> None:
-    file = raw_zoo.dng(MOSAIC, "GBRG")
+    file = handmade_captures.dng(MOSAIC, "GBRG")
     told = DevelopOptions(black=(600.0,) * 4, white=9000.0, cfa="GBRG")
     capture = read_capture(file, told, RawLimits(), seconds=30)
     assert (capture.black, capture.white) == ((600.0,) * 4, 9000.0)
@@ -44,7 +44,7 @@ def test_the_callers_levels_replace_the_files_and_another_phase_is_refused() -> 
 
 
 def test_reading_stops_at_the_deadline_and_at_the_limit_of_time() -> None:
-    file = raw_zoo.dng(MOSAIC)
+    file = handmade_captures.dng(MOSAIC)
     with pytest.raises(DeadlineExceeded):
         read_camera_file(file, RawLimits(), seconds=0.0)
     with pytest.raises(DeadlineExceeded):
@@ -56,12 +56,12 @@ def test_reading_stops_at_the_deadline_and_at_the_limit_of_time() -> None:
 
 def test_a_decoder_without_memory_costs_one_capture() -> None:
     with pytest.raises(ServingError) as caught:
-        read_camera_file(raw_zoo.dng(MOSAIC), RawLimits(camera_bytes=64 << 20), seconds=30)
+        read_camera_file(handmade_captures.dng(MOSAIC), RawLimits(camera_bytes=64 << 20), seconds=30)
     assert caught.value.http_status in (400, 501, 507)
 
 
 def test_the_largest_claims_are_refused_quickly() -> None:
-    claim = raw_zoo.dng(MOSAIC, tags={256: (4, [30_000]), 257: (4, [30_000])})
+    claim = handmade_captures.dng(MOSAIC, tags={256: (4, [30_000]), 257: (4, [30_000])})
     started = time.perf_counter()
     with pytest.raises(ServingError, match="30000 x 30000"):
         read_capture(claim, DevelopOptions(), RawLimits(), seconds=30)
@@ -69,16 +69,16 @@ def test_the_largest_claims_are_refused_quickly() -> None:
 
 
 def test_a_camera_file_is_turned_upright_and_rendered(lab) -> None:
-    flat = lab.picture(raw_zoo.dng(MOSAIC, "GBRG"))
+    flat = lab.picture(handmade_captures.dng(MOSAIC, "GBRG"))
     assert flat.shape == (44, 60, 3)
     for orientation, turns in ((3, 2), (6, 3), (8, 1)):
-        turned = lab.picture(raw_zoo.dng(MOSAIC, "GBRG", orientation=orientation))
+        turned = lab.picture(handmade_captures.dng(MOSAIC, "GBRG", orientation=orientation))
         assert np.array_equal(turned, np.rot90(flat, turns))
 
 
 def test_camera_values_come_without_rendering_too(lab) -> None:
     level = np.full((40, 40), 4000, np.uint16)
-    assert (lab.picture(raw_zoo.dng(level), render="none", output="tiff16") == 4000).all()
+    assert (lab.picture(handmade_captures.dng(level), render="none", output="tiff16") == 4000).all()
 
 
 def test_a_real_camera_file_becomes_a_picture_with_its_colours(lab, data_root: Path) -> None:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import raw_zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nonet.services.raw_image.capture import Capture
 from nonet.services.raw_image.domain import STRONGEST, Domain
 from nonet.services.raw_image.noise import NOTHING, NoiseModel, estimate_noise
+from tests.support import handmade_captures
 
 
 def noisy(
     a: float, b: float, seed: int = 0, cfa: str = "RGGB", size: tuple[int, int] = (300, 400)
 ) -> Capture:
     """A smooth picture with noise of variance a * level + b; black is 1000, white 11000."""
-    level = raw_zoo.mosaicked(raw_zoo.picture(*size, seed), cfa)
+    level = handmade_captures.mosaicked(handmade_captures.picture(*size, seed), cfa)
     random = np.random.default_rng(seed)
     values = level + random.standard_normal(level.shape) * np.sqrt(a * level + b)
     return Capture((1000 + 10_000 * values).astype(np.float32), cfa, (1000.0,) * 4, 11_000.0)
 
 
 @pytest.mark.parametrize("sigma", [1, 5, 15, 40])
-@pytest.mark.parametrize("cfa", raw_zoo.PATTERNS)
+@pytest.mark.parametrize("cfa", handmade_captures.PATTERNS)
 def test_even_noise_is_found_within_a_tenth(sigma: float, cfa: str) -> None:
     found = estimate_noise(noisy(0, (sigma / 255) ** 2, cfa=cfa))
     for level in (0.2, 0.5, 0.8):
@@ -63,7 +63,7 @@ def test_photographs_with_known_noise(data_root) -> None:
 
     for name in ("kodim03", "kodim12"):
         image = np.asarray(Image.open(data_root / "kodak" / f"{name}.png").convert("RGB")) / 255
-        mosaic = raw_zoo.mosaicked(image)
+        mosaic = handmade_captures.mosaicked(image)
         for sigma in (0, 5, 15):
             random = np.random.default_rng(sigma)
             values = mosaic + random.standard_normal(mosaic.shape) * sigma / 255

@@ -1,0 +1,316 @@
+"""``nonet models``: what is in the repository, whether it is sound, and how fast it runs here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nonet.cli.failure import CommandFailed
+
+if TYPE_CHECKING:
+    from nonet.runtime.profile import ModelProfile
+    from nonet.runtime.repository.loader import PreparedVersion
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="The model repository: list, show, verify, pull, import, profile.\n\nExample: nonet models list",
+    no_args_is_help=True,
+)
+
+Repository = Annotated[Path, typer.Option("--repository", help="Folder of the models.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+DEFAULT_REPOSITORY = Path("model_repository")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """One version in the repository; ``problem`` says why it would not be served ("" if it would)."""
+
+    name: str
+    version: str
+    prepared: PreparedVersion | None
+    problem: str
+
+
+@app.command("list")
+def list_models(repository: Repository = DEFAULT_REPOSITORY, as_json: AsJson = False) -> None:
+    """List the models, their versions and whether their files are whole.
+
+    Example: nonet models list --repository model_repository
+    """
+    rows = [_summary(entry) for entry in _entries(repository)]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        print(f"no models in {repository}; get one with: nonet models pull efficientnet_lite0")
+        return
+    titles = ("model", "version", "task", "family", "quality", "MiB", "state")
+    _print_table(titles, [[str(row[title]) for title in titles] for row in rows])
+
+
+@app.command("show")
+def show(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    version: Annotated[str, typer.Option(help="Version; the newest by default.")] = "",
+    repository: Repository = DEFAULT_REPOSITORY,
+) -> None:
+    """Print everything known of a model version as JSON: tensors, origin, data, quality, licence, engine.
+
+    Example: nonet models show fasternet_t0_grocery
+    """
+    from nonet.runtime.profile import ProfileStore
+
+    entries = list(_entries(repository, model))
+    wanted = [entry for entry in entries if version in ("", entry.version)]
+    if not wanted:
+        known = ", ".join(entry.version for entry in entries) or "none"
+        raise CommandFailed(f"model '{model}' has no version {version or 'at all'}; versions: {known}")
+    prepared = _sound(wanted[-1])
+    manifest = prepared.manifest
+    profile = ProfileStore().read(prepared.content)
+    facts: dict[str, Any] = {
+        "model": prepared.name,
+        "version": prepared.version,
+        "versions": [entry.version for entry in entries],
+        "inputs": [_tensor(spec) for spec in prepared.config.inputs],
+        "outputs": [_tensor(spec) for spec in prepared.config.outputs],
+        "max_batch_size": prepared.config.max_batch_size,
+        "labels": len(prepared.labels),
+        "content": prepared.content,
+        "manifest": manifest.model_dump(by_alias=True, mode="json") if manifest else None,
+        "profile": profile.model_dump(mode="json") if profile else None,
+    }
+    print(json.dumps(facts, indent=2, ensure_ascii=False))
+
+
+@app.command("verify")
+def verify(
+    models: Annotated[list[str] | None, typer.Argument(help="Names; all models by default.")] = None,
+    repository: Repository = DEFAULT_REPOSITORY,
+) -> None:
+    """Hash every file again, load every version and compare its answers with its own check set.
+
+    Exit status 1 if any version fails.
+
+    Example: nonet models verify fasternet_t0_grocery
+    """
+    from nonet.runtime.backends.contract import BackendOptions
+    from nonet.runtime.errors import ModelRefused
+    from nonet.runtime.repository.selection import check_version
+
+    rows = []
+    failures = 0
+    for entry in _entries_of(repository, models):
+        result, detail = "ok", ""
+        try:
+            if entry.prepared is None:
+                raise ModelRefused(entry.problem)
+            verdict = check_version(entry.prepared, BackendOptions(concurrency=1))
+            if verdict is None:
+                detail = "loads; it has no check set to compare with"
+            elif verdict.accepted:
+                detail = f"answers differ from the check set by {verdict.error:.1e}"
+            else:
+                raise ModelRefused(verdict.reason)
+            if entry.prepared.manifest is None:
+                detail = "no manifest: its files cannot be checked; " + detail
+        except ModelRefused as refused:
+            result, detail = "failed", refused.reason
+            failures += 1
+        rows.append([entry.name, entry.version, result, detail])
+    _print_table(("model", "version", "result", "detail"), rows)
+    if failures:
+        raise CommandFailed(f"{failures} of {len(rows)} versions failed; publish, pull or copy them again")
+
+
+@app.command("profile")
+def profile(
+    models: Annotated[list[str] | None, typer.Argument(help="Names; all models by default.")] = None,
+    repository: Repository = DEFAULT_REPOSITORY,
+    threads: Annotated[int, typer.Option(min=1, help="Threads per execution, as serving will use.")] = 1,
+    budget: Annotated[float, typer.Option(min=0.01, help="Seconds per engine and batch size.")] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency by batch size in every installed engine and choose the fastest one that is right.
+
+    An engine is right if it agrees with fp32 ONNX Runtime on the model's own check set. The choice is kept
+    in the user's cache (NONET_CACHE) for this machine and these files; serving then uses it.
+
+    Example: nonet models profile fasternet_t0_grocery
+    """
+    from rich.console import Console
+
+    from nonet.runtime.backends.contract import BackendOptions
+    from nonet.runtime.profile import ProfileStore
+    from nonet.runtime.repository.selection import profile_version
+
+    store = ProfileStore()
+    options = BackendOptions(threads=threads)
+    results = []
+    console = Console(stderr=True)
+    for entry in _entries_of(repository, models):
+        prepared = _sound(entry)
+        with console.status("measuring") as status:
+            result = profile_version(
+                prepared, options, store.machine, budget=budget, progress=lambda text: status.update(text)
+            )
+        store.write(result)
+        results.append(result)
+        if not as_json:
+            _print_profile(result)
+    if as_json:
+        print(json.dumps([result.model_dump(mode="json") for result in results], indent=2))
+
+
+@app.command("pull")
+def pull(
+    model: Annotated[str, typer.Argument(help="Name; without it, what there is to pull.")] = "",
+    repository: Repository = DEFAULT_REPOSITORY,
+) -> None:
+    """Fetch official weights, check their hash and publish them as a network.
+
+    Example: nonet models pull efficientnet_lite0
+    """
+    from nonet.cli.pull import available
+    from nonet.cli.pull import pull as fetch
+
+    if not model:
+        for each in available():
+            print(f"{each.name}  {each.description} ({each.size / 1e6:.0f} MB, {each.licence})")
+        return
+    pulled = fetch(model, repository)
+    what = "published" if pulled.fresh else "already there:"
+    print(f"{what} {pulled.model} version {pulled.version} in {repository}")
+
+
+@app.command("import")
+def import_model(
+    file: Annotated[Path, typer.Argument(help="Checkpoint, .pth or .safetensors.")],
+    name: Annotated[str, typer.Option("--as", help="Name of the new model.")],
+    repository: Repository = DEFAULT_REPOSITORY,
+    variant: Annotated[str | None, typer.Option(help="Variant; found from the file by default.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Text file of class names, one per line.")] = None,
+    family: Annotated[str, typer.Option(help="Family the model is a step of.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
+    credit: Annotated[str, typer.Option(help="Whom to credit.")] = "",
+) -> None:
+    """Convert an official FasterNet checkpoint to ONNX and publish it. Needs the extra nonet[research].
+
+    Example: nonet models import fasternet_t0.pth --as fasternet_t0 --licence MIT
+    """
+    from nonet.runtime.errors import ModelRefused
+    from nonet.runtime.repository.labels import read_labels
+
+    try:
+        from nonet.research.fasternet.importer import import_checkpoint
+    except ModuleNotFoundError as error:
+        raise CommandFailed(f"importing needs {error.name}; pip install 'nonet[research]'") from error
+    try:
+        names = read_labels(labels) if labels else ()
+    except ModelRefused as refused:
+        raise CommandFailed(refused.reason) from None
+    published = import_checkpoint(
+        file, name, repository, variant=variant, labels=names, family=family, licence=licence, credit=credit
+    )
+    print(f"published {published.model} version {published.version} in {repository}")
+
+
+def _entries_of(repository: Path, models: list[str] | None) -> Iterator[Entry]:
+    if not models:
+        yield from _entries(repository)
+    for name in models or ():
+        yield from _entries(repository, name)
+
+
+def _entries(repository: Path, model: str = "") -> Iterator[Entry]:
+    """Every version of ``model``, or of all models, in order. Raises CommandFailed for an unknown name."""
+    from nonet.runtime.errors import ModelRefused
+    from nonet.runtime.repository.config import read_config
+    from nonet.runtime.repository.integrity import FileHasher
+    from nonet.runtime.repository.layout import CONFIG_FILE, scan
+    from nonet.runtime.repository.loader import prepare_version
+
+    try:
+        folders = scan(repository)
+    except (FileNotFoundError, NotADirectoryError):
+        raise CommandFailed(f"no folder {repository}; name the repository with --repository") from None
+    if model and model not in folders:
+        known = ", ".join(folders) or "none"
+        raise CommandFailed(f"no model '{model}' in {repository}; models: {known}")
+    hasher = FileHasher()
+    for folder in [folders[model]] if model else folders.values():
+        for version in folder.versions:
+            prepared, problem = None, ""
+            try:
+                config = read_config(folder.path / CONFIG_FILE)
+                prepared = prepare_version(repository, folder, version, config, hasher=hasher)
+            except ModelRefused as refused:
+                problem = refused.reason
+            yield Entry(folder.name, version.version, prepared, problem)
+
+
+def _sound(entry: Entry) -> PreparedVersion:
+    if entry.prepared is None:
+        raise CommandFailed(f"model '{entry.name}' version {entry.version}: {entry.problem}")
+    return entry.prepared
+
+
+def _summary(entry: Entry) -> dict[str, Any]:
+    prepared, manifest = entry.prepared, entry.prepared.manifest if entry.prepared else None
+    quality = manifest.quality if manifest else {}
+    state = entry.problem or ("ok" if manifest else "ok, without manifest")
+    return {
+        "model": entry.name,
+        "version": entry.version,
+        "task": manifest.task if manifest else "",
+        "family": manifest.family if manifest else "",
+        "quality": ", ".join(
+            f"{key} {value:.3g}" for key, value in quality.items() if isinstance(value, int | float)
+        ),
+        "MiB": f"{prepared.model_file.stat().st_size / 2**20:.1f}" if prepared else "",
+        "licence": manifest.licence if manifest else "",
+        "state": state,
+    }
+
+
+def _tensor(spec: Any) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype.value, "shape": list(spec.shape)}
+
+
+def _print_profile(result: ModelProfile) -> None:
+    sizes = sorted({rows for engine in result.engines for rows in engine.latencies})
+    titles = ("engine", "precision", *(f"batch {rows}, ms" for rows in sizes), "answers")
+    rows = []
+    for index, engine in enumerate(result.engines):
+        times = [f"{engine.latencies[size] * 1e3:.2f}" if size in engine.latencies else "-" for size in sizes]
+        if not engine.accepted:
+            answers = engine.reason
+        elif engine.error is None:
+            answers = "no check set"
+        else:
+            answers = f"differ by {engine.error:.1e}"
+        mark = "chosen: " if index == result.chosen else ""
+        rows.append([f"{mark}{engine.engine}", engine.precision, *times, answers])
+    _print_table(titles, rows, title=f"{result.model} version {result.version}")
+
+
+def _print_table(titles: tuple[str, ...], rows: list[list[str]], title: str = "") -> None:
+    import os
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, box=None, pad_edge=False, title_justify="left")
+    for name in titles:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if os.isatty(1) else 160).print(table)

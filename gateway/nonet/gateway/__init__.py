@@ -1,0 +1,1 @@
+"""The gateway: every request over REST and gRPC, admitted, cached, scheduled and answered."""

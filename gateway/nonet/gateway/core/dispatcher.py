@@ -1,0 +1,314 @@
+"""Drives the scheduler on the event loop: hands batches to free lanes and answers to their callers.
+
+Every :class:`Ticket` is resolved exactly once: by its batch, a refusal, or its callers leaving (each caller
+keeps its own deadline and leaves when it passes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+from nonet.gateway.core.records import BatchRecord, Observer
+from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device
+from nonet.gateway.scheduler import (
+    Batch,
+    DeviceState,
+    Item,
+    LatencyModel,
+    QueueKey,
+    Scheduler,
+    SchedulerPolicy,
+)
+from nonet.runtime.catalog import Lease
+from nonet.runtime.clock import Clock
+from nonet.runtime.errors import (
+    DeadlineUnattainable,
+    Internal,
+    ServingError,
+    Unavailable,
+)
+from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
+
+logger = logging.getLogger(__name__)
+
+_TICK = 0.02  # seconds between looks at the queues while something waits
+_EXPIRE_EVERY = 0.01  # seconds between searches for waiting items that can no longer make it
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Ticket:
+    """One request on its way through the queue; ``done`` holds its outcome. Owns its lease."""
+
+    request: InferRequest
+    lease: Lease
+    item: Item
+    done: asyncio.Future[Outcome]
+    retried: bool = False
+
+    def end(self) -> None:
+        """It will not run (again): give the lease back, and let go of the item. The two hold each other, so
+        what was sent would be in memory until the garbage collector came by."""
+        self.lease.release()
+        self.item.payload = None
+
+
+class Dispatcher:
+    """See the module's text.
+
+    Args:
+        devices: where batches may run.
+        policy: limits of the scheduler.
+        clock: the clock deadlines are on; must be the event loop's own when it serves.
+        observers: told of every batch; the list is the owner's and may grow.
+    """
+
+    def __init__(
+        self, devices: Sequence[Device], policy: SchedulerPolicy, clock: Clock, observers: list[Observer]
+    ) -> None:
+        self.devices = {device.name: device for device in devices}
+        self.scheduler = Scheduler(
+            policy, [DeviceState(device.name, device.lanes, device.serves) for device in devices]
+        )
+        self._clock = clock
+        self._observers = observers
+        self._pump_due = False
+        self._tick_due = False
+        self._last_expire = -math.inf
+        self._running: dict[int, tuple[Batch, Callable[[], None]]] = {}
+        for device in devices:
+            device.on_health = self._health_changed
+
+    async def start(self) -> None:
+        """Start every device."""
+        for device in self.devices.values():
+            await device.start()
+        self._health_changed()
+
+    async def stop(self) -> None:
+        """Stop every device; what still waits is refused."""
+        for queue in list(self.scheduler.queues.values()):
+            for item in list(queue):
+                self._refuse(item, Unavailable("the server has shut down", code="SHUTTING_DOWN"))
+        for device in self.devices.values():
+            await device.stop()
+
+    # -- the way in -----------------------------------------------------------------------------
+
+    def submit(self, request: InferRequest, lease: Lease, rows: int, deadline: float) -> Ticket:
+        """Queue a validated request. Takes over ``lease``, also when it raises.
+
+        Raises as :meth:`Scheduler.submit` does: a request that cannot be answered in time is refused here.
+        """
+        info = lease.info
+        key = (info.name, info.version)
+        now = self._clock.now()
+        group = (
+            info.digest,
+            tuple(sorted((name, type(value).__name__, value) for name, value in request.parameters.items()))
+            if request.parameters
+            else (),
+            tuple(
+                (tensor.name, tensor.datatype, tensor.shape[1:] if info.max_batch_size else tensor.shape)
+                for tensor in request.inputs
+            ),
+        )
+        item = Item(key, rows, group, deadline, request.priority, now, max_rows=max(info.max_batch_size, 1))
+        loop = asyncio.get_running_loop()
+        ticket = Ticket(request, lease, item, loop.create_future())
+        item.payload = ticket
+        try:
+            self.scheduler.submit(item, now)
+        except BaseException:
+            ticket.end()
+            raise
+        self._depth_changed(key)
+        self._pump_soon()
+        return ticket
+
+    def abandon(self, ticket: Ticket) -> bool:
+        """The caller has left. True if the work had not begun (and now never will)."""
+        waiting = self.scheduler.cancel(ticket.item)
+        if waiting:
+            self._depth_changed(ticket.item.key)
+            ticket.end()
+        self._settle(ticket, None)
+        if not waiting:
+            self._abandon_if_nobody_waits(ticket)
+        return waiting
+
+    def share(self, ticket: Ticket, priority: int, deadline: float) -> None:
+        """Another caller waits for the same ticket; see :meth:`Scheduler.share`."""
+        self.scheduler.share(ticket.item, priority, deadline)
+
+    def learn(self, device: str, key: QueueKey, profile: Mapping[int, float]) -> None:
+        """Take a measured latency profile for a model on a device."""
+        self.scheduler.devices[device].latency[key] = LatencyModel(profile)
+
+    def forget(self, key: QueueKey) -> None:
+        """A version left the catalog: drop its profile. What waits holds a lease and still runs."""
+        for device in self.scheduler.devices.values():
+            device.latency.pop(key, None)
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def _pump_soon(self) -> None:
+        # Deferred to the end of this turn of the loop, so that requests that arrive together meet.
+        if not self._pump_due:
+            self._pump_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        now = self._clock.now()
+        if now - self._last_expire >= _EXPIRE_EVERY:
+            self._last_expire = now
+            for item in self.scheduler.expire(now):
+                self._refuse(
+                    item,
+                    DeadlineUnattainable(
+                        "the deadline can no longer be met; the request was dropped before any work"
+                    ),
+                )
+        open_devices = [state for state in self.scheduler.devices.values() if state.free_lanes > 0]
+        while open_devices and self.scheduler.queues:
+            # The least busy device is asked first, so that replicas share the load.
+            state = min(open_devices, key=lambda state: len(state.running) / state.lanes)
+            batch = self.scheduler.pull(state.name, now)
+            if batch is not None:
+                self._launch(batch)
+            if batch is None or state.free_lanes == 0:
+                open_devices.remove(state)
+        if self.scheduler.queues and not self._tick_due:
+            # What waits behind a hung lane must be dropped in time too.
+            self._tick_due = True
+            asyncio.get_running_loop().call_later(_TICK, self._tick)
+
+    def _tick(self) -> None:
+        self._tick_due = False
+        self._pump()
+
+    def _launch(self, batch: Batch) -> None:
+        tickets: list[Ticket] = [item.payload for item in batch.items]
+        device = self.devices[batch.device]
+        job = BatchJob(
+            tickets[0].lease.servable,
+            [ticket.request for ticket in tickets],
+            lambda result, seconds: self._finished(batch, result, seconds),
+        )
+        self._depth_changed(batch.key)
+        self._running[id(batch)] = (batch, device.submit(job))
+
+    def _finished(self, batch: Batch, result: list[Outcome] | BaseException, seconds: float) -> None:
+        self._running.pop(id(batch), None)
+        failed = isinstance(result, BaseException)
+        now = self._clock.now()
+        # Only true answers teach how long the model takes: errors are often quicker.
+        answered = isinstance(result, list) and all(isinstance(each, InferResponse) for each in result)
+        self.scheduler.finish(batch, now, seconds if answered else None)
+        record = BatchRecord(*batch.key, batch.device, len(batch.items), batch.rows, seconds, failed=failed)
+        for observer in self._observers:
+            observer.on_batch(record)
+        tickets: list[Ticket] = [item.payload for item in batch.items]
+        if isinstance(result, BaseException):
+            self._batch_failed(batch, tickets, result)
+        else:
+            for ticket, outcome in zip(tickets, result, strict=True):
+                if isinstance(outcome, BackendCrashed) and self._retry(ticket):
+                    continue
+                if isinstance(outcome, InferResponse):
+                    outcome = _with_journey(outcome, batch, ticket, seconds)
+                elif not isinstance(cast(object, outcome), ServingError):
+                    logger.error("model %s gave something that is no outcome", batch.key[0])
+                    outcome = _model_failed()
+                ticket.end()
+                self._settle(ticket, outcome)
+        self._pump()
+
+    def _batch_failed(self, batch: Batch, tickets: list[Ticket], error: BaseException) -> None:
+        """Give what may be innocent another chance: elsewhere after a crash, in halves after a failure."""
+        split = len(tickets) > 1 and not isinstance(error, ServingError)
+        servable = any(state.can_run(batch.key) for state in self.scheduler.devices.values())
+        for ticket in tickets:
+            if isinstance(error, BackendCrashed) and self._retry(ticket):
+                continue
+            if split and servable and not ticket.done.done():
+                # Apart from the rest of the queue, so that a bad item takes no new peers down with it.
+                ticket.item.group = ("after a failure", ticket.item.group)
+                ticket.item.max_rows = max(batch.rows // 2, ticket.item.rows)
+                self.scheduler.requeue(ticket.item)
+            else:
+                ticket.end()
+                if isinstance(error, ServingError):
+                    self._settle(ticket, error)
+                else:
+                    logger.error("model %s failed a batch", batch.key[0], exc_info=error)
+                    self._settle(ticket, _model_failed())
+
+    def _retry(self, ticket: Ticket) -> bool:
+        """Try a request again whose device went away with it: once, and only if somebody still waits."""
+        servable = any(state.can_run(ticket.item.key) for state in self.scheduler.devices.values())
+        if ticket.retried or ticket.done.done() or not servable:
+            return False
+        ticket.retried = True
+        self.scheduler.requeue(ticket.item)
+        return True
+
+    def _refuse(self, item: Item, error: ServingError) -> None:
+        """Resolve a waiting item with an error; it has left, or now leaves, its queue."""
+        self.scheduler.cancel(item)
+        ticket: Ticket = item.payload
+        self._depth_changed(item.key)
+        ticket.end()
+        self._settle(ticket, error)
+
+    def _settle(self, ticket: Ticket, outcome: Outcome | None) -> None:
+        if not ticket.done.done():
+            if outcome is None:
+                ticket.done.cancel()
+            else:
+                ticket.done.set_result(outcome)
+
+    def _abandon_if_nobody_waits(self, ticket: Ticket) -> None:
+        for batch, abandon in self._running.values():
+            if ticket.item in batch.items and all(item.payload.done.done() for item in batch.items):
+                abandon()
+                return
+
+    def _health_changed(self) -> None:
+        for name, device in self.devices.items():
+            self.scheduler.devices[name].healthy = device.healthy
+        for key, queue in list(self.scheduler.queues.items()):
+            if not any(state.can_run(key) for state in self.scheduler.devices.values()):
+                for item in list(queue):
+                    self._refuse(
+                        item,
+                        BackendCrashed(f"no healthy device serves model '{key[0]}' any more"),
+                    )
+        self._pump_soon()
+
+    def _depth_changed(self, key: QueueKey) -> None:
+        queue = self.scheduler.queues.get(key)
+        depth = len(queue) if queue is not None else 0
+        for observer in self._observers:
+            observer.on_queue_depth(*key, depth)
+
+
+def _model_failed() -> Internal:
+    return Internal("the model failed on this request", code="MODEL_FAILED")
+
+
+def _with_journey(response: InferResponse, batch: Batch, ticket: Ticket, seconds: float) -> InferResponse:
+    timings = response.timings
+    waited = max(batch.started - ticket.item.arrival, 0.0)
+    compute = timings.compute or seconds
+    return dataclasses.replace(
+        response,
+        device=batch.device,
+        batch_size=batch.rows,
+        timings=Timings(timings.decode, waited, compute, timings.encode),
+    )

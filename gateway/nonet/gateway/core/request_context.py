@@ -1,0 +1,108 @@
+"""One request and its answer, as every layer of a face sees it: the connection, the handlers, the logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import re
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from nonet.gateway.core.upload_budget import Hold
+
+Scope = MutableMapping[str, Any]
+RawHeaders = list[tuple[bytes, bytes]]
+"""Headers, or metadata, as name and value."""
+
+EXTENSION = "nonet.exchange"
+
+request_id: contextvars.ContextVar[str] = contextvars.ContextVar("nonet_request_id", default="")
+"""Id of the request that is being handled; every log line written meanwhile carries it."""
+trace_id: contextvars.ContextVar[str] = contextvars.ContextVar("nonet_trace_id", default="")
+"""Trace id of the caller's ``traceparent``, or ""."""
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Exchange:
+    """What is known of one HTTP request beside its ASGI scope.
+
+    Attributes:
+        arrived: monotonic instant (``time.monotonic``) of the request's first byte.
+        headers: the request's headers, lower-case name to value; of repeated fields the last, but of
+            ``Prefer``, which is a list, all together.
+        request_id: the caller's ``X-Request-Id`` if it is sane, else one of ours.
+        trace_id: of the caller's ``traceparent``, or "".
+        route: the route's template for metrics, e.g. ``/v2/models/{model}/infer``; "" until it is known.
+        received: whether the body has been read to its end.
+        hold: what accounts for the memory that the body takes while the request is handled; None before.
+        left: 0 while the client is there, else the status that the access log shows: 499 when the client
+            closed the connection, 408 when it was too slow.
+    """
+
+    __slots__ = (
+        "_task",
+        "arrived",
+        "headers",
+        "hold",
+        "left",
+        "received",
+        "request_id",
+        "route",
+        "trace_id",
+    )
+
+    def __init__(self, arrived: float) -> None:
+        self.arrived = arrived
+        self.headers: dict[bytes, bytes] = {}
+        self.request_id = ""
+        self.trace_id = ""
+        self.route = ""
+        self.received = False
+        self.hold: Hold | None = None
+        self.left = 0
+        self._task: asyncio.Task[Any] | None = None
+
+    @classmethod
+    def of(cls, scope: Scope) -> Exchange:
+        """The exchange the connection put into ``scope``; a new one under a server that knows none."""
+        extensions = scope.setdefault("extensions", {})
+        found = extensions.get(EXTENSION)
+        if found is None:
+            found = extensions[EXTENSION] = cls(time.monotonic())
+        exchange: Exchange = found
+        return exchange
+
+    def begin(self, raw_headers: list[tuple[bytes, bytes]]) -> None:
+        """Take in the headers: fills ``headers``, ``request_id`` and ``trace_id``."""
+        self.headers = headers = dict(raw_headers)
+        if b"prefer" in headers:
+            headers[b"prefer"] = b", ".join(value for name, value in raw_headers if name == b"prefer")
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        self.request_id = given if _SANE_ID.fullmatch(given) else os.urandom(16).hex()
+        if (parent := headers.get(b"traceparent")) is not None:
+            match = _TRACEPARENT.fullmatch(parent.decode("latin-1"))
+            self.trace_id = match[1] if match else ""
+
+    def header(self, name: bytes) -> str:
+        """A header as text, "" if it is absent."""
+        value = self.headers.get(name)
+        return "" if value is None else value.decode("latin-1").strip()
+
+    def attend(self) -> None:
+        """From now on the current task is cancelled when the client leaves."""
+        self._task = asyncio.current_task()
+
+    def finish(self) -> None:
+        """The answer is complete; a client that leaves now disturbs nobody."""
+        self._task = None
+
+    def leave(self, status: int = 499) -> None:
+        """The client is gone, or has been sent away with ``status``: stop the work that was for it."""
+        if not self.left:
+            self.left = status
+            if self._task is not None:
+                self._task.cancel()

@@ -1,0 +1,300 @@
+"""One RPC, whatever its method: reading what the caller sent, answering, failing cleanly, being measured.
+
+Handlers work on messages and raise :class:`~nonet.runtime.errors.ServingError`; everything between them and
+the wire happens here. Bytes come in and go out raw, so that a message that does not parse is the caller's
+INVALID_ARGUMENT and not a server error, and no exception's text can ever reach a caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from nonet.gateway.core.call_headers import Call, CallReader, answer_headers
+from nonet.gateway.core.request_context import Exchange, request_id, trace_id
+from nonet.gateway.core.upload_budget import Hold, UploadBudget
+from nonet.gateway.executor.errors import ERROR_CODE, RETRY_AFTER
+from nonet.runtime.clock import Clock
+from nonet.runtime.errors import Internal, InvalidArgument, RequestTimeout, ServingError
+from nonet.runtime.requests import InferResponse
+
+__all__ = ["ERROR_PARAM", "Observe", "Rpc", "RpcFace"]
+
+logger = logging.getLogger(__name__)
+
+ERROR_PARAM = "nonet-error-param"
+"""Trailing metadata that names the field at fault."""
+
+Observe = Callable[[str, str, float, str], None]
+"""Called once per RPC: route, status name, seconds, model ("" if none)."""
+
+_STATUS = {code.value[0]: code for code in grpc.StatusCode}
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+
+Context: TypeAlias = grpc.aio.ServicerContext
+Handler = Callable[[Any, "Rpc"], Awaitable[Any]]
+Admit = Callable[[], AbstractContextManager[None]]
+
+
+class Rpc:
+    """What a handler knows of the call beside its message.
+
+    Attributes:
+        context: gRPC's own view of the call.
+        exchange: request id, trace id and metadata, in the form the HTTP face uses too.
+        model: name of the model that answered; enters the metrics.
+    """
+
+    __slots__ = ("_face", "context", "exchange", "model")
+
+    def __init__(self, face: RpcFace, context: Context) -> None:
+        self._face = face
+        self.context = context
+        self.model = ""
+        self.exchange = Exchange(time.monotonic())
+        self.exchange.begin(
+            [
+                (
+                    key.encode("latin-1"),
+                    value if isinstance(value, bytes) else value.encode("latin-1", "replace"),
+                )
+                for key, value in context.invocation_metadata() or ()
+            ]
+        )
+        request_id.set(self.exchange.request_id)
+        trace_id.set(self.exchange.trace_id)
+
+    def read(self, arrived: float | None = None) -> Call:
+        """Who calls, and how the request is to be handled: the metadata that the HTTP face calls headers, and
+        the deadline of gRPC itself, whichever ends first. ``arrived`` is for a message of a stream: see
+        :meth:`CallReader.read`.
+
+        Raises as :meth:`CallReader.read`.
+        """
+        call = self._face.reader.read(self.exchange, arrived)
+        remaining = self.context.time_remaining()
+        if remaining is not None and math.isfinite(remaining):
+            deadline = self._face.clock.now() + remaining
+            if call.deadline is None or deadline < call.deadline:
+                call = dataclasses.replace(call, deadline=deadline)
+        return call
+
+    def authenticate(self) -> str:
+        """The tenant. Raises Unauthenticated or QuotaExceeded."""
+        return self._face.reader.authenticate(self.exchange)
+
+    def identify(self) -> str:
+        """The tenant, without counting against its quota. Raises Unauthenticated."""
+        return self._face.reader.identify(self.exchange)
+
+    def describe_answer(self, response: InferResponse, decode: float, encode: float) -> None:
+        """Say in the trailing metadata how the request was handled, under the names of the HTTP headers."""
+        self.context.set_trailing_metadata(
+            (
+                ("x-request-id", self.exchange.request_id),
+                *(
+                    (name.decode(), value.decode())
+                    for name, value in answer_headers(response, decode, encode)
+                ),
+            )
+        )
+
+    async def refuse(self, error: ServingError) -> None:
+        """End the call with the error's status; the exact cause goes into the trailing metadata."""
+        trailing = [("x-request-id", self.exchange.request_id), (ERROR_CODE, printable(error.code))]
+        if error.param:
+            trailing.append((ERROR_PARAM, printable(error.param)))
+        if error.retry_after is not None:
+            trailing.append((RETRY_AFTER, f"{max(error.retry_after, 0.0):.3f}"))
+        message = error.message.encode("utf-8", "replace").decode()
+        await self.context.abort(_STATUS[int(error.grpc_status)], message, tuple(trailing))
+
+
+class RpcFace:
+    """Turns handlers into what a gRPC server registers.
+
+    Args:
+        reader: reads who calls and how.
+        clock: the clock of deadlines.
+        uploads: accounts for the messages in flight.
+        admit: lets a request in for the time of its block; see :meth:`DataPlane.admit`.
+        message_timeout: seconds that a call may take to send what it sends, one message or many.
+        observe: told of each RPC when it is over.
+    """
+
+    def __init__(
+        self,
+        reader: CallReader,
+        clock: Clock,
+        uploads: UploadBudget,
+        admit: Admit,
+        message_timeout: float,
+        observe: Observe | None = None,
+    ) -> None:
+        self.reader = reader
+        self.clock = clock
+        self.uploads = uploads
+        self.admit = admit
+        self._message_timeout = message_timeout
+        self.closing = asyncio.Event()
+        """Set when the server stops: long-lived streams then end by themselves."""
+        self._observe = observe
+
+    def unary(
+        self, route: str, request_class: Any, handler: Handler, *, admitted: bool = False
+    ) -> grpc.RpcMethodHandler:
+        """A method with one message in and one out; with ``admitted`` it is let in by the core first. Where
+        ``request_class`` is None the handler gets the raw message.
+
+        Registered as a stream of one message, which is the same on the wire: so it is let in when its
+        headers arrive, and an upload that is under way when the server is told to stop is finished.
+        """
+
+        async def behaviour(messages: AsyncIterator[bytes], context: Context) -> bytes:
+            rpc = Rpc(self, context)
+            async with _Settled(self, route, rpc):
+                with self.admit() if admitted else contextlib.nullcontext(), self.uploads.open() as hold:
+                    raw = await self._receive(messages, self._message_timeout)
+                    if raw is None:
+                        raise InvalidArgument("the call ended before its message")
+                    hold.take(len(raw))
+                    request = raw if request_class is None else parse(request_class, raw)
+                    del raw
+                    reply = await handler(request, rpc)
+                    data: bytes = reply.SerializeToString()
+                    return data
+
+        return grpc.stream_unary_rpc_method_handler(behaviour)
+
+    def collecting(
+        self, route: str, handler: Callable[[AsyncIterator[bytes], Rpc], Awaitable[Any]]
+    ) -> grpc.RpcMethodHandler:
+        """A method with many messages in and one out, let in by the core first. ``handler`` gets the raw
+        requests, each of which is accounted for until the next is taken. The timeout is one for all of them
+        together; what the handler does in between does not count."""
+
+        async def arriving(messages: AsyncIterator[bytes], hold: Hold) -> AsyncIterator[bytes]:
+            left = self._message_timeout
+            while True:
+                since = time.monotonic()
+                raw = await self._receive(messages, left)
+                left -= time.monotonic() - since
+                if raw is None:
+                    return
+                size = len(raw)
+                hold.take(size)
+                yield raw
+                del raw
+                hold.give_back(size)
+
+        async def behaviour(messages: AsyncIterator[bytes], context: Context) -> bytes:
+            rpc = Rpc(self, context)
+            async with _Settled(self, route, rpc):
+                with self.admit(), self.uploads.open() as hold:
+                    reply = await handler(arriving(messages, hold), rpc)
+                    data: bytes = reply.SerializeToString()
+                    return data
+
+        return grpc.stream_unary_rpc_method_handler(behaviour)
+
+    async def _receive(self, messages: AsyncIterator[bytes], seconds: float) -> bytes | None:
+        """The next message of a call, None if it ends without. Raises RequestTimeout if it does not come."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await anext(aiter(messages), None)
+        except TimeoutError:
+            raise RequestTimeout("the call's message did not arrive in time") from None
+
+    def stream(
+        self, route: str, handler: Callable[[Any, Rpc], Awaitable[None]], *, request_streaming: bool
+    ) -> grpc.RpcMethodHandler:
+        """A method that answers with a stream. ``handler`` gets the raw request (or the iterator of raw
+        requests) and writes raw messages to ``rpc.context``."""
+
+        async def behaviour(raw: Any, context: Context) -> None:
+            rpc = Rpc(self, context)
+            async with _Settled(self, route, rpc):
+                await handler(raw, rpc)
+
+        if request_streaming:
+            return grpc.stream_stream_rpc_method_handler(behaviour)
+        return grpc.unary_stream_rpc_method_handler(behaviour)
+
+    def over(self, route: str, status: str, seconds: float, model: str) -> None:
+        """An RPC has ended."""
+        if self._observe is not None:
+            self._observe(route, status, seconds, model)
+
+
+class _Settled:
+    """Ends an RPC with a status whatever happens inside, and reports it."""
+
+    __slots__ = ("_face", "_route", "_rpc")
+
+    def __init__(self, face: RpcFace, route: str, rpc: Rpc) -> None:
+        self._face, self._route, self._rpc = face, route, rpc
+
+    async def __aenter__(self) -> None:
+        return
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        rpc = self._rpc
+        status = "OK"
+        try:
+            if error is None or isinstance(error, grpc.aio.AbortError):
+                status = "OK" if error is None else _name(rpc.context.code())
+            elif isinstance(error, ServingError):
+                status = error.grpc_status.name
+                await rpc.refuse(error)
+            elif isinstance(error, Exception):
+                status = "INTERNAL"
+                logger.error("the handler of %s failed", self._route, exc_info=error)
+                await rpc.refuse(
+                    Internal(
+                        "internal error; the server's log has more under request id "
+                        f"{rpc.exchange.request_id}"
+                    )
+                )
+            else:
+                status = "CANCELLED"
+        finally:
+            if isinstance(error, ServingError):
+                error.told()
+            self._face.over(self._route, status, time.monotonic() - rpc.exchange.arrived, rpc.model)
+
+
+def parse(message_class: Any, raw: bytes) -> Any:
+    """The message in ``raw``. Raises InvalidArgument if it is not one."""
+    try:
+        return message_class.FromString(raw)
+    except DecodeError:
+        name = message_class.DESCRIPTOR.full_name
+        raise InvalidArgument(f"the request is not a valid {name} message") from None
+
+
+def printable(text: str) -> str:
+    """``text`` fit for metadata: printable ASCII, at most 256 characters."""
+    return _UNPRINTABLE.sub("_", text[:256])
+
+
+def service(name: str, methods: Iterable[tuple[str, grpc.RpcMethodHandler]]) -> grpc.GenericRpcHandler:
+    """All methods of one service as what a gRPC server registers."""
+    return grpc.method_handlers_generic_handler(name, dict(methods))
+
+
+def _name(code: Any) -> str:
+    """Name of a status, however the library holds it."""
+    status = code if isinstance(code, grpc.StatusCode) else _STATUS.get(code)
+    return str(status.name) if status is not None else "UNKNOWN"

@@ -1,0 +1,255 @@
+"""The gRPC server with all its services, in the event loop of the process."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from nonet.gateway.core.call_headers import CallReader
+from nonet.gateway.core.data_plane import DataPlane
+from nonet.gateway.core.repository_control import RepositoryControl
+from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
+from nonet.gateway.grpc.health import SERVICE as HEALTH
+from nonet.gateway.grpc.health import Health
+from nonet.gateway.grpc.reflection import Reflection
+from nonet.gateway.grpc.rpc import Handler, Observe, Rpc, RpcFace, service
+from nonet.gateway.oip.rpc_control import Control
+from nonet.gateway.oip.rpc_inference import Inference
+from nonet.gateway.oip.rpc_streaming import InferenceStream
+from nonet.gateway.tasks.floors import Floors
+from nonet.gateway.tasks.jobs_rpc import JobCalls
+from nonet.gateway.tasks.raw_captures import RawCaptures
+from nonet.gateway.tasks.rpc_floors import FloorIdentification
+from nonet.gateway.tasks.rpc_raw_image import RawImage
+from nonet.gateway.tasks.rpc_recognition import Recognition
+from nonet.jobs import Jobs
+from nonet.runtime.oip.messages import (
+    FLOOR_IDENTIFICATION,
+    JOBS,
+    OPEN_INFERENCE,
+    RAW_IMAGE,
+    RECOGNITION,
+    methods,
+)
+
+__all__ = ["GrpcLimits", "GrpcServer"]
+
+_LET_IN = frozenset({"Classify", "Develop", "Fit", "Identify", "ModelInfer"})
+"""Methods that ask for work of the core: what is under way when the server stops is finished."""
+
+_IN_PIECES = frozenset({f"{FLOOR_IDENTIFICATION}/{name}" for name in ("Fit", "Identify")})
+"""Methods whose requests may be so large that their handlers parse them a part at a time."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GrpcLimits:
+    """Limits of the gRPC face.
+
+    Args:
+        max_message_bytes: largest message of a caller; more is RESOURCE_EXHAUSTED.
+        message_timeout: seconds that a call may take to send its message, or all messages of an upload in
+            pieces together; a caller that is slower is sent away with DEADLINE_EXCEEDED.
+        max_concurrent_streams: calls in flight on one connection.
+        max_concurrent_rpcs: calls in flight on all connections together; more is RESOURCE_EXHAUSTED.
+        stream_window: open requests of one ModelStreamInfer stream.
+        repository_control: whether callers may load and unload models.
+
+    Raises ValueError for a number that is not positive.
+    """
+
+    max_message_bytes: int = 64 << 20
+    message_timeout: float = 60.0
+    max_concurrent_streams: int = 1024
+    max_concurrent_rpcs: int = 4096
+    stream_window: int = 32
+    repository_control: bool = True
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) <= 0 and field.name != "repository_control":
+                raise ValueError(f"{field.name} must be positive, got {getattr(self, field.name)}")
+
+
+class GrpcServer:
+    """Start it, :meth:`drain` it, stop it. To be made inside the event loop it is to run in.
+
+    Args:
+        plane: the core.
+        reader: reads who calls and how.
+        limits: see :class:`GrpcLimits`.
+        repository: controls the model repository; None if there is none.
+        uploads: accounts for the messages in flight; by default a budget of eight of the largest.
+        disk: accounts for what of them goes to the disk; by default a budget for this face alone.
+        observe: told of each RPC when it is over.
+        tasks: whether the typed task services are offered beside the inference protocol.
+        describe_models: see :class:`~nonet.gateway.oip.rpc_inference.Inference`.
+        jobs, floors, captures: long work, the floors of buildings, and captures that are developed as jobs;
+            None where there are none.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        reader: CallReader,
+        *,
+        limits: GrpcLimits | None = None,
+        repository: RepositoryControl | None = None,
+        uploads: UploadBudget | None = None,
+        disk: UploadBudget | None = None,
+        observe: Observe | None = None,
+        tasks: bool = True,
+        describe_models: bool = False,
+        jobs: Jobs | None = None,
+        floors: Floors | None = None,
+        captures: RawCaptures | None = None,
+    ) -> None:
+        limits = limits or GrpcLimits()
+        uploads = uploads or UploadBudget(8 * limits.max_message_bytes)
+        disk = disk or disk_budget(limits.max_message_bytes)
+        self._face = face = RpcFace(
+            reader, plane.clock, uploads, plane.admit, limits.message_timeout, observe
+        )
+        self._server = grpc.aio.server(
+            maximum_concurrent_rpcs=limits.max_concurrent_rpcs,
+            options=[
+                ("grpc.max_receive_message_length", limits.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
+                # Two servers on one port would share its connections silently.
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.max_metadata_size", 64 << 10),
+            ],
+        )
+        inference = Inference(plane, describe_models=describe_models)
+        control = Control(plane, repository, allowed=limits.repository_control)
+        stream = InferenceStream(inference, limits.stream_window, face.closing, uploads)
+        names = [OPEN_INFERENCE, *([RECOGNITION, RAW_IMAGE] if tasks else [])]
+        names += [JOBS] if jobs is not None else []
+        names += [FLOOR_IDENTIFICATION] if floors is not None else []
+        self.health = Health(plane.ready, names)
+        handlers = [
+            _open_inference(face, inference, stream, control),
+            self.health.handler(face),
+            *Reflection([*names, HEALTH]).handlers(face),
+        ]
+        if tasks:
+            handlers.append(_unary_service(face, RECOGNITION, {"Classify": Recognition(plane).classify}))
+            handlers.append(_raw_service(face, RawImage(plane, disk, captures)))
+        if jobs is not None:
+            handlers.append(_job_service(face, JobCalls(jobs)))
+        if floors is not None:
+            handlers.append(_floor_service(face, FloorIdentification(floors, disk)))
+        self._server.add_generic_rpc_handlers(tuple(handlers))
+
+    def bind(self, address: str) -> int:
+        """Listen on ``host:port`` (port 0: a free one); returns the port. Raises OSError if it cannot."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}") from error
+        if port == 0:
+            raise OSError(f"cannot listen on {address}")
+        return int(port)
+
+    async def start(self) -> None:
+        """Take calls."""
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """End the long-lived streams, take no new calls, give those in flight ``grace`` seconds."""
+        self._face.closing.set()
+        self.health.changed()
+        await self._server.stop(grace)
+
+
+def _open_inference(
+    face: RpcFace, inference: Inference, stream: InferenceStream, control: Control
+) -> grpc.GenericRpcHandler:
+    handlers: dict[str, Handler] = {
+        "ServerLive": inference.server_live,
+        "ServerReady": inference.server_ready,
+        "ModelReady": inference.model_ready,
+        "ServerMetadata": inference.server_metadata,
+        "ModelMetadata": inference.model_metadata,
+        "ModelConfig": inference.model_config,
+        "ModelStatistics": inference.model_statistics,
+        "ModelInfer": inference.model_infer,
+        "RepositoryIndex": control.repository_index,
+        "RepositoryModelLoad": control.repository_model_load,
+        "RepositoryModelUnload": control.repository_model_unload,
+        "SystemSharedMemoryStatus": control.system_shared_memory_status,
+        "SystemSharedMemoryRegister": control.shared_memory_register,
+        "SystemSharedMemoryUnregister": control.system_shared_memory_unregister,
+        "CudaSharedMemoryStatus": control.cuda_shared_memory_status,
+        "CudaSharedMemoryRegister": control.shared_memory_register,
+        "CudaSharedMemoryUnregister": control.cuda_shared_memory_unregister,
+        "TraceSetting": control.trace_setting,
+        "LogSettings": control.log_settings,
+    }
+
+    async def stream_infer(requests: Any, rpc: Rpc) -> None:
+        await stream.serve(requests, rpc)
+
+    return _unary_service(
+        face,
+        OPEN_INFERENCE,
+        handlers,
+        extra=[
+            (
+                "ModelStreamInfer",
+                face.stream(f"/{OPEN_INFERENCE}/ModelStreamInfer", stream_infer, request_streaming=True),
+            )
+        ],
+    )
+
+
+def _job_service(face: RpcFace, calls: JobCalls) -> grpc.GenericRpcHandler:
+    handlers: dict[str, Handler] = {
+        "GetJob": calls.get_job,
+        "ListJobs": calls.list_jobs,
+        "CancelJob": calls.cancel_job,
+    }
+    watch = face.stream(f"/{JOBS}/WatchJob", calls.watch_job, request_streaming=False)
+    read = face.stream(f"/{JOBS}/ReadResult", calls.read_result, request_streaming=False)
+    return _unary_service(face, JOBS, handlers, extra=[("WatchJob", watch), ("ReadResult", read)])
+
+
+def _raw_service(face: RpcFace, calls: RawImage) -> grpc.GenericRpcHandler:
+    submit = face.collecting(f"/{RAW_IMAGE}/SubmitDevelop", calls.submit_develop)
+    return _unary_service(face, RAW_IMAGE, {"Develop": calls.develop}, extra=[("SubmitDevelop", submit)])
+
+
+def _floor_service(face: RpcFace, calls: FloorIdentification) -> grpc.GenericRpcHandler:
+    handlers: dict[str, Handler] = {
+        "Fit": calls.fit,
+        "ListBuildings": calls.list_buildings,
+        "DescribeBuilding": calls.describe_building,
+        "DeleteBuilding": calls.delete_building,
+        "Identify": calls.identify,
+    }
+    return _unary_service(face, FLOOR_IDENTIFICATION, handlers)
+
+
+def _unary_service(
+    face: RpcFace,
+    name: str,
+    handlers: dict[str, Handler],
+    extra: Sequence[tuple[str, grpc.RpcMethodHandler]] = (),
+) -> grpc.GenericRpcHandler:
+    """All methods of a service. Raises ValueError if one of the `.proto` has no handler."""
+    registered = list(extra)
+    for method in methods(name):
+        if method.client_streaming or method.server_streaming:
+            continue
+        handler, admitted = handlers[method.name], method.name in _LET_IN
+        request = None if f"{name}/{method.name}" in _IN_PIECES else method.request
+        registered.append((method.name, face.unary(method.path, request, handler, admitted=admitted)))
+    missing = {method.name for method in methods(name)} - {each for each, _ in registered}
+    if missing:
+        raise ValueError(f"{name} has no handler for {', '.join(sorted(missing))}")
+    return service(name, registered)

@@ -1,0 +1,23 @@
+"""The HTTP connection and everything that holds for every request, whatever its route."""
+
+from nonet.gateway.core.request_context import Exchange, request_id, trace_id
+from nonet.gateway.http.access_log import JsonFormatter, PlainFormatter
+from nonet.gateway.http.bodies import Bodies
+from nonet.gateway.http.guard import HttpRecord, RequestGuard
+from nonet.gateway.http.protocol import guarded_protocol
+from nonet.gateway.http.serving import server_config
+from nonet.gateway.http.settings import HttpSettings
+
+__all__ = [
+    "Bodies",
+    "Exchange",
+    "HttpRecord",
+    "HttpSettings",
+    "JsonFormatter",
+    "PlainFormatter",
+    "RequestGuard",
+    "guarded_protocol",
+    "request_id",
+    "server_config",
+    "trace_id",
+]

@@ -1,0 +1,174 @@
+"""The outermost layer of the application: every request gets an id, an answer and a line in the log.
+
+Pure ASGI, one object for all of it, because it is on the path of every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from nonet.gateway.core.request_context import Exchange, request_id, trace_id
+from nonet.gateway.http.access_log import log_exchange
+from nonet.gateway.http.bodies import Bodies
+from nonet.gateway.http.problems import JSON, error_body, error_headers
+from nonet.runtime.errors import ClientClosed, Internal, PayloadTooLarge, ServingError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HttpRecord:
+    """One answered HTTP request, for metrics.
+
+    Args:
+        route: the route's template, e.g. ``/v2/models/{model}/infer``; ``other`` for a path we do not have,
+            so that made-up paths cannot become labels.
+        method: the verb, ``OTHER`` if it is none of the usual ones.
+        status: of the answer; 499 if the client left, 408 if it was too slow.
+        seconds: from the request's first byte to the end of the answer.
+        sent: bytes of the answer's body.
+    """
+
+    route: str
+    method: str
+    status: int
+    seconds: float
+    sent: int
+
+
+Observe = Callable[[HttpRecord], None]
+
+_VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class RequestGuard:
+    """ASGI middleware: request ids, body limits by declared length, the error shapes, the access log.
+
+    - ``X-Request-Id`` is echoed if it is 1 to 128 characters of ``A-Za-z0-9._-``, else replaced.
+    - The task that handles a request is cancelled when its client leaves; nothing is sent then.
+    - A ServingError becomes its answer; any other exception is logged with the request id and becomes a 500
+      that says nothing about it.
+
+    Args:
+        app: the application.
+        bodies: whose accounts are closed when a request ends.
+        access_log: whether to write a line for each request.
+        observe: called once for each request when it is over.
+    """
+
+    def __init__(
+        self, app: App, *, bodies: Bodies, access_log: bool = True, observe: Observe | None = None
+    ) -> None:
+        self._app = app
+        self._bodies = bodies
+        self._access_log = access_log
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange.of(scope)
+        exchange.begin(scope["headers"])
+        request_id.set(exchange.request_id)
+        trace_id.set(exchange.trace_id)
+        answer = _Answer(exchange, send)
+        exchange.attend()
+        try:
+            try:
+                if exchange.left:
+                    return
+                self._bodies.check_declared(exchange, scope["path"])
+                await self._app(scope, receive, answer)
+            except asyncio.CancelledError:
+                await self._cancelled(scope, exchange, answer)
+            except ServingError as error:
+                await answer.fail(scope["path"], error)
+                error.told()
+            except Exception:
+                logger.exception("the handler of a request failed")
+                if answer.status:
+                    raise
+                await answer.fail(scope["path"], Internal(_internal_message(exchange)))
+        finally:
+            exchange.finish()
+            self._bodies.release(exchange)
+            self._report(scope, exchange, answer)
+
+    async def _cancelled(self, scope: Scope, exchange: Exchange, answer: _Answer) -> None:
+        task = asyncio.current_task()
+        if exchange.left:
+            # The cancellation was ours and ends here.
+            if task is not None:
+                task.uncancel()
+            return
+        if task is not None and task.cancelling():
+            # The server stops and its grace is over.
+            task.uncancel()
+            await answer.fail(scope["path"], Unavailable("the server is shutting down", code="SHUTTING_DOWN"))
+            return
+        logger.error("the handler of a request was cancelled by nobody")
+        await answer.fail(scope["path"], Internal(_internal_message(exchange)))
+
+    def _report(self, scope: Scope, exchange: Exchange, answer: _Answer) -> None:
+        status = exchange.left or answer.status or 499
+        if self._access_log:
+            raw: bytes = scope.get("raw_path") or scope["path"].encode()
+            log_exchange(
+                exchange, scope["method"], raw.decode("latin-1"), status, answer.sent, scope.get("client")
+            )
+        if self._observe is not None:
+            route = exchange.route or getattr(scope.get("route"), "path", "") or "other"
+            method = scope["method"] if scope["method"] in _VERBS else "OTHER"
+            seconds = time.monotonic() - exchange.arrived
+            self._observe(HttpRecord(route, method, status, seconds, answer.sent))
+
+
+class _Answer:
+    """The send side: remembers what was sent and adds the request id."""
+
+    __slots__ = ("_exchange", "_send", "sent", "status")
+
+    def __init__(self, exchange: Exchange, send: Send) -> None:
+        self._exchange = exchange
+        self._send = send
+        self.status = 0
+        self.sent = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self._exchange.request_id.encode("ascii")),
+            ]
+        else:
+            self.sent += len(message.get("body", b""))
+        await self._send(message)
+
+    async def fail(self, path: str, error: ServingError) -> None:
+        """Answer ``error``, if nothing has been sent yet and there is somebody to read it."""
+        if self.status or self._exchange.left or isinstance(error, ClientClosed):
+            return
+        body = error_body(path, error)
+        headers = error_headers(error)
+        headers += [(b"content-type", JSON), (b"content-length", b"%d" % len(body))]
+        if isinstance(error, PayloadTooLarge) and not self._exchange.received:
+            headers.append((b"connection", b"close"))
+        await self({"type": "http.response.start", "status": error.http_status, "headers": headers})
+        await self({"type": "http.response.body", "body": body})
+
+
+def _internal_message(exchange: Exchange) -> str:
+    return f"internal error; the server's log has more under request id {exchange.request_id}"

@@ -1,0 +1,57 @@
+"""What is asked most goes straight to its handler; everything else goes through FastAPI.
+
+FastAPI routes, documents and answers errors well, and takes as much processor time for it as a small network
+takes for a picture. So ``/v2`` and the task routes that are hot are dispatched here, on the path alone; their
+errors are those of :class:`~nonet.gateway.http.guard.RequestGuard`, as for every other route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.http.guard import App, Receive, Scope, Send
+from nonet.gateway.http.reply import Reply, send_reply
+from nonet.gateway.oip.rest_routes import OipRoutes
+
+__all__ = ["Front", "HotHandler"]
+
+HotHandler = Callable[[Exchange, Receive, bytes], Awaitable[Reply]]
+"""Given the exchange, the way to the body and the raw query string; raises ServingErrors."""
+
+
+class Front:
+    """ASGI application over the two kinds of routes.
+
+    Args:
+        oip: ``/v2`` and everything below it.
+        hot: handlers of ``POST`` by exact path; FastAPI knows the same routes and answers the other verbs.
+        guard: puts the request guard around the application that serves these two.
+        rest: everything else, with a guard of its own inside FastAPI's layers.
+    """
+
+    def __init__(
+        self, oip: OipRoutes, hot: Mapping[str, HotHandler], guard: Callable[[App], App], rest: App
+    ) -> None:
+        self._oip = oip
+        self._hot = hot
+        self._guarded = guard(self._serve)
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"]
+            if path[:4] == "/v2/" or path == "/v2" or (path in self._hot and scope["method"] == "POST"):
+                await self._guarded(scope, receive, send)
+                return
+        await self._rest(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        handler = self._hot.get(path)
+        if handler is None:
+            await self._oip.serve(scope, receive, send)
+            return
+        exchange = Exchange.of(scope)
+        exchange.route = path
+        await send_reply(send, await handler(exchange, receive, scope["query_string"]))

@@ -1,0 +1,64 @@
+"""An answer as the hot routes build it: no response objects, two ASGI messages."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any
+
+import orjson
+
+from nonet.gateway.core.request_context import Exchange, RawHeaders
+from nonet.gateway.http.coding import encode, preferred
+from nonet.gateway.http.guard import Send
+from nonet.gateway.http.problems import JSON
+
+OCTETS = b"application/octet-stream"
+
+# Below this, compressing on the event loop is cheaper than handing it to a thread.
+_ENCODE_INLINE = 32 * 1024
+
+
+@dataclasses.dataclass(slots=True)
+class Reply:
+    """Status, body, content type and further headers of an answer."""
+
+    body: bytes = b""
+    status: int = 200
+    content_type: bytes = JSON
+    headers: RawHeaders = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def json(cls, value: Any, status: int = 200) -> Reply:
+        """``value`` as JSON."""
+        return cls(orjson.dumps(value), status)
+
+
+async def compressed(reply: Reply, exchange: Exchange, smallest: int) -> Reply:
+    """``reply`` in the coding the caller prefers, if it has ``smallest`` bytes or more.
+
+    Libraries offer a list of codings by default; raw tensors hardly shrink, so those are compressed only for
+    a caller who names exactly one coding, as ``tritonclient`` does when told to.
+    """
+    accept = exchange.headers.get(b"accept-encoding")
+    if accept is None or len(reply.body) < smallest or (reply.content_type == OCTETS and b"," in accept):
+        return reply
+    coding = preferred(accept.decode("latin-1"))
+    if coding:
+        if len(reply.body) <= _ENCODE_INLINE:
+            reply.body = encode(coding, reply.body)
+        else:
+            reply.body = await asyncio.to_thread(encode, coding, reply.body)
+        reply.headers += [(b"content-encoding", coding.encode()), (b"vary", b"accept-encoding")]
+    return reply
+
+
+async def send_reply(send: Send, reply: Reply) -> None:
+    """Put the reply on the wire."""
+    headers = [
+        (b"content-type", reply.content_type),
+        (b"content-length", b"%d" % len(reply.body)),
+        *reply.headers,
+    ]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

@@ -1,0 +1,1 @@
+"""Counting what happened, and telling Prometheus."""

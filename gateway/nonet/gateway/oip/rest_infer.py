@@ -1,0 +1,106 @@
+"""``POST /v2/models/{model}[/versions/{version}]/infer``: the hot path."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+
+from nonet.gateway.core.call_headers import CallReader, answer_headers
+from nonet.gateway.core.data_plane import DataPlane
+from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.http.bodies import Bodies
+from nonet.gateway.http.reply import OCTETS, Reply
+from nonet.gateway.oip.rest_target import OipTarget, check_content_type
+from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.oip.json_codec import Encoded, decode_request, encode_response
+from nonet.runtime.requests import InferRequest, InferResponse
+from nonet.runtime.servable import ModelInfo
+
+HEADER_LENGTH = b"inference-header-content-length"
+
+# JSON and outputs above this are read and written in a thread, so that other requests go on meanwhile.
+_INLINE_JSON = 1024 * 1024
+
+
+class OipInference:
+    """Inference over REST.
+
+    Args:
+        plane: the core.
+        calls: reads what the headers say.
+        bodies: reads bodies within their limits.
+    """
+
+    def __init__(self, plane: DataPlane, calls: CallReader, bodies: Bodies) -> None:
+        self._plane = plane
+        self._calls = calls
+        self._bodies = bodies
+
+    async def infer(self, target: OipTarget) -> Reply:
+        """One inference. Raises every ServingError of the failure model."""
+        exchange = target.exchange
+        call = self._calls.read(exchange)
+        # Let in with its headers: an upload that is under way when the server is told to stop is finished.
+        with self._plane.admit():
+            # Known before the body is read: an unknown model costs no upload.
+            info = self._plane.catalog.info(target.model, target.version)
+            check_content_type(exchange)
+            header_length = _header_length(exchange)
+            body: bytes | memoryview
+            if header_length is None:
+                body = await self._bodies.read(exchange, target.receive)
+            else:
+                body = await self._bodies.read_aligned(exchange, target.receive, header_length)
+            self._calls.in_time(call)
+
+            start = time.perf_counter()
+            request = await _decode(body, info, target.version, header_length)
+            request = call.applied_to(request)
+            decoded = time.perf_counter()
+            response = await self._plane.infer(request, admitted=True)
+            inferred = time.perf_counter()
+            encoded = await _encode(response, request)
+            done = time.perf_counter()
+
+        headers = answer_headers(response, decoded - start, done - inferred)
+        if encoded.header_length is None:
+            return Reply(encoded.body, headers=headers)
+        headers.append((HEADER_LENGTH, b"%d" % encoded.header_length))
+        return Reply(encoded.body, content_type=OCTETS, headers=headers)
+
+
+async def _decode(
+    body: bytes | memoryview, info: ModelInfo, version: str, header_length: int | None
+) -> InferRequest:
+    decode = functools.partial(
+        decode_request,
+        body,
+        model=info.name,
+        version=version,
+        header_length=header_length,
+        inputs=info.inputs,
+    )
+    if (len(body) if header_length is None else header_length) <= _INLINE_JSON:
+        return decode()
+    return await asyncio.to_thread(decode)
+
+
+async def _encode(response: InferResponse, request: InferRequest) -> Encoded:
+    if sum(tensor.data.nbytes for tensor in response.outputs) <= _INLINE_JSON:
+        return encode_response(response, request)
+    return await asyncio.to_thread(encode_response, response, request)
+
+
+def _header_length(exchange: Exchange) -> int | None:
+    value = exchange.headers.get(HEADER_LENGTH)
+    if value is None:
+        return None
+    text = value.strip()
+    if not text.isdigit() or len(text) > 18:
+        raise InvalidArgument(
+            "Inference-Header-Content-Length must be a non-negative integer, "
+            f"got {value[:40].decode('latin-1')!r}",
+            param="Inference-Header-Content-Length",
+        )
+    return int(text)

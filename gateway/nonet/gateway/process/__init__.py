@@ -1,0 +1,1 @@
+"""The processes of the gateway: composed from settings, started, served, stopped."""

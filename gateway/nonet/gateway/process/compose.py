@@ -1,0 +1,338 @@
+"""The composition root: from settings to the parts of a gateway, wired and not yet started.
+
+The only module of the gateway that knows the services; it makes them part of this process (embedded mode) or
+points devices at the processes that run them (a topology file).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from nonet.gateway.cache import MemoryStore, ResponseCache
+from nonet.gateway.cache.memory import MemoryLimits
+from nonet.gateway.core.call_headers import CallReader
+from nonet.gateway.core.data_plane import DataPlane, PlanePolicy
+from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
+from nonet.gateway.core.repository_control import RepositoryControl
+from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
+from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
+from nonet.gateway.executor.remote import RemotePolicy
+from nonet.gateway.grpc import GrpcLimits, GrpcServer
+from nonet.gateway.http import HttpRecord, HttpSettings
+from nonet.gateway.metrics.counters import Metrics
+from nonet.gateway.metrics.exposition import GatewayState, MetricsPage
+from nonet.gateway.process.compose_jobs import compose_jobs
+from nonet.gateway.process.http_app import create_app
+from nonet.gateway.scheduler import SchedulerPolicy
+from nonet.gateway.settings.schema import AuthSettings, Settings, SettingsError
+from nonet.gateway.settings.topology import RemoteService
+from nonet.gateway.tasks.floor_versions import FloorVersions
+from nonet.gateway.tasks.floors import Floors
+from nonet.gateway.tasks.raw_captures import RawCaptures
+from nonet.jobs import Jobs
+from nonet.runtime import hardware
+from nonet.runtime.backends.contract import BackendOptions
+from nonet.runtime.catalog import Catalog
+from nonet.runtime.clock import Clock, MonotonicClock
+from nonet.runtime.images import ImageLimits
+from nonet.runtime.release import VERSION
+from nonet.runtime.repository import Derivation, RepositoryManager
+from nonet.runtime.repository.publish import remove_model
+from nonet.services import floor_identification, raw_image, recognition
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["SERVICES", "Gateway", "ServingPlane", "compose"]
+
+
+def _recognition(settings: Settings) -> Derivation:
+    limits = ImageLimits(encoded_bytes=settings.images.max_bytes, pixels=settings.images.max_pixels)
+    return functools.partial(recognition.derive, limits=limits)
+
+
+def _raw_image(settings: Settings) -> Derivation:
+    return functools.partial(raw_image.derive, limits=raw_image.RawLimits(pixels=settings.images.max_pixels))
+
+
+def _floor_identification(settings: Settings) -> Derivation:
+    return floor_identification.derive
+
+
+SERVICES: Mapping[str, Callable[[Settings], Derivation]] = {
+    "floor_identification": _floor_identification,
+    "raw_image": _raw_image,
+    "recognition": _recognition,
+}
+"""Each service by name: how it makes its servables of a network."""
+
+
+class ServingPlane(DataPlane):
+    """A data plane that can be taken out of rotation before it stops accepting."""
+
+    leaving = False
+    """True from the first signal on: readiness says no, requests are still served."""
+
+    def ready(self) -> bool:
+        return not self.leaving and super().ready()
+
+
+@dataclasses.dataclass(slots=True)
+class Gateway:
+    """The parts of one gateway process.
+
+    ``repository`` and its ``control`` are None when every service runs elsewhere. The gRPC server is made
+    by :meth:`grpc_server`, because it belongs to the event loop it is made in.
+    """
+
+    settings: Settings
+    catalog: Catalog
+    plane: ServingPlane
+    repository: RepositoryManager | None
+    control: RepositoryControl | None
+    uploads: UploadBudget
+    disk: UploadBudget
+    gatekeeper: Gatekeeper
+    metrics: Metrics
+    page: MetricsPage
+    jobs: Jobs | None = None
+    floors: Floors | None = None
+    captures: RawCaptures | None = None
+    alone: bool = False
+
+    def http_settings(self) -> HttpSettings:
+        """The limits of the HTTP face."""
+        server = self.settings.server
+        return HttpSettings(
+            max_body_bytes=server.max_body_bytes,
+            max_decoded_bytes=server.max_decoded_bytes,
+            max_bodies_bytes=server.max_bodies_bytes,
+            max_header_bytes=server.max_header_bytes,
+            header_timeout=server.header_timeout,
+            body_timeout=server.body_timeout,
+            keep_alive=server.keep_alive,
+            max_connections=server.max_connections,
+            max_timeout=self.settings.scheduler.max_timeout,
+            repository_control=self.settings.repository.control,
+            access_log=self.settings.logging.access,
+        )
+
+    def http_app(self) -> Any:
+        """The ASGI application."""
+        return create_app(
+            self.plane,
+            gatekeeper=self.gatekeeper,
+            repository=self.control,
+            settings=self.http_settings(),
+            metrics_endpoint=self.page.render,
+            observe=self._observe_http,
+            authenticated=bool(self.settings.auth.keys),
+            uploads=self.uploads,
+            jobs=self.jobs,
+            floors=self.floors,
+            captures=self.captures,
+            max_upload=self.settings.jobs.max_upload_bytes,
+            disk=self.disk,
+        )
+
+    def grpc_server(self) -> GrpcServer:
+        """The gRPC server; call it inside the event loop."""
+        limits = self.settings.grpc
+        return GrpcServer(
+            self.plane,
+            CallReader(self.gatekeeper, self.plane.clock, self.settings.scheduler.max_timeout),
+            limits=GrpcLimits(
+                max_message_bytes=limits.max_message_bytes,
+                message_timeout=self.settings.server.body_timeout,
+                max_concurrent_streams=limits.max_concurrent_streams,
+                max_concurrent_rpcs=limits.max_concurrent_rpcs,
+                stream_window=limits.stream_window,
+                repository_control=self.settings.repository.control,
+            ),
+            repository=self.control,
+            uploads=self.uploads,
+            disk=self.disk,
+            observe=self.metrics.observe_route,
+            tasks=not self.alone,
+            jobs=self.jobs,
+            floors=self.floors,
+            captures=self.captures,
+            describe_models=self.alone,
+        )
+
+    def _observe_http(self, record: HttpRecord) -> None:
+        self.metrics.observe_route(record.route, record.status, record.seconds)
+
+
+def compose(
+    settings: Settings,
+    remote: Sequence[RemoteService] = (),
+    *,
+    only: str = "",
+    clock: Clock | None = None,
+) -> Gateway:
+    """Wire a gateway; nothing is loaded or listened on yet.
+
+    Args:
+        settings: all settings.
+        remote: services that run elsewhere; with them nothing runs in this process.
+        only: name of the one service that this process is, "" for a gateway.
+        clock: the clock of deadlines; the process's monotonic clock by default.
+
+    Raises SettingsError for a service nobody knows, and for jobs that cannot be as they are set.
+    """
+    unknown = next((each.name for each in remote if each.name not in SERVICES), None)
+    if unknown is not None:
+        raise SettingsError(f"unknown service '{unknown}' in the topology; known: {', '.join(SERVICES)}")
+    absent = SERVICES.keys() - {each.name for each in remote}
+    if remote and absent:
+        logger.warning("the topology does not name %s: not served here", ", ".join(sorted(absent)))
+    clock = clock or MonotonicClock()
+    catalog = Catalog()
+    lanes = settings.scheduler.lanes or hardware.lanes()
+    devices: list[Device] = [_remote_device(each, catalog, settings) for each in remote]
+    if not devices:
+        devices = [EmbeddedDevice(lanes)]
+    plane = ServingPlane(
+        catalog,
+        devices,
+        clock=clock,
+        scheduling=SchedulerPolicy(
+            max_waiting_requests=settings.scheduler.max_queue,
+            safety_factor=settings.scheduler.safety_factor,
+        ),
+        policy=PlanePolicy(
+            default_timeout=settings.scheduler.default_timeout,
+            max_timeout=settings.scheduler.max_timeout,
+            preferred_families=settings.repository.preferred_families,
+        ),
+        cache=_cache(settings, clock),
+    )
+    metrics = Metrics()
+    plane.add_observer(metrics)
+    repository = None if remote else _repository(settings, catalog, [only] if only else SERVICES, lanes)
+    state = GatewayState(
+        ready=plane.ready,
+        utilisation=plane.utilisation,
+        models=lambda: len(catalog.infos()),
+        failed=lambda: repository.failed if repository is not None else 0,
+        version=VERSION,
+    )
+    control = None if repository is None else RepositoryControl(repository, repository.root)
+    jobs = floors = captures = None
+    if not only:
+        jobs = compose_jobs(settings, serves=repository is not None)
+        floors = _floors(settings, plane, jobs, repository, control)
+        captures = _captures(settings, plane, jobs)
+        if settings.floors.keep_versions:
+            FloorVersions(catalog, settings.repository.path, settings.floors.keep_versions)
+        state.jobs = jobs.by_state
+        state.workers = lambda: jobs.workers
+        state.webhooks = jobs.webhooks_by_state
+        state.unserved = jobs.unserved
+    return Gateway(
+        settings=settings,
+        catalog=catalog,
+        plane=plane,
+        repository=repository,
+        control=control,
+        uploads=UploadBudget(settings.server.max_bodies_bytes),
+        disk=disk_budget(settings.jobs.max_upload_bytes),
+        gatekeeper=Gatekeeper(_keys(settings.auth), clock),
+        metrics=metrics,
+        page=MetricsPage(metrics, state),
+        jobs=jobs,
+        floors=floors,
+        captures=captures,
+        alone=bool(only),
+    )
+
+
+def _repository(
+    settings: Settings, catalog: Catalog, services: Iterable[str], lanes: int
+) -> RepositoryManager:
+    return RepositoryManager(
+        settings.repository.path,
+        catalog,
+        options=BackendOptions(engine=settings.repository.engine, concurrency=lanes),
+        derivations=[SERVICES[name](settings) for name in services],
+        strict=settings.repository.strict,
+    )
+
+
+class _Buildings:
+    """The repository as the floors need it."""
+
+    def __init__(self, manager: RepositoryManager) -> None:
+        self._manager = manager
+
+    def refresh(self) -> None:
+        self._manager.refresh()
+
+    def remove(self, name: str) -> None:
+        remove_model(self._manager.root, name)
+        self._manager.refresh()
+
+
+def _floors(
+    settings: Settings,
+    plane: ServingPlane,
+    jobs: Jobs,
+    repository: RepositoryManager | None,
+    control: RepositoryControl | None,
+) -> Floors:
+    return Floors(
+        plane,
+        jobs,
+        floor_identification.read_upload,
+        root=settings.repository.path,
+        repository=None if repository is None else _Buildings(repository),
+        control=control,
+        may_delete=settings.repository.control,
+    )
+
+
+def _captures(settings: Settings, plane: ServingPlane, jobs: Jobs) -> RawCaptures:
+    pixels = settings.images.max_pixels
+    take = functools.partial(raw_image.take_upload, limits=raw_image.RawLimits(pixels=pixels))
+    return RawCaptures(
+        plane,
+        jobs,
+        take,
+        pixels=pixels,
+        max_upload=settings.jobs.max_upload_bytes,
+        root=settings.repository.path,
+    )
+
+
+def _cache(settings: Settings, clock: Clock) -> ResponseCache:
+    """With the cache off nothing is kept, but equal requests in flight still share one execution."""
+    if not settings.cache.enabled:
+        return ResponseCache(None)
+    limits = MemoryLimits(
+        max_bytes=settings.cache.max_bytes,
+        max_entry_bytes=settings.cache.max_entry_bytes,
+        ttl=settings.cache.ttl,
+    )
+    return ResponseCache(MemoryStore(limits, clock))
+
+
+def _keys(auth: AuthSettings) -> list[ApiKey]:
+    rate = auth.requests_per_second or None
+    return [
+        ApiKey(secret.get_secret_value(), tenant, requests_per_second=rate, burst=auth.burst)
+        for tenant, secret in auth.keys.items()
+    ]
+
+
+def _remote_device(service: RemoteService, catalog: Catalog, settings: Settings) -> RemoteDevice:
+    limit = max(settings.server.max_decoded_bytes, settings.grpc.max_message_bytes)
+    return RemoteDevice(
+        service.address,
+        catalog,
+        group=service.name,
+        policy=RemotePolicy(lanes=service.lanes, max_message_bytes=limit, key=service.key),
+    )

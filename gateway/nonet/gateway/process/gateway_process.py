@@ -1,0 +1,317 @@
+"""The life of a gateway process.
+
+    listen -> load and warm up the models -> start the devices -> serve -> leave
+
+Leaving (SIGTERM, SIGINT): readiness says 503 at once, for ``drain_delay`` everything is still served so that
+balancers can notice, then new work is refused and what is in flight may finish; ``grace`` after the signal
+what is left is cancelled. A second signal ends the process on the spot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import math
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import uvicorn
+import uvloop
+
+from nonet.gateway.core.repository_control import RepositoryControl
+from nonet.gateway.grpc import GrpcServer
+from nonet.gateway.http import server_config
+from nonet.gateway.process.compose import Gateway, compose
+from nonet.gateway.process.logs import set_up_logging
+from nonet.gateway.process.process_exit import exit_at_last, exit_now
+from nonet.gateway.settings.schema import Settings
+from nonet.gateway.settings.topology import RemoteService
+from nonet.gateway.tasks.floor_buildings import FIT
+from nonet.runtime.release import VERSION
+from nonet.runtime.repository import RepositoryManager
+
+__all__ = ["StartError", "run", "run_service"]
+
+logger = logging.getLogger(__name__)
+
+_CANCEL_TIME = 1.0
+"""Seconds that cancelled work has to let go after the grace."""
+
+_YOUNG_OBJECTS = 5000
+"""Objects made and not yet freed at which the collector looks at them (700 by default)."""
+
+
+class StartError(Exception):
+    """The process cannot serve; the message is one line that says what to change."""
+
+
+def run(settings: Settings, remote: Sequence[RemoteService] = ()) -> int:
+    """Serve until told to stop; returns the exit status.
+
+    Raises StartError if a port is taken or the repository cannot be read, SettingsError for an unknown
+    service in the topology.
+    """
+    set_up_logging(settings.logging)
+    return uvloop.run(_Process(compose(settings, remote), http=True).serve())
+
+
+def run_service(name: str, settings: Settings, *, http: bool = False) -> int:
+    """Serve one service over gRPC, with its own scheduler; with ``http`` also the HTTP face (metrics).
+
+    Returns and raises as :func:`run`.
+    """
+    set_up_logging(settings.logging)
+    return uvloop.run(_Process(compose(settings, only=name), http=http, grpc_flag="--port").serve())
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn, but signals are the process's business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def ask_to_close(self) -> None:
+        """Close the idle connections; those that work close after their answer."""
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+
+
+class _Process:
+    """One run of a gateway, from the first socket to the last."""
+
+    def __init__(self, gateway: Gateway, *, http: bool, grpc_flag: str = "--grpc-port") -> None:
+        self._gateway = gateway
+        self._grpc_flag = grpc_flag
+        self._plane = gateway.plane
+        self._server = gateway.settings.server
+        self._with_http = http
+        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._signalled = False
+
+    async def serve(self) -> int:
+        """Live; returns the exit status."""
+        begun = time.monotonic()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        grpc_server = self._gateway.grpc_server()
+        grpc_port = _bind_grpc(grpc_server, self._server.host, self._server.grpc_port, self._grpc_flag)
+        with contextlib.ExitStack() as sockets:
+            listener = None
+            if self._with_http:
+                listener = _listen(self._server.host, self._server.http_port, "--http-port")
+                sockets.enter_context(listener)
+            stopping = asyncio.create_task(self._signals.get())
+            if self._gateway.jobs is not None and self._gateway.floors is not None:
+                await self._gateway.jobs.open({FIT: self._gateway.floors.settle})
+            await self._load_unless(stopping)
+            await self._plane.start()
+            if self._gateway.jobs is not None:
+                await self._gateway.jobs.start()
+            await grpc_server.start()
+            http = await self._start_http(listener) if listener is not None else None
+            _settle_garbage()
+            http_port = listener.getsockname()[1] if listener is not None else None
+            repository, poll = self._gateway.repository, self._gateway.settings.repository.poll_seconds
+            async with _following(repository, self._gateway.control, poll):
+                self._announce(http_port, grpc_port, time.monotonic() - begun)
+                watched = {stopping} if http is None else {stopping, http[1]}
+                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            if not stopping.done():
+                logger.error("the HTTP server ended by itself")
+                return 1
+            await self._leave(stopping.result(), grpc_server, http)
+        return 0
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._signalled:
+            logger.warning("a second signal: exiting now")
+            exit_now(128 + number)
+        self._signalled = True
+        self._signals.put_nowait(number)
+
+    # -- arriving -------------------------------------------------------------------------------
+
+    async def _load_unless(self, stopping: asyncio.Task[signal.Signals]) -> None:
+        """Load everything; a signal meanwhile ends the process."""
+        loading = asyncio.create_task(self._load())
+        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.done():
+            exit_now(0)  # nothing is served yet, and a thread that loads cannot be cancelled
+        await loading
+
+    async def _load(self) -> None:
+        """Load and warm up every model of the repository."""
+        repository, control = self._gateway.repository, self._gateway.control
+        if repository is None or control is None:
+            return
+        try:
+            await control.run(repository.load_all)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise StartError(
+                f"cannot read the model repository {repository.root}: {reason}; "
+                "create the folder or name another with --repository"
+            ) from None
+        if not self._gateway.catalog.infos():
+            logger.warning(
+                "no model is loaded from %s; get one with: nonet models pull efficientnet_lite0",
+                repository.root,
+            )
+
+    async def _start_http(self, listener: socket.socket) -> tuple[_HttpServer, asyncio.Task[None]]:
+        config = server_config(
+            self._gateway.http_app(),
+            self._gateway.http_settings(),
+            host=self._server.host,
+            port=listener.getsockname()[1],
+            draining=lambda: self._plane.leaving,
+        )
+        server = _HttpServer(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]), name="http-server")
+        while not server.started:
+            if task.done():
+                await task
+                raise StartError("the HTTP server did not start; see the log")
+            await asyncio.sleep(0.005)
+        return server, task
+
+    def _announce(self, http_port: int | None, grpc_port: int, seconds: float) -> None:
+        """The one line on standard output that says where to call."""
+        host = f"[{self._server.host}]" if ":" in self._server.host else self._server.host
+        urls = [] if http_port is None else [f"http://{host}:{http_port}"]
+        urls.append(f"grpc://{host}:{grpc_port}")
+        count = len(self._gateway.catalog.infos())
+        # Without a model, or a service it needs, it listens all the same: readiness turns when that comes.
+        missing = "a model" if self._gateway.repository is not None else "its services"
+        state = "is ready" if self._plane.ready() else f"waits for {missing}"
+        print(  # noqa: T201
+            f"nonet {VERSION} {state} at {' '.join(urls)} ({count} models, {seconds:.1f} s)",
+            flush=True,
+        )
+
+    # -- leaving --------------------------------------------------------------------------------
+
+    async def _leave(
+        self,
+        number: signal.Signals,
+        grpc_server: GrpcServer,
+        http: tuple[_HttpServer, asyncio.Task[None]] | None,
+    ) -> None:
+        """From the first signal to the last connection."""
+        grace = self._server.grace
+        ends = time.monotonic() + grace
+        exit_at_last(grace)
+        logger.info("%s: leaving", number.name)
+        self._plane.leaving = True
+        grpc_server.health.changed()
+        if number is signal.SIGTERM and self._server.drain_delay > 0:
+            await asyncio.sleep(min(self._server.drain_delay, grace))
+        if http is not None:
+            http[0].ask_to_close()
+        jobs = self._gateway.jobs
+        stopping = None
+        if jobs is not None:
+            stopping = asyncio.create_task(jobs.stop(ends - time.monotonic()), name="stop-jobs")
+        drained = await self._plane.drain(max(ends - time.monotonic(), 0.0))
+        if not drained:
+            logger.warning("the grace is over: %d requests are cancelled", self._plane.in_flight)
+            await self._plane.stop()
+        left = max(ends - time.monotonic(), _CANCEL_TIME)
+        await asyncio.gather(grpc_server.stop(left), _stop_http(http, left))
+        if stopping is not None and jobs is not None:
+            await stopping
+            jobs.close()
+        if drained:
+            await self._plane.stop()
+        if self._gateway.control is not None:
+            self._gateway.control.close()
+        logger.info("left")
+
+
+async def _stop_http(http: tuple[_HttpServer, asyncio.Task[None]] | None, grace: float) -> None:
+    if http is None:
+        return
+    server, task = http
+    server.config.timeout_graceful_shutdown = math.ceil(grace)
+    server.should_exit = True
+    await task
+
+
+@contextlib.asynccontextmanager
+async def _following(
+    repository: RepositoryManager | None, control: RepositoryControl | None, seconds: float
+) -> AsyncIterator[None]:
+    """Look for changed models every ``seconds`` while the block runs (never for 0)."""
+    if repository is None or control is None or seconds <= 0:
+        yield
+        return
+    task = asyncio.create_task(_follow(repository, control, seconds), name="repository-poll")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _follow(repository: RepositoryManager, control: RepositoryControl, seconds: float) -> None:
+    trouble = ""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await control.run(repository.refresh)
+        except OSError as error:
+            # The models that are loaded keep serving; said once, not at every look.
+            reason = error.strerror or type(error).__name__
+            if reason != trouble:
+                logger.warning("the model repository cannot be read: %s", reason)
+            trouble = reason
+            continue
+        except Exception:
+            logger.exception("looking for changed models failed")
+            continue
+        trouble = ""
+
+
+def _settle_garbage() -> None:
+    """Take what the start made (modules, models, routes) out of the collector's sight: it stays for good, and
+    to look through it again and again cost a twentieth of the time of a small model's request. Requests leave
+    few cycles behind, so the young generation may grow a little before it is looked at."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
+
+
+def _listen(host: str, port: int, flag: str) -> socket.socket:
+    """A socket bound to ``host:port``. Raises StartError if it cannot be."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror:
+        raise StartError(f"cannot listen on '{host}': there is no such address; see --host") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        reason = (error.strerror or str(error)).lower()
+        raise StartError(f"cannot listen on {host}:{port}: {reason}; choose another with {flag}") from None
+    return listener
+
+
+def _bind_grpc(server: GrpcServer, host: str, port: int, flag: str) -> int:
+    """Bind the gRPC face; returns the port. Raises StartError."""
+    # The library's own failure is several lines of log; a plain socket finds out quietly.
+    _listen(host, port, flag).close()
+    try:
+        return server.bind(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except OSError:
+        raise StartError(f"cannot listen on {host}:{port}; choose another with {flag}") from None

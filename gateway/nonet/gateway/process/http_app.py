@@ -1,0 +1,165 @@
+"""The application: every HTTP route of the gateway over one data plane."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from nonet.gateway.core.call_headers import CallReader
+from nonet.gateway.core.data_plane import DataPlane
+from nonet.gateway.core.gatekeeper import Gatekeeper
+from nonet.gateway.core.repository_control import RepositoryControl
+from nonet.gateway.core.upload_budget import UploadBudget
+from nonet.gateway.http.bodies import Bodies, Spooling
+from nonet.gateway.http.guard import App, Observe, RequestGuard
+from nonet.gateway.http.hot_routes import Front
+from nonet.gateway.http.problems import error_body, error_headers
+from nonet.gateway.http.reply import Reply
+from nonet.gateway.http.settings import HttpSettings
+from nonet.gateway.oip.rest_control import OipControl
+from nonet.gateway.oip.rest_infer import OipInference
+from nonet.gateway.oip.rest_models import OipModels
+from nonet.gateway.oip.rest_routes import OipRoutes
+from nonet.gateway.tasks.floors import Floors
+from nonet.gateway.tasks.jobs_rest import jobs_router
+from nonet.gateway.tasks.model_cards import model_router
+from nonet.gateway.tasks.openapi import describe
+from nonet.gateway.tasks.pages import page_router
+from nonet.gateway.tasks.raw_captures import RawCaptures
+from nonet.gateway.tasks.raw_development import DEVELOP
+from nonet.gateway.tasks.raw_submit import CaptureSubmits, goes_to_disk
+from nonet.gateway.tasks.rest_classify import CLASSIFY_PATH, Classification, RawResponse, classify_router
+from nonet.gateway.tasks.rest_floors import UPLOADS, floors_router
+from nonet.gateway.tasks.rest_raw_develop import DEVELOP_PATH, raw_develop_router, result_headers
+from nonet.jobs import Jobs
+from nonet.runtime.errors import (
+    InvalidArgument,
+    MethodNotAllowed,
+    NotFound,
+    ServingError,
+    Unprocessable,
+)
+from nonet.runtime.release import VERSION
+
+Exposition = Callable[[str], tuple[bytes, str]]
+"""Given an ``Accept`` header, the metrics as text and their content type."""
+
+
+def create_app(
+    plane: DataPlane,
+    *,
+    gatekeeper: Gatekeeper,
+    repository: RepositoryControl | None,
+    settings: HttpSettings,
+    metrics_endpoint: Exposition,
+    observe: Observe | None = None,
+    authenticated: bool = False,
+    uploads: UploadBudget | None = None,
+    jobs: Jobs | None = None,
+    floors: Floors | None = None,
+    captures: RawCaptures | None = None,
+    max_upload: int = 1,
+    disk: UploadBudget | None = None,
+) -> App:
+    """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
+
+    Args:
+        plane: the started core.
+        gatekeeper: turns keys into tenants.
+        repository: what ``load`` and ``unload`` act on, None if models are fixed.
+        settings: limits.
+        metrics_endpoint: answers ``/metrics``.
+        observe: told of each answered request.
+        authenticated: whether keys are on, which the OpenAPI description then says.
+        uploads: accounts for the bodies in flight, with those of other faces; by default for this one alone.
+        jobs: long work, None where there is none.
+        floors: the floors of buildings; None where there are no jobs to fit them.
+        captures: captures that are developed as jobs; None where there are no jobs.
+        max_upload: largest body that goes to the disk, bytes.
+        disk: accounts for such bodies, with those of other faces; by default for this one alone.
+    """
+    app = FastAPI(
+        title="Nonet",
+        version=VERSION,
+        summary="Nine systems, one gateway.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    spooled = {UPLOADS: Spooling(max_upload)} if floors is not None else {}
+    if captures is not None:
+        spooled[DEVELOP_PATH] = Spooling(captures.max_upload, goes_to_disk)
+    bodies = Bodies(settings, uploads, spooled, disk)
+    calls = CallReader(gatekeeper, plane.clock, settings.max_timeout)
+    guard = functools.partial(RequestGuard, bodies=bodies, access_log=settings.access_log, observe=observe)
+    app.add_middleware(guard)
+    classify = Classification(plane, calls, bodies)
+    app.include_router(classify_router(classify))
+    submits = None if captures is None else CaptureSubmits(plane, calls, bodies, captures)
+    app.include_router(raw_develop_router(plane, calls, bodies, submits))
+    if jobs is not None:
+        app.include_router(jobs_router(jobs, calls, {DEVELOP: result_headers}))
+    if floors is not None:
+        app.include_router(floors_router(plane, calls, bodies, floors, max_upload))
+    app.include_router(model_router(plane, calls))
+    app.include_router(page_router())
+
+    @app.api_route("/metrics", methods=["GET", "HEAD"], include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        body, content_type = metrics_endpoint(request.headers.get("accept", ""))
+        return RawResponse(Reply(body, content_type=content_type.encode("latin-1")))
+
+    app.add_exception_handler(HTTPException, _routing_failed)
+    app.add_exception_handler(RequestValidationError, _validation_failed)
+    describe(app, authenticated=authenticated, max_timeout=settings.max_timeout)
+    oip = OipRoutes(
+        OipInference(plane, calls, bodies),
+        OipModels(plane, calls),
+        OipControl(plane, calls, bodies, repository, allowed=settings.repository_control),
+        settings.compress_from,
+    )
+    return Front(oip, {CLASSIFY_PATH: classify}, guard, app)
+
+
+async def _routing_failed(request: Request, error: Exception) -> Response:
+    """FastAPI's own refusals, in our shapes."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allowed = _verbs(request)
+        response = _failure(request, MethodNotAllowed(f"{request.method} is not allowed here; use {allowed}"))
+        response.raw_headers.append((b"allow", allowed.encode("latin-1")))
+        return response
+    if error.status_code == 404:
+        return _failure(request, NotFound("there is no such route; see /docs", code="ROUTE_NOT_FOUND"))
+    return _failure(request, InvalidArgument(str(error.detail)))
+
+
+def _verbs(request: Request) -> str:
+    """The verbs that the request's path has, over all its routes: one may be there for each verb."""
+    routes = request.app.router.routes
+    asked = {verb: {**request.scope, "method": verb} for verb in ("DELETE", "GET", "HEAD", "POST")}
+    return ", ".join(
+        verb
+        for verb, scope in asked.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    )
+
+
+async def _validation_failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = dict(error.errors()[0])
+    field = ".".join(str(part) for part in first.get("loc", ())[1:])
+    return _failure(
+        request, Unprocessable(f"field '{field}': {first.get('msg', 'is wrong')}", param=field or None)
+    )
+
+
+def _failure(request: Request, error: ServingError) -> RawResponse:
+    body = error_body(request.scope["path"], error)
+    return RawResponse(Reply(body, error.http_status, headers=error_headers(error)))

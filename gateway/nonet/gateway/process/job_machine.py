@@ -1,0 +1,71 @@
+"""The life of a process that only works: it takes the jobs that gateways queue, and serves nobody.
+
+Leaving (SIGTERM, SIGINT): no further job is taken, the workers write their checkpoints and the jobs go back
+into the queue; ``server.grace`` after the signal what is left is killed. A second signal ends the process on
+the spot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+
+from nonet.gateway.process.compose_jobs import compose_jobs
+from nonet.gateway.process.logs import set_up_logging
+from nonet.gateway.process.process_exit import exit_at_last, exit_now
+from nonet.gateway.settings.schema import Settings, SettingsError
+from nonet.gateway.tasks.floor_buildings import FIT
+from nonet.jobs import Jobs
+from nonet.runtime.release import VERSION
+
+__all__ = ["run_work"]
+
+logger = logging.getLogger(__name__)
+
+
+def run_work(settings: Settings) -> int:
+    """Work until told to stop; returns the exit status.
+
+    Raises SettingsError, also if this could fit buildings, and the gateways that were heard of serve from
+    another repository.
+    """
+    if settings.jobs.concurrency == 0:
+        raise SettingsError("setting 'jobs.concurrency' is 0: nothing would be worked on")
+    set_up_logging(settings.logging)
+    jobs = compose_jobs(settings, works_only=True)
+    asyncio.run(_work(jobs, settings))
+    return 0
+
+
+async def _work(jobs: Jobs, settings: Settings) -> None:
+    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    await jobs.open()
+    if foreign := await jobs.foreign({FIT}):
+        jobs.close()
+        raise SettingsError(foreign)
+    await jobs.start()
+    count = settings.jobs.concurrency
+    where = settings.repository.path.absolute()
+    print(  # noqa: T201
+        f"nonet {VERSION} works on jobs, {count} at a time, with the models in {where}", flush=True
+    )
+    number = await signals.get()
+    logger.info("%s: leaving", number.name)
+    exit_at_last(settings.server.grace)
+    impatient = asyncio.create_task(signals.get())
+    stopping = asyncio.create_task(jobs.stop(settings.server.grace))
+    await asyncio.wait({impatient, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        logger.warning("a second signal: exiting now")
+        exit_now(128 + impatient.result())
+    impatient.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await impatient
+    await stopping
+    jobs.close()
+    logger.info("left")

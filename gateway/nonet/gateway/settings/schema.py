@@ -1,0 +1,346 @@
+"""Every setting of the gateway, declared and documented once.
+
+Layers, the stronger first: command-line flags, environment (``NONET_<SECTION>__<FIELD>``), the TOML file
+given with ``--config``, the defaults below. A key nobody knows stops the start with the nearest valid one:
+a typo must never silently mean the default. ``docs/settings.md`` is generated from this file.
+
+``Settings()`` reads nothing and gives the defaults, which is what tests want; the layers are laid by
+:func:`nonet.gateway.settings.loader.load_settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from nonet.gateway.settings.job_settings import JobSettings
+from nonet.gateway.settings.types import KIB, MIB, Port, PositiveSeconds, Seconds, Section, TenantName
+
+__all__ = [
+    "AuthSettings",
+    "CacheSettings",
+    "FloorSettings",
+    "GrpcSettings",
+    "ImageSettings",
+    "JobSettings",
+    "LoggingSettings",
+    "RepositorySettings",
+    "SchedulerSettings",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "sections",
+    "setting_keys",
+]
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message is one line that names the key and what is accepted."""
+
+
+class ServerSettings(Section):
+    """Where the gateway listens, what it accepts from a socket and how it stops."""
+
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address both ports listen on. Only this machine by default, because keys are off by "
+        "default; use 0.0.0.0 in a container and set auth.keys.",
+    )
+    http_port: Port = Field(
+        default=8000, description="TCP port of the HTTP face. 0 takes a free one (printed in the ready line)."
+    )
+    grpc_port: Port = Field(
+        default=8001, description="TCP port of the gRPC face. 0 takes a free one (printed in the ready line)."
+    )
+    max_body_bytes: int = Field(
+        default=64 * MIB,
+        ge=KIB,
+        description="Largest HTTP body as sent, in bytes; more is answered 413 before it is buffered. Bounds "
+        "the memory one connection can hold; raise it for large batches of tensors.",
+    )
+    max_decoded_bytes: int = Field(
+        default=128 * MIB,
+        ge=KIB,
+        description="Largest HTTP body after gzip, deflate or br, in bytes; more is answered 413 as soon as "
+        "the limit is passed. What stops a decompression bomb.",
+    )
+    max_bodies_bytes: int = Field(
+        default=512 * MIB,
+        ge=KIB,
+        description="Bodies and messages of all requests in flight together, HTTP and gRPC, in bytes; more "
+        "is answered 503 (UNAVAILABLE). Keeps many large uploads from taking the memory of the models.",
+    )
+    max_header_bytes: int = Field(
+        default=64 * KIB,
+        ge=KIB,
+        description="Largest request line with headers, in bytes. Browsers and proxies stay below 16 KiB.",
+    )
+    header_timeout: PositiveSeconds = Field(
+        default=10.0,
+        description="Seconds from the first byte of a request to the end of its headers; slower clients get "
+        "408 and are closed. Keep it above the slowest honest network.",
+    )
+    body_timeout: PositiveSeconds = Field(
+        default=60.0,
+        description="Seconds from the end of the headers to the end of the body, or that a gRPC call takes "
+        "to send its message, or all those of an upload in pieces. max_body_bytes divided by this is the "
+        "slowest upload that still succeeds at full size.",
+    )
+    keep_alive: PositiveSeconds = Field(
+        default=75.0,
+        description="Seconds an idle connection is kept open. Above the idle timeout of the load balancer in "
+        "front, so that it is the balancer that closes.",
+    )
+    max_connections: int = Field(
+        default=0,
+        ge=0,
+        description="Open HTTP connections. A newcomer takes the place of the one that has been idle the "
+        "longest, and gets 503 if none is idle. 0 takes what the file-descriptor limit (ulimit -n) allows.",
+    )
+    drain_delay: Seconds = Field(
+        default=0.0,
+        description="Seconds after SIGTERM in which requests are still accepted while readiness already "
+        "says 503. Set it to how long your load balancer takes to notice (Kubernetes: about 5).",
+    )
+    grace: PositiveSeconds = Field(
+        default=25.0,
+        description="Seconds from SIGTERM to the end; what is still running then is cancelled. Below the "
+        "supervisor's own limit (Kubernetes: terminationGracePeriodSeconds, 30), drain_delay included.",
+    )
+
+
+class ImageSettings(Section):
+    """What an image may cost before it is decoded."""
+
+    max_pixels: int = Field(
+        default=64_000_000,
+        ge=1024,
+        le=89_478_485,
+        description="Largest width x height of an uploaded image, read from its header before anything is "
+        "decoded; more is answered 413. Decoding takes about 7 bytes a pixel for a moment, less for a JPEG.",
+    )
+    max_bytes: int = Field(
+        default=32 * MIB,
+        ge=KIB,
+        description="Largest encoded image in bytes, for each image of a request; more is answered 413.",
+    )
+
+
+class SchedulerSettings(Section):
+    """How work is queued, batched and spread over this machine's cores."""
+
+    lanes: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="Executions that run at the same time on the CPU, one thread each. 0 takes the CPU quota "
+        "of the container (cgroup) or the cores this process may use. More than that adds latency only.",
+    )
+    max_queue: int = Field(
+        default=1024,
+        ge=1,
+        description="Waiting requests per model; one more is refused with 503 and Retry-After. Deadlines "
+        "normally refuse earlier; this bounds memory when callers give none.",
+    )
+    default_timeout: PositiveSeconds = Field(
+        default=30.0,
+        description="Deadline in seconds for callers that give none (X-Request-Timeout-Ms, gRPC deadline). "
+        "Never unlimited: a forgotten request must not wait for ever.",
+    )
+    max_timeout: PositiveSeconds = Field(
+        default=600.0,
+        description="Longest deadline a caller may ask for, in seconds; a longer one is answered 400.",
+    )
+    safety_factor: float = Field(
+        default=1.05,
+        ge=1.0,
+        le=10.0,
+        description="Predicted times are multiplied by this before they are held against a deadline. Larger "
+        "values refuse earlier and miss fewer deadlines on a machine shared with others.",
+    )
+
+
+class CacheSettings(Section):
+    """Answers kept in memory; equal requests in flight always share one execution."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Whether answers are kept. Exact (every input byte is in the key), so it is safe; switch "
+        "it off when inputs never repeat, to save the hashing.",
+    )
+    max_bytes: int = Field(
+        default=256 * MIB,
+        ge=0,
+        description="Memory for kept answers in bytes; the least recently used go first.",
+    )
+    max_entry_bytes: int = Field(
+        default=16 * MIB,
+        ge=0,
+        description="A larger answer is not kept, so that one cannot push out all the others.",
+    )
+    ttl: PositiveSeconds = Field(
+        default=3600.0,
+        description="Seconds an answer is kept. Answers of one model version never change, so this only "
+        "gives memory back.",
+    )
+
+
+class AuthSettings(Section):
+    """Who may call, and how much."""
+
+    keys: dict[TenantName, SecretStr] = Field(
+        default_factory=dict,
+        description="API key of each tenant; callers send Authorization: Bearer KEY. Empty means no keys are "
+        "asked for. Health and /metrics never ask for one: keep /metrics from the public at the proxy if "
+        "model names and traffic are secret. Answers are cached per tenant. Prefer the environment to a file "
+        "for secrets.",
+    )
+    requests_per_second: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Sustained requests per second of one tenant; more is answered 429 with Retry-After. 0 "
+        "means no limit.",
+    )
+    burst: int = Field(
+        default=50,
+        ge=1,
+        description="Requests a tenant may send at once above the sustained rate (the size of its bucket).",
+    )
+
+
+class RepositorySettings(Section):
+    """The model repository and how it is followed."""
+
+    path: Path = Field(
+        default=Path("model_repository"),
+        description="Folder in Triton's layout: <model>/config.pbtxt and <model>/<version>/model.onnx.",
+    )
+    poll_seconds: Seconds = Field(
+        default=5.0,
+        description="Seconds between two looks for new, changed or removed versions. 0 looks only at start; "
+        "then use the load and unload calls of the repository API.",
+    )
+    strict: bool = Field(
+        default=False,
+        description="Whether a version without manifest.json is refused. Off, so that a plain Triton "
+        "repository works; a wrong hash, and a missing manifest where other versions of the model have one, "
+        "are refused always.",
+    )
+    control: bool = Field(
+        default=True,
+        description="Whether callers may load and unload models (403 if not). Switch it off where callers "
+        "are not trusted.",
+    )
+    engine: Literal["auto", "onnxruntime", "openvino"] = Field(
+        default="auto",
+        description="Engine for the networks. auto takes what `nonet models profile` measured to be the "
+        "fastest that agrees with fp32, and onnxruntime where nothing was measured.",
+    )
+    preferred_families: tuple[str, ...] = Field(
+        default=("imagenet",),
+        description="Families that `model: auto` tries, in order, before the others by name.",
+    )
+
+
+class FloorSettings(Section):
+    """The fitted buildings."""
+
+    keep_versions: int = Field(
+        default=3,
+        ge=0,
+        description="Versions of a building that are kept in the repository. When a refit serves, the oldest "
+        "beyond this number are removed, never one that serves or still has requests. 0 keeps all.",
+    )
+
+
+class GrpcSettings(Section):
+    """Limits of the gRPC face."""
+
+    max_message_bytes: int = Field(
+        default=64 * MIB,
+        ge=KIB,
+        description="Largest gRPC message in bytes; more is answered RESOURCE_EXHAUSTED. As max_body_bytes.",
+    )
+    max_concurrent_streams: int = Field(
+        default=1024,
+        ge=1,
+        description="Calls in flight on one connection; further ones wait in the client.",
+    )
+    max_concurrent_rpcs: int = Field(
+        default=4096,
+        ge=1,
+        description="Calls in flight on all connections together; further ones are answered "
+        "RESOURCE_EXHAUSTED. Bounds how many messages can be in memory before they are looked at.",
+    )
+    stream_window: int = Field(
+        default=32,
+        ge=1,
+        le=4096,
+        description="Requests of one ModelStreamInfer stream that run at the same time; while so many are "
+        "open the stream is read no further, which pushes back on the client.",
+    )
+
+
+class LoggingSettings(Section):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="Least severe level that is written. info tells of models, starts and stops.",
+    )
+    format: Literal["text", "json"] = Field(
+        default="text", description="text for people, json (one object a line) for log collectors."
+    )
+    access: bool = Field(
+        default=False,
+        description="Whether each HTTP request is written. Costs a few per cent of a core at full load; the "
+        "metrics tell the same in sums.",
+    )
+
+
+class Settings(BaseSettings):
+    """All settings, by section; immutable."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    server: ServerSettings = ServerSettings()
+    images: ImageSettings = ImageSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    cache: CacheSettings = CacheSettings()
+    auth: AuthSettings = AuthSettings()
+    repository: RepositorySettings = RepositorySettings()
+    grpc: GrpcSettings = GrpcSettings()
+    jobs: JobSettings = JobSettings()
+    floors: FloorSettings = FloorSettings()
+    logging: LoggingSettings = LoggingSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the constructor is given: :func:`load_settings` lays the layers, and tests get none."""
+        return (init_settings,)
+
+
+def sections() -> Iterator[tuple[str, type[BaseModel]]]:
+    """The sections in the order of the declaration, with the models that describe them."""
+    for name, field in Settings.model_fields.items():
+        assert isinstance(field.annotation, type)
+        assert issubclass(field.annotation, BaseModel)
+        yield name, field.annotation
+
+
+def setting_keys() -> list[str]:
+    """Every valid key as ``section.field``."""
+    return [f"{section}.{field}" for section, model in sections() for field in model.model_fields]

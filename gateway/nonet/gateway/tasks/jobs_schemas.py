@@ -1,0 +1,204 @@
+"""What the routes of jobs give, as types: the source of their OpenAPI description."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nonet.gateway.tasks.openapi_task import REQUEST_ID, error_responses
+from nonet.gateway.tasks.schemas import ErrorDetail
+from nonet.jobs import DEFAULT_PAGE, MAX_PAGE, JobState, WebhookState
+
+__all__ = [
+    "CANCEL",
+    "EVENTS",
+    "IDEMPOTENCY_KEY",
+    "JOB",
+    "JOBS",
+    "RESULT",
+    "SUBMIT_HEADERS",
+    "WEBHOOK",
+    "JobBody",
+    "JobEnvelope",
+    "JobList",
+]
+
+
+class WebhookBody(BaseModel):
+    """How it goes with telling the caller's URL of the job's end."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    state: WebhookState = Field(description="waiting, delivered, or dead: given up after too many attempts.")
+    attempts: int = Field(ge=0, description="How often it was sent.")
+    last_error: str | None = Field(description="Why the last attempt failed.")
+
+
+class JobBody(BaseModel):
+    """Long work, as it stands."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    object: Literal["job"]
+    kind: str = Field(description="Which work it is, e.g. floors.fit.")
+    subject: str = Field(description="What it works on, e.g. the name of a building.")
+    state: JobState = Field(
+        description="queued and running may follow each other several times (a worker died, the server was "
+        "stopped); the others are final."
+    )
+    phase: str = Field(
+        description="What is being done, in a word or two; of a job that waits for a worker that nobody has "
+        "heard of, what is missing: `waiting: no worker offers ...`."
+    )
+    progress: float = Field(ge=0, le=1, description="Share of the work that is done.")
+    eta_seconds: float | None = Field(description="Expected seconds to the end while it runs, if known.")
+    result: dict[str, Any] | None = Field(description="What came of it, once it has succeeded.")
+    error: ErrorDetail | None = Field(description="Why it failed, once it has failed.")
+    attempts: int = Field(ge=0, description="How often it was started.")
+    cancelling: bool = Field(description="It runs, and was asked to stop.")
+    created_at: float = Field(description="Seconds since the epoch.")
+    started_at: float | None
+    ended_at: float | None
+    webhook: WebhookBody | None = Field(description="Null where the submit named none.")
+
+
+class JobEnvelope(BaseModel):
+    """The job that a submit became."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    job: JobBody
+
+
+class JobList(BaseModel):
+    """Jobs, the newest first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    object: Literal["list"]
+    data: list[JobBody]
+    has_more: bool = Field(description="Whether there are older ones; send the last id as `after`.")
+
+
+SUBMIT_HEADERS: dict[str, Any] = {
+    "Location": {"description": "Where to look at the job.", "schema": {"type": "string"}},
+    "Idempotency-Replayed": {
+        "description": "true: this request was sent before, and this is its job.",
+        "schema": {"type": "string"},
+    },
+}
+
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Equal requests under one key are one job; another request under it is 409.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+}
+
+WEBHOOK: dict[str, Any] = {
+    "type": "string",
+    "maxLength": 2048,
+    "description": "URL that is told of the job's end.",
+}
+
+JOBS: dict[str, Any] = {
+    "description": "Your jobs, the newest first. Jobs that ended long ago are forgotten "
+    "(settings `jobs.keep_seconds`, `jobs.keep_jobs`).",
+    "responses": error_responses(404, 422, 507),
+    "openapi_extra": {
+        "parameters": [
+            REQUEST_ID,
+            {
+                "name": "limit",
+                "in": "query",
+                "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
+            },
+            {
+                "name": "after",
+                "in": "query",
+                "description": "Only jobs older than this one.",
+                "schema": {"type": "string"},
+            },
+            {
+                "name": "state",
+                "in": "query",
+                "description": "Only jobs in these states, separated by commas or as a repeated field.",
+                "schema": {"type": "string"},
+            },
+        ]
+    },
+}
+
+JOB: dict[str, Any] = {
+    "description": "One of your jobs.",
+    "responses": error_responses(404, 422, 507),
+}
+
+CANCEL: dict[str, Any] = {
+    "description": "A job that waits is cancelled at once (200); one that runs is asked to stop (202) and is "
+    "cancelled as soon as it has. Cancelling a cancelled job again changes nothing; a job that has "
+    "succeeded or failed is 409.",
+    "responses": {
+        202: {"model": JobBody, "description": "It runs and was asked to stop."},
+        **error_responses(404, 409, 422, 507),
+    },
+}
+
+RESULT: dict[str, Any] = {
+    "description": "The file that a job has made, of a kind that makes one (`raw.develop`: the picture, with "
+    "the headers that say how it was made). It is kept for a while after the job's end (settings "
+    "`jobs.keep_result_seconds`, `jobs.keep_result_bytes`), then this is 404 `RESULT_EXPIRED`; 409 while the "
+    "job has not succeeded.",
+    "responses": {
+        200: {
+            "description": "The file; the job's result has its SHA-256.",
+            "headers": {
+                "X-Model-Version": {"description": "Version that made it.", "schema": {"type": "string"}}
+            },
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("image/png", "image/tiff", "image/jpeg")
+            },
+        },
+        **error_responses(404, 409, 422, 507),
+    },
+    "openapi_extra": {"parameters": [REQUEST_ID]},
+}
+
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "description": "One event; `data` is the job as JSON.",
+    "required": ["event", "id", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["state", "progress"]},
+        "id": {"type": "string"},
+        "data": {"type": "string"},
+    },
+}
+
+EVENTS: dict[str, Any] = {
+    "description": "Server-sent events: `state` when the state is another than before, `progress` when only "
+    "the progress is. The data of each is the whole job as it stands, so one that is missed is made up for "
+    "by the next. The stream ends with the job; with `Last-Event-ID` it goes on where it was left.",
+    "responses": {
+        200: {
+            "description": "The events.",
+            "content": {"text/event-stream": {"schema": _EVENT}},
+        },
+        204: {"description": "The job has ended, and its last event was seen."},
+        **error_responses(404, 422, 507),
+    },
+    "openapi_extra": {
+        "parameters": [
+            REQUEST_ID,
+            {
+                "name": "Last-Event-ID",
+                "in": "header",
+                "description": "The id of the last event that was seen.",
+                "schema": {"type": "integer", "minimum": 0},
+            },
+        ]
+    },
+}

@@ -1,0 +1,56 @@
+"""The OpenAPI description of the whole HTTP face: FastAPI's own, completed by ``/v2``."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from nonet.gateway.oip.openapi import SCHEMAS, oip_paths
+from nonet.gateway.tasks.floors_schemas import COMPONENTS
+
+_ABOUT = (
+    "The task API (`/v1`) and the Open Inference Protocol (`/v2`). Errors of `/v1` have OpenAI's shape, "
+    "errors of `/v2` the protocol's. Every answer carries `X-Request-Id`."
+)
+
+
+def describe(app: FastAPI, *, authenticated: bool, max_timeout: float) -> None:
+    """Give ``app`` its description, built when it is first asked for.
+
+    Args:
+        authenticated: whether keys are on; then each route but the health checks names the bearer scheme.
+        max_timeout: the largest timeout a caller may ask for, seconds.
+    """
+
+    @functools.cache
+    def openapi() -> dict[str, Any]:
+        document = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, description=_ABOUT, routes=app.routes
+        )
+        document["paths"] = copy.deepcopy({**document["paths"], **oip_paths()})
+        components = document.setdefault("components", {})
+        components["schemas"] = {**components.get("schemas", {}), **COMPONENTS, **SCHEMAS}
+        if authenticated:
+            components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            for path, item in document["paths"].items():
+                if not path.startswith("/v2/health/"):
+                    for operation in item.values():
+                        operation["security"] = [{"key": []}]
+        for path, item in document["paths"].items():
+            for verb, operation in item.items():
+                operation["operationId"] = _operation_id(verb, path)
+                for parameter in operation.get("parameters", ()):
+                    if parameter["name"] == "X-Request-Timeout-Ms":
+                        parameter["schema"]["maximum"] = max_timeout * 1e3
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _operation_id(verb: str, path: str) -> str:
+    words = path.replace("{", "").replace("}", "").strip("/").replace("/", "_")
+    return f"{verb}_{words}".lower()

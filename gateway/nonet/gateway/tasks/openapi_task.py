@@ -1,0 +1,164 @@
+"""What the OpenAPI description says of the task routes beyond their types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nonet.gateway.core.call_headers import MAX_PRIORITY
+from nonet.gateway.tasks.classification import DEFAULT_TOP_K, MAX_TOP_K
+from nonet.gateway.tasks.schemas import ClassifyRequest, ErrorEnvelope
+
+ERRORS = {
+    400: "A value is wrong; the message says which, and what is accepted.",
+    401: "No API key, or one that is not known (only when keys are on).",
+    403: "Not allowed here.",
+    404: "Nothing of that name: no such model, job or building.",
+    405: "The route exists, the verb does not; `Allow` says which do.",
+    408: "The request did not arrive in time.",
+    409: "The state of the thing forbids it; the message says what to do first.",
+    413: "The body, or the image in it, is too large.",
+    415: "The content type or encoding is not spoken here, or the bytes are not an image.",
+    422: "The request does not fit the schema, or it has broken its worker before.",
+    429: "Over the caller's quota; `Retry-After` says when to come back.",
+    431: "The headers are too large.",
+    500: "A defect of the server; its log has more under the request id.",
+    501: "The server lacks what this needs.",
+    502: "The model answered something invalid.",
+    503: "Overloaded, draining, or the deadline cannot be met; `Retry-After` says when to come back.",
+    504: "The deadline passed.",
+    507: "Memory or disk is full.",
+}
+
+RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds after which a retry makes sense.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+
+REQUEST_ID = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "description": "Echoed, and in every log line of the request. Replaced by one of ours if it is not 1 "
+    "to 128 characters of `A-Za-z0-9._-`.",
+    "schema": {"type": "string"},
+}
+
+CALL_PARAMETERS: list[dict[str, Any]] = [
+    REQUEST_ID,
+    {
+        "name": "X-Request-Timeout-Ms",
+        "in": "header",
+        "description": "The answer is wanted within this many milliseconds of the request's first byte. A "
+        "request that cannot be answered in time is refused at once.",
+        "schema": {"type": "number", "minimum": 0},
+    },
+    {
+        "name": "X-Priority",
+        "in": "header",
+        "description": "0 is the highest.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": MAX_PRIORITY, "default": 1},
+    },
+    {
+        "name": "Cache-Control",
+        "in": "header",
+        "description": "`no-cache` computes the answer anew, `no-store` also keeps it out of the cache.",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "traceparent",
+        "in": "header",
+        "description": "W3C trace context; its trace id is in every log line of the request.",
+        "schema": {"type": "string"},
+    },
+]
+
+CALL_HEADERS: dict[str, Any] = {
+    "X-Request-Id": {"description": "Id of the request.", "schema": {"type": "string"}},
+    "X-Model-Version": {"description": "Version that answered.", "schema": {"type": "string"}},
+    "X-Device": {"description": "Device that computed the answer.", "schema": {"type": "string"}},
+    "X-Cache": {
+        "description": "Where the answer came from.",
+        "schema": {"type": "string", "enum": ["hit", "miss", "coalesced", "bypass"]},
+    },
+    "X-Batch-Size": {"description": "Rows in the batch that was executed.", "schema": {"type": "integer"}},
+    "Server-Timing": {
+        "description": "Milliseconds for decode, queue, compute and encode.",
+        "schema": {"type": "string"},
+    },
+}
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The documented failures of a task route: those given, and those every route has."""
+    every = {*statuses, 400, 401, 405, 408, 413, 429, 431, 500, 503}
+    return {
+        status: {
+            "model": ErrorEnvelope,
+            "description": ERRORS[status],
+            **({"headers": RETRY_AFTER} if status in (429, 503) else {}),
+        }
+        for status in sorted(every)
+    }
+
+
+def _classify_body() -> dict[str, Any]:
+    schema = ClassifyRequest.model_json_schema()
+    form = {
+        **schema,
+        "description": "An image to classify, as a form.",
+        "properties": {
+            **schema["properties"],
+            "image": {"type": "string", "format": "binary", "description": "The image file."},
+        },
+    }
+    raw = {"schema": {"type": "string", "format": "binary", "minLength": 1}}
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": form},
+            "application/json": {"schema": schema},
+            "image/jpeg": raw,
+            "image/png": raw,
+            "image/webp": raw,
+            "application/octet-stream": raw,
+        },
+    }
+
+
+CLASSIFY: dict[str, Any] = {
+    "description": "Takes a form with the file part `image`, JSON with the image in base64 or as a data: "
+    "URL, or the bytes of the image alone (then `model` and `top_k` stand in the query).",
+    "responses": {
+        200: {"description": "The best classes.", "headers": CALL_HEADERS},
+        **error_responses(404, 415, 422, 502, 504, 507),
+    },
+    "openapi_extra": {
+        "parameters": [
+            *CALL_PARAMETERS,
+            {
+                "name": "model",
+                "in": "query",
+                "description": "As in the body; read only when the body is the image alone.",
+                "schema": {"type": "string", "default": "auto"},
+            },
+            {
+                "name": "top_k",
+                "in": "query",
+                "description": "As in the body; read only when the body is the image alone.",
+                "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K, "default": DEFAULT_TOP_K},
+            },
+        ],
+        "requestBody": _classify_body(),
+    },
+}
+
+MODELS: dict[str, Any] = {
+    "description": "Families first, then single models; each `id` can be sent as `model`.",
+    "responses": error_responses(),
+}
+
+MODEL: dict[str, Any] = {
+    "description": "One entry of the list.",
+    "responses": error_responses(404, 422),
+}

@@ -1,0 +1,101 @@
+"""What the task API takes and gives, as types: the source of its OpenAPI description.
+
+Answers are written by hand from the same facts, because a model instance per request costs more than the
+answer itself; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nonet.gateway.tasks.classification import DEFAULT_TOP_K, MAX_TOP_K
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ErrorDetail(_Strict):
+    """What went wrong, in OpenAI's shape."""
+
+    message: str = Field(description="One sentence: the field, what was wrong, what is accepted.")
+    type: str = Field(description="Class of the error, e.g. invalid_request_error.")
+    param: str | None = Field(description="The field at fault, if there is one.")
+    code: str = Field(description="Exact cause for programs, e.g. IMAGE_TRUNCATED.")
+
+
+class ErrorEnvelope(_Strict):
+    """An error of the task API."""
+
+    error: ErrorDetail
+
+
+class OipError(_Strict):
+    """An error of the Open Inference Protocol."""
+
+    error: str = Field(description="One sentence: the field, what was wrong, what is accepted.")
+
+
+TopK = Annotated[
+    int,
+    Field(ge=1, le=MAX_TOP_K, description="How many classes to return, best first; at most all there are."),
+]
+ModelChoice = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        description="`auto`, the name of a family (its best member that is in time), or one model's name.",
+    ),
+]
+
+
+class ClassifyRequest(_Strict):
+    """An image to classify, as JSON."""
+
+    image: str = Field(description="The encoded image (JPEG, PNG, WebP, ...) in base64, or a data: URL.")
+    model: ModelChoice = "auto"
+    top_k: TopK = DEFAULT_TOP_K
+
+
+class Prediction(_Strict):
+    """One class and how sure the model is of it."""
+
+    index: int = Field(ge=0, description="Index of the class in the model's output.")
+    label: str = Field(description="Name of the class; the index as text if the model names none.")
+    score: float = Field(ge=0, le=1, description="Probability: the scores of all classes add up to 1.")
+
+
+class ClassifyResponse(_Strict):
+    """The best classes of an image."""
+
+    model: str = Field(description="The model that answered.")
+    predictions: list[Prediction] = Field(description="Best first.")
+
+
+class ModelCard(_Strict):
+    """A model or a family that can be named in the task API."""
+
+    id: str = Field(description="What to send as `model`.")
+    object: Literal["model"]
+    created: int = Field(description="Seconds since the epoch; 0 if unknown.")
+    owned_by: str
+    task: str = Field(description="e.g. classification.")
+    family: str = Field(description="Name of the family it belongs to, or is; empty if none.")
+    variants: list[str] = Field(description="Members of a family, best first; empty for a single model.")
+    versions: list[str] = Field(description="Versions that are ready.")
+    devices: list[str] = Field(description="Devices that can run it now.")
+    quality: dict[str, float] = Field(description="Measured on unseen data, e.g. top1.")
+    classes: int = Field(ge=0, description="Number of class names; 0 if it has none.")
+    service: str = Field(description="Name of the Open Inference Protocol model that takes encoded images.")
+    network: str = Field(description="Name of the Open Inference Protocol model that takes tensors.")
+    details: dict[str, Any] = Field(description="Licence, source system, engine, precision and the like.")
+
+
+class ModelList(_Strict):
+    """All models and families, in OpenAI's list shape."""
+
+    object: Literal["list"]
+    data: list[ModelCard]

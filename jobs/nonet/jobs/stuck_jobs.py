@@ -1,0 +1,109 @@
+"""Jobs that nobody can take say so: in their phase, in the log, in numbers for the metrics.
+
+    what waits, what is offered -> a queue without anybody for it, for a while -> noted -> somebody comes
+
+Every process that uses a store looks at the same facts and comes to the same words, so it does not matter
+which of them writes them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from nonet.jobs.requirements import NOTE, REPOSITORY, SERVES, Demand, Queue, lacking, note_of
+from nonet.jobs.store_contract import JobStore
+
+__all__ = ["Waiting"]
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 5.0
+"""Seconds for which nobody may be there before jobs say so: whoever works offers it every few seconds."""
+_GONE_SECONDS = 60.0
+"""The same before a repository counts as gone for good."""
+
+
+class Waiting:
+    """Look with :meth:`look`, now and then.
+
+    Args:
+        store: where the jobs are.
+        blocking: runs calls on the store.
+        home: gives the name of the repository that this process serves from, "" if it serves from none.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        blocking: Callable[[Callable[[], Any]], Awaitable[Any]],
+        home: Callable[[], Awaitable[str]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._blocking = blocking
+        self._home = home
+        self._clock = clock
+        self._alone: dict[tuple[str, ...], float] = {}
+        self._said: set[tuple[str, ...]] = set()
+        self._counts: Mapping[tuple[str, str], int] = {}
+
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """Number of jobs that nobody can take, by their kind and what is missing, as of the last look."""
+        return self._counts
+
+    async def look(self) -> None:
+        """Note what waits for nobody, and what does no more. Raises ServingError."""
+        demand: Demand = await self._blocking(self._store.demand)
+        counts: dict[tuple[str, str], int] = {}
+        alone: dict[tuple[str, ...], float] = {}
+        for queue in demand.queues:
+            missing = lacking(queue.words, demand.offers)
+            if not missing:
+                await self._note(queue, "")
+                continue
+            since = alone[queue.words] = self._alone.get(queue.words, self._clock())
+            if self._clock() - since >= _GONE_SECONDS and await self._take_home(queue, demand):
+                continue
+            # What another process has noted already is noted on.
+            if queue.note or self._clock() - since >= _PATIENCE:
+                counts[queue.words[0], " ".join(missing)] = queue.waiting
+                await self._note(queue, note_of(missing))
+                self._tell(queue, missing)
+        self._alone, self._counts = alone, counts
+        self._said &= alone.keys()
+
+    async def _note(self, queue: Queue, note: str) -> None:
+        if queue.note != note:
+            await self._blocking(lambda: self._store.note(queue.words, note))
+
+    async def _take_home(self, queue: Queue, demand: Demand) -> bool:
+        """Jobs for a repository that nobody has any more, as when its disk was replaced: they are published
+        where this process serves. False if these are none."""
+        present = frozenset[str]().union(*demand.offers)
+        strays = [
+            word
+            for word in queue.words
+            if word.startswith(REPOSITORY) and not {word, SERVES + word.removeprefix(REPOSITORY)} & present
+        ]
+        home = await self._home() if strays else ""
+        if not home or REPOSITORY + home in strays:
+            return False
+        needs = [word for word in queue.words[1:] if word not in strays]
+        await self._blocking(lambda: self._store.need_instead(queue.words, [*needs, REPOSITORY + home]))
+        logger.warning(
+            "jobs (%d %s) waited for the %s, which nobody has any more: they are published in ours",
+            queue.waiting,
+            queue.words[0],
+            strays[0].replace(":", " "),
+        )
+        return True
+
+    def _tell(self, queue: Queue, missing: Sequence[str]) -> None:
+        if queue.words not in self._said:
+            self._said.add(queue.words)
+            why = note_of(missing).removeprefix(NOTE)
+            logger.warning("jobs wait (%d %s): %s", queue.waiting, queue.words[0], why)

@@ -1,0 +1,329 @@
+"""The worker's side of a job: one process that runs one job and ends.
+
+    started with a job and an owner's name -> beats -> the runner works -> the outcome is written -> exit
+
+A thread renews the lease, writes how far the work is and asks whether to go on; the runner learns of it at
+its next :meth:`Task.report`. It stops there when the job was cancelled, when the process was told to end
+(SIGTERM: the job waits again and goes on from its checkpoint), when the process that started it is gone, or
+when the job has been given to another. A runner that does not come to a report in time is left behind: the
+process ends without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import errno
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nonet.jobs.files import JobFiles
+from nonet.jobs.job import Claim, JobState, error_of
+from nonet.jobs.process_identity import process_name
+from nonet.jobs.store_contract import JobStore
+from nonet.runtime.errors import (
+    InsufficientStorage,
+    Internal,
+    NotImplementedHere,
+    ServingError,
+)
+
+__all__ = ["Assignment", "Kind", "Stopped", "Task", "run_job"]
+
+logger = logging.getLogger(__name__)
+
+_BEAT_SECONDS = 0.5
+_PATIENCE = 300.0
+"""Seconds for which the outcome of a job is tried to be written while the disk is full, or the store away."""
+_LONGEST_PAUSE = 2.0
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """Raised by :meth:`Task.report`: the runner is to let go of everything and pass this on."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Assignment:
+    """Which job a worker process is for.
+
+    Args:
+        job, owner: the job, and the name under which it was claimed.
+        lease_seconds: how long the job stays the owner's without a beat.
+        stop_seconds: how long a runner may take to come to a report after it was told to stop.
+        parent: pid of the process that started this one; 0 if nobody watches over it.
+    """
+
+    job: str
+    owner: str
+    lease_seconds: float = 15.0
+    stop_seconds: float = 10.0
+    parent: int = 0
+
+
+class Task:
+    """What a runner sees of its job.
+
+    Attributes:
+        job: id of the job.
+        spec: what the submit said, JSON-able.
+        tenant: whose job it is, "" when keys are off.
+        folder: holds the input files (:meth:`input`); checkpoints go there too. Gone when the job has ended.
+    """
+
+    def __init__(self, claim: Claim, files: JobFiles, pulse: _Pulse) -> None:
+        self.job = claim.job.id
+        self.spec = claim.spec
+        self.tenant = claim.job.tenant
+        self.folder = files.folder(self.job)
+        self._files = files
+        self._pulse = pulse
+
+    def published(self) -> dict[str, Any] | None:
+        """The facts of the file that an earlier attempt has published, None if none has. To be asked before
+        :meth:`input`: a store that went back to an earlier moment has a job run again that had succeeded, and
+        whose folder is gone. Raises OSError."""
+        return self._files.published(self.job)
+
+    def input(self, name: str) -> Path:
+        """Path of an input file. Raises Internal (``JOB_FILES_MISSING``) if it is not there."""
+        path = self.folder / name
+        if not path.exists():
+            logger.error("the files of a job are missing: there is no %s", path.absolute())
+            raise Internal(
+                "the files of the job are not where its worker runs; the folder of the jobs (jobs.path) must "
+                "be one that all machines share",
+                code="JOB_FILES_MISSING",
+            )
+        return path
+
+    def publish(self, file: Path, facts: Path) -> None:
+        """Make a finished file of the folder what callers fetch when the job has succeeded; its ``result`` is
+        to name it as ``file``. ``facts``, a JSON object in a file of the folder, goes with it, for
+        :meth:`published`. Raises OSError."""
+        self._files.publish(self.job, file, facts)
+
+    def report(self, progress: float, phase: str) -> None:
+        """Say how far the work is (0 to 1) and what is being done. Cheap: call it as often as you like.
+
+        Raises Stopped when the work is to end.
+        """
+        self._pulse.note(progress, phase)
+
+
+Runner = Callable[[Task], Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of work.
+
+    Args:
+        run: does it; what it returns becomes the result. A ServingError it raises is told to the caller.
+        missing: what has to be installed first, in words for an operator; "" if nothing.
+    """
+
+    run: Runner
+    missing: Callable[[], str] = lambda: ""
+
+
+def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignment: Assignment) -> int:
+    """Run the job of ``assignment`` in this process; returns the exit status (0: its outcome is written).
+
+    To be called in the main thread, since it listens to SIGTERM.
+    """
+    claim = _patient(lambda: store.claimed(assignment.job, assignment.owner))
+    if claim is None:
+        logger.warning("job %s is not this worker's", assignment.job)
+        return 0
+    pulse = _Pulse(store, assignment, claim.job.progress)
+    signal.signal(signal.SIGTERM, lambda *_: pulse.stop(_Reason.TOLD))
+    pulse.start()
+    logger.info(
+        "job %s (%s %s): attempt %d", claim.job.id, claim.job.kind, claim.job.subject, claim.job.attempts
+    )
+    try:
+        run = _known(kinds, claim.job.kind).run
+        result = run(Task(claim, files, pulse))
+    except Stopped:
+        return _stopped(store, files, assignment, pulse)
+    except Exception as error:
+        failure = _explained(error, claim.job.id)
+        logger.warning("job %s failed: %s", claim.job.id, failure.message)
+        ending = {"state": JobState.FAILED, "error": error_of(failure)}
+    else:
+        logger.info("job %s succeeded", claim.job.id)
+        ending = {"state": JobState.SUCCEEDED, "result": result}
+    pulse.end()
+    try:
+        mine = _patient(lambda: store.finish(assignment.job, assignment.owner, **ending))  # type: ignore[arg-type]
+    except ServingError:
+        return 1
+    if mine:  # else another may be working on it in the folder
+        files.remove(assignment.job)
+    return 0
+
+
+class _Reason(enum.Enum):
+    """Why a runner is stopped."""
+
+    CANCELLED = "it was cancelled"
+    TOLD = "the process was told to end"
+    ORPHANED = "the process that started it is gone"
+    LOST = "the job is another's by now"
+
+
+class _Pulse:
+    """The thread that beats; see the module's text."""
+
+    def __init__(self, store: JobStore, assignment: Assignment, progress: float) -> None:
+        self._store = store
+        self._assignment = assignment
+        self._worker = process_name(os.getpid())
+        self._begun = self._beaten = time.monotonic()
+        self._first: tuple[float, float] | None = None
+        # As far as an earlier attempt came, until this one says how much of that is left.
+        self._progress, self._phase = progress, "starting"
+        self._stopping: float | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        self.reason: _Reason | None = None
+
+    def start(self) -> None:
+        self._beat()
+        self._thread.start()
+
+    def note(self, progress: float, phase: str) -> None:
+        if self._first is None:
+            self._first = (time.monotonic(), progress)
+        self._progress, self._phase = progress, phase
+        if self.reason is not None:
+            raise Stopped(self.reason.value)
+
+    def stop(self, reason: _Reason) -> None:
+        """Make the next report raise; the first reason stands."""
+        if self.reason is None:
+            self.reason, self._stopping = reason, time.monotonic()
+
+    def end(self) -> None:
+        """Beat no more: the runner is done."""
+        self._ended.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_BEAT_SECONDS):
+            parent = self._assignment.parent
+            if parent and os.getppid() != parent:
+                self.stop(_Reason.ORPHANED)
+            self._beat()
+            if (
+                self._stopping is not None
+                and time.monotonic() > self._stopping + self._assignment.stop_seconds
+            ):
+                self._leave()
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        try:
+            orders = self._store.beat(
+                self._assignment.job,
+                self._assignment.owner,
+                self._assignment.lease_seconds,
+                worker=self._worker,
+                seconds=now - self._beaten,
+                progress=self._progress,
+                phase=self._phase,
+                eta_seconds=self._eta(now),
+            )
+        except ServingError:
+            return  # the store has said why in the log; the disk may have room again at the next beat
+        self._beaten = now
+        if orders.lost:
+            self.stop(_Reason.LOST)
+        elif orders.cancelled:
+            self.stop(_Reason.CANCELLED)
+
+    def _eta(self, now: float) -> float | None:
+        """Seconds to the end at the mean pace of this attempt; None before there is a pace."""
+        if self._first is None or self._progress <= self._first[1]:
+            return None
+        since, start = self._first
+        return (1.0 - self._progress) * (now - since) / (self._progress - start)
+
+    def _leave(self) -> None:
+        """The runner does not come to a report: end without it. Its checkpoint is as old as it is."""
+        logger.warning("job %s: its runner did not stop in time", self._assignment.job)
+        try:
+            if self.reason is not _Reason.LOST:
+                self._store.give_back(self._assignment.job, self._assignment.owner)
+        except ServingError:
+            logger.warning("job %s: its lease is left to run out", self._assignment.job)
+        logging.shutdown()
+        os._exit(1)
+
+
+def _stopped(store: JobStore, files: JobFiles, assignment: Assignment, pulse: _Pulse) -> int:
+    """The runner has let go; a cancelled job ends, one that is to go on waits again."""
+    assert pulse.reason is not None
+    logger.info("job %s stops: %s", assignment.job, pulse.reason.value)
+    pulse.end()
+    if pulse.reason is _Reason.LOST:
+        return 0
+    try:
+        left = _patient(lambda: store.give_back(assignment.job, assignment.owner), assignment.stop_seconds)
+    except ServingError:
+        return 1  # its lease is left to run out
+    if left is not None and left.state is JobState.CANCELLED:
+        files.remove(assignment.job)
+        files.remove_result(assignment.job)
+    return 0
+
+
+def _known(kinds: Mapping[str, Kind], name: str) -> Kind:
+    kind = kinds.get(name)
+    if kind is None:
+        raise NotImplementedHere(f"this worker does not know the work '{name}'", code="JOB_KIND_UNKNOWN")
+    missing = kind.missing()
+    if missing:
+        raise NotImplementedHere(missing, code="EXTRA_MISSING")
+    return kind
+
+
+def _explained(error: Exception, job: str) -> ServingError:
+    """A runner's failure in words for the caller; what is no caller's business goes to the log."""
+    if isinstance(error, ServingError):
+        return error
+    # Tensor libraries say it in their own words.
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    ):
+        return InsufficientStorage(
+            "the work needs more memory than a job may take; send fewer data", code="JOB_OUT_OF_MEMORY"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InsufficientStorage("the disk became full")
+    if isinstance(error, ModuleNotFoundError):
+        return NotImplementedHere(f"the module {error.name} is not installed; see 'nonet doctor'")
+    logger.error("job %s failed unexpectedly", job, exc_info=error)
+    return Internal(f"internal error; the server's log has more under job id {job}")
+
+
+def _patient(call: Callable[[], T], seconds: float = _PATIENCE) -> T:
+    """A call on a store that may be full or away for a while. Raises ServingError in the end."""
+    until, pause = time.monotonic() + seconds, 0.2
+    while True:
+        try:
+            return call()
+        except ServingError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)

@@ -1,0 +1,139 @@
+"""``manifest.json``: where a version comes from, what it was measured to do, and the hash of its files."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nonet.runtime.errors import ModelRefused
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LARGEST_MANIFEST = 4 << 20
+
+
+def _sha256(value: str) -> str:
+    if not _SHA256.fullmatch(value):
+        raise ValueError("must be 64 lower-case hexadecimal digits")
+    return value
+
+
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+
+
+class _Strict(BaseModel):
+    """Unknown keys are refused, naming the nearest known one: a typo must not silently change a model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            for key in data:
+                if key not in known:
+                    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+                    raise ValueError(f"unknown key '{key}'; did you mean '{near[0]}'?")
+        return data
+
+
+class DataSource(_Strict):
+    """A data set the version learnt from: its name, licence and where it comes from."""
+
+    name: str
+    licence: str = ""
+    origin: str = ""
+
+
+class Preprocessing(_Strict):
+    """How an encoded image becomes the network's input.
+
+    ``resize``: pixels of the shorter edge before the crop; ``crop``: pixels of the square that goes in;
+    ``mean`` and ``std``: of RGB scaled to 0..1.
+    """
+
+    resize: int = Field(ge=1, le=8192)
+    crop: int = Field(ge=1, le=8192)
+    interpolation: str = "bicubic"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Preprocessing:
+        if self.crop > self.resize:
+            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
+        if len(self.mean) != len(self.std) or any(value <= 0 for value in self.std):
+            raise ValueError("mean and std need the same length, and every std must be above 0")
+        return self
+
+
+class Manifest(_Strict):
+    """The manifest of one version; ``files`` is enforced at every load.
+
+    Args:
+        schema: version of this format, 1.
+        files: sha256 (hex) of every file of the version folder that may be read, by relative name.
+        source: system, paper, variant and other facts about the origin.
+        command: the command that made the version.
+        data: what it learnt from.
+        quality: measured figures (numbers) and on what they were measured (text).
+        licence, credit: of the weights.
+        task: ``classification`` or another task; "" for a bare network.
+        family: family of interchangeable models, "" if none.
+        preprocessing: how images become inputs, for tasks on images.
+        check_set: safetensors file with inputs and the outputs expected of fp32, by tensor name.
+        allow_nonfinite: whether NaN and infinities are a valid answer.
+        created: ISO 8601 date or time.
+        owner: tenant whose model it is, "" if everybody's; never shown to callers.
+    """
+
+    schema_version: int = Field(default=1, alias="schema", ge=1, le=1)
+    files: dict[str, Sha256] = Field(min_length=1)
+    source: dict[str, Any] = Field(default_factory=dict)
+    command: str = ""
+    data: tuple[DataSource, ...] = ()
+    quality: dict[str, float | int | str] = Field(default_factory=dict)
+    licence: str = ""
+    credit: str = ""
+    task: str = ""
+    family: str = ""
+    preprocessing: Preprocessing | None = None
+    check_set: str = ""
+    allow_nonfinite: bool = False
+    created: str = ""
+    owner: str = ""
+
+    def to_json(self) -> str:
+        """The text of ``manifest.json``, keys in the order of this class, with a final newline."""
+        return json.dumps(self.model_dump(by_alias=True, mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def parse_manifest(text: str | bytes) -> Manifest:
+    """Parse a manifest. Raises ModelRefused naming the key at fault."""
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = first["msg"].removeprefix("Value error, ")
+        raise ModelRefused(f"manifest.json: {f'{where}: ' if where else ''}{what}") from None
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest at ``path``, or None if there is no such file. Raises ModelRefused if it is not valid."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_MANIFEST + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ModelRefused(f"manifest.json cannot be read ({error.strerror})", permanent=False) from None
+    if len(text) > _LARGEST_MANIFEST:
+        raise ModelRefused("manifest.json is larger than 4 MiB")
+    return parse_manifest(text)

@@ -1,0 +1,83 @@
+"""A data plane over real lanes with servables of the test's choice, and a recorder of what it reports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from nonet.gateway.cache import MemoryStore, ResponseCache
+from nonet.gateway.cache.memory import MemoryLimits
+from nonet.gateway.core.data_plane import DataPlane, PlanePolicy
+from nonet.gateway.core.records import BatchRecord, RequestRecord
+from nonet.gateway.executor import EmbeddedDevice
+from nonet.gateway.scheduler import SchedulerPolicy
+from nonet.runtime.catalog import Catalog
+from nonet.runtime.clock import MonotonicClock
+from nonet.runtime.requests import InferResponse
+from tests.support import misbehaving_servables as bad
+
+
+class Recorder:
+    """Keeps every fact it is told."""
+
+    def __init__(self) -> None:
+        self.requests: list[RequestRecord] = []
+        self.batches: list[BatchRecord] = []
+        self.models: list[tuple[str, str, bool]] = []
+
+    def on_request(self, record: RequestRecord) -> None:
+        self.requests.append(record)
+
+    def on_batch(self, record: BatchRecord) -> None:
+        self.batches.append(record)
+
+    def on_queue_depth(self, model: str, version: str, requests: int) -> None:
+        assert requests >= 0
+
+    def on_model(self, model: str, version: str, *, present: bool) -> None:
+        self.models.append((model, version, present))
+
+
+@asynccontextmanager
+async def serving(
+    *servables: bad.DoublingServable, lanes: int = 1, cached: bool = True, calibrate: bool = False
+) -> AsyncIterator[tuple[DataPlane, Recorder]]:
+    catalog, clock = Catalog(), MonotonicClock()
+    if calibrate:
+        for servable in servables:
+            catalog.publish(servable)
+    cache = ResponseCache(MemoryStore(MemoryLimits(), clock)) if cached else None
+    plane = DataPlane(
+        catalog,
+        [EmbeddedDevice(lanes)],
+        clock=clock,
+        scheduling=SchedulerPolicy(max_waiting_requests=200),
+        policy=PlanePolicy(default_timeout=20.0),
+        cache=cache,
+    )
+    recorder = Recorder()
+    plane.add_observer(recorder)
+    await plane.start()
+    if not calibrate:
+        # Published without the calibration that a start would do: the first request finds the model cold.
+        plane._calibrator.stop()
+        for servable in servables:
+            catalog.publish(servable)
+    try:
+        yield plane, recorder
+    finally:
+        for servable in servables:
+            servable.close()
+        await plane.drain(5.0)
+        await plane.stop()
+
+
+def value_of(response: InferResponse) -> float:
+    return float(response.outputs[0].data.reshape(-1)[0])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)

@@ -1,0 +1,106 @@
+"""A gRPC server in the test's own event loop, over a real data plane and servables of the test's choice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import grpc.aio
+import numpy as np
+
+from nonet.gateway.cache import ResponseCache
+from nonet.gateway.core.call_headers import CallReader
+from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
+from nonet.gateway.core.repository_control import RepositoryControl
+from nonet.gateway.executor import EmbeddedDevice
+from nonet.gateway.grpc import GrpcLimits, GrpcServer
+from nonet.gateway.process.compose import ServingPlane
+from nonet.runtime.catalog import Catalog
+from nonet.runtime.clock import MonotonicClock
+from nonet.runtime.oip.messages import OPEN_INFERENCE, message, methods
+from tests.support.misbehaving_servables import DoublingServable
+
+METHODS = {method.name: method for method in methods(OPEN_INFERENCE)}
+
+
+class Face:
+    """A running face, and a client of it."""
+
+    def __init__(self, plane: ServingPlane, server: GrpcServer, channel: Any, routes: list[Any]) -> None:
+        self.plane = plane
+        self.server = server
+        self.channel = channel
+        self.routes = routes
+        """What was observed: (route, status, seconds, model)."""
+
+    def call(self, name: str, request: Any = None, **options: Any) -> Any:
+        """Start the RPC ``name``; ``request`` is a message, a dict of its fields, or raw bytes."""
+        method = METHODS[name]
+        if not isinstance(request, bytes):
+            request = method.request(**(request or {})) if not hasattr(request, "DESCRIPTOR") else request
+            request = request.SerializeToString()
+        return self.channel.unary_unary(method.path, response_deserializer=method.response.FromString)(
+            request, timeout=options.pop("timeout", 20), **options
+        )
+
+    def infer(self, value: float = 1.0, model: str = "doubler", **options: Any) -> Any:
+        return self.call("ModelInfer", infer_request(value, model), **options)
+
+    def stream(self, **options: Any) -> Any:
+        method = METHODS["ModelStreamInfer"]
+        return self.channel.stream_stream(
+            method.path,
+            request_serializer=lambda sent: sent.SerializeToString(),
+            response_deserializer=method.response.FromString,
+        )(timeout=20, **options)
+
+
+def infer_request(value: float = 1.0, model: str = "doubler", identity: str = "", rows: int = 1) -> Any:
+    request = message("inference.ModelInferRequest")(model_name=model, id=identity)
+    request.inputs.add(name="x", datatype="FP32", shape=[rows, 4])
+    request.raw_input_contents.append(np.full((rows, 4), value, np.float32).tobytes())
+    return request
+
+
+def values(reply: Any) -> list[float]:
+    return np.frombuffer(reply.raw_output_contents[0], np.float32).tolist()
+
+
+@asynccontextmanager
+async def serving_grpc(
+    *servables: DoublingServable,
+    lanes: int = 1,
+    keys: list[ApiKey] | None = None,
+    limits: GrpcLimits | None = None,
+    repository: Any = None,
+    **options: Any,
+) -> AsyncIterator[Face]:
+    catalog, clock = Catalog(), MonotonicClock()
+    plane = ServingPlane(catalog, [EmbeddedDevice(lanes)], clock=clock, cache=ResponseCache(None))
+    await plane.start()
+    # Published without the calibration that a start would do: slow servables would make it slow.
+    plane._calibrator.stop()
+    for servable in servables:
+        catalog.publish(servable)
+    routes: list[Any] = []
+    server = GrpcServer(
+        plane,
+        CallReader(Gatekeeper(keys or [], clock), clock, 3600.0),
+        limits=limits,
+        repository=None if repository is None else RepositoryControl(repository),
+        observe=lambda *record: routes.append(record),
+        **options,
+    )
+    port = server.bind("127.0.0.1:0")
+    await server.start()
+    async with AsyncExitStack() as stack:
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_send_message_length", -1)])
+        await stack.enter_async_context(channel)
+        try:
+            yield Face(plane, server, channel, routes)
+        finally:
+            for servable in servables:
+                servable.close()
+            await server.stop(1.0)
+            await plane.stop()
