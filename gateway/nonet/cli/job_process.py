@@ -40,7 +40,7 @@ def say_kinds(kinds: Mapping[str, Kind], also: Mapping[str, str] | None = None) 
     print(json.dumps({**{name: kind.missing() for name, kind in kinds.items()}, **(also or {})}))
 
 
-def run_one(kinds: Mapping[str, Kind], conditions: Conditions) -> int:
+def run_one(kinds: Mapping[str, Kind], repository: Path, conditions: Conditions) -> int:
     """Run the job of ``conditions`` within its limits; returns the exit status."""
     _set_up_logging(conditions.log_format)
     if conditions.nice:
@@ -55,6 +55,7 @@ def run_one(kinds: Mapping[str, Kind], conditions: Conditions) -> int:
             store,
             JobFiles(conditions.state),
             kinds,
+            repository,
             Assignment(
                 conditions.job,
                 conditions.owner,

@@ -14,7 +14,7 @@ __all__ = ["service"]
 
 def service(
     name: Annotated[
-        str, typer.Argument(help="Name of the service: floor_identification, raw_image, recognition.")
+        str, typer.Argument(help="Name of the service, e.g. recognition; another one lists them.")
     ],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of its gRPC face, 0 for a free one.")],
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
@@ -36,13 +36,13 @@ def service(
 
     Example: nonet service recognition --port 9001
     """
-    from nonet.gateway.process.compose import SERVICES
     from nonet.gateway.process.gateway_process import StartError, run_service
+    from nonet.gateway.process.services import installed_services
     from nonet.gateway.settings.loader import load_settings
     from nonet.gateway.settings.schema import SettingsError
 
-    if name not in SERVICES:
-        raise typer.BadParameter(f"unknown service '{name}'; known: {', '.join(SERVICES)}")
+    if name not in (known := installed_services()):
+        raise typer.BadParameter(f"unknown service '{name}'; known: {', '.join(known)}")
     try:
         settings = load_settings(
             config,

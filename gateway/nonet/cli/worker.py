@@ -33,15 +33,21 @@ def worker(
 
     Example: nonet worker --list
     """
-    from nonet.cli.job_kinds import engines, kinds
     from nonet.cli.job_process import Conditions, run_one, say_kinds
+    from nonet.gateway.process.services import works
+    from nonet.jobs import Kind
+    from nonet.runtime.backends.requirement import installed_engines
 
+    kinds = {
+        kind: Kind(work.run, work.requires, publishes=work.publishes is not None, install=work.install)
+        for kind, (_, work) in works().items()
+    }
     if list_kinds:
-        say_kinds(kinds(repository), engines())
+        say_kinds(kinds, installed_engines())
         raise typer.Exit(0)
     if state is None or not job or not owner:
         raise typer.BadParameter("a worker is started by a gateway; it needs --state, --job and --owner")
     conditions = Conditions(
         state, job, owner, parent, lease_seconds, stop_seconds, memory_bytes, nice, log_format
     )
-    raise typer.Exit(run_one(kinds(repository), conditions))
+    raise typer.Exit(run_one(kinds, repository, conditions))

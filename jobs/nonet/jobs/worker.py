@@ -14,6 +14,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 import errno
+import importlib
+import importlib.util
 import logging
 import os
 import signal
@@ -78,7 +80,9 @@ class Task:
         folder: holds the input files (:meth:`input`); checkpoints go there too. Gone when the job has ended.
     """
 
-    def __init__(self, claim: Claim, files: JobFiles, pulse: _Pulse) -> None:
+    def __init__(self, claim: Claim, files: JobFiles, pulse: _Pulse, repository: Path) -> None:
+        self.repository = repository
+        self.threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
         self.job = claim.job.id
         self.spec = claim.spec
         self.tenant = claim.job.tenant
@@ -130,11 +134,19 @@ class Kind:
         missing: what has to be installed first, in words for an operator; "" if nothing.
     """
 
-    run: Runner
-    missing: Callable[[], str] = lambda: ""
+    run: str
+    requires: tuple[str, ...] = ()
+    publishes: bool = False
+    install: str = ""
+
+    def missing(self) -> str:
+        absent = [name for name in self.requires if importlib.util.find_spec(name) is None]
+        return self.install.format(missing=", ".join(absent)) if absent else ""
 
 
-def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignment: Assignment) -> int:
+def run_job(
+    store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], repository: Path, assignment: Assignment
+) -> int:
     """Run the job of ``assignment`` in this process; returns the exit status (0: its outcome is written).
 
     To be called in the main thread, since it listens to SIGTERM.
@@ -150,8 +162,9 @@ def run_job(store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], assignm
         "job %s (%s %s): attempt %d", claim.job.id, claim.job.kind, claim.job.subject, claim.job.attempts
     )
     try:
-        run = _known(kinds, claim.job.kind).run
-        result = run(Task(claim, files, pulse))
+        module, _, function = _known(kinds, claim.job.kind).run.partition(":")
+        run: Runner = getattr(importlib.import_module(module), function)
+        result = run(Task(claim, files, pulse, repository))
     except Stopped:
         return _stopped(store, files, assignment, pulse)
     except Exception as error:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from collections.abc import Mapping
 
 from nonet.gateway.core.gatekeeper import Gatekeeper
 from nonet.gateway.core.request_context import Exchange, RawHeaders
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, InvalidArgument
-from nonet.runtime.requests import InferRequest, InferResponse
+from nonet.runtime.requests import InferRequest, InferResponse, Parameter
+from nonet.runtime.servable import ModelInfo
+from nonet.runtime.tensors import Tensor
 
 DEFAULT_PRIORITY = 1
 MAX_PRIORITY = 255
@@ -35,6 +38,28 @@ class Call:
     priority: int
     use_cache: bool
     store_in_cache: bool
+
+    def request(
+        self,
+        info: ModelInfo,
+        inputs: tuple[Tensor, ...],
+        parameters: Mapping[str, Parameter],
+        *,
+        exact: bool = True,
+    ) -> InferRequest:
+        """A request to a model, to be handled as the call says; not ``exact`` takes any version that
+        serves."""
+        return InferRequest(
+            model=info.name,
+            version=info.version if exact else "",
+            inputs=inputs,
+            parameters=parameters,
+            deadline=self.deadline,
+            priority=self.priority,
+            tenant=self.tenant,
+            use_cache=self.use_cache,
+            store_in_cache=self.store_in_cache,
+        )
 
     def applied_to(self, request: InferRequest) -> InferRequest:
         """``request``, to be handled as the call says."""

@@ -20,29 +20,17 @@ from nonet.gateway.grpc.rpc import Handler, Observe, Rpc, RpcFace, service
 from nonet.gateway.oip.rpc_control import Control
 from nonet.gateway.oip.rpc_inference import Inference
 from nonet.gateway.oip.rpc_streaming import InferenceStream
-from nonet.gateway.tasks.floors import Floors
 from nonet.gateway.tasks.jobs_rpc import JobCalls
-from nonet.gateway.tasks.raw_captures import RawCaptures
-from nonet.gateway.tasks.rpc_floors import FloorIdentification
-from nonet.gateway.tasks.rpc_raw_image import RawImage
-from nonet.gateway.tasks.rpc_recognition import Recognition
+from nonet.gateway.tasks.rpc import service_handlers, service_names
+from nonet.gateway.tasks.submits import Submits
 from nonet.jobs import Jobs
-from nonet.runtime.oip.messages import (
-    FLOOR_IDENTIFICATION,
-    JOBS,
-    OPEN_INFERENCE,
-    RAW_IMAGE,
-    RECOGNITION,
-    methods,
-)
+from nonet.runtime.oip.messages import JOBS, OPEN_INFERENCE, methods
+from nonet.runtime.task import Host, Service
 
 __all__ = ["GrpcLimits", "GrpcServer"]
 
-_LET_IN = frozenset({"Classify", "Develop", "Fit", "Identify", "ModelInfer"})
+_LET_IN = frozenset({"ModelInfer"})
 """Methods that ask for work of the core: what is under way when the server stops is finished."""
-
-_IN_PIECES = frozenset({f"{FLOOR_IDENTIFICATION}/{name}" for name in ("Fit", "Identify")})
-"""Methods whose requests may be so large that their handlers parse them a part at a time."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,10 +73,11 @@ class GrpcServer:
         uploads: accounts for the messages in flight; by default a budget of eight of the largest.
         disk: accounts for what of them goes to the disk; by default a budget for this face alone.
         observe: told of each RPC when it is over.
-        tasks: whether the typed task services are offered beside the inference protocol.
+        services: whose typed services are offered beside the inference protocol.
+        host: lent to the services' own handlers; needed with ``services``.
+        submits: makes jobs of requests; None where there are no jobs.
         describe_models: see :class:`~nonet.gateway.oip.rpc_inference.Inference`.
-        jobs, floors, captures: long work, the floors of buildings, and captures that are developed as jobs;
-            None where there are none.
+        jobs: long work; None where there is none.
     """
 
     def __init__(
@@ -101,11 +90,11 @@ class GrpcServer:
         uploads: UploadBudget | None = None,
         disk: UploadBudget | None = None,
         observe: Observe | None = None,
-        tasks: bool = True,
+        services: Sequence[Service] = (),
+        host: Host | None = None,
+        submits: Submits | None = None,
         describe_models: bool = False,
         jobs: Jobs | None = None,
-        floors: Floors | None = None,
-        captures: RawCaptures | None = None,
     ) -> None:
         limits = limits or GrpcLimits()
         uploads = uploads or UploadBudget(8 * limits.max_message_bytes)
@@ -128,22 +117,18 @@ class GrpcServer:
         inference = Inference(plane, describe_models=describe_models)
         control = Control(plane, repository, allowed=limits.repository_control)
         stream = InferenceStream(inference, limits.stream_window, face.closing, uploads)
-        names = [OPEN_INFERENCE, *([RECOGNITION, RAW_IMAGE] if tasks else [])]
-        names += [JOBS] if jobs is not None else []
-        names += [FLOOR_IDENTIFICATION] if floors is not None else []
+        names = [OPEN_INFERENCE, *service_names(services), *([JOBS] if jobs is not None else [])]
         self.health = Health(plane.ready, names)
         handlers = [
             _open_inference(face, inference, stream, control),
             self.health.handler(face),
             *Reflection([*names, HEALTH]).handlers(face),
         ]
-        if tasks:
-            handlers.append(_unary_service(face, RECOGNITION, {"Classify": Recognition(plane).classify}))
-            handlers.append(_raw_service(face, RawImage(plane, disk, captures)))
+        if services:
+            assert host is not None
+            handlers += service_handlers(face, plane, services, host, submits, disk)
         if jobs is not None:
             handlers.append(_job_service(face, JobCalls(jobs)))
-        if floors is not None:
-            handlers.append(_floor_service(face, FloorIdentification(floors, disk)))
         self._server.add_generic_rpc_handlers(tuple(handlers))
 
     def bind(self, address: str) -> int:
@@ -219,22 +204,6 @@ def _job_service(face: RpcFace, calls: JobCalls) -> grpc.GenericRpcHandler:
     return _unary_service(face, JOBS, handlers, extra=[("WatchJob", watch), ("ReadResult", read)])
 
 
-def _raw_service(face: RpcFace, calls: RawImage) -> grpc.GenericRpcHandler:
-    submit = face.collecting(f"/{RAW_IMAGE}/SubmitDevelop", calls.submit_develop)
-    return _unary_service(face, RAW_IMAGE, {"Develop": calls.develop}, extra=[("SubmitDevelop", submit)])
-
-
-def _floor_service(face: RpcFace, calls: FloorIdentification) -> grpc.GenericRpcHandler:
-    handlers: dict[str, Handler] = {
-        "Fit": calls.fit,
-        "ListBuildings": calls.list_buildings,
-        "DescribeBuilding": calls.describe_building,
-        "DeleteBuilding": calls.delete_building,
-        "Identify": calls.identify,
-    }
-    return _unary_service(face, FLOOR_IDENTIFICATION, handlers)
-
-
 def _unary_service(
     face: RpcFace,
     name: str,
@@ -247,8 +216,7 @@ def _unary_service(
         if method.client_streaming or method.server_streaming:
             continue
         handler, admitted = handlers[method.name], method.name in _LET_IN
-        request = None if f"{name}/{method.name}" in _IN_PIECES else method.request
-        registered.append((method.name, face.unary(method.path, request, handler, admitted=admitted)))
+        registered.append((method.name, face.unary(method.path, method.request, handler, admitted=admitted)))
     missing = {method.name for method in methods(name)} - {each for each, _ in registered}
     if missing:
         raise ValueError(f"{name} has no handler for {', '.join(sorted(missing))}")

@@ -64,7 +64,7 @@ class Bodies:
         disk: UploadBudget | None = None,
     ) -> None:
         self._settings = settings
-        self._spooled = dict(spooled or {})
+        self._spooled = {} if spooled is None else spooled
         self._budget = budget or UploadBudget(settings.max_bodies_bytes)
         largest = max((each.limit for each in self._spooled.values()), default=settings.max_body_bytes)
         self._disk = disk or disk_budget(largest)
@@ -88,36 +88,52 @@ class Bodies:
         if declared is not None and int(declared) > limit:
             raise _too_large(limit)
 
-    async def spool(self, exchange: Exchange, receive: Receive, path: Path, limit: int) -> None:
-        """Write the body, decoded, to a new file as it arrives; no more than a piece of it is in memory.
+    async def spool(
+        self, exchange: Exchange, receive: Receive, path: Path, limit: int, write: Callable[[bytes], object]
+    ) -> None:
+        """Hand the body, decoded, to ``write`` as it arrives, in another thread; no more than a piece of it
+        is in memory. ``path`` is where it is to lie: what has to be decoded lies beside it meanwhile.
 
         Raises PayloadTooLarge for more than ``limit`` bytes as sent or decoded, Unavailable when all bodies
-        together take too much of the disk, InsufficientStorage or Unavailable when it is full, else as
-        :meth:`read`. The file may be there all the same; until the request is over it counts.
+        together take too much of the disk, InsufficientStorage or Unavailable when it is full, what ``write``
+        raises, else as :meth:`read`. Until the request is over the bytes count.
         """
         coding = normalise(exchange.header(b"content-encoding"))
         hold = exchange.hold = self._disk.open()
+        with storage_errors():
+            if not coding:
+                await self._hand_on(exchange, receive, hold, limit, write)
+                return
+            coded = path.with_name(path.name + ".coded")
+            try:
+                with coded.open("xb") as file:
+                    await self._hand_on(exchange, receive, hold, limit, file.write)
+                await asyncio.to_thread(_decode_file, coding, coded, limit, hold, write)
+            finally:
+                coded.unlink(missing_ok=True)
+
+    async def _hand_on(
+        self, exchange: Exchange, receive: Receive, hold: Hold, limit: int, write: Callable[[bytes], object]
+    ) -> None:
+        """The body as it was sent, piece by piece."""
         total = 0
-        with storage_errors(), path.open("xb") as file:
-            pending = bytearray()
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise ClientClosed("the client closed the connection")
-                piece = message.get("body", b"")
-                pending += piece
-                more = message.get("more_body", False)
-                if total + len(pending) > limit:
-                    raise _too_large(limit)
-                hold.take(len(piece))
-                if len(pending) >= _SPOOL_STEP or not more:
-                    total += len(pending)
-                    await asyncio.to_thread(file.write, bytes(pending))
-                    pending.clear()
-            exchange.received = True
-        if coding:
-            await asyncio.to_thread(_decode_file, coding, path, limit, hold)
+        pending = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise ClientClosed("the client closed the connection")
+            piece = message.get("body", b"")
+            pending += piece
+            more = message.get("more_body", False)
+            if total + len(pending) > limit:
+                raise _too_large(limit)
+            hold.take(len(piece))
+            if len(pending) >= _SPOOL_STEP or not more:
+                total += len(pending)
+                await asyncio.to_thread(write, bytes(pending))
+                pending.clear()
+        exchange.received = True
 
     async def read(self, exchange: Exchange, receive: Receive) -> bytes:
         """The whole body, decoded.
@@ -187,26 +203,21 @@ def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body is larger than {limit} bytes", code="BODY_TOO_LARGE")
 
 
-def _decode_file(coding: str, path: Path, limit: int, hold: Hold) -> None:
-    """Replace a file by what its coding stands for, a piece at a time, each of which is entered first."""
+def _decode_file(coding: str, path: Path, limit: int, hold: Hold, write: Callable[[bytes], object]) -> None:
+    """Hand on what a file's coding stands for, a piece at a time, each of which is entered first."""
     if path.stat().st_size == 0:
         raise InvalidArgument(
             f"the body says Content-Encoding {coding} but is empty",
             param="Content-Encoding",
             code="BODY_UNDECODABLE",
         )
-    decoded = path.with_name(path.name + ".decoded")
-    try:
-        with path.open("rb") as file, storage_errors(), decoded.open("xb") as target:
-            # Not closed by hand: a decoder that has failed still holds on to it.
-            encoded = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            # The decoder looks at slices of what it is given, so the mapped file is as good as bytes.
-            for piece in pieces(coding, cast("bytes", encoded), limit):
-                hold.take(len(piece))
-                target.write(piece)
-        decoded.replace(path)
-    finally:
-        decoded.unlink(missing_ok=True)
+    with path.open("rb") as file:
+        # Not closed by hand: a decoder that has failed still holds on to it.
+        encoded = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        # The decoder looks at slices of what it is given, so the mapped file is as good as bytes.
+        for piece in pieces(coding, cast("bytes", encoded), limit):
+            hold.take(len(piece))
+            write(piece)
 
 
 def _gathered(pieces: list[bytes], offset: int) -> memoryview:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from nonet.gateway.core.request_context import Exchange
 from nonet.gateway.http.guard import App, Receive, Scope, Send
-from nonet.gateway.http.reply import Reply, send_reply
+from nonet.gateway.http.reply import Reply
 from nonet.gateway.oip.rest_routes import OipRoutes
 
 __all__ = ["Front", "HotHandler"]
@@ -54,4 +54,5 @@ class Front:
             return
         exchange = Exchange.of(scope)
         exchange.route = path
-        await send_reply(send, await handler(exchange, receive, scope["query_string"]))
+        reply = await handler(exchange, receive, scope["query_string"])
+        await reply.send(send)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from fastapi import Response
 
 from nonet.gateway.core.request_context import Exchange, RawHeaders
 from nonet.gateway.http.coding import encode, preferred
-from nonet.gateway.http.guard import Send
+from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.problems import JSON
 
 OCTETS = b"application/octet-stream"
@@ -28,10 +30,25 @@ class Reply:
     content_type: bytes = JSON
     headers: RawHeaders = dataclasses.field(default_factory=list)
 
+    async def send(self, send: Send) -> None:
+        """Put the reply on the wire."""
+        headers = [
+            (b"content-type", self.content_type),
+            (b"content-length", b"%d" % len(self.body)),
+            *self.headers,
+        ]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
     @classmethod
     def json(cls, value: Any, status: int = 200) -> Reply:
         """``value`` as JSON."""
         return cls(orjson.dumps(value), status)
+
+
+def raw_headers(headers: Mapping[str, str]) -> RawHeaders:
+    """Headers as they go on the wire."""
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
 async def compressed(reply: Reply, exchange: Exchange, smallest: int) -> Reply:
@@ -53,12 +70,13 @@ async def compressed(reply: Reply, exchange: Exchange, smallest: int) -> Reply:
     return reply
 
 
-async def send_reply(send: Send, reply: Reply) -> None:
-    """Put the reply on the wire."""
-    headers = [
-        (b"content-type", reply.content_type),
-        (b"content-length", b"%d" % len(reply.body)),
-        *reply.headers,
-    ]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+class RawResponse(Response):
+    """A :class:`Reply` as FastAPI wants to have it."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self.status_code = reply.status
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._reply.send(send)

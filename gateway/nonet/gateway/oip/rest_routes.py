@@ -15,7 +15,7 @@ import orjson
 from nonet.gateway.core.model_names import is_name
 from nonet.gateway.core.request_context import Exchange
 from nonet.gateway.http.guard import Receive, Scope, Send
-from nonet.gateway.http.reply import Reply, compressed, send_reply
+from nonet.gateway.http.reply import Reply, compressed
 from nonet.gateway.oip.rest_control import OipControl
 from nonet.gateway.oip.rest_infer import OipInference
 from nonet.gateway.oip.rest_models import OipModels
@@ -63,11 +63,12 @@ class OipRoutes:
         method = scope["method"]
         handler = endpoint.verbs.get(method)
         if handler is None:
-            await send_reply(send, _wrong_verb(method, endpoint.verbs))
+            await _wrong_verb(method, endpoint.verbs).send(send)
             return
         target = OipTarget(exchange, receive, endpoint.model, endpoint.version)
         reply = await handler(target)
-        await send_reply(send, await compressed(reply, exchange, self._compress_from))
+        reply = await compressed(reply, exchange, self._compress_from)
+        await reply.send(send)
 
     def _resolve(self, raw: bytes) -> _Endpoint:
         """The endpoint of a path. Raises NotFound if there is none, or if a name in it cannot be one."""

@@ -1,15 +1,14 @@
 """The composition root: from settings to the parts of a gateway, wired and not yet started.
 
-The only module of the gateway that knows the services; it makes them part of this process (embedded mode) or
-points devices at the processes that run them (a topology file).
+The services are part of this process (embedded mode), or devices point at the processes that run them (a
+topology file).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nonet.gateway.cache import MemoryStore, ResponseCache
@@ -19,6 +18,7 @@ from nonet.gateway.core.data_plane import DataPlane, PlanePolicy
 from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
+from nonet.gateway.core.version_pruning import VersionPruner
 from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
 from nonet.gateway.executor.remote import RemotePolicy
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
@@ -27,47 +27,24 @@ from nonet.gateway.metrics.counters import Metrics
 from nonet.gateway.metrics.exposition import GatewayState, MetricsPage
 from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.http_app import create_app
+from nonet.gateway.process.services import installed_services, works
 from nonet.gateway.scheduler import SchedulerPolicy
 from nonet.gateway.settings.schema import AuthSettings, Settings, SettingsError
 from nonet.gateway.settings.topology import RemoteService
-from nonet.gateway.tasks.floor_versions import FloorVersions
-from nonet.gateway.tasks.floors import Floors
-from nonet.gateway.tasks.raw_captures import RawCaptures
+from nonet.gateway.tasks.host import GatewayHost
+from nonet.gateway.tasks.submits import Submits
 from nonet.jobs import Jobs
 from nonet.runtime import hardware
 from nonet.runtime.backends.contract import BackendOptions
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock, MonotonicClock
-from nonet.runtime.images import ImageLimits
 from nonet.runtime.release import VERSION
-from nonet.runtime.repository import Derivation, RepositoryManager
-from nonet.runtime.repository.publish import remove_model
-from nonet.services import floor_identification, raw_image, recognition
+from nonet.runtime.repository import RepositoryManager
+from nonet.runtime.task import Service, ServiceLimits
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["SERVICES", "Gateway", "ServingPlane", "compose"]
-
-
-def _recognition(settings: Settings) -> Derivation:
-    limits = ImageLimits(encoded_bytes=settings.images.max_bytes, pixels=settings.images.max_pixels)
-    return functools.partial(recognition.derive, limits=limits)
-
-
-def _raw_image(settings: Settings) -> Derivation:
-    return functools.partial(raw_image.derive, limits=raw_image.RawLimits(pixels=settings.images.max_pixels))
-
-
-def _floor_identification(settings: Settings) -> Derivation:
-    return floor_identification.derive
-
-
-SERVICES: Mapping[str, Callable[[Settings], Derivation]] = {
-    "floor_identification": _floor_identification,
-    "raw_image": _raw_image,
-    "recognition": _recognition,
-}
-"""Each service by name: how it makes its servables of a network."""
+__all__ = ["Gateway", "ServingPlane", "compose"]
 
 
 class ServingPlane(DataPlane):
@@ -99,8 +76,9 @@ class Gateway:
     metrics: Metrics
     page: MetricsPage
     jobs: Jobs | None = None
-    floors: Floors | None = None
-    captures: RawCaptures | None = None
+    services: Sequence[Service] = ()
+    host: GatewayHost | None = None
+    submits: Submits | None = None
     alone: bool = False
 
     def http_settings(self) -> HttpSettings:
@@ -132,9 +110,9 @@ class Gateway:
             authenticated=bool(self.settings.auth.keys),
             uploads=self.uploads,
             jobs=self.jobs,
-            floors=self.floors,
-            captures=self.captures,
-            max_upload=self.settings.jobs.max_upload_bytes,
+            services=self.services,
+            host=self.host,
+            submits=self.submits,
             disk=self.disk,
         )
 
@@ -156,10 +134,10 @@ class Gateway:
             uploads=self.uploads,
             disk=self.disk,
             observe=self.metrics.observe_route,
-            tasks=not self.alone,
+            services=self.services,
+            host=self.host,
+            submits=self.submits,
             jobs=self.jobs,
-            floors=self.floors,
-            captures=self.captures,
             describe_models=self.alone,
         )
 
@@ -184,10 +162,11 @@ def compose(
 
     Raises SettingsError for a service nobody knows, and for jobs that cannot be as they are set.
     """
-    unknown = next((each.name for each in remote if each.name not in SERVICES), None)
+    services = installed_services()
+    unknown = next((each.name for each in remote if each.name not in services), None)
     if unknown is not None:
-        raise SettingsError(f"unknown service '{unknown}' in the topology; known: {', '.join(SERVICES)}")
-    absent = SERVICES.keys() - {each.name for each in remote}
+        raise SettingsError(f"unknown service '{unknown}' in the topology; known: {', '.join(services)}")
+    absent = services.keys() - {each.name for each in remote}
     if remote and absent:
         logger.warning("the topology does not name %s: not served here", ", ".join(sorted(absent)))
     clock = clock or MonotonicClock()
@@ -213,7 +192,11 @@ def compose(
     )
     metrics = Metrics()
     plane.add_observer(metrics)
-    repository = None if remote else _repository(settings, catalog, [only] if only else SERVICES, lanes)
+    repository = (
+        None
+        if remote
+        else _repository(settings, catalog, [services[only]] if only else services.values(), lanes)
+    )
     state = GatewayState(
         ready=plane.ready,
         utilisation=plane.utilisation,
@@ -222,13 +205,14 @@ def compose(
         version=VERSION,
     )
     control = None if repository is None else RepositoryControl(repository, repository.root)
-    jobs = floors = captures = None
+    jobs = host = submits = None
     if not only:
         jobs = compose_jobs(settings, serves=repository is not None)
-        floors = _floors(settings, plane, jobs, repository, control)
-        captures = _captures(settings, plane, jobs)
-        if settings.floors.keep_versions:
-            FloorVersions(catalog, settings.repository.path, settings.floors.keep_versions)
+        host = _host(settings, catalog, repository, control, jobs)
+        submits = Submits(plane, jobs, host, _limits(settings))
+        if settings.repository.keep_versions:
+            publishing = {task.name for task, work in works().values() if work.publishes is not None}
+            VersionPruner(catalog, settings.repository.path, settings.repository.keep_versions, publishing)
         state.jobs = jobs.by_state
         state.workers = lambda: jobs.workers
         state.webhooks = jobs.webhooks_by_state
@@ -245,66 +229,45 @@ def compose(
         metrics=metrics,
         page=MetricsPage(metrics, state),
         jobs=jobs,
-        floors=floors,
-        captures=captures,
+        services=() if only else tuple(services.values()),
+        host=host,
+        submits=submits,
         alone=bool(only),
     )
 
 
 def _repository(
-    settings: Settings, catalog: Catalog, services: Iterable[str], lanes: int
+    settings: Settings, catalog: Catalog, services: Iterable[Service], lanes: int
 ) -> RepositoryManager:
     return RepositoryManager(
         settings.repository.path,
         catalog,
         options=BackendOptions(engine=settings.repository.engine, concurrency=lanes),
-        derivations=[SERVICES[name](settings) for name in services],
+        derivations=[service.derive(_limits(settings)) for service in services],
         strict=settings.repository.strict,
     )
 
 
-class _Buildings:
-    """The repository as the floors need it."""
-
-    def __init__(self, manager: RepositoryManager) -> None:
-        self._manager = manager
-
-    def refresh(self) -> None:
-        self._manager.refresh()
-
-    def remove(self, name: str) -> None:
-        remove_model(self._manager.root, name)
-        self._manager.refresh()
+def _limits(settings: Settings) -> ServiceLimits:
+    images, uploads = settings.images, settings.jobs.max_upload_bytes
+    return ServiceLimits(image_bytes=images.max_bytes, image_pixels=images.max_pixels, upload_bytes=uploads)
 
 
-def _floors(
+def _host(
     settings: Settings,
-    plane: ServingPlane,
-    jobs: Jobs,
+    catalog: Catalog,
     repository: RepositoryManager | None,
     control: RepositoryControl | None,
-) -> Floors:
-    return Floors(
-        plane,
-        jobs,
-        floor_identification.read_upload,
-        root=settings.repository.path,
-        repository=None if repository is None else _Buildings(repository),
-        control=control,
-        may_delete=settings.repository.control,
-    )
-
-
-def _captures(settings: Settings, plane: ServingPlane, jobs: Jobs) -> RawCaptures:
-    pixels = settings.images.max_pixels
-    take = functools.partial(raw_image.take_upload, limits=raw_image.RawLimits(pixels=pixels))
-    return RawCaptures(
-        plane,
-        jobs,
-        take,
-        pixels=pixels,
-        max_upload=settings.jobs.max_upload_bytes,
-        root=settings.repository.path,
+    jobs: Jobs,
+) -> GatewayHost:
+    return GatewayHost(
+        catalog,
+        settings.repository.path,
+        repository,
+        control,
+        may_remove=settings.repository.control,
+        works={kind: work for kind, (_, work) in works().items()},
+        jobs=jobs,
     )
 
 

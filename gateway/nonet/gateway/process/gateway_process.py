@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import math
@@ -28,9 +29,9 @@ from nonet.gateway.http import server_config
 from nonet.gateway.process.compose import Gateway, compose
 from nonet.gateway.process.logs import set_up_logging
 from nonet.gateway.process.process_exit import exit_at_last, exit_now
+from nonet.gateway.process.services import works
 from nonet.gateway.settings.schema import Settings
 from nonet.gateway.settings.topology import RemoteService
-from nonet.gateway.tasks.floor_buildings import FIT
 from nonet.runtime.release import VERSION
 from nonet.runtime.repository import RepositoryManager
 
@@ -107,8 +108,7 @@ class _Process:
                 listener = _listen(self._server.host, self._server.http_port, "--http-port")
                 sockets.enter_context(listener)
             stopping = asyncio.create_task(self._signals.get())
-            if self._gateway.jobs is not None and self._gateway.floors is not None:
-                await self._gateway.jobs.open({FIT: self._gateway.floors.settle})
+            await self._open_jobs()
             await self._load_unless(stopping)
             await self._plane.start()
             if self._gateway.jobs is not None:
@@ -134,6 +134,18 @@ class _Process:
             exit_now(128 + number)
         self._signalled = True
         self._signals.put_nowait(number)
+
+    async def _open_jobs(self) -> None:
+        """Open the store of the jobs; what they publish is loaded before callers see that they have
+        succeeded."""
+        jobs, submits = self._gateway.jobs, self._gateway.submits
+        if jobs is not None and submits is not None:
+            settle = {
+                kind: functools.partial(submits.settle, work)
+                for kind, (_, work) in works().items()
+                if work.publishes is not None
+            }
+            await jobs.open(settle)
 
     # -- arriving -------------------------------------------------------------------------------
 

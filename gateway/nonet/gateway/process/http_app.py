@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -20,23 +20,19 @@ from nonet.gateway.http.bodies import Bodies, Spooling
 from nonet.gateway.http.guard import App, Observe, RequestGuard
 from nonet.gateway.http.hot_routes import Front
 from nonet.gateway.http.problems import error_body, error_headers
-from nonet.gateway.http.reply import Reply
+from nonet.gateway.http.reply import RawResponse, Reply
 from nonet.gateway.http.settings import HttpSettings
 from nonet.gateway.oip.rest_control import OipControl
 from nonet.gateway.oip.rest_infer import OipInference
 from nonet.gateway.oip.rest_models import OipModels
 from nonet.gateway.oip.rest_routes import OipRoutes
-from nonet.gateway.tasks.floors import Floors
+from nonet.gateway.tasks.fields import path_parameters
 from nonet.gateway.tasks.jobs_rest import jobs_router
 from nonet.gateway.tasks.model_cards import model_router
 from nonet.gateway.tasks.openapi import describe
 from nonet.gateway.tasks.pages import page_router
-from nonet.gateway.tasks.raw_captures import RawCaptures
-from nonet.gateway.tasks.raw_development import DEVELOP
-from nonet.gateway.tasks.raw_submit import CaptureSubmits, goes_to_disk
-from nonet.gateway.tasks.rest_classify import CLASSIFY_PATH, Classification, RawResponse, classify_router
-from nonet.gateway.tasks.rest_floors import UPLOADS, floors_router
-from nonet.gateway.tasks.rest_raw_develop import DEVELOP_PATH, raw_develop_router, result_headers
+from nonet.gateway.tasks.rest import TaskRoute, service_router
+from nonet.gateway.tasks.submits import Submits
 from nonet.jobs import Jobs
 from nonet.runtime.errors import (
     InvalidArgument,
@@ -46,6 +42,7 @@ from nonet.runtime.errors import (
     Unprocessable,
 )
 from nonet.runtime.release import VERSION
+from nonet.runtime.task import Host, Service
 
 Exposition = Callable[[str], tuple[bytes, str]]
 """Given an ``Accept`` header, the metrics as text and their content type."""
@@ -62,9 +59,9 @@ def create_app(
     authenticated: bool = False,
     uploads: UploadBudget | None = None,
     jobs: Jobs | None = None,
-    floors: Floors | None = None,
-    captures: RawCaptures | None = None,
-    max_upload: int = 1,
+    services: Sequence[Service] = (),
+    host: Host | None = None,
+    submits: Submits | None = None,
     disk: UploadBudget | None = None,
 ) -> App:
     """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
@@ -79,10 +76,11 @@ def create_app(
         authenticated: whether keys are on, which the OpenAPI description then says.
         uploads: accounts for the bodies in flight, with those of other faces; by default for this one alone.
         jobs: long work, None where there is none.
-        floors: the floors of buildings; None where there are no jobs to fit them.
-        captures: captures that are developed as jobs; None where there are no jobs.
-        max_upload: largest body that goes to the disk, bytes.
-        disk: accounts for such bodies, with those of other faces; by default for this one alone.
+        services: whose tasks and resources are offered.
+        host: lent to the services' own handlers; needed with ``services``.
+        submits: makes jobs of requests; None where there are no jobs.
+        disk: accounts for bodies that go to the disk, with those of other faces; by default for this one
+            alone.
     """
     app = FastAPI(
         title="Nonet",
@@ -92,23 +90,24 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    spooled = {UPLOADS: Spooling(max_upload)} if floors is not None else {}
-    if captures is not None:
-        spooled[DEVELOP_PATH] = Spooling(captures.max_upload, goes_to_disk)
+    spooled: dict[str, Spooling] = {}
     bodies = Bodies(settings, uploads, spooled, disk)
     calls = CallReader(gatekeeper, plane.clock, settings.max_timeout)
     guard = functools.partial(RequestGuard, bodies=bodies, access_log=settings.access_log, observe=observe)
     app.add_middleware(guard)
-    classify = Classification(plane, calls, bodies)
-    app.include_router(classify_router(classify))
-    submits = None if captures is None else CaptureSubmits(plane, calls, bodies, captures)
-    app.include_router(raw_develop_router(plane, calls, bodies, submits))
+    routes: dict[str, TaskRoute] = {}
+    for service in services:
+        assert host is not None
+        for task in service.tasks:
+            routes[task.path] = route = TaskRoute(task, plane, calls, bodies, host, submits)
+            if (spooling := route.spooling()) is not None:
+                spooled[task.path] = spooling
+        app.include_router(service_router(service, routes, calls, host))
     if jobs is not None:
-        app.include_router(jobs_router(jobs, calls, {DEVELOP: result_headers}))
-    if floors is not None:
-        app.include_router(floors_router(plane, calls, bodies, floors, max_upload))
+        works = [task.work for service in services for task in service.tasks if task.work is not None]
+        app.include_router(jobs_router(jobs, calls, {work.kind: work.headers for work in works}))
     app.include_router(model_router(plane, calls))
-    app.include_router(page_router())
+    app.include_router(page_router(services))
 
     @app.api_route("/metrics", methods=["GET", "HEAD"], include_in_schema=False)
     async def metrics(request: Request) -> Response:
@@ -117,14 +116,15 @@ def create_app(
 
     app.add_exception_handler(HTTPException, _routing_failed)
     app.add_exception_handler(RequestValidationError, _validation_failed)
-    describe(app, authenticated=authenticated, max_timeout=settings.max_timeout)
+    describe(app, services, authenticated=authenticated, max_timeout=settings.max_timeout)
     oip = OipRoutes(
         OipInference(plane, calls, bodies),
         OipModels(plane, calls),
         OipControl(plane, calls, bodies, repository, allowed=settings.repository_control),
         settings.compress_from,
     )
-    return Front(oip, {CLASSIFY_PATH: classify}, guard, app)
+    hot = {path: route for path, route in routes.items() if not path_parameters(path)}
+    return Front(oip, hot, guard, app)
 
 
 async def _routing_failed(request: Request, error: Exception) -> Response:

@@ -15,8 +15,8 @@ import signal
 from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.logs import set_up_logging
 from nonet.gateway.process.process_exit import exit_at_last, exit_now
+from nonet.gateway.process.services import works
 from nonet.gateway.settings.schema import Settings, SettingsError
-from nonet.gateway.tasks.floor_buildings import FIT
 from nonet.jobs import Jobs
 from nonet.runtime.release import VERSION
 
@@ -45,7 +45,9 @@ async def _work(jobs: Jobs, settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
     await jobs.open()
-    if foreign := await jobs.foreign({FIT}):
+    if foreign := await jobs.foreign(
+        {kind for kind, (_, work) in works().items() if work.publishes is not None}
+    ):
         jobs.close()
         raise SettingsError(foreign)
     await jobs.start()

@@ -23,7 +23,6 @@ from nonet.gateway.settings.types import KIB, MIB, Port, PositiveSeconds, Second
 __all__ = [
     "AuthSettings",
     "CacheSettings",
-    "FloorSettings",
     "GrpcSettings",
     "ImageSettings",
     "JobSettings",
@@ -246,16 +245,12 @@ class RepositorySettings(Section):
         default=("imagenet",),
         description="Families that `model: auto` tries, in order, before the others by name.",
     )
-
-
-class FloorSettings(Section):
-    """The fitted buildings."""
-
     keep_versions: int = Field(
         default=3,
         ge=0,
-        description="Versions of a building that are kept in the repository. When a refit serves, the oldest "
-        "beyond this number are removed, never one that serves or still has requests. 0 keeps all.",
+        description="Versions of a model that are kept where jobs publish them. When a newer one serves, "
+        "the oldest beyond this number are removed, never one that serves or still has requests. 0 keeps "
+        "all.",
     )
 
 
@@ -317,7 +312,6 @@ class Settings(BaseSettings):
     repository: RepositorySettings = RepositorySettings()
     grpc: GrpcSettings = GrpcSettings()
     jobs: JobSettings = JobSettings()
-    floors: FloorSettings = FloorSettings()
     logging: LoggingSettings = LoggingSettings()
 
     @classmethod

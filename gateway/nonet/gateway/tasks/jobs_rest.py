@@ -14,9 +14,8 @@ from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.request_context import Exchange, RawHeaders
 from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.query import read_query
-from nonet.gateway.http.reply import Reply
+from nonet.gateway.http.reply import RawResponse, Reply, raw_headers
 from nonet.gateway.tasks.jobs_schemas import CANCEL, EVENTS, JOB, JOBS, RESULT, JobBody, JobList
-from nonet.gateway.tasks.rest_classify import RawResponse
 from nonet.jobs import Job, Jobs, Limits, ResultFile, read_states
 from nonet.runtime.errors import InvalidArgument, Unprocessable
 
@@ -24,7 +23,7 @@ _PIECE = 256 * 1024
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 
 
-ResultHeaders = Callable[[Mapping[str, Any]], RawHeaders]
+ResultHeaders = Callable[[Mapping[str, Any]], Mapping[str, str]]
 """Given a job's result, the headers of the file that it has made."""
 
 
@@ -60,7 +59,7 @@ def jobs_router(jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders
         found = await jobs.result(job, tenant)
         describe = files.get(found.job.kind)
         facts = found.job.result or {}
-        return _FileStream(found, [] if describe is None else describe(facts))
+        return _FileStream(found, [] if describe is None else raw_headers(describe(facts)))
 
     @router.get("/v1/jobs/{job}/events", summary="Watch a job", response_class=Response, **EVENTS)
     async def events(job: str, request: Request) -> Response:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nonet.gateway.tasks.openapi_task import REQUEST_ID, error_responses
+from nonet.gateway.tasks.openapi_parts import REQUEST_ID, error_responses
 from nonet.gateway.tasks.schemas import ErrorDetail
 from nonet.jobs import DEFAULT_PAGE, MAX_PAGE, JobState, WebhookState
 

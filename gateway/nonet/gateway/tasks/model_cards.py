@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.request_context import Exchange
-from nonet.gateway.tasks.openapi_task import MODEL, MODELS
+from nonet.gateway.tasks.openapi_parts import MODEL, MODELS
 from nonet.gateway.tasks.schemas import ModelCard, ModelList
 from nonet.runtime.errors import NotFound
 from nonet.runtime.servable import ModelInfo

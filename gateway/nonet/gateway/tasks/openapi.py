@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from nonet.gateway.oip.openapi import SCHEMAS, oip_paths
-from nonet.gateway.tasks.floors_schemas import COMPONENTS
+from nonet.gateway.tasks.jobs_schemas import JobEnvelope
+from nonet.gateway.tasks.openapi_operations import model_schema, service_paths
+from nonet.gateway.tasks.schemas import ErrorEnvelope
+from nonet.runtime.task import Service
 
 _ABOUT = (
     "The task API (`/v1`) and the Open Inference Protocol (`/v2`). Errors of `/v1` have OpenAI's shape, "
@@ -18,10 +22,11 @@ _ABOUT = (
 )
 
 
-def describe(app: FastAPI, *, authenticated: bool, max_timeout: float) -> None:
+def describe(app: FastAPI, services: Sequence[Service], *, authenticated: bool, max_timeout: float) -> None:
     """Give ``app`` its description, built when it is first asked for.
 
     Args:
+        services: whose tasks and resources are described.
         authenticated: whether keys are on; then each route but the health checks names the bearer scheme.
         max_timeout: the largest timeout a caller may ask for, seconds.
     """
@@ -31,9 +36,12 @@ def describe(app: FastAPI, *, authenticated: bool, max_timeout: float) -> None:
         document = get_openapi(
             title=app.title, version=app.version, summary=app.summary, description=_ABOUT, routes=app.routes
         )
-        document["paths"] = copy.deepcopy({**document["paths"], **oip_paths()})
+        paths, schemas = service_paths(services)
+        for model in (ErrorEnvelope, JobEnvelope):
+            model_schema(model, schemas)
+        document["paths"] = copy.deepcopy({**paths, **document["paths"], **oip_paths()})
         components = document.setdefault("components", {})
-        components["schemas"] = {**components.get("schemas", {}), **COMPONENTS, **SCHEMAS}
+        components["schemas"] = {**components.get("schemas", {}), **schemas, **SCHEMAS}
         if authenticated:
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for path, item in document["paths"].items():

@@ -12,24 +12,18 @@ import base64
 import hashlib
 import importlib.resources
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from fastapi import APIRouter, Response
 
 from nonet.gateway.core.request_context import RawHeaders
-from nonet.gateway.http.reply import Reply
-from nonet.gateway.tasks.rest_classify import RawResponse
+from nonet.gateway.http.reply import RawResponse, Reply
+from nonet.runtime.task import Page, Service
 
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
-TASKS: Final = {
-    "/": ("playground", "Photos"),
-    "/raw": ("raw", "Raw captures"),
-    "/floors": ("floors", "Floors"),
-}
-"""Path of each page of the playground: its file and what the links to it say."""
 _CURRENT: Final = ' aria-current="page"'
 _LINKS: Final = (
     '<a href="/docs">API reference</a> &middot; <a href="/v1/models">Models</a> &middot; '
@@ -37,20 +31,31 @@ _LINKS: Final = (
 )
 
 
-def load_page(name: str) -> Reply:
-    """The page in ``pages/NAME.html`` with its headers. Raises FileNotFoundError if there is none."""
-    text = _read(f"{name}.html")
+def load_page(text: str, path: str, pages: Sequence[Page]) -> Reply:
+    """A page with what all share put in, and its headers.
+
+    Args:
+        text: the page's own HTML.
+        path: where it is shown.
+        pages: what the links lead to.
+    """
     for part in ("style.css", "shared.js"):
-        text = text.replace(f"/* {part} */", _read(part))
-    text = text.replace("<!-- tasks -->", _task_links(name)).replace("<!-- links -->", _LINKS)
+        text = text.replace(f"/* {part} */", _read(__package__, f"pages/{part}"))
+    text = text.replace("<!-- tasks -->", _task_links(path, pages)).replace("<!-- links -->", _LINKS)
     return Reply(text.encode(), content_type=b"text/html; charset=utf-8", headers=_headers(text))
 
 
-def page_router() -> APIRouter:
-    """The playground's routes and ``/docs``."""
+def page_router(services: Iterable[Service]) -> APIRouter:
+    """The routes of all tasks' pages and ``/docs``."""
     router = APIRouter(include_in_schema=False)
-    for path, name in [(path, name) for path, (name, _) in TASKS.items()] + [("/docs", "reference")]:
-        router.add_api_route(path, _sender(load_page(name)), methods=["GET", "HEAD"])
+    pages = sorted(
+        (task.page for service in services for task in service.tasks if task.page is not None),
+        key=lambda page: page.path,
+    )
+    texts = {page.path: _read(page.package, page.file) for page in pages}
+    texts["/docs"] = _read(__package__, "pages/reference.html")
+    for path, text in texts.items():
+        router.add_api_route(path, _sender(load_page(text, path, pages)), methods=["GET", "HEAD"])
     return router
 
 
@@ -61,15 +66,14 @@ def _sender(page: Reply) -> Callable[[], Awaitable[Response]]:
     return send
 
 
-def _read(name: str) -> str:
-    return (importlib.resources.files("nonet.gateway.tasks") / "pages" / name).read_text("utf-8")
+def _read(package: str, name: str) -> str:
+    return importlib.resources.files(package).joinpath(name).read_text("utf-8")
 
 
-def _task_links(current: str) -> str:
+def _task_links(current: str, pages: Sequence[Page]) -> str:
     """Links to the pages of the playground, the current one marked."""
     return " ".join(
-        f'<a href="{path}"{_CURRENT if name == current else ""}>{title}</a>'
-        for path, (name, title) in TASKS.items()
+        f'<a href="{page.path}"{_CURRENT if page.path == current else ""}>{page.title}</a>' for page in pages
     )
 
 

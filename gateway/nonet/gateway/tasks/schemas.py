@@ -1,16 +1,10 @@
-"""What the task API takes and gives, as types: the source of its OpenAPI description.
-
-Answers are written by hand from the same facts, because a model instance per request costs more than the
-answer itself; a test compares the two.
-"""
+"""Errors and model cards of the task API, as types: the source of their OpenAPI description."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from nonet.gateway.tasks.classification import DEFAULT_TOP_K, MAX_TOP_K
 
 
 class _Strict(BaseModel):
@@ -36,43 +30,6 @@ class OipError(_Strict):
     """An error of the Open Inference Protocol."""
 
     error: str = Field(description="One sentence: the field, what was wrong, what is accepted.")
-
-
-TopK = Annotated[
-    int,
-    Field(ge=1, le=MAX_TOP_K, description="How many classes to return, best first; at most all there are."),
-]
-ModelChoice = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=256,
-        description="`auto`, the name of a family (its best member that is in time), or one model's name.",
-    ),
-]
-
-
-class ClassifyRequest(_Strict):
-    """An image to classify, as JSON."""
-
-    image: str = Field(description="The encoded image (JPEG, PNG, WebP, ...) in base64, or a data: URL.")
-    model: ModelChoice = "auto"
-    top_k: TopK = DEFAULT_TOP_K
-
-
-class Prediction(_Strict):
-    """One class and how sure the model is of it."""
-
-    index: int = Field(ge=0, description="Index of the class in the model's output.")
-    label: str = Field(description="Name of the class; the index as text if the model names none.")
-    score: float = Field(ge=0, le=1, description="Probability: the scores of all classes add up to 1.")
-
-
-class ClassifyResponse(_Strict):
-    """The best classes of an image."""
-
-    model: str = Field(description="The model that answered.")
-    predictions: list[Prediction] = Field(description="Best first.")
 
 
 class ModelCard(_Strict):

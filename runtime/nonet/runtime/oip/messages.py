@@ -14,10 +14,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 OPEN_INFERENCE = "inference.GRPCInferenceService"
-RECOGNITION = "nonet.v1.Recognition"
-RAW_IMAGE = "nonet.v1.RawImage"
 JOBS = "nonet.v1.Jobs"
-FLOOR_IDENTIFICATION = "nonet.v1.FloorIdentification"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,9 +36,13 @@ class Method:
     server_streaming: bool
 
 
-def _files() -> list[bytes]:
-    data = resources.files("nonet.runtime.oip").joinpath("descriptors.binpb").read_bytes()
-    return [file.SerializeToString() for file in descriptor_pb2.FileDescriptorSet.FromString(data).file]
+def _split(descriptors: bytes) -> dict[str, bytes]:
+    """The files of a compiled descriptor set, by name, in its order."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(descriptors).file
+    return {file.name: file.SerializeToString() for file in files}
+
+
+_FILES = _split(resources.files("nonet.runtime.oip").joinpath("descriptors.binpb").read_bytes())
 
 
 def pool_with(*files: bytes) -> Any:
@@ -51,13 +52,22 @@ def pool_with(*files: bytes) -> Any:
     same server offers, e.g. ``health_pb2.DESCRIPTOR.serialized_pb``.
     """
     pool = descriptor_pool.DescriptorPool()
-    for file in (*_files(), *files):
+    for file in (*_FILES.values(), *files):
         pool.AddSerializedFile(file)
     return pool
 
 
 POOL = pool_with()
 """The pool the message classes of this module come from."""
+
+
+def add_descriptors(descriptors: bytes) -> None:
+    """Take in a further compiled descriptor set, e.g. of a service from elsewhere; files that are known
+    stay as they are. Raises TypeError for one that contradicts what is known."""
+    for name, file in _split(descriptors).items():
+        if name not in _FILES:
+            POOL.AddSerializedFile(file)
+            _FILES[name] = file
 
 
 @functools.cache

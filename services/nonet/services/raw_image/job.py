@@ -1,18 +1,25 @@
-"""The job ``raw.develop``: where the job API meets the raw service. Needs what serving needs, no PyTorch."""
+"""Developing a capture as a job, in a worker's process: what serving needs, no PyTorch."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nonet.gateway.tasks.raw_development import CAPTURE, DevelopSpec
-from nonet.jobs.worker import Task
-from nonet.runtime.errors import Conflict, Unavailable
+from nonet.runtime.job_context import JobContext
 
-if TYPE_CHECKING:
-    from nonet.runtime.servable import Servable
+from nonet.runtime.backends.contract import BackendOptions
+from nonet.runtime.errors import Conflict, ModelRefused, Unavailable
+from nonet.runtime.repository.config import read_config
+from nonet.runtime.repository.integrity import FileHasher
+from nonet.runtime.repository.layout import CONFIG_FILE, read_model
+from nonet.runtime.repository.loader import load_with, prepare_version
+from nonet.runtime.servable import Servable
+from nonet.services.raw_image.job_spec import CAPTURE, DevelopSpec
+from nonet.services.raw_image.limits import RawLimits
+from nonet.services.raw_image.long_development import develop_file
+from nonet.services.raw_image.options import read_options
+from nonet.services.raw_image.partial_picture import write_whole
 
 __all__ = ["develop_capture"]
 
@@ -20,39 +27,36 @@ _FACTS = "facts.json"
 _PICTURE = "picture"
 
 
-def develop_capture(repository: Path, task: Task) -> Mapping[str, Any]:
+def develop_capture(job: JobContext) -> Mapping[str, Any]:
     """Develop a capture and publish the picture; what was published before the job died is not made again.
 
     Raises Conflict (``MODEL_CHANGED``) if the network is no longer the one that was chosen at the submit,
     Unavailable (``MODEL_REFUSED``) if it cannot be loaded.
     """
-    from nonet.services.raw_image import RawLimits, develop_file, read_options, write_whole
-
-    spec = DevelopSpec.of(task.spec)
-    published = task.published()
+    spec = DevelopSpec.of(job.spec)
+    published = job.published()
     if published is not None:
-        return _result(task, spec, published)
-    capture = task.input(CAPTURE)
-    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-    network = _load(repository, spec, threads)
+        return _result(job, spec, published)
+    capture = job.input(CAPTURE)
+    network = _load(job.repository, spec, job.threads)
     facts = develop_file(
         network,
         capture,
-        task.folder / _PICTURE,
+        job.folder / _PICTURE,
         read_options(spec.parameters),
-        folder=task.folder,
-        report=task.report,
+        folder=job.folder,
+        report=job.report,
         limits=RawLimits(pixels=spec.pixels),
-        threads=threads,
+        threads=job.threads,
     )
-    write_whole(task.folder / _FACTS, facts)
-    task.publish(task.folder / _PICTURE, task.folder / _FACTS)
-    return _result(task, spec, facts)
+    write_whole(job.folder / _FACTS, facts)
+    job.publish(job.folder / _PICTURE, job.folder / _FACTS)
+    return _result(job, spec, facts)
 
 
-def _result(task: Task, spec: DevelopSpec, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _result(job: JobContext, spec: DevelopSpec, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "file": f"/v1/jobs/{task.job}/result",
+        "file": f"/v1/jobs/{job.job}/result",
         "model": spec.network,
         "version": spec.version,
         **facts,
@@ -61,13 +65,6 @@ def _result(task: Task, spec: DevelopSpec, facts: Mapping[str, Any]) -> dict[str
 
 def _load(repository: Path, spec: DevelopSpec, threads: int) -> Servable:
     """The network of a job as the gateway has it: verified, with the same engine in the same arithmetic."""
-    from nonet.runtime.backends.contract import BackendOptions
-    from nonet.runtime.errors import ModelRefused
-    from nonet.runtime.repository.config import read_config
-    from nonet.runtime.repository.integrity import FileHasher
-    from nonet.runtime.repository.layout import CONFIG_FILE, read_model
-    from nonet.runtime.repository.loader import load_with, prepare_version
-
     model = read_model(repository, spec.network)
     version = next((each for each in (model.versions if model else ()) if each.version == spec.version), None)
     if model is None or version is None:

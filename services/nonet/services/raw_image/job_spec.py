@@ -1,4 +1,4 @@
-"""What every face of the raw task has in common, and the workers too: names, and the spec of a job."""
+"""The job that develops a capture: its kind, and what its worker needs to know."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 
 from nonet.runtime.requests import Parameter
 
-__all__ = ["CAPTURE", "DEVELOP", "TASK", "DevelopSpec", "engine_words"]
+__all__ = ["CAPTURE", "KIND", "DevelopSpec"]
 
-TASK = "raw-restoration"
-DEVELOP = "raw.develop"
-"""Kind of the job that develops a capture."""
+KIND = "raw.develop"
+"""Kind of the job."""
 CAPTURE = "capture"
 """The capture of a development, in its job's folder."""
 
@@ -41,14 +40,3 @@ class DevelopSpec:
     def of(cls, spec: Mapping[str, Any]) -> DevelopSpec:
         """The spec of a job, read back."""
         return cls(**spec)
-
-
-def engine_words(engine: str, precision: str) -> tuple[str, ...]:
-    """What a job needs, and a worker offers, for an engine in a precision; nothing for those that every
-    installation has."""
-    from nonet.runtime.backends.contract import DEFAULT_ENGINE, DEFAULT_PRECISION  # brings the engines along
-
-    if (engine, precision) == (DEFAULT_ENGINE, DEFAULT_PRECISION):
-        return ()
-    exact = "" if precision == DEFAULT_PRECISION else f":{precision}"
-    return (f"engine:{engine}{exact}",)

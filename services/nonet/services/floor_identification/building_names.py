@@ -1,4 +1,4 @@
-"""What every face of the floors has in common, and the workers too: names, and the files of a fit."""
+"""Names of fitted buildings, of their networks and services, and of the files of a fit."""
 
 from __future__ import annotations
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nonet.gateway.core.call_headers import MAX_PRIORITY
-from nonet.gateway.tasks.classification import DEFAULT_TOP_K, MAX_TOP_K
-from nonet.gateway.tasks.schemas import ClassifyRequest, ErrorEnvelope
+from nonet.gateway.tasks.schemas import ErrorEnvelope
 
 ERRORS = {
     400: "A value is wrong; the message says which, and what is accepted.",
@@ -102,56 +101,15 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _classify_body() -> dict[str, Any]:
-    schema = ClassifyRequest.model_json_schema()
-    form = {
-        **schema,
-        "description": "An image to classify, as a form.",
-        "properties": {
-            **schema["properties"],
-            "image": {"type": "string", "format": "binary", "description": "The image file."},
-        },
-    }
-    raw = {"schema": {"type": "string", "format": "binary", "minLength": 1}}
-    return {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": form},
-            "application/json": {"schema": schema},
-            "image/jpeg": raw,
-            "image/png": raw,
-            "image/webp": raw,
-            "application/octet-stream": raw,
-        },
-    }
+def described_errors(*statuses: int) -> dict[str, dict[str, Any]]:
+    """As :func:`error_responses`, in the words of the document itself."""
+    schema = {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}
+    described: dict[str, dict[str, Any]] = {}
+    for status, error in error_responses(*statuses).items():
+        rest = {name: value for name, value in error.items() if name != "model"}
+        described[str(status)] = {**rest, "content": {"application/json": schema}}
+    return described
 
-
-CLASSIFY: dict[str, Any] = {
-    "description": "Takes a form with the file part `image`, JSON with the image in base64 or as a data: "
-    "URL, or the bytes of the image alone (then `model` and `top_k` stand in the query).",
-    "responses": {
-        200: {"description": "The best classes.", "headers": CALL_HEADERS},
-        **error_responses(404, 415, 422, 502, 504, 507),
-    },
-    "openapi_extra": {
-        "parameters": [
-            *CALL_PARAMETERS,
-            {
-                "name": "model",
-                "in": "query",
-                "description": "As in the body; read only when the body is the image alone.",
-                "schema": {"type": "string", "default": "auto"},
-            },
-            {
-                "name": "top_k",
-                "in": "query",
-                "description": "As in the body; read only when the body is the image alone.",
-                "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K, "default": DEFAULT_TOP_K},
-            },
-        ],
-        "requestBody": _classify_body(),
-    },
-}
 
 MODELS: dict[str, Any] = {
     "description": "Families first, then single models; each `id` can be sent as `model`.",

@@ -1,0 +1,56 @@
+"""The services of this installation: the only module of the gateway that meets them.
+
+Every folder of the namespace ``nonet.services`` with a module ``task`` is a service; what it offers is that
+module's ``SERVICE``. A folder on the path of another distribution, or of a test, is found like the
+project's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Mapping
+
+from nonet.runtime.oip.messages import add_descriptors
+from nonet.runtime.task import Service, Task, Work
+
+__all__ = ["installed_services", "works"]
+
+_NAMESPACE = "nonet.services"
+
+
+@functools.cache
+def installed_services() -> Mapping[str, Service]:
+    """Each service by name, in the order of their names. Raises ValueError for two tasks with one path or
+    method."""
+    package = importlib.import_module(_NAMESPACE)
+    found: dict[str, Service] = {}
+    for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
+        module = f"{_NAMESPACE}.{info.name}.task"
+        if not info.ispkg or importlib.util.find_spec(module) is None:
+            continue
+        service: Service = importlib.import_module(module).SERVICE
+        if service.descriptors:
+            add_descriptors(service.descriptors)
+        found[service.name] = service
+    _check_apart([task for service in found.values() for task in service.tasks])
+    return found
+
+
+def works() -> Mapping[str, tuple[Task, Work]]:
+    """The tasks whose requests become jobs, and that work, by the kind of the jobs."""
+    return {
+        task.work.kind: (task, task.work)
+        for service in installed_services().values()
+        for task in service.tasks
+        if task.work is not None
+    }
+
+
+def _check_apart(tasks: list[Task]) -> None:
+    for names in ([task.path for task in tasks], [task.rpc for task in tasks]):
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"more than one task answers {', '.join(sorted(twice))}")

@@ -1,0 +1,176 @@
+"""``multipart/form-data`` (RFC 7578) as it arrives: plain fields in memory, the one file where it is to go.
+
+The parsing is the library ``multipart``'s, in pieces of any size; what is ours is the bounds, the words of
+the refusals, and that a file is written down while it comes, so that no second copy of an upload exists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    ParserLimitReached,
+    PushMultipartParser,
+    parse_options_header,
+)
+
+from nonet.runtime.errors import InvalidArgument, PayloadTooLarge, ServingError
+
+__all__ = ["Form", "FormReader", "boundary_of"]
+
+MAX_PARTS = 64
+MAX_PART_HEADERS = 16
+MAX_PART_HEADER_BYTES = 8 * 1024
+
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]", re.ASCII)
+
+
+@dataclasses.dataclass(slots=True)
+class Form:
+    """What a form held.
+
+    Args:
+        fields: names and texts of the plain fields, in their order.
+        files: how often the file's field was there.
+        filename: the sender's name of the file, "" if none. Never used as a path.
+        plain: whether the file's field was a plain one, without a file name or a content type.
+        size: of the file, bytes.
+    """
+
+    fields: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    files: int = 0
+    filename: str = ""
+    plain: bool = False
+    size: int = 0
+
+
+class FormReader:
+    """Reads one form, piece by piece.
+
+    Args:
+        boundary: see :func:`boundary_of`.
+        file: name of the field that is a file.
+        check: told the name of every field as soon as it is seen; raises for an unknown one.
+        write: takes the file's bytes as they come.
+        longest: bytes of a plain field; more is refused by ``too_long``.
+        too_long: makes the refusal of a field of that name.
+
+    Raises InvalidArgument (``MALFORMED_FORM``) for what is no form, PayloadTooLarge over a limit.
+    """
+
+    def __init__(
+        self,
+        boundary: str,
+        *,
+        file: str,
+        check: Callable[[str], None],
+        write: Callable[[bytearray], object],
+        longest: int,
+        too_long: Callable[[str], ServingError],
+    ) -> None:
+        self.form = Form()
+        self._parser = PushMultipartParser(
+            boundary,
+            max_header_size=MAX_PART_HEADER_BYTES,
+            max_header_count=MAX_PART_HEADERS,
+            max_segment_count=MAX_PARTS,
+        )
+        self._file, self._check, self._write = file, check, write
+        self._longest, self._too_long = longest, too_long
+        self._name = ""
+        self._text = bytearray()
+        self._begun = False
+
+    def feed(self, piece: bytes) -> None:
+        """Read on."""
+        if piece and not self._parser.closed:
+            self._begun = True
+            for event in self._events(self._parser.parse(piece)):
+                self._take(event)
+
+    def end(self) -> Form:
+        """All of it has come."""
+        try:
+            self._parser.close()
+        except MultipartError as error:
+            raise _refusal(error) from None
+        if not self._begun:
+            raise _malformed("it is empty")
+        return self.form
+
+    def _events(
+        self, events: Iterator[MultipartSegment | bytearray | None]
+    ) -> Iterator[MultipartSegment | bytearray | None]:
+        try:
+            yield from events
+        except MultipartError as error:
+            raise _refusal(error) from None
+
+    def _take(self, event: MultipartSegment | bytearray | None) -> None:
+        if isinstance(event, MultipartSegment):
+            self._open(event)
+        elif event is not None:
+            if self._name == self._file:
+                self.form.size += len(event)
+                self._write(event)
+            else:
+                self._text += event
+                if len(self._text) > self._longest:
+                    raise self._too_long(self._name)
+        elif self._name != self._file:
+            self.form.fields.append((self._name, self._decoded()))
+            self._text.clear()
+
+    def _open(self, part: MultipartSegment) -> None:
+        self._name = name = part.name
+        if not name:
+            raise _malformed("a part has no Content-Disposition: form-data with a name")
+        if (part.header("Content-Transfer-Encoding") or "binary").lower() not in ("binary", "7bit", "8bit"):
+            raise InvalidArgument(
+                f"field '{name[:80]}' has a Content-Transfer-Encoding; forms carry bytes as they are",
+                param=name[:80],
+            )
+        self._check(name)
+        if name == self._file:
+            self.form.files += 1
+            self.form.filename = part.filename or ""
+            self.form.plain = part.filename is None and not part.content_type
+
+    def _decoded(self) -> str:
+        try:
+            return self._text.decode("utf-8")
+        except UnicodeDecodeError:
+            name = self._name[:80]
+            raise InvalidArgument(f"field '{name}' is not valid UTF-8", param=name) from None
+
+
+def boundary_of(content_type: str) -> str:
+    """The boundary in a ``multipart/form-data`` content type. Raises InvalidArgument without a valid one."""
+    _, options = parse_options_header(content_type)
+    boundary: str = options.get("boundary", "")
+    if _BOUNDARY.fullmatch(boundary) is None:
+        raise InvalidArgument(
+            "Content-Type multipart/form-data needs a boundary of 1 to 70 characters", param="Content-Type"
+        )
+    return boundary
+
+
+def _refusal(error: MultipartError) -> ServingError:
+    if isinstance(error, ParserLimitReached):
+        if "count" in str(error) and "header" not in str(error):
+            return PayloadTooLarge(f"the form has more than {MAX_PARTS} parts", code="TOO_MANY_PARTS")
+        return PayloadTooLarge(
+            f"the headers of a part are more than {MAX_PART_HEADERS}, or longer than "
+            f"{MAX_PART_HEADER_BYTES} bytes",
+            code="PART_HEADERS_TOO_LARGE",
+        )
+    reason = str(error.args[0]) if error.args else "it cannot be read"
+    return _malformed(f"{reason[:1].lower()}{reason[1:]}")
+
+
+def _malformed(why: str) -> InvalidArgument:
+    return InvalidArgument(f"the multipart form is malformed: {why}", code="MALFORMED_FORM")

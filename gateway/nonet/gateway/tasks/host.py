@@ -1,0 +1,115 @@
+"""What a gateway lends to the handlers of its services: the models that are ready, and the repository they
+lie in."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nonet.gateway.core.repository_control import RepositoryControl
+from nonet.jobs import Jobs
+from nonet.runtime.catalog import Catalog
+from nonet.runtime.errors import Conflict, NotImplementedHere, PermissionDenied
+from nonet.runtime.repository import RepositoryManager
+from nonet.runtime.repository.layout import read_model
+from nonet.runtime.repository.ownership import may_change, owner_of
+from nonet.runtime.repository.publish import remove_model
+from nonet.runtime.servable import ModelInfo
+from nonet.runtime.storage_errors import storage_errors
+from nonet.runtime.task import Work
+
+__all__ = ["GatewayHost"]
+
+_LOOK_AGAIN = 0.5
+
+
+class GatewayHost:
+    """Implements :class:`~nonet.runtime.task.Host`.
+
+    Args:
+        catalog: what is ready.
+        root: folder of the model repository.
+        manager: brings the catalog up to date; None where every service runs elsewhere.
+        control: the thread that the manager's calls run in.
+        may_remove: whether callers may remove models.
+        works: the work that publishes, by its kind.
+        jobs: tells which of it waits or runs; None where there are no jobs.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        root: Path,
+        manager: RepositoryManager | None,
+        control: RepositoryControl | None,
+        *,
+        may_remove: bool,
+        works: Mapping[str, Work],
+        jobs: Jobs | None,
+    ) -> None:
+        self._catalog = catalog
+        self.repository = root
+        self._manager = manager
+        self._control = control
+        self._may_remove = may_remove
+        self._works = works
+        self._jobs = jobs
+        self._looked = float("-inf")
+
+    def models(self, task: str) -> Sequence[ModelInfo]:
+        newest: dict[str, ModelInfo] = {}
+        for info in self._catalog.infos():  # ascending versions: the last one wins
+            if info.task == task and info.network:
+                newest[info.name] = info
+        return [info for _, info in sorted(newest.items())]
+
+    def model(self, name: str) -> ModelInfo | None:
+        return self._catalog.info(name) if self._catalog.versions(name) else None
+
+    def versions(self, name: str) -> Sequence[str]:
+        return self._catalog.versions(name)
+
+    async def refresh(self) -> None:
+        if time.monotonic() >= self._looked + _LOOK_AGAIN:
+            await self.load()
+
+    async def load(self) -> None:
+        """Bring the catalog up to date with the repository at once."""
+        if self._manager is not None and self._control is not None:
+            self._looked = time.monotonic()
+            await self._control.run(self._manager.refresh)
+
+    def keeps(self, model: str) -> bool:
+        """Whether the repository of this process, if it has one, holds a model."""
+        return self._manager is None or bool(self._catalog.versions(model))
+
+    async def remove(self, kind: str, subject: str, tenant: str) -> None:
+        work = self._works[kind]
+        if not self._may_remove:
+            raise PermissionDenied("models cannot be changed here: repository.control is off")
+        if self._manager is None or self._control is None:
+            raise NotImplementedHere("the models are kept by another process; delete them there")
+        assert work.publishes is not None
+        model = work.publishes(subject)
+        first = None if self._jobs is None else await self._jobs.active(kind, subject)
+        owner = await asyncio.to_thread(owner_of, self.repository, model)
+        if owner is None and first is not None:
+            owner = first.tenant
+        if not may_change(owner, tenant):
+            raise work.not_yours(subject)
+        if first is not None:
+            raise Conflict(
+                f"a job for '{subject}' waits or runs; cancel it first, or wait for it", code="MODEL_BUSY"
+            )
+        if await asyncio.to_thread(read_model, self.repository, model) is None:
+            raise LookupError(model)
+        with storage_errors():
+            await self._control.run(functools.partial(self._remove, model))
+
+    def _remove(self, model: str) -> None:
+        assert self._manager is not None
+        remove_model(self.repository, model)
+        self._manager.refresh()

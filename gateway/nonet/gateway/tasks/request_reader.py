@@ -1,0 +1,277 @@
+"""The body of a task's request over HTTP: a form, JSON, or the file alone, in memory or on its way to the
+disk."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.http.bodies import Bodies
+from nonet.gateway.http.guard import Receive
+from nonet.gateway.http.prefer_header import prefers_async
+from nonet.gateway.http.query import read_query
+from nonet.gateway.tasks.fields import FieldReader
+from nonet.gateway.tasks.forms import Form, FormReader, boundary_of
+from nonet.gateway.tasks.inline_files import decode_inline, looks_like_text
+from nonet.runtime.errors import (
+    InvalidArgument,
+    PayloadTooLarge,
+    ServingError,
+    Unprocessable,
+    UnsupportedMediaType,
+)
+from nonet.runtime.storage_errors import storage_errors
+from nonet.runtime.task import FilePart, Task
+
+__all__ = ["RequestReader", "Sent", "SentToDisk"]
+
+FORM: Final = "multipart/form-data"
+JSON: Final = "application/json"
+OCTETS: Final = "application/octet-stream"
+
+_MOST_QUERY: Final = 64
+_LONGEST_FIELD: Final = 16 * 1024
+_LONGEST_INLINE: Final = 16 << 20
+_INLINE_JSON: Final = 1 << 20
+"""Bytes of JSON that are parsed on the event loop; more would hold up the other requests."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sent:
+    """A request in memory: the fields as sent, and the file's bytes (empty for a task without a file)."""
+
+    values: dict[str, Any]
+    file: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SentToDisk:
+    """A request whose file is on the disk: the fields as sent, and the sender's name of the file, "" if
+    none."""
+
+    values: dict[str, Any]
+    filename: str = ""
+
+
+class RequestReader:
+    """Reads the requests of one task.
+
+    Args:
+        task: whose requests.
+        fields: of the task.
+        bodies: reads bodies within their limits.
+    """
+
+    def __init__(self, task: Task, fields: FieldReader, bodies: Bodies) -> None:
+        self._task = task
+        self._fields = fields
+        self._bodies = bodies
+        self._always = task.work is not None and task.work.always
+
+    def media_type(self, exchange: Exchange) -> str:
+        """The content type without parameters, lower case; "" if there is none.
+
+        Raises UnsupportedMediaType for a type that cannot carry a request of the task.
+        """
+        name, _, _ = exchange.header(b"content-type").partition(";")
+        name = name.strip().lower()
+        file = self._task.file
+        if name == JSON or (file is None and name == "") or (file is not None and _carries(file, name)):
+            return name
+        if file is None:
+            raise UnsupportedMediaType(f"send application/json, not {name[:80]!r}", param="Content-Type")
+        inside = f" with the {file.noun} in base64" if file.inline else ""
+        raise UnsupportedMediaType(
+            f"send multipart/form-data with a file part '{file.name}' (curl -F {file.name}=@{file.example}), "
+            f"application/json{inside}, or the {file.noun} alone as {' or '.join(file.types)}; not "
+            f"{name[:80]!r}",
+            param="Content-Type",
+        )
+
+    def goes_to_disk(self, exchange: Exchange) -> bool:
+        """Whether the body is written to the disk as it arrives: that of a job is, unless it is JSON with
+        the file in base64, which has to be read whole."""
+        file = self._task.file
+        if file is None or not (self._always or prefers_async(exchange)):
+            return False
+        kind, _, _ = exchange.header(b"content-type").partition(";")
+        return not (file.inline and kind.strip().lower() == JSON)
+
+    def query(self, query: bytes, *, job: bool) -> dict[str, Any]:
+        """The fields that stand in the query. Raises Unprocessable for a repeated one, and for an unknown
+        one where
+        every request becomes a job: there the query is read beside every body."""
+        pairs = read_query(query, _MOST_QUERY)
+        if self._always:
+            for name, _ in pairs:
+                self._fields.check_name(name, job=True)
+        known = self._fields.known(job=job)[0 if self._task.file is None else 1 :]
+        return self._fields.gather((name, text) for name, text in pairs if name in known)
+
+    async def read(self, exchange: Exchange, receive: Receive, query: bytes, kind: str) -> Sent:
+        """A request in memory. ``kind`` is of :meth:`media_type`.
+
+        Raises what the body's limits raise, Unprocessable for a missing, unknown or repeated field,
+        InvalidArgument for a malformed form or JSON and for an empty file.
+        """
+        body = await self._bodies.read(exchange, receive)
+        task, file = self._task, self._task.file
+        if task.max_bytes and len(body) > task.max_bytes:
+            raise PayloadTooLarge(
+                f"the body is larger than {task.max_bytes} bytes, which is the most of {task.path}",
+                code="BODY_TOO_LARGE",
+            )
+        if file is None or kind == JSON:
+            if len(body) > _INLINE_JSON:
+                return await asyncio.to_thread(self._from_json, body)
+            return self._from_json(body)
+        if kind == FORM:
+            return self._from_form(body, exchange.header(b"content-type"))
+        return Sent(self.query(query, job=False) if query else {}, _filled(body, file, alone=True))
+
+    async def spool(
+        self,
+        exchange: Exchange,
+        receive: Receive,
+        query: Mapping[str, Any],
+        kind: str,
+        path: Path,
+        limit: int,
+    ) -> SentToDisk:
+        """A request whose file is written to the new file ``path`` while it comes.
+
+        Args:
+            query: of :meth:`query`; counts for a body that is the file alone, and where every request is a
+                job.
+            limit: bytes of the body, as sent and decoded.
+
+        Raises as :meth:`read`, and what a full disk raises.
+        """
+        file = self._task.file
+        assert file is not None
+        if not self.goes_to_disk(exchange):
+            sent = self._from_json(await self._bodies.read(exchange, receive), job=True)
+            with storage_errors():
+                await asyncio.to_thread(path.write_bytes, sent.file)
+            return SentToDisk(sent.values)
+        if kind != FORM:
+            with storage_errors(), path.open("xb") as target:
+                await self._bodies.spool(exchange, receive, path, limit, target.write)
+            await asyncio.to_thread(self._check_file, path, kind)
+            return SentToDisk(dict(query))
+        with storage_errors(), path.open("xb") as target:
+            reader = self._form_reader(exchange.header(b"content-type"), target.write, job=True)
+            await self._bodies.spool(exchange, receive, path, limit, reader.feed)
+            form = reader.end()
+        values = self._form_values(form)
+        await asyncio.to_thread(self._check_spooled, form, path)
+        if self._always:
+            for name in values.keys() & query.keys():
+                raise Unprocessable(
+                    f"field '{name}' is given in the query and in the form; give it once", param=name
+                )
+            values = {**query, **values}
+        return SentToDisk(values, form.filename)
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _from_json(self, body: bytes, *, job: bool = False) -> Sent:
+        values = self._fields.read_json(body, job=job)
+        file = self._task.file
+        if file is None:
+            return Sent(values)
+        text = values.pop(file.name, None)
+        if not isinstance(text, str):
+            raise Unprocessable(f"field '{file.name}' must be a text: base64 or a data: URL", param=file.name)
+        return Sent(values, _filled(decode_inline(text, file.name), file))
+
+    def _from_form(self, body: bytes, content_type: str) -> Sent:
+        file = self._task.file
+        assert file is not None
+        pieces: list[bytearray] = []
+        reader = self._form_reader(content_type, pieces.append, job=False)
+        reader.feed(body)
+        form = reader.end()
+        values = self._form_values(form)
+        data = b"".join(pieces)
+        if form.plain and looks_like_text(data):
+            # curl -F image=... without the @: a data: URL or base64 in a plain field.
+            data = decode_inline(data.decode("utf-8", "replace"), file.name)
+        return Sent(values, _filled(data, file))
+
+    def _form_reader(self, content_type: str, write: Any, *, job: bool) -> FormReader:
+        file = self._task.file
+        assert file is not None
+        return FormReader(
+            boundary_of(content_type),
+            file=file.name,
+            check=lambda name: self._fields.check_name(name, job=job),
+            write=write,
+            longest=_LONGEST_FIELD,
+            too_long=_too_long,
+        )
+
+    def _form_values(self, form: Form) -> dict[str, Any]:
+        file = self._task.file
+        assert file is not None
+        if form.files != 1:
+            problem = (
+                f"repeated; send one {file.noun} per request"
+                if form.files
+                else f"missing; send the {file.noun} as a file part"
+            )
+            raise Unprocessable(f"field '{file.name}' is {problem}", param=file.name)
+        return self._fields.gather(form.fields)
+
+    def _check_spooled(self, form: Form, path: Path) -> None:
+        """The file of a form, on the disk: decoded if it is base64 in a plain field."""
+        file = self._task.file
+        assert file is not None
+        with path.open("rb") as content:
+            start = content.read(64)
+        if file.inline and form.plain and looks_like_text(start):
+            if form.size > _LONGEST_INLINE:
+                raise PayloadTooLarge(
+                    f"field '{file.name}' is longer than the {_LONGEST_INLINE} characters that are taken "
+                    f"in base64; send the {file.noun} as a file part",
+                    param=file.name,
+                )
+            data = decode_inline(path.read_bytes().decode("utf-8", "replace"), file.name)
+            with storage_errors():
+                path.write_bytes(_filled(data, file))
+        _filled(start, file)
+
+    def _check_file(self, path: Path, kind: str) -> None:
+        """A file that came alone, on the disk."""
+        file = self._task.file
+        assert file is not None
+        with path.open("rb") as content:
+            start = _filled(content.read(4096), file, alone=True)
+        # What says that it is JSON and is neither object, list nor gzip is none.
+        if kind == JSON and not start.startswith(b"\x1f\x8b") and start.lstrip()[:1] not in (b"{", b"["):
+            raise InvalidArgument("the body is not a JSON object", code="MALFORMED_JSON")
+
+
+def _carries(file: FilePart, name: str) -> bool:
+    """Whether a body of this media type can hold the file."""
+    family = name.partition("/")[0] + "/*"
+    return name in ("", FORM, OCTETS) or name in file.types or family in file.types
+
+
+def _filled(data: bytes, file: FilePart, *, alone: bool = False) -> bytes:
+    """``data``, which must not be empty."""
+    if data:
+        return data
+    what = "the body" if alone and file.empty_code is None else f"field '{file.name}'"
+    article = "an" if file.noun[0] in "aeiou" else "a"
+    raise InvalidArgument(
+        f"{what} is empty; send {article} {file.noun}", param=file.name, code=file.empty_code
+    )
+
+
+def _too_long(name: str) -> ServingError:
+    return InvalidArgument(f"field '{name[:80]}' is longer than {_LONGEST_FIELD} bytes", param=name[:80])

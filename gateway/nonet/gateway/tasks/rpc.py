@@ -1,0 +1,262 @@
+"""The task API over gRPC: the typed services of ``nonet.v1``, with the same fields, checks and answers as
+over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from nonet.gateway.core.data_plane import DataPlane
+from nonet.gateway.core.upload_budget import Hold, UploadBudget
+from nonet.gateway.grpc.rpc import Handler, Rpc, RpcFace, parse, service
+from nonet.gateway.tasks.asking import answered
+from nonet.gateway.tasks.fields import FieldReader, path_parameters
+from nonet.gateway.tasks.jobs_rpc import job_message
+from nonet.gateway.tasks.messages import fill, plain_values
+from nonet.gateway.tasks.submits import Submission, Submits
+from nonet.jobs import read_key
+from nonet.runtime.errors import InvalidArgument, NotImplementedHere, PayloadTooLarge
+from nonet.runtime.oip.messages import Method, message, methods
+from nonet.runtime.requests import InferRequest
+from nonet.runtime.servable import ModelInfo
+from nonet.runtime.storage_errors import storage_errors
+from nonet.runtime.task import Blob, Host, Resource, Service, Task
+
+__all__ = ["service_handlers", "service_names"]
+
+
+def service_names(services: Iterable[Service]) -> list[str]:
+    """The full names of the gRPC services, in order."""
+    paths = [task.rpc for each in services for task in each.tasks]
+    paths += [resource.rpc for each in services for resource in each.resources if resource.rpc]
+    return list(dict.fromkeys(path.partition("/")[0] for path in paths))
+
+
+def service_handlers(
+    face: RpcFace,
+    plane: DataPlane,
+    services: Iterable[Service],
+    host: Host,
+    submits: Submits | None,
+    disk: UploadBudget,
+) -> list[grpc.GenericRpcHandler]:
+    """All methods of all services. Raises ValueError for a method of a ``.proto`` that no task has, and for
+    a task whose method is in none.
+
+    Args:
+        face: turns handlers into what a gRPC server registers.
+        plane: the core.
+        services: what is offered.
+        host: lent to the services' own handlers.
+        submits: makes jobs of requests; None where there are no jobs.
+        disk: accounts for the files that go to the disk.
+    """
+    found: dict[str, grpc.RpcMethodHandler] = {}
+    services = list(services)
+    known = {f"{name}/{method.name}": method for name in service_names(services) for method in methods(name)}
+    for task in (task for each in services for task in each.tasks):
+        calls = TaskCalls(task, plane, host, submits, disk)
+        for method in (known[path] for path in calls.paths):
+            found[method.path] = calls.handler(face, method)
+    for resource in (resource for each in services for resource in each.resources if resource.rpc):
+        method = known[resource.rpc]
+        handler = functools.partial(_resource, resource, host, method)
+        found[method.path] = face.unary(method.path, method.request, handler)
+    missing = {method.path for method in known.values()} - found.keys()
+    if missing:
+        raise ValueError(f"no task has the methods {', '.join(sorted(missing))}")
+    return [
+        service(name, [(method.name, found[method.path]) for method in methods(name)])
+        for name in service_names(services)
+    ]
+
+
+class TaskCalls:
+    """The methods of one task: its own, and the one that submits a job."""
+
+    def __init__(
+        self, task: Task, plane: DataPlane, host: Host, submits: Submits | None, disk: UploadBudget
+    ) -> None:
+        self._task = task
+        self._fields = FieldReader(task)
+        self._plane = plane
+        self._host = host
+        self._submits = submits
+        self._disk = disk
+        name, _, _ = task.rpc.partition("/")
+        self._submit_path = "" if task.work is None else f"{name}/{task.work.rpc}"
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Full names of the methods."""
+        return tuple(dict.fromkeys(path for path in (self._task.rpc, self._submit_path) if path))
+
+    def handler(self, face: RpcFace, method: Method) -> grpc.RpcMethodHandler:
+        """One of the methods as a server registers it."""
+        if method.path == f"/{self._submit_path}":
+            if method.client_streaming:
+                return face.collecting(method.path, functools.partial(self._submit_pieces, method))
+            return face.unary(method.path, None, functools.partial(self._submit_whole, method), admitted=True)
+        if method.server_streaming:
+            stream = functools.partial(self._stream, method)
+            return face.stream(method.path, stream, request_streaming=False)
+        handler: Handler = functools.partial(self._unary, method)
+        return face.unary(method.path, None, handler, admitted=True)
+
+    # -- answers --------------------------------------------------------------------------------
+
+    async def _unary(self, method: Method, raw: bytes, rpc: Rpc) -> Any:
+        call = rpc.read()
+        started = time.perf_counter()
+        info, request, fields = await self._question(method, raw, rpc, call)
+        inferring = time.perf_counter()
+        response = await answered(self._plane, self._task, request)
+        inferred = time.perf_counter()
+        rpc.model = response.model
+        assert self._task.answer is not None
+        answer = self._task.answer(info, response, fields)
+        reply = method.response()
+        fill(reply, {"model": info.network or info.name, "version": response.version})
+        if isinstance(answer, Blob):
+            fill(reply, {answer.field: answer.content, "content_type": answer.content_type, **answer.facts})
+        else:
+            fill(reply, {name: value for name, value in answer.items() if name not in ("model", "version")})
+        rpc.describe_answer(response, inferring - started, time.perf_counter() - inferred)
+        return reply
+
+    async def _stream(self, method: Method, raw: bytes, rpc: Rpc) -> None:
+        call = rpc.read()
+        with self._plane.admit():
+            info, request, fields = await self._question(method, raw, rpc, call)
+            assert self._task.event is not None
+            number = 0
+            async with contextlib.aclosing(self._plane.stream(request, admitted=True)) as answers:
+                async for response in answers:
+                    rpc.model = response.model
+                    event = self._task.event(fields, info, response, number)
+                    reply = fill(method.response(), {"version": response.version, **event.data})
+                    await rpc.context.write(reply.SerializeToString())
+                    number += 1
+
+    async def _question(
+        self, method: Method, raw: bytes, rpc: Rpc, call: Any
+    ) -> tuple[ModelInfo, InferRequest, Any]:
+        task = self._task
+        values, file = self._values(method, raw)
+        if task.work is not None and "webhook" in values:
+            _, _, submit = self._submit_path.partition("/")
+            raise InvalidArgument(f"webhook goes with {submit}; {method.name} makes no job", param="webhook")
+        if task.file is not None and not file:
+            raise _empty(task)
+        fields = self._fields.check(values)
+        assert task.ask is not None
+        question = task.ask(fields, file)
+        if task.find is not None:
+            parameters = {name: str(getattr(fields, name)) for name in path_parameters(task.path)}
+            info = await task.find(self._host, parameters)
+        else:
+            info = self._plane.choose(
+                task.name, fields.model or "auto", deadline=call.deadline, priority=call.priority
+            )
+        request = call.request(info, question.inputs, question.parameters, exact=task.find is None)
+        return info, request, fields
+
+    def _values(self, method: Method, raw: bytes) -> tuple[dict[str, Any], bytes]:
+        """The fields of a message, and the file in it."""
+        limit = self._task.max_bytes
+        if limit and len(raw) > limit:
+            raise PayloadTooLarge(f"the message is larger than {limit} bytes", code="BODY_TOO_LARGE")
+        values = self._task.from_message(plain_values(parse(method.request, raw)))
+        file: bytes = b"" if self._task.file is None else values.pop(self._task.file.name, b"")
+        return values, file
+
+    # -- jobs -----------------------------------------------------------------------------------
+
+    async def _submit_whole(self, method: Method, raw: bytes, rpc: Rpc) -> Any:
+        """A job of one message."""
+        submits, tenant, key = await self._able(rpc)
+        with self._disk.open() as hold, submits.receiving() as path:
+            values, file = await asyncio.to_thread(self._values, method, raw)
+            assert self._task.work is not None
+            await submits.check(self._task.work, values, tenant)
+            if not file:
+                raise _empty(self._task)
+            hold.take(len(file))
+            with storage_errors():
+                await asyncio.to_thread(path.write_bytes, file)
+            return await self._submitted(method, submits, Submission(path, values, "", tenant, key))
+
+    async def _submit_pieces(self, method: Method, messages: AsyncIterator[bytes], rpc: Rpc) -> Any:
+        """A job of many messages: the first says what is wanted, the file's bytes of all are the file."""
+        submits, tenant, key = await self._able(rpc)
+        with self._disk.open() as hold, submits.receiving() as path:
+            values = await self._spool(method, messages, path, hold, submits.limits.upload_bytes)
+            return await self._submitted(method, submits, Submission(path, values, "", tenant, key))
+
+    async def _able(self, rpc: Rpc) -> tuple[Submits, str, str]:
+        if self._submits is None:
+            raise NotImplementedHere("there are no jobs here")
+        call = rpc.read()
+        key = read_key(rpc.exchange.header(b"idempotency-key"))
+        assert self._task.work is not None
+        await self._submits.able(self._task.work)
+        return self._submits, call.tenant, key
+
+    async def _submitted(self, method: Method, submits: Submits, submission: Submission) -> Any:
+        job, fresh = await submits.submit(self._task, self._fields, submission)
+        return method.response(job=job_message(job), replayed=not fresh)
+
+    async def _spool(
+        self, method: Method, messages: AsyncIterator[bytes], path: Path, hold: Hold, limit: int
+    ) -> Mapping[str, Any]:
+        """Write the file as it arrives; the fields of the first message.
+
+        Raises PayloadTooLarge for more than ``limit`` bytes, Unavailable when all uploads together take too
+        much of the disk, InsufficientStorage or Unavailable when it is full, InvalidArgument for a file or
+        a piece of it that is empty.
+        """
+        file = self._task.file
+        assert file is not None
+        values: Mapping[str, Any] | None = None
+        size = 0
+        with storage_errors(), path.open("xb") as target:
+            async for encoded in messages:
+                found, piece = self._values(method, encoded)
+                if values is None:
+                    values = found
+                elif not piece:
+                    raise InvalidArgument("every message after the first must bring bytes", param=file.name)
+                size += len(piece)
+                if size > limit:
+                    raise PayloadTooLarge(f"the {file.noun} is larger than {limit} bytes", param=file.name)
+                hold.take(len(piece))
+                await asyncio.to_thread(target.write, piece)
+                # What is on the disk is in memory no longer, however late the next message comes.
+                del encoded, found, piece
+        if size == 0 or values is None:
+            raise _empty(self._task)
+        return values
+
+
+async def _resource(resource: Resource, host: Host, method: Method, request: Any, rpc: Rpc) -> Any:
+    tenant = rpc.authenticate()
+    parameters = {name: getattr(request, name) for name in path_parameters(resource.path)}
+    answer = await resource.handle(host, parameters, tenant)
+    reply = message(method.response.DESCRIPTOR.full_name)()
+    return reply if answer is None or isinstance(answer, Blob) else fill(reply, answer)
+
+
+def _empty(task: Task) -> InvalidArgument:
+    assert task.file is not None
+    name, noun = task.file.name, task.file.noun
+    article = "an" if noun[0] in "aeiou" else "a"
+    return InvalidArgument(
+        f"{name} is empty; send the bytes of {article} {noun}", param=name, code=task.file.empty_code
+    )

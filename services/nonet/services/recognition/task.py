@@ -1,0 +1,116 @@
+"""What the recognition service can be asked: the classes of an image."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from nonet.runtime.images import ImageLimits
+from nonet.runtime.requests import InferResponse
+from nonet.runtime.servable import ModelInfo, Servable
+from nonet.runtime.task import FilePart, ModelChoice, Page, Question, Service, ServiceLimits, Task, Whole
+from nonet.runtime.tensors import Array, Tensor
+from nonet.services.recognition.classify import INPUT
+from nonet.services.recognition.derive import TASK, derive
+
+__all__ = ["CLASSIFY", "SERVICE", "best_classes"]
+
+
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
+class ClassifyFields:
+    """What goes with an image to classify."""
+
+    model: ModelChoice = "auto"
+    top_k: Annotated[
+        Whole,
+        Field(ge=1, le=1000, description="How many classes to return, best first; at most all there are."),
+    ] = 5
+
+
+class Prediction(BaseModel):
+    """One class and how sure the model is of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index: int = Field(ge=0, description="Index of the class in the model's output.")
+    label: str = Field(description="Name of the class; the index as text if the model names none.")
+    score: float = Field(ge=0, le=1, description="Probability: the scores of all classes add up to 1.")
+
+
+class ClassifyResponse(BaseModel):
+    """The best classes of an image."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="The model that answered.")
+    predictions: list[Prediction] = Field(description="Best first.")
+
+
+def best_classes(scores: Array, labels: Sequence[str], count: int) -> list[dict[str, Any]]:
+    """The ``count`` best of ``scores`` (C,), best first; of equal scores the lower index first.
+
+    A class without a label is called by its index. The scores are exact: float32 values as float64.
+    """
+    count = min(count, scores.size)
+    if count * 4 < scores.size:
+        # Everything at least as good as the count-th best, so that ties are broken the same way as below.
+        threshold = np.partition(scores, scores.size - count)[scores.size - count]
+        candidates = np.flatnonzero(scores >= threshold)
+    else:
+        candidates = np.arange(scores.size)
+    order = candidates[np.argsort(-scores[candidates], kind="stable")[:count]]
+    return [
+        {"index": index, "label": labels[index] if index < len(labels) else str(index), "score": score}
+        for index, score in zip(order.tolist(), scores[order].tolist(), strict=True)
+    ]
+
+
+def _ask(fields: ClassifyFields, image: bytes) -> Question:
+    return Question((Tensor.of_bytes(INPUT, [image]),))
+
+
+def _answer(info: ModelInfo, response: InferResponse, fields: ClassifyFields) -> Mapping[str, Any]:
+    scores = response.outputs[0].data.reshape(-1)
+    return {
+        "model": info.network or info.name,
+        "predictions": best_classes(scores, info.labels, fields.top_k),
+    }
+
+
+CLASSIFY = Task(
+    name=TASK,
+    path="/v1/classify",
+    rpc="nonet.v1.Recognition/Classify",
+    title="Classify an image",
+    description="Takes a form with the file part `image`, JSON with the image in base64 or as a data: URL, "
+    "or the bytes of the image alone (then `model` and `top_k` stand in the query).",
+    tag="Recognition",
+    fields=ClassifyFields,
+    file=FilePart(
+        name="image",
+        noun="image",
+        example="photo.jpg",
+        types=("image/*",),
+        documented=("image/jpeg", "image/png", "image/webp"),
+        description="The encoded image (JPEG, PNG, WebP, ...).",
+    ),
+    ask=_ask,
+    answer=_answer,
+    response=ClassifyResponse,
+    rank="top1",
+    page=Page("/", "Photos", __package__ or ""),
+)
+
+
+def _derive(limits: ServiceLimits) -> Callable[[Servable], Sequence[Servable]]:
+    return functools.partial(
+        derive, limits=ImageLimits(encoded_bytes=limits.image_bytes, pixels=limits.image_pixels)
+    )
+
+
+SERVICE = Service(name="recognition", tasks=(CLASSIFY,), derive=_derive)
