@@ -19,7 +19,7 @@ Start = Callable[..., RunningServer]
 def keeping(versions: int, **repository: Any) -> dict[str, dict[str, Any]]:
     settings = toy_settings()
     settings["repository"] |= repository
-    return {**settings, "floors": {"keep_versions": versions}}
+    return {**settings, "repository": {"keep_versions": versions}}
 
 
 def refit(server: RunningServer, seed: int) -> None:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nonet.gateway.tasks.classification import best_classes
-from nonet.gateway.tasks.schemas import ClassifyResponse, ModelList
+from nonet.gateway.tasks.schemas import ModelList
 from nonet.runtime.errors import Unavailable
+from nonet.services.recognition.task import ClassifyResponse, best_classes
 from tests.support.http_server import eventually
 
 SHAPE = {"message", "type", "param", "code"}

@@ -88,7 +88,8 @@ class TaskRoute:
         if self._submits is not None and (self._always or prefers_async(exchange)):
             return await self._submit(self._submits, exchange, call, receive, query)
         task, plane = self.task, self._plane
-        assert task.ask is not None and task.answer is not None
+        assert task.ask is not None
+        assert task.answer is not None
         with contextlib.ExitStack() as admission:
             # Let in with its headers: an upload that is under way when the server is told to stop is
             # finished.

@@ -10,10 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from nonet.cli.job_kinds import kinds
-from nonet.cli.raw_job import develop_capture
-from nonet.gateway.tasks.floor_buildings import FIT
-from nonet.gateway.tasks.raw_development import CAPTURE, DEVELOP, DevelopSpec
 from nonet.jobs import DATABASE, Assignment, JobFiles, JobPolicy, NewJob, SqliteJobStore, Task
 from nonet.jobs.worker import _Pulse
 from nonet.runtime.backends.contract import BackendOptions
@@ -23,6 +19,9 @@ from nonet.runtime.repository import RepositoryManager
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.tensors import Tensor
 from nonet.services import raw_image
+from nonet.services.raw_image.job import develop_capture
+from nonet.services.raw_image.job_spec import CAPTURE, KIND, DevelopSpec
+from nonet.services.raw_image.task import DEVELOP
 from tests.support import handmade_captures
 
 MOSAIC = handmade_captures.npy(handmade_captures.capture())
@@ -45,16 +44,16 @@ class Bench:
         job = f"job_{number}"
         (self.files.make_folder(job) / CAPTURE).write_bytes(MOSAIC)
         fields = dataclasses.asdict(spec or self.spec)
-        self.store.submit(NewJob(job, DEVELOP, "a capture", "", fields, job), JobPolicy())
+        self.store.submit(NewJob(job, KIND, "a capture", "", fields, job), JobPolicy())
         claim = self.store.claim(f"owner of {job}", 60.0, 100)
         assert claim is not None
-        return Task(claim, self.files, _Pulse(self.store, Assignment(job, f"owner of {job}"), 0.0))
+        return Task(claim, self.files, _Pulse(self.store, Assignment(job, f"owner of {job}"), 0.0), self.root)
 
     def picture(self, task: Task) -> Path:
         return self.files.result(task.job)
 
     def develop(self, task: Task) -> dict[str, object]:
-        return dict(develop_capture(self.root, task))
+        return dict(develop_capture(task))
 
 
 @pytest.fixture
@@ -84,7 +83,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_workers_need_no_more_than_what_serves_for_it(bench: Bench) -> None:
-    assert kinds(bench.root)[DEVELOP].missing() == ""
+    assert DEVELOP.work is not None
+    assert DEVELOP.work.requires == ()
 
 
 def test_the_picture_is_the_services_and_lies_in_its_place(bench: Bench) -> None:
@@ -107,15 +107,11 @@ def test_what_was_published_before_the_worker_died_is_not_made_again(bench: Benc
     assert bench.picture(task).stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("kind", [DEVELOP, FIT])
-def test_a_job_whose_input_is_not_there_says_so(bench: Bench, kind: str) -> None:
+def test_a_job_whose_input_is_not_there_says_so(bench: Bench) -> None:
     task = bench.task()
-    if kind == FIT:
-        pytest.importorskip("torch")
-        task.spec = {"building": "home"}
     bench.files.remove(task.job)
     with pytest.raises(Internal, match=r"jobs\.path") as refused:
-        kinds(bench.root)[kind].run(task)
+        bench.develop(task)
     assert refused.value.code == "JOB_FILES_MISSING"
 
 

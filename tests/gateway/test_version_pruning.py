@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from nonet.gateway.tasks.floor_versions import FloorVersions
+from nonet.gateway.core.version_pruning import VersionPruner
 from nonet.runtime.scans import Scans
 from nonet.services.floor_identification import derive
+from nonet.services.floor_identification.building_names import TASK
 from tests.support import toy_worker
 from tests.support.managed_repository import House
 from tests.support.running_server import eventually
@@ -39,7 +40,7 @@ def versions_become(house: House, *wanted: str) -> None:
 
 @pytest.mark.parametrize(("keep", "left"), [(1, ["5"]), (2, ["4", "5"]), (9, ["1", "2", "3", "4", "5"])])
 def test_the_newest_versions_stay(house: House, keep: int, left: list[str]) -> None:
-    FloorVersions(house.catalog, house.root, keep)
+    VersionPruner(house.catalog, house.root, keep, {TASK})
     for _ in range(5):
         refit(house)
     versions_become(house, *left)
@@ -47,7 +48,7 @@ def test_the_newest_versions_stay(house: House, keep: int, left: list[str]) -> N
 
 
 def test_a_version_that_a_request_holds_stays_until_the_request_is_done(house: House) -> None:
-    FloorVersions(house.catalog, house.root, 1)
+    VersionPruner(house.catalog, house.root, 1, {TASK})
     refit(house)
     with house.catalog.lease("identify.floors_home") as lease:
         for _ in range(3):
@@ -58,7 +59,7 @@ def test_a_version_that_a_request_holds_stays_until_the_request_is_done(house: H
 
 
 def test_a_refit_that_cannot_be_loaded_removes_nothing(house: House) -> None:
-    FloorVersions(house.catalog, house.root, 1)
+    VersionPruner(house.catalog, house.root, 1, {TASK})
     refit(house)
     refit(house)
     versions_become(house, "2")

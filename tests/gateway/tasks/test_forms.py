@@ -1,0 +1,204 @@
+"""Forms: what is read of them, what is refused, in pieces of any size, and as another parser reads them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nonet.gateway.tasks.forms import MAX_PARTS, Form, FormReader, boundary_of
+from nonet.runtime.errors import InvalidArgument, PayloadTooLarge
+
+BOUNDARY = b"frontier"
+
+
+def form(*parts: tuple[str, bytes], boundary: bytes = BOUNDARY) -> bytes:
+    lines = b"".join(
+        b"--" + boundary + b"\r\n" + head.encode() + b"\r\n\r\n" + data + b"\r\n" for head, data in parts
+    )
+    return lines + b"--" + boundary + b"--\r\n"
+
+
+def field(name: str) -> str:
+    return f'Content-Disposition: form-data; name="{name}"'
+
+
+def parse_form(body: bytes, step: int = 1 << 20) -> tuple[Form, bytes]:
+    """A form whose file is ``image``, read in pieces of ``step`` bytes."""
+    data = bytearray()
+
+    def write(piece: bytearray) -> None:
+        nonlocal data
+        data += piece
+
+    reader = FormReader(
+        BOUNDARY.decode(),
+        file="image",
+        check=lambda name: None,
+        write=write,
+        longest=1000,
+        too_long=lambda name: InvalidArgument(f"{name} is too long", param=name),
+    )
+    for start in range(0, len(body), step):
+        reader.feed(body[start : start + step])
+    return reader.end(), bytes(data)
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+def test_fields_and_the_file(step: int) -> None:
+    body = form(
+        (field("model"), b"auto"),
+        (
+            field("image") + '; filename="a.jpg"\r\nContent-Type: image/JPEG; q=1',
+            b"\xff\xd8\r\n--\r\n",
+        ),
+        (field("top_k"), b"\xe2\x82\xac"),
+    )
+    read, data = parse_form(body, step)
+    assert read.fields == [("model", "auto"), ("top_k", "\u20ac")]
+    assert (read.files, read.filename, read.plain, data) == (1, "a.jpg", False, b"\xff\xd8\r\n--\r\n")
+    assert read.size == len(data)
+
+
+def test_a_file_without_a_name_or_type_is_a_plain_field() -> None:
+    read, data = parse_form(form((field("image"), b"data:")))
+    assert (read.plain, data) == (True, b"data:")
+
+
+@pytest.mark.parametrize("body", [b"--frontier--", b"--frontier--\r\n", b"\r\n--frontier--  \r\n"])
+def test_an_empty_form_has_no_parts(body: bytes) -> None:
+    assert parse_form(body) == (Form(), b"")
+
+
+@pytest.mark.parametrize("step", [1, 1 << 20])
+def test_what_stands_before_and_after_a_form_is_passed_over(step: int) -> None:
+    """RFC 2046: a preamble and an epilogue mean nothing."""
+    body = b"a preamble\r\n" + form((field("a"), b"x")) + b"an epilogue"
+    assert parse_form(body, step)[0].fields == [("a", "x")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"no form at all",
+        b"--frontier",
+        b"--frontierX\r\n\r\n",
+        b"--frontier\r\n\r\ndata\r\n--frontier--",
+        b"--frontier\r\nContent-Type: a/b\r\n\r\ndata\r\n--frontier--",
+        b"--frontier\r\n" + field("a").encode(),
+        b"--frontier\r\n" + field("a").encode() + b"\r\n\r\ndata",
+        b"--frontier\r\n" + field("").encode() + b"\r\n\r\ndata\r\n--frontier--",
+        b"--frontier\r\nno colon\r\n\r\ndata\r\n--frontier--",
+    ],
+)
+def test_a_malformed_form_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidArgument, match="malformed") as refused:
+        parse_form(body)
+    assert refused.value.code == "MALFORMED_FORM"
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (form((field("a") + "\r\nContent-Transfer-Encoding: base64", b"x")), "Content-Transfer-Encoding"),
+        (form((field("a"), b"\xff")), "UTF-8"),
+        (form((field("a"), b"x" * 1001)), "too long"),
+    ],
+)
+def test_a_field_that_cannot_be_one_is_refused_by_name(body: bytes, why: str) -> None:
+    with pytest.raises(InvalidArgument, match=why) as refused:
+        parse_form(body)
+    assert refused.value.param == "a"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        form(*[(field("a"), b"")] * (MAX_PARTS + 1)),
+        form((field("a") + "\r\nX-Long: " + "b" * 10_000, b"")),
+        form((field("a") + "".join(f"\r\nX-{number}: b" for number in range(20)), b"")),
+    ],
+)
+def test_a_form_over_a_limit_is_too_large(body: bytes) -> None:
+    with pytest.raises(PayloadTooLarge):
+        parse_form(body)
+
+
+@pytest.mark.parametrize(
+    ("header", "boundary"),
+    [
+        ("multipart/form-data; boundary=abc", "abc"),
+        ('multipart/form-data; boundary="a b:c"', "a b:c"),
+        ("multipart/form-data; charset=utf-8; Boundary=x-1", "x-1"),
+    ],
+)
+def test_the_boundary_is_found(header: str, boundary: str) -> None:
+    assert boundary_of(header) == boundary
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=" + "a" * 71,
+        'multipart/form-data; boundary="a\\"b"',
+    ],
+)
+def test_a_wrong_boundary_is_refused(header: str) -> None:
+    with pytest.raises(InvalidArgument):
+        boundary_of(header)
+
+
+@given(
+    st.lists(st.tuples(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.text(max_size=64)), max_size=6),
+    st.binary(max_size=300).filter(lambda data: b"frontier" not in data),
+    st.integers(1, 64),
+)
+def test_what_was_put_in_comes_out(fields: list[tuple[str, str]], data: bytes, step: int) -> None:
+    fields = [(name, text) for name, text in fields if name != "image" and "frontier" not in text]
+    parts = [(field(name), text.encode()) for name, text in fields]
+    body = form(*parts, (field("image") + '; filename="f"', data))
+    read, found = parse_form(body, step)
+    assert (read.fields, found, read.files) == (fields, data, 1)
+
+
+fragments = st.lists(
+    st.sampled_from(
+        [
+            b"--frontier",
+            b"--frontier--",
+            b"\r\n",
+            b"\n",
+            b"--",
+            b" ",
+            b":",
+            b"Content-Disposition: form-data; name=a",
+            b'Content-Disposition: form-data; name="b"; filename="c"',
+            b"Content-Type: image/png",
+            b"data",
+            b"\x00\xff",
+            b";",
+            b'"',
+        ]
+    ),
+    max_size=24,
+).map(b"".join)
+
+
+@given(fragments)
+def test_no_body_does_anything_but_parse_or_be_refused(body: bytes) -> None:
+    try:
+        whole = parse_form(body)
+    except (InvalidArgument, PayloadTooLarge):
+        return
+    assert parse_form(body, 1)[0].files == whole[0].files
+
+
+@given(st.text(max_size=80))
+def test_no_content_type_does_anything_but_parse_or_be_refused(header: str) -> None:
+    try:
+        boundary_of("multipart/form-data;" + header)
+    except InvalidArgument:
+        return
