@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nonet.gateway.oip.rest_control import TRACE_SETTINGS, log_settings
+from nonet.gateway.oip.control import TRACE_SETTINGS, log_settings
 from nonet.gateway.tasks.openapi_parts import CALL_HEADERS, CALL_PARAMETERS, ERRORS, REQUEST_ID, RETRY_AFTER
 from nonet.runtime.tensors import DataType
 

@@ -1,12 +1,7 @@
-"""The parts of ``/v2`` that change the server, and those that other servers have and we answer plainly.
-
-Model repository: index, load, unload. Trace and log settings are read as they are and cannot be changed while
-serving. Shared memory: there are no regions, and none can be registered over HTTP.
-"""
+"""Control of the server over REST: the bodies of model repository, trace, log and shared memory requests."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,21 +12,17 @@ from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.reply import Reply
+from nonet.gateway.oip.control import (
+    TRACE_SETTINGS,
+    ServerControl,
+    changed_setting,
+    log_settings,
+    no_region,
+)
 from nonet.gateway.oip.rest_target import Handler, OipTarget, check_content_type, check_same_origin
-from nonet.runtime.catalog import ModelState
-from nonet.runtime.errors import InvalidArgument, NotFound, NotImplementedHere, PermissionDenied
-
-logger = logging.getLogger(__name__)
+from nonet.runtime.errors import InvalidArgument
 
 _MAX_CONTROL_BODY = 1024 * 1024
-
-TRACE_SETTINGS: dict[str, Any] = {
-    "trace_level": ["OFF"],
-    "trace_rate": "0",
-    "trace_count": "0",
-    "log_frequency": "0",
-    "trace_mode": "opentelemetry",
-}
 
 
 class OipControl:
@@ -54,11 +45,9 @@ class OipControl:
         *,
         allowed: bool = True,
     ) -> None:
-        self._plane = plane
         self._calls = calls
         self._bodies = bodies
-        self._repository = repository
-        self._allowed = allowed
+        self._control = ServerControl(plane, repository, allowed=allowed, how="over HTTP")
         self.trace: Mapping[str, Handler] = {
             "GET": self._read_trace,
             "HEAD": self._read_trace,
@@ -79,17 +68,11 @@ class OipControl:
         only_ready = options.get("ready", False)
         if not isinstance(only_ready, bool):
             raise InvalidArgument("ready must be true or false", param="ready")
-        return Reply.json(
-            [
-                {"name": line.name, "version": line.version, "state": str(line.state), "reason": line.reason}
-                for line in self._plane.catalog.index()
-                if not only_ready or line.state is ModelState.READY
-            ]
-        )
+        return Reply.json(self._control.index(only_ready=only_ready))
 
     async def load(self, target: OipTarget) -> Reply:
         """Load a model, or load it again; ``parameters.config`` replaces its configuration."""
-        repository, tenant = self._controlled(target)
+        tenant = self._controlled(target)
         parameters = await self._parameters(target)
         override = parameters.pop("config", None)
         if override is not None and not isinstance(override, str):
@@ -100,13 +83,12 @@ class OipControl:
             name = next(iter(parameters))[:80]
             why = "models are not taken over HTTP" if name.startswith("file:") else "is not known"
             raise InvalidArgument(f"parameters.{name}: {why}; accepted: config", param=f"parameters.{name}")
-        await repository.load(target.model, override, tenant=tenant)
-        logger.info("model %s was loaded by request", target.model)
+        await self._control.load(target.model, override, tenant)
         return Reply.json({"name": target.model, "state": "READY"})
 
     async def unload(self, target: OipTarget) -> Reply:
         """Unload a model; requests that use it finish first."""
-        repository, tenant = self._controlled(target)
+        tenant = self._controlled(target)
         parameters = await self._parameters(target)
         if not isinstance(parameters.pop("unload_dependents", False), bool):
             raise InvalidArgument(
@@ -117,27 +99,21 @@ class OipControl:
             raise InvalidArgument(
                 f"parameters.{name} is not known; accepted: unload_dependents", param=f"parameters.{name}"
             )
-        await repository.unload(target.model, tenant=tenant)
-        logger.info("model %s was unloaded by request", target.model)
+        await self._control.unload(target.model, tenant)
         return Reply.json({"name": target.model, "state": "UNAVAILABLE"})
 
-    def _controlled(self, target: OipTarget) -> tuple[RepositoryControl, str]:
-        """The repository, and the tenant who wants to change it."""
+    def _controlled(self, target: OipTarget) -> str:
+        """The tenant who wants to change the repository. Raises PermissionDenied or NotImplementedHere."""
         tenant = self._calls.authenticate(target.exchange)
         check_same_origin(target.exchange)
-        if not self._allowed:
-            raise PermissionDenied("loading and unloading models over HTTP is switched off on this server")
-        if self._repository is None:
-            raise NotImplementedHere("this server has no model repository to load from")
-        return self._repository, tenant
+        self._control.repository()
+        return tenant
 
     # Trace and log settings
 
     async def _read_trace(self, target: OipTarget) -> Reply:
         self._calls.authenticate(target.exchange)
-        if target.model:
-            self._plane.catalog.info(target.model)
-        return Reply.json(TRACE_SETTINGS)
+        return Reply.json(self._control.trace_settings(target.model))
 
     async def _write_trace(self, target: OipTarget) -> Reply:
         await self._unchangeable(target, TRACE_SETTINGS, "trace")
@@ -155,17 +131,11 @@ class OipControl:
         """Accept a change that changes nothing (null asks for the default, which is what we have)."""
         self._calls.authenticate(target.exchange)
         check_same_origin(target.exchange)
-        for name, value in (await self._json_object(target)).items():
-            if name not in current:
-                known = ", ".join(current)
-                raise InvalidArgument(
-                    f"{what} setting {name[:80]!r} is not known; known: {known}", param=name[:80]
-                )
-            if value is not None and value != current[name]:
-                raise InvalidArgument(
-                    f"{what} setting '{name}' is fixed while the server runs; it is {current[name]!r}",
-                    param=name,
-                )
+        name = changed_setting(what, await self._json_object(target), current)
+        if name is not None:
+            raise InvalidArgument(
+                f"{what} setting '{name}' is fixed while the server runs; it is {current[name]!r}", param=name
+            )
 
     # Shared memory
 
@@ -177,7 +147,7 @@ class OipControl:
     async def region(self, target: OipTarget) -> Reply:
         """The status of one region, which cannot exist."""
         self._calls.authenticate(target.exchange)
-        raise NotFound(f"there is no shared memory region '{target.model[:80]}'", code="REGION_NOT_FOUND")
+        raise no_region(target.model)
 
     async def register(self, target: OipTarget) -> Reply:
         """Refused: tensors come in the body."""
@@ -214,16 +184,3 @@ class OipControl:
         if not isinstance(value, dict):
             raise InvalidArgument("the body must be a JSON object")
         return value
-
-
-def log_settings() -> dict[str, Any]:
-    """The log settings in force, by the names the protocol's logging extension gives them."""
-    root = logging.getLogger("nonet")
-    return {
-        "log_file": "",
-        "log_info": root.isEnabledFor(logging.INFO),
-        "log_warning": root.isEnabledFor(logging.WARNING),
-        "log_error": root.isEnabledFor(logging.ERROR),
-        "log_verbose_level": int(root.isEnabledFor(logging.DEBUG)),
-        "log_format": "default",
-    }

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.data_plane import DataPlane
-from nonet.gateway.core.records import DurationTotal, ModelStatistics
 from nonet.gateway.http.reply import Reply
+from nonet.gateway.oip.models import described, statistics
 from nonet.gateway.oip.rest_target import OipTarget
 from nonet.runtime.errors import NotFound
 from nonet.runtime.oip.metadata import model_metadata_json, server_metadata_json
@@ -51,10 +49,7 @@ class OipModels:
     async def metadata(self, target: OipTarget) -> Reply:
         """Inputs, outputs, versions and platform of a model."""
         self._calls.authenticate(target.exchange)
-        catalog = self._plane.catalog
-        info = catalog.info(target.model, target.version)
-        versions = [target.version] if target.version else catalog.versions(target.model)
-        return Reply.json(model_metadata_json(info, versions))
+        return Reply.json(model_metadata_json(*described(self._plane, target.model, target.version)))
 
     async def config(self, target: OipTarget) -> Reply:
         """The Triton model configuration."""
@@ -64,41 +59,7 @@ class OipModels:
     async def statistics(self, target: OipTarget) -> Reply:
         """Triton's statistics extension, of one version, one model or all of them."""
         self._calls.authenticate(target.exchange)
-        found = self._plane.statistics(target.model, target.version)
+        found = statistics(self._plane, target.model, target.version)
         if target.model and not found:
             raise NotFound(f"unknown model '{target.model}'", param="model", code="MODEL_NOT_FOUND")
-        return Reply.json({"model_stats": [statistics_json(entry) for entry in found]})
-
-
-def statistics_json(entry: ModelStatistics) -> dict[str, Any]:
-    """The totals of one version as the statistics extension writes them."""
-    return {
-        "name": entry.name,
-        "version": entry.version,
-        "last_inference": entry.last_inference_ms,
-        "inference_count": entry.inference_count,
-        "execution_count": entry.execution_count,
-        "inference_stats": {
-            "success": _duration(entry.success),
-            "fail": _duration(entry.fail),
-            "queue": _duration(entry.queue),
-            "compute_input": _duration(entry.compute_input),
-            "compute_infer": _duration(entry.compute_infer),
-            "compute_output": _duration(entry.compute_output),
-            "cache_hit": _duration(entry.cache_hit),
-            "cache_miss": _duration(entry.cache_miss),
-        },
-        "batch_stats": [
-            {
-                "batch_size": rows,
-                "compute_input": _duration(before),
-                "compute_infer": _duration(infer),
-                "compute_output": _duration(after),
-            }
-            for rows, (before, infer, after) in sorted(entry.batches.items())
-        ],
-    }
-
-
-def _duration(total: DurationTotal) -> dict[str, int]:
-    return {"count": total.count, "ns": total.nanoseconds}
+        return Reply.json({"model_stats": found})

@@ -12,16 +12,16 @@ from typing import Any
 from nonet.gateway.core.call_headers import Call
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.model_names import is_name
-from nonet.gateway.core.records import DurationTotal, ModelStatistics
 from nonet.gateway.executor import description
 from nonet.gateway.grpc.rpc import Rpc
+from nonet.gateway.oip.models import described, statistics
 from nonet.runtime.errors import NotFound
 from nonet.runtime.oip import metadata, proto_codec
 from nonet.runtime.oip.messages import message
 from nonet.runtime.release import VERSION
 from nonet.runtime.requests import InferRequest, InferResponse
 
-__all__ = ["Inference", "checked_name", "statistics_message"]
+__all__ = ["Inference", "checked_name"]
 
 INLINE_CONTENTS = 256 * 1024
 """Bytes of typed contents above which a message is read in a thread."""
@@ -65,9 +65,7 @@ class Inference:
     async def model_metadata(self, request: Any, rpc: Rpc) -> Any:
         rpc.authenticate()
         name, version = checked_name(request.name, request.version)
-        info = self._plane.catalog.info(name, version)
-        versions = [version] if version else self._plane.catalog.versions(name)
-        return metadata.model_metadata_proto(info, versions)
+        return metadata.model_metadata_proto(*described(self._plane, name, version))
 
     async def model_config(self, request: Any, rpc: Rpc) -> Any:
         rpc.authenticate()
@@ -81,10 +79,8 @@ class Inference:
         rpc.authenticate()
         if request.name:
             checked_name(request.name, request.version)
-        found = self._plane.statistics(request.name, request.version)
-        return message("inference.ModelStatisticsResponse")(
-            model_stats=[statistics_message(entry) for entry in found]
-        )
+        found = statistics(self._plane, request.name, request.version)
+        return message("inference.ModelStatisticsResponse")(model_stats=found)
 
     async def model_infer(self, request: Any, rpc: Rpc) -> Any:
         call = rpc.read()
@@ -127,44 +123,3 @@ def checked_name(name: str, version: str = "") -> tuple[str, str]:
         if (text or kind == "model") and not is_name(text):
             raise NotFound(f"unknown {kind} {text[:80]!r}", param=kind, code=f"{kind.upper()}_NOT_FOUND")
     return name, version
-
-
-def statistics_message(entry: ModelStatistics) -> Any:
-    """The totals of one version as the statistics extension writes them."""
-    stats = message("inference.InferStatistics")(
-        **{
-            name: _duration(getattr(entry, name))
-            for name in (
-                "success",
-                "fail",
-                "queue",
-                "compute_input",
-                "compute_infer",
-                "compute_output",
-                "cache_hit",
-                "cache_miss",
-            )
-        }
-    )
-    batch = message("inference.InferBatchStatistics")
-    return message("inference.ModelStatistics")(
-        name=entry.name,
-        version=entry.version,
-        last_inference=entry.last_inference_ms,
-        inference_count=entry.inference_count,
-        execution_count=entry.execution_count,
-        inference_stats=stats,
-        batch_stats=[
-            batch(
-                batch_size=rows,
-                compute_input=_duration(before),
-                compute_infer=_duration(infer),
-                compute_output=_duration(after),
-            )
-            for rows, (before, infer, after) in sorted(entry.batches.items())
-        ],
-    )
-
-
-def _duration(total: DurationTotal) -> Any:
-    return message("inference.StatisticDuration")(count=total.count, ns=total.nanoseconds)
