@@ -13,7 +13,7 @@ import grpc
 import httpx
 import pytest
 
-from nonet.runtime.oip.messages import FLOOR_IDENTIFICATION, OPEN_INFERENCE, methods
+from nonet.runtime.oip.messages import OPEN_INFERENCE, methods
 from tests.support.building_gateway import BUILDINGS, toy_settings, upload, worker_of, workers_of
 from tests.support.running_server import RunningServer, assert_refused, eventually
 
@@ -96,7 +96,7 @@ def test_only_its_owner_may_refit_and_delete_a_building(
         assert_refused(ben.http.post(path, json={}), 403, "another tenant")
     with grpc.insecure_channel(server.grpc_address) as channel:
         for service, name, fields in (
-            (FLOOR_IDENTIFICATION, "DeleteBuilding", {"building": "quick_home"}),
+            ("nonet.v1.FloorIdentification", "DeleteBuilding", {"building": "quick_home"}),
             (OPEN_INFERENCE, "RepositoryModelLoad", {"model_name": "floors_quick_home"}),
             (OPEN_INFERENCE, "RepositoryModelUnload", {"model_name": "floors_quick_home"}),
         ):

@@ -19,7 +19,8 @@ Start = Callable[..., RunningServer]
 def keeping(versions: int, **repository: Any) -> dict[str, dict[str, Any]]:
     settings = toy_settings()
     settings["repository"] |= repository
-    return {**settings, "repository": {"keep_versions": versions}}
+    settings["repository"]["keep_versions"] = versions
+    return settings
 
 
 def refit(server: RunningServer, seed: int) -> None:

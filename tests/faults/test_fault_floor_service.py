@@ -31,7 +31,8 @@ def test_fitted_buildings_are_served_by_a_service_of_their_own(
         )
     try:
         eventually(lambda: str(port) in log.read_text(), "the service listens", 60)
-        settings = {**toy_settings(), "floors": {"keep_versions": 1}}
+        settings = toy_settings()
+        settings["repository"]["keep_versions"] = 1
         server = start_server(own_repository, settings, arguments=("--topology", str(topology)))
         wait_for(server, submitted(server, "quick_home"), "succeeded")
         eventually(lambda: identify(server, "quick_home", HOME).status_code == 200, "it has come through")

@@ -21,6 +21,7 @@ from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.tensors import Tensor
 
 __all__ = [
+    "WHOLE",
     "Accepted",
     "Blob",
     "BlobDescription",
@@ -35,7 +36,6 @@ __all__ = [
     "ServiceLimits",
     "Task",
     "Upload",
-    "Whole",
     "Work",
 ]
 
@@ -46,8 +46,8 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_no_bool)]
-"""A whole number: 5, 5.0 and the text "5" are one, true is none."""
+WHOLE = BeforeValidator(_no_bool)
+"""Of a whole number: 5, 5.0 and the text "5" are one, true is none. To stand after its bounds."""
 
 ModelChoice = Annotated[
     str,

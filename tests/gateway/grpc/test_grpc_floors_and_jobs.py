@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from nonet.runtime.oip.messages import FLOOR_IDENTIFICATION, JOBS, message, methods
+from nonet.runtime.oip.messages import JOBS, message, methods
 from tests.support.building_gateway import (
     BUILDINGS,
     events,
@@ -23,7 +23,7 @@ from tests.support.building_gateway import (
 from tests.support.running_server import RunningServer, eventually
 from tests.support.webhook_receiver import Receiver
 
-METHODS = {method.name: method for name in (FLOOR_IDENTIFICATION, JOBS) for method in methods(name)}
+METHODS = {method.name: method for name in ("nonet.v1.FloorIdentification", JOBS) for method in methods(name)}
 HOME = {"00:00:00:00:00:01": -40.0, "00:00:00:00:00:02": -60.0}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from nonet.runtime.oip.messages import RAW_IMAGE, message, methods
+from nonet.runtime.oip.messages import message, methods
 from tests.support import handmade_captures
 from tests.support.running_server import RunningServer, running
 
@@ -27,7 +27,7 @@ def darkroom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer
 
 
 def develop(server: RunningServer, **fields: Any) -> Any:
-    method = methods(RAW_IMAGE)[0]
+    method = methods("nonet.v1.RawImage")[0]
     with grpc.insecure_channel(server.grpc_address) as channel:
         call = channel.unary_unary(method.path, response_deserializer=method.response.FromString)
         return call(message("nonet.v1.DevelopRequest")(**fields).SerializeToString(), timeout=30)

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from nonet.runtime.oip.messages import JOBS, RAW_IMAGE, message, methods
+from nonet.runtime.oip.messages import JOBS, message, methods
 from tests.support import handmade_captures
 from tests.support.building_gateway import wait_for
 from tests.support.capture_gateway import (
@@ -28,7 +28,7 @@ from tests.support.running_server import RunningServer, running
 
 pytestmark = pytest.mark.timeout(180)
 
-METHODS = {method.name: method for name in (RAW_IMAGE, JOBS) for method in methods(name)}
+METHODS = {method.name: method for name in ("nonet.v1.RawImage", JOBS) for method in methods(name)}
 REQUEST = message("nonet.v1.DevelopRequest")
 GRPC = grpc.StatusCode
 

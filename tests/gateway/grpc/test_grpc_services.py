@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from nonet.gateway.executor import description
 from nonet.gateway.grpc import GrpcLimits
 from nonet.runtime.errors import Conflict, NotFound
-from nonet.runtime.oip.messages import OPEN_INFERENCE, RAW_IMAGE, RECOGNITION, methods
+from nonet.runtime.oip.messages import OPEN_INFERENCE, methods
 from tests.support import misbehaving_servables as bad
 from tests.support.grpc_server import METHODS, infer_request
 
@@ -52,7 +52,7 @@ class Repository:
 # -- health
 
 
-@pytest.mark.parametrize("service", ["", OPEN_INFERENCE, RECOGNITION])
+@pytest.mark.parametrize("service", ["", OPEN_INFERENCE, "nonet.v1.Recognition"])
 async def test_health_follows_readiness_for_each_service(start_face: Start, service: str) -> None:
     face = await start_face(bad.DoublingServable())
     stub = health_pb2_grpc.HealthStub(face.channel)
@@ -103,8 +103,8 @@ async def test_reflection_describes_every_service_completely(start_face: Start, 
     names = {service.name for service in listed.list_services_response.service}
     assert names == {
         OPEN_INFERENCE,
-        RAW_IMAGE,
-        RECOGNITION,
+        "nonet.v1.RawImage",
+        "nonet.v1.Recognition",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
@@ -162,7 +162,7 @@ async def test_a_service_describes_its_models_for_the_gateway(start_face: Start)
     config = (await face.call("ModelConfig", {"name": "doubler"})).config
     told = json.loads(config.parameters[description.PARAMETER].string_value)
     assert told["digest"] == "digest-of-doubler-1"
-    classify = methods(RECOGNITION)[0]
+    classify = methods("nonet.v1.Recognition")[0]
     error = await failure(face.channel.unary_unary(classify.path)(b""))
     assert error.code() is Code.UNIMPLEMENTED
 

@@ -105,13 +105,13 @@ def test_methods_have_their_paths_and_streams() -> None:
     assert by_name["ModelInfer"].request is messages.message("inference.ModelInferRequest")
     assert [name for name, method in by_name.items() if method.client_streaming] == ["ModelStreamInfer"]
     assert by_name["ModelStreamInfer"].server_streaming
-    (classify,) = messages.methods(messages.RECOGNITION)
+    (classify,) = messages.methods("nonet.v1.Recognition")
     assert classify.path == "/nonet.v1.Recognition/Classify"
 
 
 def test_a_pool_for_reflection_takes_other_services_along() -> None:
     pool = messages.pool_with(health_pb2.DESCRIPTOR.serialized_pb)
-    for service in ("grpc.health.v1.Health", messages.OPEN_INFERENCE, messages.RECOGNITION):
+    for service in ("grpc.health.v1.Health", messages.OPEN_INFERENCE, "nonet.v1.Recognition"):
         assert pool.FindServiceByName(service).full_name == service
     with pytest.raises(KeyError):
         messages.POOL.FindServiceByName("grpc.health.v1.Health")

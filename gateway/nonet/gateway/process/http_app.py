@@ -132,9 +132,8 @@ async def _routing_failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         allowed = _verbs(request)
-        response = _failure(request, MethodNotAllowed(f"{request.method} is not allowed here; use {allowed}"))
-        response.raw_headers.append((b"allow", allowed.encode("latin-1")))
-        return response
+        refusal = MethodNotAllowed(f"{request.method} is not allowed here; use {allowed}")
+        return _failure(request, refusal, (b"allow", allowed.encode("latin-1")))
     if error.status_code == 404:
         return _failure(request, NotFound("there is no such route; see /docs", code="ROUTE_NOT_FOUND"))
     return _failure(request, InvalidArgument(str(error.detail)))
@@ -160,6 +159,6 @@ async def _validation_failed(request: Request, error: Exception) -> Response:
     )
 
 
-def _failure(request: Request, error: ServingError) -> RawResponse:
+def _failure(request: Request, error: ServingError, *headers: tuple[bytes, bytes]) -> RawResponse:
     body = error_body(request.scope["path"], error)
-    return RawResponse(Reply(body, error.http_status, headers=error_headers(error)))
+    return RawResponse(Reply(body, error.http_status, headers=[*error_headers(error), *headers]))

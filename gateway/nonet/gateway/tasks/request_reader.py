@@ -274,4 +274,4 @@ def _filled(data: bytes, file: FilePart, *, alone: bool = False) -> bytes:
 
 
 def _too_long(name: str) -> ServingError:
-    return InvalidArgument(f"field '{name[:80]}' is longer than {_LONGEST_FIELD} bytes", param=name[:80])
+    return Unprocessable(f"field '{name[:80]}' is longer than {_LONGEST_FIELD} bytes", param=name[:80])

@@ -13,6 +13,7 @@ from nonet.runtime.errors import InvalidArgument, Unprocessable
 from nonet.runtime.requests import InferResponse
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.task import (
+    WHOLE,
     Accepted,
     FilePart,
     Host,
@@ -22,7 +23,6 @@ from nonet.runtime.task import (
     ServiceLimits,
     Task,
     Upload,
-    Whole,
     Work,
 )
 from nonet.runtime.tensors import Tensor
@@ -99,7 +99,7 @@ class FitFields:
         Literal["default", "paper"],
         Field(description="The recipe: the best that is known, or that of the paper."),
     ] = "default"
-    seed: Annotated[Whole, Field(ge=0, le=2**31 - 1, description="Of every random choice.")] = 0
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Of every random choice."), WHOLE] = 0
 
 
 def _accept_fit(upload: Upload) -> Accepted:

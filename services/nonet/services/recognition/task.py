@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from nonet.runtime.images import ImageLimits
 from nonet.runtime.requests import InferResponse
 from nonet.runtime.servable import ModelInfo, Servable
-from nonet.runtime.task import FilePart, ModelChoice, Page, Question, Service, ServiceLimits, Task, Whole
+from nonet.runtime.task import WHOLE, FilePart, ModelChoice, Page, Question, Service, ServiceLimits, Task
 from nonet.runtime.tensors import Array, Tensor
 from nonet.services.recognition.classify import INPUT
 from nonet.services.recognition.derive import TASK, derive
@@ -27,8 +27,9 @@ class ClassifyFields:
 
     model: ModelChoice = "auto"
     top_k: Annotated[
-        Whole,
+        int,
         Field(ge=1, le=1000, description="How many classes to return, best first; at most all there are."),
+        WHOLE,
     ] = 5
 
 
