@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -16,9 +17,12 @@ from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.executor import EmbeddedDevice
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
 from nonet.gateway.process.compose import ServingPlane
+from nonet.gateway.process.services import installed_services
+from nonet.gateway.tasks.host import GatewayHost
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import MonotonicClock
 from nonet.runtime.oip.messages import OPEN_INFERENCE, message, methods
+from nonet.runtime.task import Service
 from tests.support.misbehaving_servables import DoublingServable
 
 METHODS = {method.name: method for method in methods(OPEN_INFERENCE)}
@@ -74,6 +78,7 @@ async def serving_grpc(
     keys: list[ApiKey] | None = None,
     limits: GrpcLimits | None = None,
     repository: Any = None,
+    services: Sequence[Service] | None = None,
     **options: Any,
 ) -> AsyncIterator[Face]:
     catalog, clock = Catalog(), MonotonicClock()
@@ -90,6 +95,8 @@ async def serving_grpc(
         limits=limits,
         repository=None if repository is None else RepositoryControl(repository),
         observe=lambda *record: routes.append(record),
+        services=tuple(installed_services().values()) if services is None else services,
+        host=GatewayHost(catalog, Path(), None, None, may_remove=False, works={}, jobs=None),
         **options,
     )
     port = server.bind("127.0.0.1:0")

@@ -279,8 +279,8 @@ class Task:
     Args:
         name: of the task, as the models' ``task`` says, e.g. ``segmentation``.
         path: of ``POST``; may hold parameters in braces, which are fields too.
-        rpc: the full gRPC method, e.g. ``nonet.v1.Recognition/Segment``; server-streaming if it has
-            ``event``.
+        rpc: the full gRPC method, e.g. ``nonet.v1.Recognition/Segment``; one that streams gives every answer.
+        stream_rpc: a further, server-streaming method of the same service; "" for none.
         title, description, tag: for people.
         fields: a pydantic dataclass: the one source of JSON, form, query and message fields.
         ask: from checked fields and the file's bytes to the question.
@@ -308,6 +308,7 @@ class Task:
     description: str
     tag: str
     fields: type[Any]
+    stream_rpc: str = ""
     ask: Callable[[Any, bytes], Question] | None = None
     answer: Callable[[ModelInfo, InferResponse, Any], Answer] | None = None
     response: Any = None

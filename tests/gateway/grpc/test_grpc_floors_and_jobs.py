@@ -188,9 +188,11 @@ def test_millions_of_empty_scans_are_refused_before_they_take_memory(server: Run
     request = METHODS["Identify"].request
     most = server.most_memory()
     empty = request(scans=[{}]).SerializeToString()
-    refused = refusal_of(
-        client, "Identify", request(building="quick_home").SerializeToString() + empty * 10_000_000
-    )
+    named = request(building="quick_home").SerializeToString()
+    for count, word in ((10_000_000, "bytes"), (1_000_000, "131072")):
+        refused = refusal_of(client, "Identify", named + empty * count)
+        assert (refused.code(), word in refused.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+    refused = refusal_of(client, "Identify", named + empty * 2000)
     assert (refused.code(), "1024" in refused.details()) == (grpc.StatusCode.INVALID_ARGUMENT, True)
     assert server.most_memory() - most < 200 << 20
     client.channel.close()

@@ -103,6 +103,7 @@ async def test_reflection_describes_every_service_completely(start_face: Start, 
     names = {service.name for service in listed.list_services_response.service}
     assert names == {
         OPEN_INFERENCE,
+        "nonet.v1.FloorIdentification",
         "nonet.v1.RawImage",
         "nonet.v1.Recognition",
         "grpc.health.v1.Health",
@@ -158,7 +159,7 @@ async def test_model_ready_is_a_plain_answer(start_face: Start) -> None:
 
 
 async def test_a_service_describes_its_models_for_the_gateway(start_face: Start) -> None:
-    face = await start_face(bad.DoublingServable(), describe_models=True, tasks=False)
+    face = await start_face(bad.DoublingServable(), describe_models=True, services=())
     config = (await face.call("ModelConfig", {"name": "doubler"})).config
     told = json.loads(config.parameters[description.PARAMETER].string_value)
     assert told["digest"] == "digest-of-doubler-1"

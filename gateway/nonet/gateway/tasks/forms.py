@@ -169,6 +169,8 @@ def _refusal(error: MultipartError) -> ServingError:
             code="PART_HEADERS_TOO_LARGE",
         )
     reason = str(error.args[0]) if error.args else "it cannot be read"
+    if reason.startswith("Unexpected end"):
+        reason = "the closing boundary is missing"
     return _malformed(f"{reason[:1].lower()}{reason[1:]}")
 
 

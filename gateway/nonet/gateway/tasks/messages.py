@@ -8,13 +8,19 @@ from typing import Any
 import orjson
 from google.protobuf.descriptor import FieldDescriptor
 
-__all__ = ["fill", "plain_values"]
+from nonet.runtime.errors import PayloadTooLarge
+
+__all__ = ["MOST_ELEMENTS", "fill", "plain_values"]
+
+MOST_ELEMENTS = 1 << 17
+"""Messages in one list; each becomes an object of its own, so a small message could take much memory."""
 
 
 def plain_values(message: Any) -> dict[str, Any]:
     """The fields of a message that are set, by name: numbers, texts, bytes, lists and mappings of them.
 
-    A field without presence counts as set when it is not its type's zero.
+    A field without presence counts as set when it is not its type's zero. Raises PayloadTooLarge for a list
+    of too many messages.
     """
     return {descriptor.name: _plain(descriptor, value) for descriptor, value in message.ListFields()}
 
@@ -26,7 +32,13 @@ def _plain(descriptor: FieldDescriptor, value: Any) -> Any:
         return {key: value[key] if inner is None else plain_values(value[key]) for key in value}
     if kind is None:
         return list(value) if descriptor.is_repeated else value
-    return [plain_values(each) for each in value] if descriptor.is_repeated else plain_values(value)
+    if not descriptor.is_repeated:
+        return plain_values(value)
+    if len(value) > MOST_ELEMENTS:
+        raise PayloadTooLarge(
+            f"{descriptor.name} has more than {MOST_ELEMENTS} elements", param=descriptor.name
+        )
+    return [plain_values(each) for each in value]
 
 
 def fill(message: Any, values: Mapping[str, Any]) -> Any:

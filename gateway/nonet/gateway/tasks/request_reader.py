@@ -212,8 +212,13 @@ class RequestReader:
             check=lambda name: self._fields.check_name(name, job=job),
             write=write,
             longest=_LONGEST_FIELD,
-            too_long=_too_long,
+            too_long=self._too_long,
         )
+
+    def _too_long(self, name: str) -> ServingError:
+        message = f"field '{name[:80]}' is longer than {_LONGEST_FIELD} bytes"
+        # Where the work judges the fields, what a long text may mean is not known here: a bad value.
+        return (InvalidArgument if self._always else Unprocessable)(message, param=name[:80])
 
     def _form_values(self, form: Form) -> dict[str, Any]:
         file = self._task.file
@@ -271,7 +276,3 @@ def _filled(data: bytes, file: FilePart, *, alone: bool = False) -> bytes:
     raise InvalidArgument(
         f"{what} is empty; send {article} {file.noun}", param=file.name, code=file.empty_code
     )
-
-
-def _too_long(name: str) -> ServingError:
-    return Unprocessable(f"field '{name[:80]}' is longer than {_LONGEST_FIELD} bytes", param=name[:80])

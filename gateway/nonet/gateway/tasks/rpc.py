@@ -92,11 +92,14 @@ class TaskCalls:
         self._disk = disk
         name, _, _ = task.rpc.partition("/")
         self._submit_path = "" if task.work is None else f"{name}/{task.work.rpc}"
+        self._stream_path = f"{name}/{task.stream_rpc}" if task.stream_rpc else ""
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Full names of the methods."""
-        return tuple(dict.fromkeys(path for path in (self._task.rpc, self._submit_path) if path))
+        return tuple(
+            dict.fromkeys(path for path in (self._task.rpc, self._submit_path, self._stream_path) if path)
+        )
 
     def handler(self, face: RpcFace, method: Method) -> grpc.RpcMethodHandler:
         """One of the methods as a server registers it."""
@@ -168,12 +171,19 @@ class TaskCalls:
         request = call.request(info, question.inputs, question.parameters, exact=task.find is None)
         return info, request, fields
 
-    def _values(self, method: Method, raw: bytes) -> tuple[dict[str, Any], bytes]:
-        """The fields of a message, and the file in it."""
+    def _check_size(self, raw: bytes) -> None:
         limit = self._task.max_bytes
         if limit and len(raw) > limit:
             raise PayloadTooLarge(f"the message is larger than {limit} bytes", code="BODY_TOO_LARGE")
-        values = self._task.from_message(plain_values(parse(method.request, raw)))
+
+    def _values(self, method: Method, raw: bytes) -> tuple[dict[str, Any], bytes]:
+        """The fields of a message, and the file in it."""
+        self._check_size(raw)
+        return self._split(plain_values(parse(method.request, raw)))
+
+    def _split(self, sent: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """The task's fields, and the file, of a message's values."""
+        values = self._task.from_message(sent)
         file: bytes = b"" if self._task.file is None else values.pop(self._task.file.name, b"")
         return values, file
 
@@ -183,9 +193,12 @@ class TaskCalls:
         """A job of one message."""
         submits, tenant, key = await self._able(rpc)
         with self._disk.open() as hold, submits.receiving() as path:
-            values, file = await asyncio.to_thread(self._values, method, raw)
+            self._check_size(raw)
+            sent = await asyncio.to_thread(lambda: plain_values(parse(method.request, raw)))
+            del raw
             assert self._task.work is not None
-            await submits.check(self._task.work, values, tenant)
+            await submits.check(self._task.work, sent, tenant)
+            values, file = await asyncio.to_thread(self._split, sent)
             if not file:
                 raise _empty(self._task)
             hold.take(len(file))

@@ -128,7 +128,13 @@ class Submits:
             )
             spec = dict(accepted.spec)
             webhook = str(spec.pop("webhook", "") or sent.values.get("webhook") or "")
-            subject = accepted.subject or _UNPRINTABLE.sub("_", sent.filename)[:_LONGEST_SUBJECT] or "upload"
+            subject = accepted.subject
+            if work.publishes is None:
+                subject = (
+                    subject
+                    or _UNPRINTABLE.sub("_", sent.filename)[:_LONGEST_SUBJECT]
+                    or (task.file.noun if task.file else work.kind)
+                )
             new = NewJob(
                 job,
                 work.kind,

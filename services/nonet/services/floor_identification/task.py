@@ -222,7 +222,16 @@ def _read_scans(value: Any) -> list[bytes]:
                 "text or a number) at most",
                 param="scans",
             )
-    return [orjson.dumps(scan["rssi"]) for scan in value]
+    return [_dumped(index, scan["rssi"]) for index, scan in enumerate(value)]
+
+
+def _dumped(index: int, rssi: Any) -> bytes:
+    try:
+        return orjson.dumps(rssi)
+    except TypeError:  # nested deeper than any reading is
+        raise InvalidArgument(
+            f"field 'scans[{index}]' has too many lists or objects in it", param="scans"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
@@ -325,7 +334,7 @@ IDENTIFY = Task(
     find=_find,
     input_field="scans",
     from_message=_identify_from_message,
-    max_bytes=4 << 20,
+    max_bytes=12 << 20,
 )
 
 
