@@ -122,4 +122,4 @@ class Continued:
 
 
 Outcome = InferResponse | ServingError | Continued
-"""What became of one item of a batch: its own answer, its own failure or its own next step, never a peer's."""
+"""What became of one item of a batch: its own answer, failure or next step, never a peer's."""

@@ -1,8 +1,8 @@
 """One queue per model version, ordered by urgency; it owns the state of what waits in it.
 
 Order: priority (0 first), then deadline, then arrival; an item that has taken a step goes behind all that
-wait at that moment (see :meth:`Item.again`). An item is in exactly one state: waiting in its queue, running in
-a batch, or done; every way out of the queue goes through :meth:`ModelQueue.remove`.
+wait at that moment (see :meth:`Item.again`). An item is in exactly one state: waiting in its queue, running
+in a batch, or done; every way out of the queue goes through :meth:`ModelQueue.remove`.
 """
 
 from __future__ import annotations
