@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractContextManager
 from typing import Any
 
 from nonet.gateway.core.call_headers import Call
@@ -85,6 +86,11 @@ class Inference:
         return message("inference.ModelStatisticsResponse")(
             model_stats=[statistics_message(entry) for entry in found]
         )
+
+    def admit(self, rpc: Rpc) -> AbstractContextManager[None]:
+        """Let a call in before its message, which alone names the model. Raises as :meth:`DataPlane.admit`."""
+        call = rpc.read()
+        return self._plane.admit(deadline=call.deadline, priority=call.priority)
 
     async def model_infer(self, request: Any, rpc: Rpc) -> Any:
         call = rpc.read()
