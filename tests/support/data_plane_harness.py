@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from nonet.gateway.cache import MemoryStore, ResponseCache
@@ -14,7 +14,7 @@ from nonet.gateway.executor import EmbeddedDevice
 from nonet.gateway.scheduler import SchedulerPolicy
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import MonotonicClock
-from nonet.runtime.requests import InferResponse
+from nonet.runtime.requests import InferRequest, InferResponse
 from tests.support import misbehaving_servables as bad
 
 
@@ -25,6 +25,7 @@ class Recorder:
         self.requests: list[RequestRecord] = []
         self.batches: list[BatchRecord] = []
         self.models: list[tuple[str, str, bool]] = []
+        self.steps: list[tuple[int, int]] = []
 
     def on_request(self, record: RequestRecord) -> None:
         self.requests.append(record)
@@ -35,13 +36,22 @@ class Recorder:
     def on_queue_depth(self, model: str, version: str, requests: int) -> None:
         assert requests >= 0
 
+    def on_steps(self, model: str, version: str, *, taken: int, requests: int) -> None:
+        assert taken >= 0 <= requests
+        self.steps.append((taken, requests))
+
     def on_model(self, model: str, version: str, *, present: bool) -> None:
         self.models.append((model, version, present))
 
 
 @asynccontextmanager
 async def serving(
-    *servables: bad.DoublingServable, lanes: int = 1, cached: bool = True, calibrate: bool = False
+    *servables: bad.DoublingServable,
+    lanes: int = 1,
+    cached: bool = True,
+    calibrate: bool = False,
+    waiting: int = 200,
+    costs: Mapping[str, Callable[[InferRequest], float]] | None = None,
 ) -> AsyncIterator[tuple[DataPlane, Recorder]]:
     catalog, clock = Catalog(), MonotonicClock()
     if calibrate:
@@ -52,9 +62,10 @@ async def serving(
         catalog,
         [EmbeddedDevice(lanes)],
         clock=clock,
-        scheduling=SchedulerPolicy(max_waiting_requests=200),
+        scheduling=SchedulerPolicy(max_waiting_requests=waiting),
         policy=PlanePolicy(default_timeout=20.0),
         cache=cache,
+        costs=costs,
     )
     recorder = Recorder()
     plane.add_observer(recorder)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nonet.runtime.errors import InvalidArgument, ServingError
-from nonet.runtime.requests import InferRequest, InferResponse, Outcome
+from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outcome
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.tensors import DataType, Tensor, TensorSpec
 
@@ -107,6 +107,30 @@ class DoublingServable:
 
     def close(self) -> None:
         self.closed.set()
+
+
+class SteppingServable(DoublingServable):
+    """Healthy, and takes as many steps as the request's first value says, each ``seconds`` long. A partial
+    answer holds the number of the step; ``steps`` lists the values of each batch."""
+
+    def __init__(self, seconds: float = 0.0, *, info: ModelInfo | None = None) -> None:
+        super().__init__(info or doubling_info(decoupled=True))
+        self.seconds = seconds
+        self.steps: list[list[float]] = []
+
+    def answer(self, batch: Sequence[InferRequest], rows: int) -> list[Outcome]:
+        self.closed.wait(self.seconds)
+        with self._lock:
+            self.steps.append([float(request.inputs[0].data.flat[0]) for request in batch])
+        return [self._step(request, rows) for request in batch]
+
+    def _step(self, request: InferRequest, rows: int) -> Outcome:
+        taken = (request.state or 0) + 1
+        response = self.double(request, rows)
+        if taken >= request.inputs[0].data.flat[0]:
+            return response
+        output = Tensor("y", DataType.FP32, np.full_like(request.inputs[0].data, taken))
+        return Continued(taken, dataclasses.replace(response, outputs=(output,)))
 
 
 class SlowServable(DoublingServable):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from nonet.runtime.errors import ServingError
 from nonet.runtime.tensors import Tensor
@@ -45,6 +46,10 @@ class InferRequest:
         tenant: whose request this is; "" when keys are off. Cache entries never cross tenants.
         use_cache: False when the caller said ``no-store`` or ``no-cache``.
         store_in_cache: False when the caller said ``no-store``.
+        state: what the model keeps of the request between two steps, opaque; None before the first. Set by
+            the core alone; no part of the cache key.
+        cost: how much work the request is, in units of one row of the model's sample request; set by the
+            core, no part of the cache key.
     """
 
     model: str
@@ -58,6 +63,8 @@ class InferRequest:
     tenant: str = ""
     use_cache: bool = True
     store_in_cache: bool = True
+    state: Any = None
+    cost: float = 1.0
 
     def input(self, name: str) -> Tensor | None:
         """The input called ``name``, or None."""
@@ -79,7 +86,7 @@ class InferResponse:
     """The answer to one request.
 
     ``device``, ``batch_size`` and ``cache`` (``hit`` ``miss`` ``coalesced`` ``bypass``) are filled in on
-    the way out and become response headers.
+    the way out and become response headers. ``final`` is False for a partial answer: others follow.
     """
 
     model: str
@@ -91,6 +98,7 @@ class InferResponse:
     device: str = ""
     batch_size: int = 1
     cache: str = "bypass"
+    final: bool = True
 
     def output(self, name: str) -> Tensor:
         """The output called ``name``. Raises KeyError if there is none."""
@@ -100,5 +108,18 @@ class InferResponse:
         raise KeyError(name)
 
 
-Outcome = InferResponse | ServingError
-"""What became of one item of a batch: its own answer or its own failure, never a peer's."""
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Continued:
+    """The outcome of a step that was not the last: the request is to be executed again.
+
+    Args:
+        state: what the next execution finds in :attr:`InferRequest.state`.
+        partial: an answer so far, for callers who stream; its outputs are held to the model's description.
+    """
+
+    state: Any
+    partial: InferResponse | None = None
+
+
+Outcome = InferResponse | ServingError | Continued
+"""What became of one item of a batch: its own answer, failure or next step, never a peer's."""

@@ -29,6 +29,7 @@ class ModelInfo:
         labels: class names by index, empty if none.
         allow_nonfinite: whether NaN and infinities are accepted as binary input and given as output.
         cacheable: whether equal requests have equal answers.
+        decoupled: whether one request may have several answers, the last of which is the final one.
         config: the Triton model configuration as JSON-able data (what ``/config`` returns).
         details: further facts for ``/v1/models`` (licence, source system, engine, precision...).
     """
@@ -47,6 +48,7 @@ class ModelInfo:
     labels: tuple[str, ...] = ()
     allow_nonfinite: bool = False
     cacheable: bool = True
+    decoupled: bool = False
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -72,6 +74,10 @@ class Servable(Protocol):
         The requests are validated against ``info`` and agree in everything but the batch dimension and
         the tensors' values. Blocking; runs in a lane's thread. An exception (not returned, raised) means
         the whole batch failed.
+
+        A model that works in steps returns :class:`~nonet.runtime.requests.Continued` for a request that is
+        not finished; the next execution gets it again, with that state, in a batch with requests that may be
+        at other steps.
         """
         ...
 

@@ -19,12 +19,32 @@ def test_unknown_model_predicts_nothing_and_learns_from_the_first_batch() -> Non
     assert model.predict(8, 0.0) == pytest.approx(0.4)
 
 
-def test_interpolates_between_points_and_extends_their_slope() -> None:
+def test_interpolates_between_points_and_grows_in_proportion_beyond_them() -> None:
     model = LatencyModel({1: 0.010, 8: 0.045})
     assert model.predict(1, 0.0) == pytest.approx(0.010)
     assert model.predict(8, 0.0) == pytest.approx(0.045)
     assert model.predict(4, 0.0) == pytest.approx(0.025)
-    assert model.predict(15, 0.0) == pytest.approx(0.080)
+    assert model.predict(16, 0.0) == pytest.approx(0.090)
+
+
+def test_sixty_times_the_work_is_predicted_to_take_sixty_times_as_long_unlearnt() -> (
+    None
+):
+    model = LatencyModel({1: 0.1})
+    assert model.predict(60.0, 0.0) == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize("profile", [{1: 0.1}, {}], ids=["measured", "not measured"])
+def test_what_is_learnt_from_large_requests_does_not_spoil_small_ones(profile: dict[int, float]) -> None:
+    model = LatencyModel(profile)
+    for _ in range(40):
+        model.observe(60.0, 1.5, 0.0)
+    assert model.predict(60.0, 0.0) == pytest.approx(1.5, rel=0.1)
+    assert model.predict(1.0, 0.0) == pytest.approx(0.1 if profile else 1.5 / 60, rel=0.1)
+    for _ in range(40):
+        model.observe(1.0, 0.2, 0.0)
+    assert model.predict(1.0, 0.0) == pytest.approx(0.2, rel=0.1)
+    assert model.predict(60.0, 0.0) == pytest.approx(1.5, rel=0.1)
 
 
 @given(profiles, st.integers(1, 128), st.integers(1, 128))

@@ -1,8 +1,10 @@
 """The data plane: the one path of a request, free of any transport.
 
-    lease -> validation -> deadline -> cache and single-flight -> scheduler -> device -> checks -> answer
+    admission -> lease -> validation, cost -> deadline -> cache and single-flight -> scheduler -> device
+    -> checks -> answer, or a stream of them
 
-REST and gRPC are thin faces over :meth:`DataPlane.infer`; what holds here holds for both.
+REST and gRPC are thin faces over :meth:`DataPlane.infer` and :meth:`DataPlane.stream`; what holds here holds
+for both.
 """
 
 from __future__ import annotations
@@ -10,48 +12,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import functools
-from collections.abc import Sequence
+import logging
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-from nonet.gateway.cache import ResponseCache, cache_key
+from nonet.gateway.cache import ResponseCache
+from nonet.gateway.core.admission import Admission
 from nonet.gateway.core.calibration import Calibrator
-from nonet.gateway.core.dispatcher import Dispatcher, Ticket
+from nonet.gateway.core.dispatcher import Dispatcher
+from nonet.gateway.core.execution import Execution
 from nonet.gateway.core.in_flight import InFlight
 from nonet.gateway.core.model_events import Presence
+from nonet.gateway.core.partial_answers import PartialAnswers, streamed
 from nonet.gateway.core.plane_policy import PlanePolicy
-from nonet.gateway.core.protocol_parameters import normalised, selected
-from nonet.gateway.core.records import ModelStatistics, Observer, RequestRecord
+from nonet.gateway.core.protocol_parameters import normalised
+from nonet.gateway.core.records import ModelStatistics, Observer
+from nonet.gateway.core.request_progress import RequestProgress
 from nonet.gateway.core.routing import Router
 from nonet.gateway.core.statistics import StatisticsKeeper
 from nonet.gateway.core.time_limit import TimeLimit
 from nonet.gateway.executor.contract import Device, VersionGone
-from nonet.gateway.scheduler import ItemState, SchedulerPolicy
-from nonet.runtime.catalog import Catalog, Lease
+from nonet.gateway.scheduler import SchedulerPolicy
+from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock
-from nonet.runtime.errors import (
-    DeadlineExceeded,
-    DeadlineUnattainable,
-    ServingError,
-    Unavailable,
-)
+from nonet.runtime.errors import DeadlineExceeded, ServingError, Unavailable
 from nonet.runtime.oip import validation
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
 
-__all__ = ["DataPlane", "PlanePolicy"]
+__all__ = ["Cost", "DataPlane", "PlanePolicy"]
 
+logger = logging.getLogger(__name__)
 
-@dataclasses.dataclass(slots=True)
-class _Journey:
-    """What the record of a request will say; filled in on the way."""
-
-    model: str = ""
-    version: str = ""
-    rows: int = 1
-    stage: str = "admission"
-    cache: str = "bypass"
-    flight: bytes = b""
-    deadline: float | None = None
+Cost = Callable[[InferRequest], float]
+"""How much work a valid request is, in units of one row of its model's sample request."""
 
 
 class DataPlane:
@@ -63,6 +57,7 @@ class DataPlane:
         clock: the monotonic clock of all deadlines; while serving it must tick with the event loop's.
         scheduling, policy: limits.
         cache: the response cache, or None for none at all.
+        costs: tells the cost of the requests of a task; where there is none, it is their rows.
     """
 
     def __init__(
@@ -74,6 +69,7 @@ class DataPlane:
         scheduling: SchedulerPolicy | None = None,
         policy: PlanePolicy | None = None,
         cache: ResponseCache | None = None,
+        costs: Mapping[str, Cost] | None = None,
     ) -> None:
         self.catalog = catalog
         self.clock = clock
@@ -85,12 +81,12 @@ class DataPlane:
         self._calibrator = Calibrator(catalog, self._dispatcher)
         self._presence = Presence(catalog, self._dispatcher, self._observers)
         self._router = Router(catalog, self._answered_at, self._policy.preferred_families)
-        self._tickets: dict[bytes, Ticket] = {}
-        self._hurries: dict[bytes, list[tuple[int, float]]] = {}
+        self._admission = Admission(
+            catalog, self._router, self._dispatcher.scheduler, clock, self._policy.max_in_flight_bytes
+        )
+        self._execution = Execution(self._dispatcher, cache)
+        self._costs = dict(costs or {})
         self._in_flight = InFlight()
-        self._in_flight_bytes = 0
-        self._started = False
-        self._draining = False
         self._stopped = False
 
     # -- life -----------------------------------------------------------------------------------
@@ -100,19 +96,20 @@ class DataPlane:
         self._presence.start()
         await self._dispatcher.start()
         await self._calibrator.start()
-        self._started = True
+        self._admission.open = True
 
     async def drain(self, grace: float) -> bool:
         """Refuse what is new and let what is in flight finish, for at most ``grace`` seconds.
 
         True if all of it finished.
         """
-        self._draining = True
+        self._admission.open = False
         return await self._in_flight.end(grace)
 
     async def stop(self) -> None:
         """Stop the devices. What is still waiting is refused."""
-        self._draining = self._stopped = True
+        self._admission.open = False
+        self._stopped = True
         self._presence.stop()
         self._calibrator.stop()
         await self._dispatcher.stop()
@@ -122,7 +119,7 @@ class DataPlane:
     @property
     def accepting(self) -> bool:
         """Whether new requests are let in."""
-        return self._started and not self._draining
+        return self._admission.open
 
     @property
     def in_flight(self) -> int:
@@ -192,18 +189,34 @@ class DataPlane:
 
     # -- the path -------------------------------------------------------------------------------
 
-    def admit(self) -> contextlib.AbstractContextManager[None]:
+    def admit(
+        self,
+        *,
+        task: str = "",
+        model: str = "",
+        version: str = "",
+        deadline: float | None = None,
+        priority: int = 1,
+    ) -> contextlib.AbstractContextManager[None]:
         """Let a request in before its body has arrived: use it as ``with plane.admit():`` at once;
         :meth:`drain` then waits until the block is left.
 
-        Call :meth:`infer` inside with ``admitted=True``. Raises Unavailable (``DRAINING``).
+        Call :meth:`infer` inside with ``admitted=True``.
+
+        Args:
+            task: name of the task that is asked for; then ``model`` is what the caller calls the model, ""
+                if only the body tells.
+            model, version: name and version of the OIP model if there is no task.
+            deadline, priority: of the call.
+
+        Raises as :meth:`Admission.check`.
         """
-        if not self.accepting:
-            raise Unavailable("the server is draining; try another one", code="DRAINING")
+        self._admission.check(task, model, version, deadline, priority)
         return self._in_flight
 
     async def infer(self, request: InferRequest, *, admitted: bool = False) -> InferResponse:
-        """Answer ``request``. Cancelling the awaiting task withdraws the work.
+        """Answer ``request``; of a model that works in steps, the final answer. Cancelling the awaiting task
+        withdraws the work.
 
         ``admitted``: it was let in by :meth:`admit`, so it is served even if the plane drains by now.
         Raises ServingError; every call is recorded exactly once with all observers.
@@ -213,61 +226,83 @@ class DataPlane:
         with self._in_flight:
             return await self._recorded(request, admitted)
 
-    async def _recorded(self, request: InferRequest, admitted: bool) -> InferResponse:
+    async def stream(self, request: InferRequest, *, admitted: bool = False) -> AsyncIterator[InferResponse]:
+        """The partial answers to ``request`` in order (their ``final`` is False), then the final one.
+
+        A reader who is slow gets the newest partial answers only; one whose answer is in the cache, or comes
+        of an execution that had begun, may get the final one alone. Closing the generator or cancelling its
+        reader withdraws the work. Raises and records as :meth:`infer`.
+        """
+        partials = PartialAnswers(request.id)
+        with self._in_flight:
+            answering = self._recorded(request, admitted, partials)
+            async with contextlib.aclosing(streamed(answering, partials)) as answers:
+                async for response in answers:
+                    yield response
+
+    async def _recorded(
+        self, request: InferRequest, admitted: bool, partials: PartialAnswers | None = None
+    ) -> InferResponse:
         arrival = self.clock.now()
-        journey = _Journey(deadline=request.deadline)
+        progress = RequestProgress(arrival, request.deadline, partials)
         response: InferResponse | None = None
         code = ""
         size = sum(tensor.nbytes for tensor in request.inputs)
-        self._in_flight_bytes += size
+        self._admission.held_bytes += size
         try:
             if self._stopped:
                 raise Unavailable("the server has shut down", code="SHUTTING_DOWN")
-            if not admitted and not self.accepting:
-                raise Unavailable("the server is draining; try another one", code="DRAINING")
-            response = await self._serve(request, arrival, journey)
-            journey.stage = "done"
+            if not admitted:
+                self._admission.check_open()
+            self._admission.check_memory()
+            response = await self._serve(request, progress)
+            progress.stage = "done"
             return response
         except ServingError as error:
             code = error.code
             raise
         except asyncio.CancelledError:
             code = "CLIENT_CLOSED"
-            ticket = self._tickets.get(journey.flight)
-            if ticket is not None and ticket.item.state is ItemState.RUNNING:
-                journey.stage = "executing"
+            if self._execution.executes(progress):
+                progress.stage = "executing"
             raise
         except Exception:
             code = "INTERNAL"
             raise
         finally:
-            self._in_flight_bytes -= size
-            self._record(journey, response, code, arrival)
+            self._admission.held_bytes -= size
+            record = progress.record(response, code, self.clock.now())
+            for observer in self._observers:
+                observer.on_request(record)
 
-    async def _serve(self, request: InferRequest, arrival: float, journey: _Journey) -> InferResponse:
-        if self._in_flight_bytes > self._policy.max_in_flight_bytes:
-            raise Unavailable("the server holds as much input as it may; retry later", code="OVERLOADED")
+    async def _serve(self, request: InferRequest, progress: RequestProgress) -> InferResponse:
         try:
-            return await self._serve_version(request, arrival, journey)
+            return await self._serve_version(request, progress)
         except VersionGone:
             if request.version:
                 raise
         # The version was replaced where it runs; a caller that named none gets the new one.
-        return await self._serve_version(request, arrival, journey)
+        return await self._serve_version(request, progress)
 
-    async def _serve_version(self, request: InferRequest, arrival: float, journey: _Journey) -> InferResponse:
+    async def _serve_version(self, request: InferRequest, progress: RequestProgress) -> InferResponse:
         with self.catalog.lease(request.model, request.version) as lease:
-            info = lease.info
-            journey.model, journey.version = info.name, info.version
+            info, arrival = lease.info, progress.arrival
+            progress.model, progress.version = info.name, info.version
             parameters, asked, priority = normalised(request, arrival)
-            journey.deadline = asked
+            progress.deadline = asked
             validation.validate(request, info)
-            journey.rows = request.inputs[0].shape[0] if info.max_batch_size else 1
+            progress.rows = rows = request.inputs[0].shape[0] if info.max_batch_size else 1
             deadline = arrival + self._policy.default_timeout if asked is None else asked
             deadline = min(deadline, arrival + self._policy.max_timeout)
             # Work that is long looks at the deadline on its way, so it must know the default one too.
             request = dataclasses.replace(
-                request, version=info.version, parameters=parameters, deadline=deadline, priority=priority
+                request,
+                version=info.version,
+                parameters=parameters,
+                deadline=deadline,
+                priority=priority,
+                state=None,
+                cost=self._cost(request, info, rows),
             )
             left = deadline - self.clock.now()
             if left <= 0:
@@ -275,126 +310,28 @@ class DataPlane:
             limit = TimeLimit(left)
             try:
                 with limit:
-                    response = await self._cached(request, lease, deadline, journey)
+                    response = await self._execution.answer(request, lease, deadline, progress)
             except TimeoutError:
                 if not limit.passed:
                     raise
                 raise DeadlineExceeded("the deadline passed before the answer was ready") from None
-        if response.id == request.id and response.cache == journey.cache:
+        if response.id == request.id and response.cache == progress.cache:
             return response
-        return dataclasses.replace(response, id=request.id, cache=journey.cache)
+        return dataclasses.replace(response, id=request.id, cache=progress.cache)
 
-    async def _cached(
-        self, request: InferRequest, lease: Lease, deadline: float, journey: _Journey
-    ) -> InferResponse:
-        """Look the answer up, join an equal request in flight, or execute."""
-        info = lease.info
-        cache = self._cache
-        if cache is None or not info.cacheable or not request.store_in_cache:
-            journey.stage = "queued"
-            return await self._execute(request, lease, deadline, journey)
-        key = cache_key(request, info)
-        if not request.use_cache:
-            journey.stage = "queued"
-            response = await self._execute(request, lease, deadline, journey)
-            await cache.put(key, response)
-            return response
-        journey.flight, journey.cache = key.digest, "miss"
-        while True:
-            found = await cache.get(key)
-            if found is not None:
-                journey.cache = "hit"
-                return dataclasses.replace(found, device="cache")
-            journey.stage = "queued"
-            flew = False
-
-            async def fly() -> InferResponse:
-                nonlocal flew
-                flew = True
-                # The flight may outlive the request that started it, so it holds a lease of its own.
-                with lease.share() as flight_lease:
-                    try:
-                        response = await self._execute(request, flight_lease, deadline, journey)
-                        await cache.put(key, response)
-                    finally:
-                        self._hurries.pop(key.digest, None)
-                    return response
-
-            try:
-                response, joined = await cache.flights.run(
-                    key.digest,
-                    fly,
-                    hurry=functools.partial(self._share, key.digest),
-                    priority=request.priority,
-                    deadline=deadline,
-                )
-            except (DeadlineExceeded, DeadlineUnattainable):
-                # What was too late for the one that started the flight may be in time for this one.
-                if flew:
-                    raise
-                continue
-            journey.cache = "coalesced" if joined else "miss"
-            return response
-
-    async def _execute(
-        self, request: InferRequest, lease: Lease, deadline: float, journey: _Journey
-    ) -> InferResponse:
-        """Queue the request, await its outcome, check it and give it the shape the caller asked for."""
-        flight = journey.flight
-        ticket = self._dispatcher.submit(request, lease.share(), journey.rows, deadline)
-        if flight:
-            self._tickets[flight] = ticket
-            for hurry in self._hurries.pop(flight, ()):
-                self._dispatcher.share(ticket, *hurry)
+    def _cost(self, request: InferRequest, info: ModelInfo, rows: int) -> float:
+        """What a valid request costs: its rows, if nothing better or nothing sensible is known."""
+        tell = self._costs.get(info.task)
+        if tell is None:
+            return float(rows)
         try:
-            outcome = await ticket.done
-        except asyncio.CancelledError:
-            if not self._dispatcher.abandon(ticket):
-                journey.stage = "executing"
-            raise
-        finally:
-            if flight:
-                self._tickets.pop(flight, None)
-        if isinstance(outcome, ServingError):
-            raise outcome
-        validation.check_outputs(outcome, lease.info)
-        return selected(outcome, request, lease.info)
-
-    def _share(self, flight: bytes, priority: int, deadline: float) -> None:
-        ticket = self._tickets.get(flight)
-        if ticket is not None:
-            self._dispatcher.share(ticket, priority, deadline)
-        else:
-            # Joined in the turn of the loop that started the flight: its ticket comes next.
-            self._hurries.setdefault(flight, []).append((priority, deadline))
+            cost = float(tell(request))
+        except Exception:
+            logger.warning("the cost of a request to %s is not known", info.name, exc_info=True)
+            return float(rows)
+        return cost if 0.0 < cost < math.inf else float(rows)
 
     def _answered_at(self, info: ModelInfo, priority: int, deadline: float) -> float:
         return self._dispatcher.scheduler.estimate(
-            (info.name, info.version), 1, priority, deadline, self.clock.now()
+            (info.name, info.version), 1.0, priority, deadline, self.clock.now()
         )
-
-    def _record(self, journey: _Journey, response: InferResponse | None, code: str, arrival: float) -> None:
-        now = self.clock.now()
-        timings = response.timings if response is not None else None
-        executed = response is not None and journey.cache not in ("hit", "coalesced")
-        record = RequestRecord(
-            model=journey.model,
-            version=journey.version,
-            rows=journey.rows,
-            ok=response is not None,
-            code=code,
-            stage=journey.stage,
-            cache=journey.cache,
-            device=response.device if response is not None else "",
-            batch_size=response.batch_size if response is not None and executed else 0,
-            total=now - arrival,
-            queue=timings.queue if timings and executed else 0.0,
-            decode=timings.decode if timings and executed else 0.0,
-            compute=timings.compute if timings and executed else 0.0,
-            encode=timings.encode if timings and executed else 0.0,
-            deadline_met=None
-            if journey.deadline is None
-            else response is not None and now <= journey.deadline,
-        )
-        for observer in self._observers:
-            observer.on_request(record)

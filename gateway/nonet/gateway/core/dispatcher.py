@@ -1,7 +1,8 @@
 """Drives the scheduler on the event loop: hands batches to free lanes and answers to their callers.
 
 Every :class:`Ticket` is resolved exactly once: by its batch, a refusal, or its callers leaving (each caller
-keeps its own deadline and leaves when it passes).
+keeps its own deadline and leaves when it passes). One whose execution was a step goes back into its queue, if
+somebody still waits for it, and its partial answer to those who stream.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import dataclasses
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
@@ -32,7 +34,7 @@ from nonet.runtime.errors import (
     ServingError,
     Unavailable,
 )
-from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
+from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outcome, Timings
 
 logger = logging.getLogger(__name__)
 
@@ -42,19 +44,20 @@ _EXPIRE_EVERY = 0.01  # seconds between searches for waiting items that can no l
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Ticket:
-    """One request on its way through the queue; ``done`` holds its outcome. Owns its lease."""
+    """One request on its way through the queue; ``done`` holds its outcome. Owns its lease.
+
+    ``deliver`` takes the partial answers; what it raises fails the request. ``waited`` and ``computed`` are
+    the seconds of the steps that it has taken.
+    """
 
     request: InferRequest
     lease: Lease
     item: Item
-    done: asyncio.Future[Outcome]
+    done: asyncio.Future[InferResponse | ServingError]
+    deliver: Callable[[InferResponse], None]
     retried: bool = False
-
-    def end(self) -> None:
-        """It will not run (again): give the lease back, and let go of the item. The two hold each other, so
-        what was sent would be in memory until the garbage collector came by."""
-        self.lease.release()
-        self.item.payload = None
+    waited: float = 0.0
+    computed: float = 0.0
 
 
 class Dispatcher:
@@ -80,6 +83,7 @@ class Dispatcher:
         self._tick_due = False
         self._last_expire = -math.inf
         self._running: dict[int, tuple[Batch, Callable[[], None]]] = {}
+        self._stepping: Counter[QueueKey] = Counter()
         for device in devices:
             device.on_health = self._health_changed
 
@@ -99,8 +103,16 @@ class Dispatcher:
 
     # -- the way in -----------------------------------------------------------------------------
 
-    def submit(self, request: InferRequest, lease: Lease, rows: int, deadline: float) -> Ticket:
-        """Queue a validated request. Takes over ``lease``, also when it raises.
+    def submit(
+        self,
+        request: InferRequest,
+        lease: Lease,
+        rows: int,
+        deadline: float,
+        deliver: Callable[[InferResponse], None],
+    ) -> Ticket:
+        """Queue a validated request. Takes over ``lease``, also when it raises. ``deliver`` is called with
+        each partial answer; a ServingError from it fails the request.
 
         Raises as :meth:`Scheduler.submit` does: a request that cannot be answered in time is refused here.
         """
@@ -117,14 +129,16 @@ class Dispatcher:
                 for tensor in request.inputs
             ),
         )
-        item = Item(key, rows, group, deadline, request.priority, now, max_rows=max(info.max_batch_size, 1))
-        loop = asyncio.get_running_loop()
-        ticket = Ticket(request, lease, item, loop.create_future())
+        # A model that works in steps does one unit of cost for each row in each of them.
+        cost, left = (rows, max(request.cost / rows, 1.0)) if info.decoupled else (request.cost, 1.0)
+        largest = max(info.max_batch_size, 1)
+        item = Item(key, rows, group, deadline, request.priority, now, largest, cost, left)
+        ticket = Ticket(request, lease, item, asyncio.get_running_loop().create_future(), deliver)
         item.payload = ticket
         try:
             self.scheduler.submit(item, now)
         except BaseException:
-            ticket.end()
+            self._end(ticket)
             raise
         self._depth_changed(key)
         self._pump_soon()
@@ -135,7 +149,7 @@ class Dispatcher:
         waiting = self.scheduler.cancel(ticket.item)
         if waiting:
             self._depth_changed(ticket.item.key)
-            ticket.end()
+            self._end(ticket)
         self._settle(ticket, None)
         if not waiting:
             self._abandon_if_nobody_waits(ticket)
@@ -208,7 +222,9 @@ class Dispatcher:
         failed = isinstance(result, BaseException)
         now = self._clock.now()
         # Only true answers teach how long the model takes: errors are often quicker.
-        answered = isinstance(result, list) and all(isinstance(each, InferResponse) for each in result)
+        answered = isinstance(result, list) and all(
+            isinstance(each, InferResponse | Continued) for each in result
+        )
         self.scheduler.finish(batch, now, seconds if answered else None)
         record = BatchRecord(*batch.key, batch.device, len(batch.items), batch.rows, seconds, failed=failed)
         for observer in self._observers:
@@ -217,22 +233,52 @@ class Dispatcher:
         if isinstance(result, BaseException):
             self._batch_failed(batch, tickets, result)
         else:
+            taken = 0
             for ticket, outcome in zip(tickets, result, strict=True):
                 if isinstance(outcome, BackendCrashed) and self._retry(ticket):
                     continue
+                if isinstance(outcome, Continued):
+                    taken += 1
+                    self._step(batch, ticket, outcome, seconds, now)
+                    continue
                 if isinstance(outcome, InferResponse):
-                    outcome = _with_journey(outcome, batch, ticket, seconds)
+                    taken += ticket.item.steps > 0
+                    outcome = _described(outcome, batch, ticket, seconds, final=True)
                 elif not isinstance(cast(object, outcome), ServingError):
                     logger.error("model %s gave something that is no outcome", batch.key[0])
                     outcome = _model_failed()
-                ticket.end()
-                self._settle(ticket, outcome)
+                self._end(ticket, outcome)
+            if taken:
+                self._steps_changed(batch.key, taken)
+                self._depth_changed(batch.key)
         self._pump()
+
+    def _step(self, batch: Batch, ticket: Ticket, outcome: Continued, seconds: float, now: float) -> None:
+        """A request has taken a step: on to the next, unless nobody waits for it any more."""
+        item = ticket.item
+        if ticket.done.done():
+            self._end(ticket)
+            return
+        if outcome.partial is not None:
+            try:
+                ticket.deliver(_described(outcome.partial, batch, ticket, seconds, final=False))
+            except ServingError as error:
+                self._end(ticket, error)
+                return
+        if not self._servable(item.key):
+            self._end(ticket, _lost(item.key))
+            return
+        ticket.waited += max(batch.started - item.arrival, 0.0)
+        ticket.computed += seconds
+        ticket.request = dataclasses.replace(ticket.request, state=outcome.state)
+        if not item.steps:
+            self._stepping[item.key] += 1
+        self.scheduler.requeue_step(item, now)
 
     def _batch_failed(self, batch: Batch, tickets: list[Ticket], error: BaseException) -> None:
         """Give what may be innocent another chance: elsewhere after a crash, in halves after a failure."""
         split = len(tickets) > 1 and not isinstance(error, ServingError)
-        servable = any(state.can_run(batch.key) for state in self.scheduler.devices.values())
+        servable = self._servable(batch.key)
         for ticket in tickets:
             if isinstance(error, BackendCrashed) and self._retry(ticket):
                 continue
@@ -242,17 +288,13 @@ class Dispatcher:
                 ticket.item.max_rows = max(batch.rows // 2, ticket.item.rows)
                 self.scheduler.requeue(ticket.item)
             else:
-                ticket.end()
-                if isinstance(error, ServingError):
-                    self._settle(ticket, error)
-                else:
+                if not isinstance(error, ServingError):
                     logger.error("model %s failed a batch", batch.key[0], exc_info=error)
-                    self._settle(ticket, _model_failed())
+                self._end(ticket, error if isinstance(error, ServingError) else _model_failed())
 
     def _retry(self, ticket: Ticket) -> bool:
         """Try a request again whose device went away with it: once, and only if somebody still waits."""
-        servable = any(state.can_run(ticket.item.key) for state in self.scheduler.devices.values())
-        if ticket.retried or ticket.done.done() or not servable:
+        if ticket.retried or ticket.done.done() or not self._servable(ticket.item.key):
             return False
         ticket.retried = True
         self.scheduler.requeue(ticket.item)
@@ -263,10 +305,24 @@ class Dispatcher:
         self.scheduler.cancel(item)
         ticket: Ticket = item.payload
         self._depth_changed(item.key)
-        ticket.end()
-        self._settle(ticket, error)
+        self._end(ticket, error)
 
-    def _settle(self, ticket: Ticket, outcome: Outcome | None) -> None:
+    def _servable(self, key: QueueKey) -> bool:
+        return any(state.can_run(key) for state in self.scheduler.devices.values())
+
+    def _end(self, ticket: Ticket, outcome: InferResponse | ServingError | None = None) -> None:
+        """It will not run (again): settle it if there is an outcome, give the lease back, and let go of the
+        item. The two hold each other, so what was sent would be in memory until the garbage collector came
+        by."""
+        ticket.lease.release()
+        ticket.item.payload = None
+        if ticket.item.steps:
+            self._stepping[ticket.item.key] -= 1
+            self._steps_changed(ticket.item.key, 0)
+        if outcome is not None:
+            self._settle(ticket, outcome)
+
+    def _settle(self, ticket: Ticket, outcome: InferResponse | ServingError | None) -> None:
         if not ticket.done.done():
             if outcome is None:
                 ticket.done.cancel()
@@ -283,13 +339,17 @@ class Dispatcher:
         for name, device in self.devices.items():
             self.scheduler.devices[name].healthy = device.healthy
         for key, queue in list(self.scheduler.queues.items()):
-            if not any(state.can_run(key) for state in self.scheduler.devices.values()):
+            if not self._servable(key):
                 for item in list(queue):
-                    self._refuse(
-                        item,
-                        BackendCrashed(f"no healthy device serves model '{key[0]}' any more"),
-                    )
+                    self._refuse(item, _lost(key))
         self._pump_soon()
+
+    def _steps_changed(self, key: QueueKey, taken: int) -> None:
+        requests = self._stepping[key]
+        if not requests:
+            del self._stepping[key]
+        for observer in self._observers:
+            observer.on_steps(*key, taken=taken, requests=requests)
 
     def _depth_changed(self, key: QueueKey) -> None:
         queue = self.scheduler.queues.get(key)
@@ -302,13 +362,21 @@ def _model_failed() -> Internal:
     return Internal("the model failed on this request", code="MODEL_FAILED")
 
 
-def _with_journey(response: InferResponse, batch: Batch, ticket: Ticket, seconds: float) -> InferResponse:
+def _lost(key: QueueKey) -> BackendCrashed:
+    return BackendCrashed(f"no healthy device serves model '{key[0]}' any more")
+
+
+def _described(
+    response: InferResponse, batch: Batch, ticket: Ticket, seconds: float, *, final: bool
+) -> InferResponse:
+    """``response`` with what is known of how it came about, all steps together."""
     timings = response.timings
-    waited = max(batch.started - ticket.item.arrival, 0.0)
-    compute = timings.compute or seconds
+    waited = ticket.waited + max(batch.started - ticket.item.arrival, 0.0)
+    compute = ticket.computed + (timings.compute or seconds)
     return dataclasses.replace(
         response,
         device=batch.device,
         batch_size=batch.rows,
         timings=Timings(timings.decode, waited, compute, timings.encode),
+        final=final,
     )

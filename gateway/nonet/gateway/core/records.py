@@ -68,6 +68,11 @@ class Observer(Protocol):
         """The number of requests of a model that wait, after it changed."""
         ...
 
+    def on_steps(self, model: str, version: str, *, taken: int, requests: int) -> None:
+        """So many steps of requests that need several were taken, and so many requests of the model have
+        taken one and are not at their end."""
+        ...
+
     def on_model(self, model: str, version: str, *, present: bool) -> None:
         """A version came, or has left for good: nothing more will be told of it."""
         ...

@@ -44,7 +44,7 @@ class Router:
         Raises NotFound, naming what there is, for an unknown name; Unavailable for a model that is known but
         not ready (``MODEL_NOT_READY``), or if the task has no model at all (``NO_MODEL``).
         """
-        services = self._services(task)
+        services = self.services(task)
         if not services:
             raise Unavailable(
                 f"no model for {task} is loaded; train or pull one, see 'nonet models list'",
@@ -52,7 +52,7 @@ class Router:
                 code="NO_MODEL",
                 retry_after=5.0,
             )
-        members = self._matching(services, model or AUTO)
+        members = self.members(task, model or AUTO)
         if not members:
             with contextlib.suppress(NotFound):
                 self._catalog.info(model)  # of a network that is there but not ready this says so
@@ -64,13 +64,22 @@ class Router:
                 param="model",
                 code="MODEL_NOT_FOUND",
             )
-        members.sort(key=lambda info: (-max(info.quality.get("top1", 0.0), 0.0), info.name))
         if deadline is None or len(members) == 1:
             return members[0]
         ends = [(self._answered_at(info, priority, deadline), info) for info in members]
         return next((info for end, info in ends if end <= deadline), min(ends, key=lambda pair: pair[0])[1])
 
-    def _services(self, task: str) -> list[ModelInfo]:
+    def members(self, task: str, model: str) -> Sequence[ModelInfo]:
+        """The newest ready services of a task that match a name, best first; () if none."""
+        services = self.services(task)
+        if not services:
+            return ()
+        members = self._matching(services, model)
+        members.sort(key=lambda info: (-max(info.quality.get("top1", 0.0), 0.0), info.name))
+        return members
+
+    def services(self, task: str) -> list[ModelInfo]:
+        """The newest ready services of a task."""
         newest: dict[str, ModelInfo] = {}
         for info in self._catalog.infos():  # ascending versions: the last one wins
             if info.task == task and info.network:

@@ -50,6 +50,9 @@ class StatisticsKeeper:
     def on_queue_depth(self, model: str, version: str, requests: int) -> None:
         """Depth is a gauge of the metrics, not part of the statistics."""
 
+    def on_steps(self, model: str, version: str, *, taken: int, requests: int) -> None:
+        """Each step is an execution, which :meth:`on_batch` counts."""
+
     def on_model(self, model: str, version: str, *, present: bool) -> None:
         """A version that has left takes its totals along."""
         if not present:

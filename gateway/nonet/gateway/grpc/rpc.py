@@ -45,7 +45,7 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 Context: TypeAlias = grpc.aio.ServicerContext
 Handler = Callable[[Any, "Rpc"], Awaitable[Any]]
-Admit = Callable[[], AbstractContextManager[None]]
+Admit = Callable[["Rpc"], AbstractContextManager[None]]
 
 
 class Rpc:
@@ -57,10 +57,11 @@ class Rpc:
         model: name of the model that answered; enters the metrics.
     """
 
-    __slots__ = ("_face", "context", "exchange", "model")
+    __slots__ = ("_call", "_face", "context", "exchange", "model")
 
     def __init__(self, face: RpcFace, context: Context) -> None:
         self._face = face
+        self._call: Call | None = None
         self.context = context
         self.model = ""
         self.exchange = Exchange(time.monotonic())
@@ -78,17 +79,21 @@ class Rpc:
 
     def read(self, arrived: float | None = None) -> Call:
         """Who calls, and how the request is to be handled: the metadata that the HTTP face calls headers, and
-        the deadline of gRPC itself, whichever ends first. ``arrived`` is for a message of a stream: see
-        :meth:`CallReader.read`.
+        the deadline of gRPC itself, whichever ends first. Read once, unless ``arrived`` is given, which is
+        for a message of a stream: see :meth:`CallReader.read`.
 
         Raises as :meth:`CallReader.read`.
         """
+        if arrived is None and self._call is not None:
+            return self._call
         call = self._face.reader.read(self.exchange, arrived)
         remaining = self.context.time_remaining()
         if remaining is not None and math.isfinite(remaining):
             deadline = self._face.clock.now() + remaining
             if call.deadline is None or deadline < call.deadline:
                 call = dataclasses.replace(call, deadline=deadline)
+        if arrived is None:
+            self._call = call
         return call
 
     def authenticate(self) -> str:
@@ -129,7 +134,7 @@ class RpcFace:
         reader: reads who calls and how.
         clock: the clock of deadlines.
         uploads: accounts for the messages in flight.
-        admit: lets a request in for the time of its block; see :meth:`DataPlane.admit`.
+        admit: lets a call of many messages in for the time of its block; see :meth:`DataPlane.admit`.
         message_timeout: seconds that a call may take to send what it sends, one message or many.
         observe: told of each RPC when it is over.
     """
@@ -153,10 +158,10 @@ class RpcFace:
         self._observe = observe
 
     def unary(
-        self, route: str, request_class: Any, handler: Handler, *, admitted: bool = False
+        self, route: str, request_class: Any, handler: Handler, *, admit: Admit | None = None
     ) -> grpc.RpcMethodHandler:
-        """A method with one message in and one out; with ``admitted`` it is let in by the core first. Where
-        ``request_class`` is None the handler gets the raw message.
+        """A method with one message in and one out; ``admit`` lets it in, or raises, before the message is
+        received. Where ``request_class`` is None the handler gets the raw message.
 
         Registered as a stream of one message, which is the same on the wire: so it is let in when its
         headers arrive, and an upload that is under way when the server is told to stop is finished.
@@ -165,7 +170,7 @@ class RpcFace:
         async def behaviour(messages: AsyncIterator[bytes], context: Context) -> bytes:
             rpc = Rpc(self, context)
             async with _Settled(self, route, rpc):
-                with self.admit() if admitted else contextlib.nullcontext(), self.uploads.open() as hold:
+                with admit(rpc) if admit else contextlib.nullcontext(), self.uploads.open() as hold:
                     raw = await self._receive(messages, self._message_timeout)
                     if raw is None:
                         raise InvalidArgument("the call ended before its message")
@@ -202,7 +207,7 @@ class RpcFace:
         async def behaviour(messages: AsyncIterator[bytes], context: Context) -> bytes:
             rpc = Rpc(self, context)
             async with _Settled(self, route, rpc):
-                with self.admit(), self.uploads.open() as hold:
+                with self.admit(rpc), self.uploads.open() as hold:
                     reply = await handler(arriving(messages, hold), rpc)
                     data: bytes = reply.SerializeToString()
                     return data

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.grpc.health import SERVICE as HEALTH
 from nonet.gateway.grpc.health import Health
 from nonet.gateway.grpc.reflection import Reflection
-from nonet.gateway.grpc.rpc import Handler, Observe, Rpc, RpcFace, service
+from nonet.gateway.grpc.rpc import Admit, Handler, Observe, Rpc, RpcFace, service
 from nonet.gateway.oip.rpc_control import Control
 from nonet.gateway.oip.rpc_inference import Inference
 from nonet.gateway.oip.rpc_streaming import InferenceStream
@@ -28,9 +29,6 @@ from nonet.runtime.oip.messages import JOBS, OPEN_INFERENCE, methods
 from nonet.runtime.task import Host, Service
 
 __all__ = ["GrpcLimits", "GrpcServer"]
-
-_LET_IN = frozenset({"ModelInfer"})
-"""Methods that ask for work of the core: what is under way when the server stops is finished."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,7 +98,7 @@ class GrpcServer:
         uploads = uploads or UploadBudget(8 * limits.max_message_bytes)
         disk = disk or disk_budget(limits.max_message_bytes)
         self._face = face = RpcFace(
-            reader, plane.clock, uploads, plane.admit, limits.message_timeout, observe
+            reader, plane.clock, uploads, lambda _: plane.admit(), limits.message_timeout, observe
         )
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=limits.max_concurrent_rpcs,
@@ -190,6 +188,7 @@ def _open_inference(
                 face.stream(f"/{OPEN_INFERENCE}/ModelStreamInfer", stream_infer, request_streaming=True),
             )
         ],
+        admit={"ModelInfer": inference.admit},
     )
 
 
@@ -209,14 +208,16 @@ def _unary_service(
     name: str,
     handlers: dict[str, Handler],
     extra: Sequence[tuple[str, grpc.RpcMethodHandler]] = (),
+    admit: Mapping[str, Admit] = MappingProxyType({}),
 ) -> grpc.GenericRpcHandler:
-    """All methods of a service. Raises ValueError if one of the `.proto` has no handler."""
+    """All methods of a service; those in ``admit`` ask for work of the core, and what is under way when the
+    server stops is finished. Raises ValueError if one of the `.proto` has no handler."""
     registered = list(extra)
     for method in methods(name):
         if method.client_streaming or method.server_streaming:
             continue
-        handler, admitted = handlers[method.name], method.name in _LET_IN
-        registered.append((method.name, face.unary(method.path, method.request, handler, admitted=admitted)))
+        handler, let_in = handlers[method.name], admit.get(method.name)
+        registered.append((method.name, face.unary(method.path, method.request, handler, admit=let_in)))
     missing = {method.name for method in methods(name)} - {each for each, _ in registered}
     if missing:
         raise ValueError(f"{name} has no handler for {', '.join(sorted(missing))}")

@@ -91,6 +91,8 @@ class ModelCounters:
     compute_infer: float = 0.0
     compute_output: float = 0.0
     pending: int = 0
+    steps: int = 0
+    stepping: int = 0
     cache: defaultdict[str, int] = dataclasses.field(default_factory=lambda: defaultdict(int))
     failures: defaultdict[str, int] = dataclasses.field(default_factory=lambda: defaultdict(int))
     shed: defaultdict[str, int] = dataclasses.field(default_factory=lambda: defaultdict(int))
@@ -161,6 +163,11 @@ class Metrics:
 
     def on_queue_depth(self, model: str, version: str, requests: int) -> None:
         self._counters(model, version).pending = requests
+
+    def on_steps(self, model: str, version: str, *, taken: int, requests: int) -> None:
+        counters = self._counters(model, version)
+        counters.steps += taken
+        counters.stepping = requests
 
     def on_model(self, model: str, version: str, *, present: bool) -> None:
         """A version came (its series start at zero, so that rates see its first request) or left (its series

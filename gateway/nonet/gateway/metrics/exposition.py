@@ -231,10 +231,24 @@ def _per_model(models: list[tuple[tuple[str, str], ModelCounters]]) -> Iterator[
             histogram = getattr(counters, read)
             family.add_metric(labels, histogram.cumulative(), histogram.total)
         yield family
-    depth = GaugeMetricFamily("nonet_queue_depth", "Requests that wait, by model", labels=_MODEL)
-    for labels, counters in models:
-        depth.add_metric(labels, counters.pending)
-    yield depth
+    for name, help_text, read in (
+        ("nonet_queue_depth", "Requests that wait, by model", "pending"),
+        (
+            "nonet_inflight_steps",
+            "Requests of several steps that have taken one and are not at their end",
+            "stepping",
+        ),
+    ):
+        gauge = GaugeMetricFamily(name, help_text, labels=_MODEL)
+        for labels, counters in models:
+            gauge.add_metric(labels, getattr(counters, read))
+        yield gauge
+    yield _counter(
+        "nonet_steps",
+        "Steps taken by requests that need several",
+        _MODEL,
+        {labels: counters.steps for labels, counters in models},
+    )
     for name, help_text, label, attribute in (
         ("nonet_request_failures", "Requests that failed, by error code", "code", "failures"),
         ("nonet_shed_requests", "Requests refused to protect the others, by reason", "reason", "shed"),

@@ -41,8 +41,10 @@ class OipInference:
         """One inference. Raises every ServingError of the failure model."""
         exchange = target.exchange
         call = self._calls.read(exchange)
-        # Let in with its headers: an upload that is under way when the server is told to stop is finished.
-        with self._plane.admit():
+        # Let in or refused with its headers: an upload that is under way when the server is told to stop is finished.
+        with self._plane.admit(
+            model=target.model, version=target.version, deadline=call.deadline, priority=call.priority
+        ):
             # Known before the body is read: an unknown model costs no upload.
             info = self._plane.catalog.info(target.model, target.version)
             check_content_type(exchange)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractContextManager
 from typing import Any
 
 from nonet.gateway.core.call_headers import Call
@@ -81,6 +82,11 @@ class Inference:
             checked_name(request.name, request.version)
         found = statistics(self._plane, request.name, request.version)
         return message("inference.ModelStatisticsResponse")(model_stats=found)
+
+    def admit(self, rpc: Rpc) -> AbstractContextManager[None]:
+        """Let a call in before its message, which alone names the model. Raises as :meth:`DataPlane.admit`."""
+        call = rpc.read()
+        return self._plane.admit(deadline=call.deadline, priority=call.priority)
 
     async def model_infer(self, request: Any, rpc: Rpc) -> Any:
         call = rpc.read()

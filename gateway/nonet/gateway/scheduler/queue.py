@@ -1,7 +1,8 @@
 """One queue per model version, ordered by urgency; it owns the state of what waits in it.
 
-Order: priority (0 first), then deadline, then arrival. An item is in exactly one state: waiting in its
-queue, running in a batch, or done; every way out of the queue goes through :meth:`ModelQueue.remove`.
+Order: priority (0 first), then deadline, then arrival; an item that has taken a step goes behind all that
+wait at that moment (see :meth:`Item.again`). An item is in exactly one state: waiting in its queue, running
+in a batch, or done; every way out of the queue goes through :meth:`ModelQueue.remove`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import enum
+import math
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -32,8 +34,10 @@ class Item:
         group: items batch together only if their groups are equal (same shapes, parameters, digest).
         deadline: instant after which nobody wants its answer, ``math.inf`` for none.
         priority: 0 is the highest.
-        arrival: instant it was submitted.
+        arrival: instant it came into the queue, the last time if it works in steps.
         max_rows: largest batch its model takes (1: it is run alone).
+        cost: work of its next execution in rows of the sample request; 0.0 stands for ``rows``.
+        left: executions that it is expected to need from now on, >= 1; only predictions look at it.
         payload: whatever the owner needs back; the scheduler never looks at it.
     """
 
@@ -44,15 +48,30 @@ class Item:
     priority: int
     arrival: float
     max_rows: int
+    cost: float = 0.0
+    left: float = 1.0
     payload: Any = None
     state: ItemState = ItemState.WAITING
     started: float = 0.0
     sequence: int = -1
+    steps: int = 0
+    """Steps that it has taken."""
     due: float = dataclasses.field(init=False)
-    """Earliest deadline among the callers that share this item; decides the order."""
+    """Earliest deadline among the callers that share this item, or its turn if it has taken a step; decides
+    the order."""
 
     def __post_init__(self) -> None:
         self.due = self.deadline
+        self.cost = self.cost or float(self.rows)
+
+    def again(self, turn: float, sequence: int, now: float) -> None:
+        """It has taken a step and waits for the next, not before ``turn``, the latest ``due`` of what waits
+        with its priority."""
+        self.steps += 1
+        self.left = max(self.left - 1.0, 1.0)
+        self.due = max(self.deadline, turn)
+        self.sequence = sequence
+        self.arrival = now
 
     @property
     def rank(self) -> tuple[int, float, int]:
@@ -66,6 +85,7 @@ class ModelQueue:
     def __init__(self, key: QueueKey) -> None:
         self.key = key
         self.rows = 0
+        self.cost = 0.0
         self._items: list[Item] = []
 
     def __len__(self) -> int:
@@ -81,6 +101,7 @@ class ModelQueue:
     def add(self, item: Item) -> None:
         bisect.insort(self._items, item, key=_rank)
         self.rows += item.rows
+        self.cost += item.cost
 
     def remove(self, item: Item) -> bool:
         """Take ``item`` out; False if it is not here."""
@@ -88,6 +109,7 @@ class ModelQueue:
         if place < len(self._items) and self._items[place] is item:
             del self._items[place]
             self.rows -= item.rows
+            self.cost = self.cost - item.cost if self._items else 0.0
             return True
         return False
 
@@ -98,6 +120,16 @@ class ModelQueue:
         ahead = bisect.bisect_left(self._items, rank, key=_rank)
         return round(self.rows * ahead / len(self._items))
 
+    def latest_due(self, priority: int) -> float:
+        """``due`` of the last item of one priority; minus infinity if there is none."""
+        place = bisect.bisect_right(self._items, priority, key=_priority)
+        last = self._items[place - 1] if place else None
+        return last.due if last is not None and last.priority == priority else -math.inf
+
 
 def _rank(item: Item) -> tuple[int, float, int]:
     return item.rank
+
+
+def _priority(item: Item) -> int:
+    return item.priority

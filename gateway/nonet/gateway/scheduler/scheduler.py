@@ -6,14 +6,19 @@ whose head has the highest priority and must start soonest, and builds the large
 in that order whose predicted end meets the deadline of every item in it. Free sibling lanes share what
 waits, so that one lane does not take all the work while another idles. An item that no device can finish in
 time any more is dropped before it costs anything; :meth:`Scheduler.submit` refuses one at once if, behind the
-work ahead of it, it would end too late.
+work ahead of it, it would end too late. An item whose execution was one step of several comes back through
+:meth:`Scheduler.requeue_step`: it keeps deadline and priority, and takes its turn behind all of its priority
+that wait at that moment, on all devices and for all models.
 
 Guarantees (tested in simulated time): every submitted item leaves exactly once, through a batch, `cancel`,
 `expire` or a refusal; no batch exceeds its model's rows; order within a queue is by urgency; nothing waits
-while a device that can run it in time idles.
+while a device that can run it in time idles; an item of many steps holds no other of its priority up by more
+than one of them.
 
-Limits: priorities are strict, so a flood of priority 0 starves the rest until their deadlines drop them.
-Predictions take the lanes of a device as equal and independent; the online correction absorbs the rest.
+Limits: priorities are strict, so a flood of priority 0 starves the rest until their deadlines drop them; for
+taking turns, an item of many steps that is behind one with a late deadline goes behind what comes meanwhile
+with an earlier one, too. Predictions take the lanes of a device as equal and independent, and count one step
+of each item ahead; the online correction absorbs the rest.
 """
 
 from __future__ import annotations
@@ -36,6 +41,7 @@ class Batch:
     device: str
     items: list[Item]
     rows: int
+    cost: float
     started: float
     predicted: float
 
@@ -94,45 +100,54 @@ class Scheduler:
             DeadlineUnattainable: no device can finish it in time; ``retry_after`` is the time after which
                 the work ahead of it will have gone.
         """
-        if item.deadline <= now:
+        self.check(item.key, item.priority, item.deadline, now, cost=item.cost, left=item.left)
+        if item.sequence < 0:
+            item.sequence = self._sequence
+            self._sequence += 1
+        item.state = ItemState.WAITING
+        self.queues.setdefault(item.key, ModelQueue(item.key)).add(item)
+
+    def check(
+        self,
+        key: QueueKey,
+        priority: int,
+        deadline: float,
+        now: float,
+        *,
+        cost: float = 1.0,
+        left: float = 1.0,
+    ) -> None:
+        """Whether an item of ``cost`` and ``left`` executions could be submitted now; raises what
+        :meth:`submit` would."""
+        if deadline <= now:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
-        able = self._able(item.key)
+        able = self._able(key)
         if not able:
+            raise Unavailable(f"no healthy device serves model '{key[0]}'", code="NO_DEVICE", retry_after=1.0)
+        queue = self.queues.get(key)
+        if queue is not None and len(queue) >= self.policy.max_waiting_requests:
             raise Unavailable(
-                f"no healthy device serves model '{item.key[0]}'", code="NO_DEVICE", retry_after=1.0
-            )
-        queue = self.queues.get(item.key)
-        waiting = len(queue) if queue is not None else 0
-        if waiting >= self.policy.max_waiting_requests:
-            raise Unavailable(
-                f"the queue of model '{item.key[0]}' is full ({waiting} requests wait)",
+                f"the queue of model '{key[0]}' is full ({len(queue)} requests wait)",
                 code="QUEUE_FULL",
-                retry_after=max(self._wait(able, item.key, item.priority, math.inf, now), 0.05),
+                retry_after=max(self._wait(able, key, priority, math.inf, now), 0.05),
             )
-        if item.deadline < math.inf:
-            end = self._estimate(able, item.key, item.rows, item.priority, item.deadline, now)
-            if end > item.deadline:
-                late = end - item.deadline
+        if deadline < math.inf:
+            end = self._estimate(able, key, cost, left, priority, deadline, now)
+            if end > deadline:
+                late = end - deadline
                 raise DeadlineUnattainable(
                     f"the answer would come in {(end - now) * 1e3:.0f} ms, "
                     f"{late * 1e3:.0f} ms after the deadline; allow more time or retry later",
                     retry_after=max(late, 0.05),
                 )
-        if item.sequence < 0:
-            item.sequence = self._sequence
-            self._sequence += 1
-        item.state = ItemState.WAITING
-        if queue is None:
-            queue = self.queues[item.key] = ModelQueue(item.key)
-        queue.add(item)
 
-    def estimate(self, key: QueueKey, rows: int, priority: int, deadline: float, now: float) -> float:
+    def estimate(self, key: QueueKey, cost: float, priority: int, deadline: float, now: float) -> float:
         """The instant at which a request arriving now would be answered, at the best device.
 
         ``math.inf`` if no healthy device serves the model. While a model's latency is unknown its share
         counts as nothing.
         """
-        return self._estimate(self._able(key), key, rows, priority, deadline, now)
+        return self._estimate(self._able(key), key, cost, 1.0, priority, deadline, now)
 
     def _able(self, key: QueueKey) -> list[DeviceState]:
         """The devices that can run ``key`` now."""
@@ -142,12 +157,13 @@ class Scheduler:
         self,
         able: Sequence[DeviceState],
         key: QueueKey,
-        rows: int,
+        cost: float,
+        left: float,
         priority: int,
         deadline: float,
         now: float,
     ) -> float:
-        run = min([device.model(key).predict(rows, now) for device in able], default=math.inf)
+        run = min([device.model(key).predict(cost, now) for device in able], default=math.inf) * left
         wait = self._wait(able, key, priority, deadline, now)
         return now + wait + run * self.policy.safety_factor + self.policy.dispatch_overhead
 
@@ -184,7 +200,11 @@ class Scheduler:
                 full = head.max_rows if head is not None else 1
                 latency = device.model(key)
                 batches, rest = divmod(rows, full)
-                total += batches * latency.predict(full, now) + (latency.predict(rest, now) if rest else 0.0)
+                each = queue.cost / queue.rows
+                if batches:
+                    total += batches * latency.predict(full * each, now)
+                if rest:
+                    total += latency.predict(rest * each, now)
         return total
 
     # -- leaving --------------------------------------------------------------------------------
@@ -203,11 +223,12 @@ class Scheduler:
         hopeless = []
         for key, queue in self.queues.items():
             # Most of the time nobody is close to a deadline: one prediction for all of the queue tells.
-            longest = self._fastest(key, max(item.rows for item in queue), now)
+            left = max(item.left for item in queue)
+            longest = self._fastest(key, max(item.cost for item in queue), now) * left
             if min(item.deadline for item in queue) >= now + longest + self.policy.dispatch_overhead:
                 continue
             for item in queue:
-                run = self._fastest(key, item.rows, now)
+                run = self._fastest(key, item.cost, now) * item.left
                 if item.deadline < now + run + self.policy.dispatch_overhead:
                     hopeless.append(item)
         for item in hopeless:
@@ -223,7 +244,8 @@ class Scheduler:
         queue = self.queues[item.key]
         queue.remove(item)
         item.priority = min(priority, item.priority)
-        item.due = min(deadline, item.due)
+        if not item.steps:  # else its turn stays
+            item.due = min(deadline, item.due)
         item.deadline = max(deadline, item.deadline)
         queue.add(item)
 
@@ -237,9 +259,10 @@ class Scheduler:
             if not queue or not device.serves(key):
                 continue
             latency = device.model(key)
-            head = next((item for item in queue if self._in_time(latency, item, item.rows, now)), None)
+            head = next((item for item in queue if self._in_time(latency, item, now)), None)
             if head is not None:
-                start_by = head.deadline - latency.predict(head.rows, now)
+                # A turn is later than what it is behind, whatever that takes.
+                start_by = head.due - (0.0 if head.steps else latency.predict(head.cost, now))
                 candidates.append((head.priority, start_by, head.sequence, head))
         if not candidates:
             return None
@@ -255,12 +278,19 @@ class Scheduler:
             item.state = ItemState.DONE
         # A version that has left meanwhile was forgotten, and stays so.
         if seconds is not None and (latency := device.latency.get(batch.key)) is not None:
-            latency.observe(batch.rows, seconds, now)
+            latency.observe(batch.cost, seconds, now)
 
     def requeue(self, item: Item) -> None:
         """Put an item of a failed batch back, with its old urgency (one safe retry on another device)."""
         item.state = ItemState.WAITING
         self.queues.setdefault(item.key, ModelQueue(item.key)).add(item)
+
+    def requeue_step(self, item: Item, now: float) -> None:
+        """Put an item back whose execution was a step and not the last; see the module's text."""
+        turn = max([queue.latest_due(item.priority) for queue in self.queues.values()], default=-math.inf)
+        item.again(turn, self._sequence, now)
+        self._sequence += 1
+        self.requeue(item)
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -272,28 +302,30 @@ class Scheduler:
             # Sibling lanes are idle too: a fair share each ends sooner than one large batch.
             limit = max(min(limit, math.ceil(queue.rows / device.free_lanes)), head.rows)
         chosen = [head]
-        rows = head.rows
-        earliest = head.deadline
+        rows, cost = head.rows, head.cost
+        earliest = self._latest(latency, head, now)
         for item in queue:
             if rows >= limit:
                 break
             if item is head or item.group != head.group or rows + item.rows > limit:
                 continue
-            end = self._end(latency, rows + item.rows, now)
+            end = self._end(latency, cost + item.cost, now)
             if end > earliest:
                 break  # every further item only makes the batch longer
-            if end > item.deadline:
+            latest = self._latest(latency, item, now)
+            if end > latest:
                 continue
             chosen.append(item)
             rows += item.rows
-            earliest = min(earliest, item.deadline)
+            cost += item.cost
+            earliest = min(earliest, latest)
         for item in chosen:
             queue.remove(item)
             item.state = ItemState.RUNNING
             item.started = now
         if not queue:
             del self.queues[head.key]
-        batch = Batch(head.key, device.name, chosen, rows, now, latency.predict(rows, now))
+        batch = Batch(head.key, device.name, chosen, rows, cost, now, latency.predict(cost, now))
         device.running.append(batch)
         return batch
 
@@ -303,17 +335,24 @@ class Scheduler:
         if not queue:
             del self.queues[item.key]
 
-    def _end(self, latency: LatencyModel, rows: int, now: float) -> float:
-        """When a batch of ``rows`` started now would be answered. While the safety margin guards the
+    def _end(self, latency: LatencyModel, cost: float, now: float) -> float:
+        """When a batch of ``cost`` started now would be answered. While the safety margin guards the
         door, work that was let in is held against the plain prediction."""
-        return now + latency.predict(rows, now) + self.policy.dispatch_overhead
+        return now + latency.predict(cost, now) + self.policy.dispatch_overhead
 
-    def _in_time(self, latency: LatencyModel, item: Item, rows: int, now: float) -> bool:
-        return self._end(latency, rows, now) <= item.deadline
+    @staticmethod
+    def _latest(latency: LatencyModel, item: Item, now: float) -> float:
+        """When its next execution must have ended for the further ones to be in time."""
+        if item.left <= 1.0:
+            return item.deadline
+        return item.deadline - (item.left - 1.0) * latency.predict(item.cost, now)
 
-    def _fastest(self, key: QueueKey, rows: int, now: float) -> float:
-        """Seconds that the quickest healthy device needs for ``rows``; 0.0 if there is none."""
+    def _in_time(self, latency: LatencyModel, item: Item, now: float) -> bool:
+        return self._end(latency, item.cost, now) <= self._latest(latency, item, now)
+
+    def _fastest(self, key: QueueKey, cost: float, now: float) -> float:
+        """Seconds that the quickest healthy device needs for ``cost``; 0.0 if there is none."""
         return min(
-            (device.model(key).predict(rows, now) for device in self.devices.values() if device.can_run(key)),
+            (device.model(key).predict(cost, now) for device in self.devices.values() if device.can_run(key)),
             default=0.0,
         )

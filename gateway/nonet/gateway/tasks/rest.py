@@ -93,7 +93,9 @@ class TaskRoute:
         with contextlib.ExitStack() as admission:
             # Let in with its headers: an upload that is under way when the server is told to stop is
             # finished.
-            admission.enter_context(plane.admit())
+            admission.enter_context(
+                plane.admit(task=task.name, deadline=call.deadline, priority=call.priority)
+            )
             kind = self._reader.media_type(exchange)
             info = None if task.find is None else await task.find(self._host, parameters or {})
             sent = await self._reader.read(exchange, receive, query, kind)

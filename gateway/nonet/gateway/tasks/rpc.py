@@ -106,12 +106,18 @@ class TaskCalls:
         if method.path == f"/{self._submit_path}":
             if method.client_streaming:
                 return face.collecting(method.path, functools.partial(self._submit_pieces, method))
-            return face.unary(method.path, None, functools.partial(self._submit_whole, method), admitted=True)
+            submit = functools.partial(self._submit_whole, method)
+            return face.unary(method.path, None, submit, admit=lambda _: self._plane.admit())
         if method.server_streaming:
             stream = functools.partial(self._stream, method)
             return face.stream(method.path, stream, request_streaming=False)
         handler: Handler = functools.partial(self._unary, method)
-        return face.unary(method.path, None, handler, admitted=True)
+        return face.unary(method.path, None, handler, admit=self._admit)
+
+    def _admit(self, rpc: Rpc) -> contextlib.AbstractContextManager[None]:
+        """Let a call in, or refuse it, by its metadata alone."""
+        call = rpc.read()
+        return self._plane.admit(task=self._task.name, deadline=call.deadline, priority=call.priority)
 
     # -- answers --------------------------------------------------------------------------------
 
@@ -136,7 +142,7 @@ class TaskCalls:
 
     async def _stream(self, method: Method, raw: bytes, rpc: Rpc) -> None:
         call = rpc.read()
-        with self._plane.admit():
+        with self._admit(rpc):
             info, request, fields = await self._question(method, raw, rpc, call)
             assert self._task.event is not None
             number = 0

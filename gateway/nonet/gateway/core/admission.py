@@ -1,0 +1,94 @@
+"""Whether a request can be served at all, asked with its headers: before its body has been sent.
+
+Who calls and within which quota is asked first, by the faces (:mod:`.gatekeeper`, :mod:`.call_headers`). What
+is refused here would be refused later, too: what only the body tells is taken to be the most favourable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from nonet.gateway.core.routing import Router
+from nonet.gateway.scheduler import Scheduler
+from nonet.runtime.catalog import Catalog
+from nonet.runtime.clock import Clock
+from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError, Unavailable
+from nonet.runtime.servable import ModelInfo
+
+__all__ = ["Admission"]
+
+
+class Admission:
+    """See the module's text.
+
+    Attributes:
+        open: whether new requests are let in.
+        held_bytes: of the inputs of all requests between arrival and answer.
+
+    Args:
+        catalog, router: say which models a request may be for.
+        scheduler: says what waits for them and how long it takes.
+        clock: the clock of deadlines.
+        max_bytes: that may be held.
+    """
+
+    def __init__(
+        self, catalog: Catalog, router: Router, scheduler: Scheduler, clock: Clock, max_bytes: int
+    ) -> None:
+        self.open = False
+        self.held_bytes = 0
+        self._catalog = catalog
+        self._router = router
+        self._scheduler = scheduler
+        self._clock = clock
+        self._max_bytes = max_bytes
+
+    def check_open(self) -> None:
+        """Raises Unavailable (``DRAINING``) if nothing new is let in."""
+        if not self.open:
+            raise Unavailable("the server is draining; try another one", code="DRAINING")
+
+    def check_memory(self, further: int = 0) -> None:
+        """Raises Unavailable (``OVERLOADED``) if ``further`` bytes would be more than may be held."""
+        if self.held_bytes + further > self._max_bytes:
+            raise Unavailable("the server holds as much input as it may; retry later", code="OVERLOADED")
+
+    def check(self, task: str, model: str, version: str, deadline: float | None, priority: int) -> None:
+        """Whether a request can be let in, by what its headers and path tell.
+
+        Raises Unavailable: nothing is let in (``DRAINING``), too much input is held (``OVERLOADED``), or the
+        queue of every model that it may be for is full (``QUEUE_FULL``); DeadlineExceeded or
+        DeadlineUnattainable if none of them can answer the least request in time. If there is no such model
+        it is let in: the one who looks for it says so.
+        """
+        self.check_open()
+        self.check_memory(1)
+        candidates = self._candidates(task, model, version)
+        now = self._clock.now()
+        refusal: ServingError | None = None
+        for info in candidates:
+            try:
+                key = (info.name, info.version)
+                self._scheduler.check(key, priority, math.inf if deadline is None else deadline, now)
+                return
+            except (DeadlineExceeded, DeadlineUnattainable) as error:
+                refusal = refusal or error
+            except Unavailable as error:
+                if error.code != "QUEUE_FULL":
+                    return
+                refusal = refusal or error
+        if refusal is not None:
+            raise refusal
+
+    def _candidates(self, task: str, model: str, version: str) -> Sequence[ModelInfo]:
+        """The models that a request may be for; none if it tells too little, or of what is not there."""
+        if task:
+            # The body may still name any of them.
+            return self._router.members(task, model) if model else self._router.services(task)
+        if not model:
+            return ()
+        try:
+            return (self._catalog.info(model, version),)
+        except ServingError:
+            return ()

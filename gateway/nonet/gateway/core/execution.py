@@ -1,0 +1,157 @@
+"""From a checked request to its answer: the cache, the execution that equal requests share, the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+
+from nonet.gateway.cache import CacheKey, ResponseCache, cache_key
+from nonet.gateway.core.dispatcher import Dispatcher, Ticket
+from nonet.gateway.core.partial_answers import PartialAnswers
+from nonet.gateway.core.protocol_parameters import selected
+from nonet.gateway.core.request_progress import RequestProgress
+from nonet.gateway.scheduler import ItemState
+from nonet.runtime.catalog import Lease
+from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError
+from nonet.runtime.oip import validation
+from nonet.runtime.requests import InferRequest, InferResponse
+
+__all__ = ["Execution"]
+
+
+class Execution:
+    """See the module's text.
+
+    A flight is an execution that equal requests share; who joins one gets the partial answers that come from
+    then on.
+
+    Args:
+        dispatcher: queues what must be executed.
+        cache: the response cache, or None for none at all.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, cache: ResponseCache | None) -> None:
+        self._dispatcher = dispatcher
+        self._cache = cache
+        self._tickets: dict[bytes, Ticket] = {}
+        self._hurries: dict[bytes, list[tuple[int, float]]] = {}
+        self._readers: dict[bytes, list[PartialAnswers]] = {}
+
+    def executes(self, progress: RequestProgress) -> bool:
+        """Whether the execution that a request shares with its equals has begun."""
+        ticket = self._tickets.get(progress.flight)
+        return ticket is not None and ticket.item.state is ItemState.RUNNING
+
+    async def answer(
+        self, request: InferRequest, lease: Lease, deadline: float, progress: RequestProgress
+    ) -> InferResponse:
+        """Look the answer up, join an equal request in flight, or execute."""
+        info = lease.info
+        cache = self._cache
+        if cache is None or not info.cacheable or not request.store_in_cache:
+            progress.stage = "queued"
+            return await self._execute(request, lease, deadline, progress)
+        key = cache_key(request, info)
+        if not request.use_cache:
+            progress.stage = "queued"
+            response = await self._execute(request, lease, deadline, progress)
+            await cache.put(key, response)
+            return response
+        progress.flight, progress.cache = key.digest, "miss"
+        if progress.partials is None:
+            return await self._shared(request, lease, deadline, progress, cache, key)
+        readers = self._readers.setdefault(key.digest, [])
+        readers.append(progress.partials)
+        try:
+            return await self._shared(request, lease, deadline, progress, cache, key)
+        finally:
+            readers.remove(progress.partials)
+            if not readers:
+                del self._readers[key.digest]
+
+    async def _shared(
+        self,
+        request: InferRequest,
+        lease: Lease,
+        deadline: float,
+        progress: RequestProgress,
+        cache: ResponseCache,
+        key: CacheKey,
+    ) -> InferResponse:
+        while True:
+            found = await cache.get(key)
+            if found is not None:
+                progress.cache = "hit"
+                return dataclasses.replace(found, device="cache")
+            progress.stage = "queued"
+            flew = False
+
+            async def fly() -> InferResponse:
+                nonlocal flew
+                flew = True
+                # The flight may outlive the request that started it, so it holds a lease of its own.
+                with lease.share() as flight_lease:
+                    try:
+                        response = await self._execute(request, flight_lease, deadline, progress)
+                        await cache.put(key, response)
+                    finally:
+                        self._hurries.pop(key.digest, None)
+                    return response
+
+            try:
+                response, joined = await cache.flights.run(
+                    key.digest,
+                    fly,
+                    hurry=functools.partial(self._share, key.digest),
+                    priority=request.priority,
+                    deadline=deadline,
+                )
+            except (DeadlineExceeded, DeadlineUnattainable):
+                # What was too late for the one that started the flight may be in time for this one.
+                if flew:
+                    raise
+                continue
+            progress.cache = "coalesced" if joined else "miss"
+            return response
+
+    async def _execute(
+        self, request: InferRequest, lease: Lease, deadline: float, progress: RequestProgress
+    ) -> InferResponse:
+        """Queue the request, await its outcome, check it and give it the shape the caller asked for."""
+        flight = progress.flight
+
+        def deliver(partial: InferResponse) -> None:
+            readers = self._readers.get(flight, ()) if flight else (progress.partials,)
+            if any(readers):
+                validation.check_outputs(partial, lease.info)
+                partial = selected(partial, request, lease.info)
+                for reader in filter(None, readers):
+                    reader.put(partial)
+
+        ticket = self._dispatcher.submit(request, lease.share(), progress.rows, deadline, deliver)
+        if flight:
+            self._tickets[flight] = ticket
+            for hurry in self._hurries.pop(flight, ()):
+                self._dispatcher.share(ticket, *hurry)
+        try:
+            outcome = await ticket.done
+        except asyncio.CancelledError:
+            if not self._dispatcher.abandon(ticket):
+                progress.stage = "executing"
+            raise
+        finally:
+            if flight:
+                self._tickets.pop(flight, None)
+        if isinstance(outcome, ServingError):
+            raise outcome
+        validation.check_outputs(outcome, lease.info)
+        return selected(outcome, request, lease.info)
+
+    def _share(self, flight: bytes, priority: int, deadline: float) -> None:
+        ticket = self._tickets.get(flight)
+        if ticket is not None:
+            self._dispatcher.share(ticket, priority, deadline)
+        else:
+            # Joined in the turn of the loop that started the flight: its ticket comes next.
+            self._hurries.setdefault(flight, []).append((priority, deadline))
