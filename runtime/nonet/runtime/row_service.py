@@ -109,6 +109,7 @@ class RowService(abc.ABC, Generic[Noted]):
         for answer in answers:
             if isinstance(answer, ServingError):
                 return answer
+            assert isinstance(answer, InferResponse)  # a network takes no steps
             found.append(answer)
         started = time.perf_counter()
         outputs = {

@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from nonet.gateway.cache import ResponseCache
 from nonet.gateway.core.admission import Admission
@@ -226,7 +226,9 @@ class DataPlane:
         with self._in_flight:
             return await self._recorded(request, admitted)
 
-    async def stream(self, request: InferRequest, *, admitted: bool = False) -> AsyncIterator[InferResponse]:
+    async def stream(
+        self, request: InferRequest, *, admitted: bool = False
+    ) -> AsyncGenerator[InferResponse, None]:
         """The partial answers to ``request`` in order (their ``final`` is False), then the final one.
 
         A reader who is slow gets the newest partial answers only; one whose answer is in the cache, or comes

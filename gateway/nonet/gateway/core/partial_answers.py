@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 from nonet.runtime.requests import InferResponse
@@ -51,7 +51,7 @@ class PartialAnswers:
 
 async def streamed(
     answering: Coroutine[Any, Any, InferResponse], partials: PartialAnswers
-) -> AsyncIterator[InferResponse]:
+) -> AsyncGenerator[InferResponse, None]:
     """The partial answers that ``answering`` puts into ``partials``, in order, then what it returns.
 
     Raises what it raises. Closing the generator, or cancelling the one who reads, cancels it.

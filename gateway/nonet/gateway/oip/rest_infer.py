@@ -41,7 +41,8 @@ class OipInference:
         """One inference. Raises every ServingError of the failure model."""
         exchange = target.exchange
         call = self._calls.read(exchange)
-        # Let in or refused with its headers: an upload that is under way when the server is told to stop is finished.
+        # Let in or refused with its headers; an upload that is under way when the server is told to stop is
+        # finished.
         with self._plane.admit(
             model=target.model, version=target.version, deadline=call.deadline, priority=call.priority
         ):

@@ -84,7 +84,7 @@ class Inference:
         return message("inference.ModelStatisticsResponse")(model_stats=found)
 
     def admit(self, rpc: Rpc) -> AbstractContextManager[None]:
-        """Let a call in before its message, which alone names the model. Raises as :meth:`DataPlane.admit`."""
+        """Let a call in before its message, which alone names the model; raises as the core's ``admit``."""
         call = rpc.read()
         return self._plane.admit(deadline=call.deadline, priority=call.priority)
 

@@ -26,7 +26,7 @@ from nonet.runtime.errors import ModelRefused, ServingError
 from nonet.runtime.profile import EngineProfile, ModelProfile, measure_latency
 from nonet.runtime.repository.checks import CheckSet, read_check_set
 from nonet.runtime.repository.loader import PreparedVersion, load_with
-from nonet.runtime.requests import InferRequest
+from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.tensors import Array, Tensor, TensorSpec
 
 ANSWER_TOLERANCE: Mapping[str, float] = {"fp32": 1e-4, "bf16": 2e-2}
@@ -203,6 +203,7 @@ def _answers(servable: NetworkServable, requests: Sequence[InferRequest]) -> lis
     for outcome in servable.execute(requests):
         if isinstance(outcome, ServingError):
             raise outcome
+        assert isinstance(outcome, InferResponse)  # a network takes no steps
         answers.append({output.name: output.data for output in outcome.outputs})
     return answers
 

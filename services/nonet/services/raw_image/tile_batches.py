@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nonet.runtime.errors import ServingError
-from nonet.runtime.requests import InferRequest, RequestedOutput
+from nonet.runtime.requests import InferRequest, InferResponse, RequestedOutput
 from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import DataType, Tensor
 from nonet.services.raw_image.development import Development
@@ -50,6 +50,7 @@ def run_tiles(
         if isinstance(outcome, ServingError):
             done.append(outcome)
             continue
+        assert isinstance(outcome, InferResponse)  # a network takes no steps
         images = outcome.output(_IMAGE).data
         deviations = outcome.output(_STD).data if _STD in _wanted(development) else None
         for place, index in enumerate(tiles):
