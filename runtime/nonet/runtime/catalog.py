@@ -120,6 +120,8 @@ class Catalog:
         self._entries: dict[str, dict[str, _Entry]] = {}
         self._withdrawn: set[_Group] = set()
         self._marks: dict[tuple[str, str], IndexEntry] = {}
+        self._named: dict[str, dict[str, int]] = {}  # task -> name -> versions of that task
+        self._changes: dict[str, int] = {}
         self._listeners: list[ChangeListener] = []
         self._close_listeners: list[CloseListener] = []
 
@@ -145,6 +147,7 @@ class Catalog:
             for member in members:
                 info = member.info
                 self._entries.setdefault(info.name, {})[info.version] = _Entry(member, group)
+                self._count(info, 1)
                 self._marks.pop((info.name, info.version), None)
             to_close = [old_group for old_group in replaced if old_group.leases == 0]
         published = {(member.info.name, member.info.version) for member in members}
@@ -211,6 +214,30 @@ class Catalog:
                 for _, versions in sorted(self._entries.items())
                 for version in sorted(versions, key=_version_order)
             ]
+
+    def changes(self, task: str) -> int:
+        """How often what is ready of a task has changed: what was read of it holds until this does."""
+        return self._changes.get(task, 0)
+
+    def services(self, task: str) -> list[ModelInfo]:
+        """The newest ready version of each service of a task, by name. Costs what that task has, whatever else
+        there is; ask :meth:`changes` before asking again."""
+        with self._lock:
+            found = []
+            for name in sorted(self._named.get(task, ())):
+                infos = (entry.servable.info for entry in self._entries[name].values())
+                of_task = [info for info in infos if info.task == task and info.network]
+                if of_task:
+                    found.append(max(of_task, key=lambda info: _version_order(info.version)))
+            return found
+
+    def _count(self, info: ModelInfo, change: int) -> None:
+        """A version of a task came (1) or went (-1); the lock is held."""
+        names = self._named.setdefault(info.task, {})
+        names[info.name] = names.get(info.name, 0) + change
+        if not names[info.name]:
+            del names[info.name]
+        self._changes[info.task] = self._changes.get(info.task, 0) + 1
 
     @property
     def empty(self) -> bool:
@@ -287,6 +314,7 @@ class Catalog:
             entry = versions.get(info.version)
             if entry is not None and entry.group is group:
                 del versions[info.version]
+                self._count(info, -1)
                 gone.append(info)
                 if not versions:
                     del self._entries[info.name]

@@ -27,9 +27,7 @@ def test_interpolates_between_points_and_grows_in_proportion_beyond_them() -> No
     assert model.predict(16, 0.0) == pytest.approx(0.090)
 
 
-def test_sixty_times_the_work_is_predicted_to_take_sixty_times_as_long_unlearnt() -> (
-    None
-):
+def test_sixty_times_the_work_is_predicted_to_take_sixty_times_as_long_unlearnt() -> None:
     model = LatencyModel({1: 0.1})
     assert model.predict(60.0, 0.0) == pytest.approx(6.0)
 

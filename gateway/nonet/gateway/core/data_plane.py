@@ -70,6 +70,7 @@ class DataPlane:
         policy: PlanePolicy | None = None,
         cache: ResponseCache | None = None,
         costs: Mapping[str, Cost] | None = None,
+        ranks: Mapping[str, str] | None = None,
     ) -> None:
         self.catalog = catalog
         self.clock = clock
@@ -80,7 +81,7 @@ class DataPlane:
         self._dispatcher = Dispatcher(devices, scheduling or SchedulerPolicy(), clock, self._observers)
         self._calibrator = Calibrator(catalog, self._dispatcher)
         self._presence = Presence(catalog, self._dispatcher, self._observers)
-        self._router = Router(catalog, self._answered_at, self._policy.preferred_families)
+        self._router = Router(catalog, self._answered_at, self._policy.preferred_families, ranks)
         self._admission = Admission(
             catalog, self._router, self._dispatcher.scheduler, clock, self._policy.max_in_flight_bytes
         )

@@ -163,6 +163,7 @@ def compose(
     Raises SettingsError for a service nobody knows, and for jobs that cannot be as they are set.
     """
     services = installed_services()
+    tasks = [task for service in services.values() for task in service.tasks]
     unknown = next((each.name for each in remote if each.name not in services), None)
     if unknown is not None:
         raise SettingsError(f"unknown service '{unknown}' in the topology; known: {', '.join(services)}")
@@ -189,6 +190,8 @@ def compose(
             preferred_families=settings.repository.preferred_families,
         ),
         cache=_cache(settings, clock),
+        costs={task.name: task.cost for task in tasks if task.cost is not None},
+        ranks={task.name: task.rank for task in tasks},
     )
     metrics = Metrics()
     plane.add_observer(metrics)

@@ -106,7 +106,8 @@ def create_app(
     if jobs is not None:
         works = [task.work for service in services for task in service.tasks if task.work is not None]
         app.include_router(jobs_router(jobs, calls, {work.kind: work.headers for work in works}))
-    app.include_router(model_router(plane, calls))
+    ranks = {task.name: task.rank for service in services for task in service.tasks}
+    app.include_router(model_router(plane, calls, ranks))
     app.include_router(page_router(services))
 
     @app.api_route("/metrics", methods=["GET", "HEAD"], include_in_schema=False)

@@ -60,11 +60,7 @@ class GatewayHost:
         self._looked = float("-inf")
 
     def models(self, task: str) -> Sequence[ModelInfo]:
-        newest: dict[str, ModelInfo] = {}
-        for info in self._catalog.infos():  # ascending versions: the last one wins
-            if info.task == task and info.network:
-                newest[info.name] = info
-        return [info for _, info in sorted(newest.items())]
+        return self._catalog.services(task)
 
     def model(self, name: str) -> ModelInfo | None:
         return self._catalog.info(name) if self._catalog.versions(name) else None

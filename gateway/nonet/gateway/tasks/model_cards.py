@@ -31,21 +31,21 @@ _PUBLIC = (
 )
 
 
-def model_router(plane: DataPlane, calls: CallReader) -> APIRouter:
-    """The routes ``/v1/models`` and ``/v1/models/{id}``."""
+def model_router(plane: DataPlane, calls: CallReader, ranks: Mapping[str, str]) -> APIRouter:
+    """The routes ``/v1/models`` and ``/v1/models/{id}``; ``ranks`` names, by task, what orders a family."""
     router = APIRouter(tags=["Models"])
 
     @router.head("/v1/models", include_in_schema=False)
     @router.get("/v1/models", summary="List models", response_model=ModelList, **MODELS)
     async def models(request: Request) -> ModelList:
         calls.authenticate(Exchange.of(request.scope))
-        return ModelList(object="list", data=cards(plane))
+        return ModelList(object="list", data=cards(plane, ranks))
 
     @router.head("/v1/models/{model}", include_in_schema=False)
     @router.get("/v1/models/{model}", summary="Describe a model", response_model=ModelCard, **MODEL)
     async def model(model: str, request: Request) -> ModelCard:
         calls.authenticate(Exchange.of(request.scope))
-        found = cards(plane)
+        found = cards(plane, ranks)
         for card in found:
             if card.id == model:
                 return card
@@ -55,7 +55,7 @@ def model_router(plane: DataPlane, calls: CallReader) -> APIRouter:
     return router
 
 
-def cards(plane: DataPlane) -> list[ModelCard]:
+def cards(plane: DataPlane, ranks: Mapping[str, str]) -> list[ModelCard]:
     """One card for each family of more than one member, then one for each model; both by name."""
     newest: dict[str, ModelInfo] = {}
     for info in plane.catalog.infos():  # ascending versions: the last one wins
@@ -67,7 +67,10 @@ def cards(plane: DataPlane) -> list[ModelCard]:
     for card in singles:
         if card.family and card.family not in taken:
             families.setdefault(card.family, []).append(card)
-    return [_family_card(name, members) for name, members in sorted(families.items())] + singles
+    return [
+        _family_card(name, members, ranks.get(members[0].task, "top1"))
+        for name, members in sorted(families.items())
+    ] + singles
 
 
 def _card(plane: DataPlane, info: ModelInfo) -> ModelCard:
@@ -89,8 +92,8 @@ def _card(plane: DataPlane, info: ModelInfo) -> ModelCard:
     )
 
 
-def _family_card(name: str, members: list[ModelCard]) -> ModelCard:
-    ladder = sorted(members, key=lambda card: (-card.quality.get("top1", 0.0), card.id))
+def _family_card(name: str, members: list[ModelCard], rank: str) -> ModelCard:
+    ladder = sorted(members, key=lambda card: (-card.quality.get(rank, 0.0), card.id))
     best = ladder[0]
     return best.model_copy(
         update={
