@@ -8,6 +8,8 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
+import httpx
+
 from nonet.runtime.errors import InvalidArgument
 
 __all__ = ["Target", "WebhookPolicy"]
@@ -32,6 +34,12 @@ class Target:
     authority: str
     path: str
     secure: bool
+
+    @property
+    def url(self) -> httpx.URL:
+        """What to send to: made of what was judged, so that no two readings of the text can differ."""
+        scheme = "https" if self.secure else "http"
+        return httpx.URL(scheme=scheme, host=self.host, port=self.port, raw_path=self.path.encode())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
