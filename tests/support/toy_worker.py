@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from nonet.cli.job_process import Conditions, run_one, say_kinds
-from nonet.gateway.tasks.floor_buildings import FIT, SCANS, network_of, not_yours
-from nonet.jobs import Kind, Task
+from nonet.jobs import Kind
 from nonet.runtime.errors import InvalidArgument, PermissionDenied
+from nonet.runtime.job_context import JobContext
 from nonet.runtime.repository.manifest import Manifest
 from nonet.runtime.repository.publish import publish_version
 from nonet.runtime.scans import Scans
+from nonet.services.floor_identification.building_names import FIT, SCANS, network_of, not_yours
 
 STEPS = 40
 STEP_SECONDS = 0.1
@@ -97,7 +98,7 @@ def publish(
     return version.version
 
 
-def fit(repository: Path, task: Task) -> Mapping[str, Any]:
+def fit(task: JobContext) -> Mapping[str, Any]:
     """What the first word of the building's name says, then a published building."""
     building = str(task.spec["building"])
     manner = building.split("_")[0]
@@ -132,7 +133,7 @@ def fit(repository: Path, task: Task) -> Mapping[str, Any]:
         raise MemoryError
     facts, seed = {"begun_at": begun_at}, int(task.spec["seed"])
     try:
-        version = publish(repository, building, scans, facts, seed, task.job, task.tenant)
+        version = publish(task.repository, building, scans, facts, seed, task.job, task.tenant)
     except PermissionDenied:
         raise not_yours(building) from None
     return {"building": building, "model": network_of(building), "version": version}
@@ -150,9 +151,9 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=float, default=10.0)
     given = parser.parse_args()
     missing = os.environ.get("TOY_MISSING", "")
-    kinds = {FIT: Kind(lambda task: fit(given.repository, task), lambda: missing)}
+    kinds = {FIT: Kind(f"{__name__}:{fit.__name__}", publishes=True)}
     if given.list:
-        say_kinds(kinds)
+        say_kinds(kinds, {FIT: missing})
         return 0
     conditions = Conditions(
         Path(given.state),
@@ -164,7 +165,7 @@ def main() -> int:
         given.memory_bytes,
         given.nice,
     )
-    return run_one(kinds, conditions)
+    return run_one(kinds, given.repository, conditions)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from nonet.jobs.store_address import StoreAddress
 from nonet.jobs.store_contract import JobStore, OutcomeUnknown
 from nonet.jobs.supervisor import WorkerCommand
 from nonet.jobs.webhook_policy import WebhookPolicy
-from nonet.jobs.worker import Assignment, Kind, Stopped, Task, run_job
+from nonet.jobs.worker import Assignment, Kind, RunningJob, Stopped, run_job
 
 __all__ = [
     "DATABASE",
@@ -30,10 +30,10 @@ __all__ = [
     "OutcomeUnknown",
     "Page",
     "ResultFile",
+    "RunningJob",
     "SqliteJobStore",
     "Stopped",
     "StoreAddress",
-    "Task",
     "Webhook",
     "WebhookPolicy",
     "WebhookState",
