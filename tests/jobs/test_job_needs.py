@@ -117,19 +117,6 @@ def test_a_note_of_nobody_changes_nothing(store: JobStore) -> None:
     assert store.get(job.id).phase == "starting"
 
 
-def test_jobs_may_be_given_other_needs(store: JobStore) -> None:
-    jobs = [queue(store, "repository:old", ENGINE).id for _ in range(2)]
-    store.note(("toy", ENGINE, "repository:old"), "waiting: x")
-    newer = queue(store, ENGINE, "repository:new").id
-    store.need_instead(("toy", ENGINE, "repository:old"), [ENGINE, "repository:new"])
-    assert claimed(store, "a", "toy", ENGINE, "repository:old") == ""
-    words = ("toy", ENGINE, "repository:new")
-    assert [claimed(store, name, *words) for name in ("b", "c", "d")] == [*jobs, newer]
-    store.give_back(jobs[0], "b")
-    store.need_instead(words, [])
-    assert claimed(store, "e", "toy") == jobs[0]
-
-
 def test_needs_are_words_with_a_colon() -> None:
     for wrong in ("engine", "engine: fast", "", "a:b c"):
         with pytest.raises(ValueError, match="one word with a colon"):

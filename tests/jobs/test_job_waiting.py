@@ -17,17 +17,13 @@ ENGINE = "engine:fast"
 class Watch:
     """A process that looks at what waits, whose time passes when the test says so."""
 
-    def __init__(self, store: JobStore, home: str = "") -> None:
+    def __init__(self, store: JobStore) -> None:
         self.now = 0.0
         self.store = store
-        self.home = home
-        self.waiting = Waiting(store, self._blocking, self._name, lambda: self.now)
+        self.waiting = Waiting(store, self._blocking, lambda: self.now)
 
     async def _blocking(self, work: Callable[[], Any]) -> Any:
         return work()
-
-    async def _name(self) -> str:
-        return self.home
 
     async def after(self, seconds: float) -> None:
         self.now += seconds
@@ -95,26 +91,12 @@ async def test_a_short_absence_is_none(store: JobStore) -> None:
     assert store.get(job).revision == 1
 
 
-async def test_a_repository_that_nobody_has_any_more_is_replaced_by_the_gateways(store: JobStore) -> None:
-    gateway, worker = Watch(store, "new"), Watch(store)
+async def test_a_repository_that_nobody_has_is_waited_for(store: JobStore) -> None:
+    watch = Watch(store)
     store.offer(["serves:new"], 600)
     store.offer(["toy", "repository:new"], 600)
-    job, kept = queue(store, "repository:old", ENGINE), queue(store, "repository:there")
-    store.offer(["serves:there"], 600)
-    for seconds in (0.0, 50.0):
-        for watch in (gateway, worker):
-            await watch.after(seconds)
-    assert store.get(job).phase == "waiting: no worker offers engine fast and repository old"
-    for _ in range(2):
-        await worker.after(20.0)
-        assert "repository old" in store.get(job).phase
-    await gateway.after(20.0)
-    assert {queue.words for queue in store.demand().queues} == {
-        ("toy", ENGINE, "repository:new"),
-        ("toy", "repository:there"),
-    }
-    await gateway.after(1000.0)
-    assert store.get(kept).phase == "waiting: no worker offers repository there"
-    found = store.claim("me", 60, 9, ["toy", ENGINE, "repository:new"])
-    assert found is not None
-    assert found.job.id == job
+    job = queue(store, "repository:old")
+    for seconds in (0.0, 10.0, 1000.0):
+        await watch.after(seconds)
+    assert store.get(job).phase == "waiting: no worker offers repository old"
+    assert store.claim("me", 60, 9, ["toy", "repository:new"]) is None

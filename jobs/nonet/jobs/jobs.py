@@ -104,7 +104,7 @@ class Jobs:
             check=self._folder.check,
             found=self._found,
         )
-        self._waiting = Waiting(store, self._blocking, self._offer.name_home)
+        self._waiting = Waiting(store, self._blocking)
         self._tidies = tidies
         self._concerned: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()

@@ -295,21 +295,6 @@ function verbs.note(lane, note)
   return 'ok'
 end
 
-function verbs.need_instead(lane, needs)
-  go_on_without_memory()
-  for _, id in ipairs(redis.call('ZRANGE', key('queue', lane), 0, -1)) do
-    local job = read(id)
-    leave_lane(lane, id)
-    if job and job.state == 'queued' then
-      job.needs = needs ~= '' and needs or nil
-      redis.call('HDEL', key('job', id), 'needs')
-      if job.needs then redis.call('HSET', key('job', id), 'needs', needs) end
-      enter_lane(job)
-    end
-  end
-  return 'ok'
-end
-
 function verbs.keep_in(folder)
   redis.call('SETNX', key('folder'), folder)
   return 'ok', redis.call('GET', key('folder'))

@@ -214,9 +214,6 @@ class RedisJobStore:
     def note(self, words: Sequence[str], note: str) -> None:
         self._link.call("note", " ".join(words), note[:PHASE_LENGTH])
 
-    def need_instead(self, words: Sequence[str], needs: Collection[str]) -> None:
-        self._link.call("need_instead", " ".join(words), needs_text(needs))
-
     def keep_in(self, folder: str) -> bool:
         return bool(self._link.call("keep_in", folder)[1] == folder)
 

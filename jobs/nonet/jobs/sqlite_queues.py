@@ -10,7 +10,7 @@ from nonet.jobs.requirements import NOTE, Demand, Queue, needs_text
 from nonet.jobs.sqlite_rows import GOING_ON
 from nonet.jobs.store_contract import PHASE_LENGTH
 
-__all__ = ["demand", "first_for", "need_instead", "note", "offer", "offers"]
+__all__ = ["demand", "first_for", "note", "offer", "offers"]
 
 
 def first_for(db: sqlite3.Connection, words: Collection[str] | None) -> str | None:
@@ -69,14 +69,6 @@ def note(db: sqlite3.Connection, words: Sequence[str], text: str) -> None:
             f"WHERE {where} AND phase GLOB ?",
             (GOING_ON, *queue, f"{NOTE}*"),
         )
-
-
-def need_instead(db: sqlite3.Connection, words: Sequence[str], needs: Collection[str]) -> None:
-    """See :meth:`JobStore.need_instead`."""
-    db.execute(
-        "UPDATE jobs SET needs = ? WHERE state = 'queued' AND kind = ? AND needs = ?",
-        (needs_text(needs), words[0], needs_text(words[1:])),
-    )
 
 
 def _words(row: sqlite3.Row) -> tuple[str, ...]:

@@ -294,10 +294,6 @@ class SqliteJobStore:
         with self._file.transaction() as db:
             sqlite_queues.note(db, words, note)
 
-    def need_instead(self, words: Sequence[str], needs: Collection[str]) -> None:
-        with self._file.transaction() as db:
-            sqlite_queues.need_instead(db, words, needs)
-
     def keep_in(self, folder: str) -> bool:
         return True  # the database lies in it
 

@@ -164,10 +164,6 @@ class JobStore(Protocol):
         later gets it too."""
         ...
 
-    def need_instead(self, words: Sequence[str], needs: Collection[str]) -> None:
-        """Make ``needs`` those of the jobs of these words that wait."""
-        ...
-
     def keep_in(self, folder: str) -> bool:
         """Whether the files of the jobs are kept in the folder of that name; the first to ask decides."""
         ...

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from nonet.jobs.requirements import NOTE, REPOSITORY, SERVES, Demand, Queue, lacking, note_of
+from nonet.jobs.requirements import NOTE, Demand, Queue, lacking, note_of
 from nonet.jobs.store_contract import JobStore
 
 __all__ = ["Waiting"]
@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 5.0
 """Seconds for which nobody may be there before jobs say so: whoever works offers it every few seconds."""
-_GONE_SECONDS = 60.0
-"""The same before a repository counts as gone for good."""
 
 
 class Waiting:
@@ -32,7 +30,6 @@ class Waiting:
     Args:
         store: where the jobs are.
         blocking: runs calls on the store.
-        home: gives the name of the repository that this process serves from, "" if it serves from none.
         clock: monotonic seconds.
     """
 
@@ -40,12 +37,10 @@ class Waiting:
         self,
         store: JobStore,
         blocking: Callable[[Callable[[], Any]], Awaitable[Any]],
-        home: Callable[[], Awaitable[str]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._blocking = blocking
-        self._home = home
         self._clock = clock
         self._alone: dict[tuple[str, ...], float] = {}
         self._said: set[tuple[str, ...]] = set()
@@ -66,8 +61,6 @@ class Waiting:
                 await self._note(queue, "")
                 continue
             since = alone[queue.words] = self._alone.get(queue.words, self._clock())
-            if self._clock() - since >= _GONE_SECONDS and await self._take_home(queue, demand):
-                continue
             # What another process has noted already is noted on.
             if queue.note or self._clock() - since >= _PATIENCE:
                 counts[queue.words[0], " ".join(missing)] = queue.waiting
@@ -79,28 +72,6 @@ class Waiting:
     async def _note(self, queue: Queue, note: str) -> None:
         if queue.note != note:
             await self._blocking(lambda: self._store.note(queue.words, note))
-
-    async def _take_home(self, queue: Queue, demand: Demand) -> bool:
-        """Jobs for a repository that nobody has any more, as when its disk was replaced: they are published
-        where this process serves. False if these are none."""
-        present = frozenset[str]().union(*demand.offers)
-        strays = [
-            word
-            for word in queue.words
-            if word.startswith(REPOSITORY) and not {word, SERVES + word.removeprefix(REPOSITORY)} & present
-        ]
-        home = await self._home() if strays else ""
-        if not home or REPOSITORY + home in strays:
-            return False
-        needs = [word for word in queue.words[1:] if word not in strays]
-        await self._blocking(lambda: self._store.need_instead(queue.words, [*needs, REPOSITORY + home]))
-        logger.warning(
-            "jobs (%d %s) waited for the %s, which nobody has any more: they are published in ours",
-            queue.waiting,
-            queue.words[0],
-            strays[0].replace(":", " "),
-        )
-        return True
 
     def _tell(self, queue: Queue, missing: Sequence[str]) -> None:
         if queue.words not in self._said:

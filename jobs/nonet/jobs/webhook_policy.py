@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -35,11 +36,12 @@ class Target:
     path: str
     secure: bool
 
-    @property
-    def url(self) -> httpx.URL:
-        """What to send to: made of what was judged, so that no two readings of the text can differ."""
-        scheme = "https" if self.secure else "http"
-        return httpx.URL(scheme=scheme, host=self.host, port=self.port, raw_path=self.path.encode())
+    def request(self, headers: Mapping[str, str], body: bytes) -> httpx.Request:
+        """A POST to what was judged, byte for byte: no second reading of the URL can differ."""
+        url = httpx.URL(scheme="https" if self.secure else "http", host=self.host, port=self.port)
+        headers = {"Host": self.authority, **headers}
+        extensions = {"target": self.path.encode()}
+        return httpx.Request("POST", url, headers=headers, content=body, extensions=extensions)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -174,7 +174,6 @@ class Webhooks:
         delivery, timestamp = f"ended_{job.id}", str(int(time.time()))
         body = orjson.dumps({"type": "job.ended", "job": job.public()})
         headers = {
-            "Host": target.authority,
             "User-Agent": "nonet",
             "Content-Type": "application/json",
             "Connection": "close",
@@ -182,9 +181,7 @@ class Webhooks:
             "Nonet-Webhook-Timestamp": timestamp,
             "Nonet-Webhook-Signature": signature(self._policy.secret, delivery, timestamp, body),
         }
-        return await _post(
-            httpx.Request("POST", target.url, headers=headers, content=body), self._policy.timeout
-        )
+        return await _post(target.request(headers, body), self._policy.timeout)
 
 
 async def _post(request: httpx.Request, seconds: float) -> str:

@@ -74,7 +74,6 @@ class Offer:
         self._due = asyncio.Event()
         self._said = float("-inf")
         self._last: set[str] = set()
-        self._foreign = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -101,22 +100,13 @@ class Offer:
     async def foreign(self, kinds: Collection[str]) -> str:
         """Why work of ``kinds``, which publish, must not be done here: gateways were heard of, and none of
         them serves from this repository. "" if there is no such reason, or none of it can be done here
-        anyway. Raises ServingError."""
-        own = await asyncio.to_thread(repository_identity, self._repository)
-        why = self._stranger(own, await self._blocking(self._store.demand))
-        concerned = why and self._skills is not None and await self._skills.words() & set(kinds)
-        return why if concerned else ""
-
-    async def name_home(self) -> str:
-        """The name of the repository that this process serves from, which gets one if it has none; "" if it
-        serves from none."""
-        return await asyncio.to_thread(name_repository, self._repository) if self._serves else ""
-
-    def _stranger(self, own: str, demand: Demand) -> str:
+        anyway. To be asked once, at the start. Raises ServingError."""
+        demand: Demand = await self._blocking(self._store.demand)
         served = {
-            word.removeprefix(SERVES) for words in demand.offers for word in words if word.startswith(SERVES)
+            word.removeprefix(SERVES) for word in frozenset().union(*demand.offers) if word.startswith(SERVES)
         }
-        if not served or own in served:
+        own = await asyncio.to_thread(repository_identity, self._repository)
+        if not served or own in served or self._skills is None or not await self._skills.words() & set(kinds):
             return ""
         here = f"is repository {own}" if own else "has no name"
         return (
@@ -124,6 +114,11 @@ class Offer:
             f"{', '.join(sorted(served))}: what is published here would be served by nobody; repository.path "
             "must be the folder of the gateways"
         )
+
+    async def name_home(self) -> str:
+        """The name of the repository that this process serves from, which gets one if it has none; "" if it
+        serves from none."""
+        return await asyncio.to_thread(name_repository, self._repository) if self._serves else ""
 
     async def _run(self) -> None:
         rest = 0.0 if self._eager else None
@@ -153,8 +148,6 @@ class Offer:
             if said:
                 await self._blocking(lambda: self._store.offer(said, _VALID_SECONDS))
             self._last, self._said = said, now
-        if able and not self._serves:
-            await self._look_for_gateways(own)
         if takes != self.words:
             logger.info("jobs that can be worked on here: %s", ", ".join(sorted(takes)) or "none")
             self.words = frozenset(takes)
@@ -168,11 +161,3 @@ class Offer:
         make = self._serves and self._eager
         name = name_repository(self._repository) if make else repository_identity(self._repository)
         return name, os.access(self._repository, os.W_OK)
-
-    async def _look_for_gateways(self, own: str) -> None:
-        """Tell the operator when the gateways serve from another repository."""
-        before = self._foreign
-        why = self._stranger(own, await self._blocking(self._store.demand))
-        self._foreign = bool(why)
-        if why and not before:
-            logger.warning("no job that publishes is taken here: %s", why)
