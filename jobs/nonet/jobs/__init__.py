@@ -4,7 +4,7 @@ from nonet.jobs.files import JobFiles, new_job_id
 from nonet.jobs.job import Job, JobState, NewJob, Page, Webhook, WebhookState
 from nonet.jobs.jobs import Jobs
 from nonet.jobs.policy import JobPolicy
-from nonet.jobs.request_values import DEFAULT_PAGE, MAX_PAGE, Limits, read_key, read_states
+from nonet.jobs.request_parameters import DEFAULT_PAGE, MAX_PAGE, PageQuery, read_key, read_states
 from nonet.jobs.result_files import ResultFile
 from nonet.jobs.sqlite_store import DATABASE, SqliteJobStore
 from nonet.jobs.store_address import StoreAddress
@@ -25,10 +25,10 @@ __all__ = [
     "JobStore",
     "Jobs",
     "Kind",
-    "Limits",
     "NewJob",
     "OutcomeUnknown",
     "Page",
+    "PageQuery",
     "ResultFile",
     "RunningJob",
     "SqliteJobStore",

@@ -254,7 +254,7 @@ end
 
 -- Who works where -------------------------------------------------------------------------------------------
 
-function verbs.offer(seconds, ...)
+function verbs.announce(seconds, ...)
   go_on_without_memory()
   local heard, till, words = key('heard'), text(now + tonumber(seconds)), {...}
   redis.call('ZREMRANGEBYSCORE', heard, '-inf', text(now))
@@ -265,7 +265,7 @@ function verbs.offer(seconds, ...)
   return 'ok'
 end
 
-function verbs.offered(kind)
+function verbs.is_available(kind)
   for _, words in ipairs(redis.call('ZRANGEBYSCORE', key('heard'), '(' .. text(now), '+inf')) do
     if (' ' .. words .. ' '):find(' ' .. kind .. ' ', 1, true) then return 'ok', '1' end
   end
@@ -295,7 +295,7 @@ function verbs.note(lane, note)
   return 'ok'
 end
 
-function verbs.keep_in(folder)
+function verbs.agree_on_folder(folder)
   redis.call('SETNX', key('folder'), folder)
   return 'ok', redis.call('GET', key('folder'))
 end

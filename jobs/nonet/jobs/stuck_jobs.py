@@ -1,6 +1,6 @@
-"""Jobs that nobody can take say so: in their phase, in the log, in numbers for the metrics.
+"""Finds the jobs that no worker can take, and says so: in their phase, in the log, in the metrics.
 
-    what waits, what is offered -> a queue without anybody for it, for a while -> noted -> somebody comes
+    what waits, what workers announce -> a queue without a worker, for a while -> noted -> a worker comes
 
 Every process that uses a store looks at the same facts and comes to the same words, so it does not matter
 which of them writes them.
@@ -16,15 +16,15 @@ from typing import Any
 from nonet.jobs.requirements import NOTE, Demand, Queue, lacking, note_of
 from nonet.jobs.store_contract import JobStore
 
-__all__ = ["Waiting"]
+__all__ = ["StuckJobs"]
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 5.0
-"""Seconds for which nobody may be there before jobs say so: whoever works offers it every few seconds."""
+"""Seconds for which nobody may be there before jobs say so: workers announce themselves every few seconds."""
 
 
-class Waiting:
+class StuckJobs:
     """Look with :meth:`look`, now and then.
 
     Args:
@@ -56,7 +56,7 @@ class Waiting:
         counts: dict[tuple[str, str], int] = {}
         alone: dict[tuple[str, ...], float] = {}
         for queue in demand.queues:
-            missing = lacking(queue.words, demand.offers)
+            missing = lacking(queue.words, demand.workers)
             if not missing:
                 await self._note(queue, "")
                 continue

@@ -1,4 +1,4 @@
-"""The worker's side of a job: one process that runs one job and ends.
+"""A worker: a process that runs one job and ends.
 
     started with a job and an owner's name -> beats -> the runner works -> the outcome is written -> exit
 
@@ -74,7 +74,7 @@ class Assignment:
 class RunningJob(JobContext):
     """The job of this process, as the function that does it sees it."""
 
-    def __init__(self, claim: Claim, files: JobFiles, pulse: _Pulse, repository: Path) -> None:
+    def __init__(self, claim: Claim, files: JobFiles, heartbeat: _Heartbeat, repository: Path) -> None:
         self.job = claim.job.id
         self.kind = claim.job.kind
         self.tenant = claim.job.tenant
@@ -83,11 +83,11 @@ class RunningJob(JobContext):
         self.repository = repository
         self.threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
         self._files = files
-        self._pulse = pulse
+        self._heartbeat = heartbeat
 
     def report(self, progress: float, phase: str) -> None:
         """See :class:`JobContext`. Raises Stopped when the work is to end."""
-        self._pulse.note(progress, phase)
+        self._heartbeat.note(progress, phase)
 
     def input(self, name: str) -> Path:
         path = self.folder / name
@@ -149,17 +149,17 @@ def run_job(
     if claim is None:
         logger.warning("job %s is not this worker's", assignment.job)
         return 0
-    pulse = _Pulse(store, assignment, claim.job.progress)
-    signal.signal(signal.SIGTERM, lambda *_: pulse.stop(_Reason.TOLD))
-    pulse.start()
+    heartbeat = _Heartbeat(store, assignment, claim.job.progress)
+    signal.signal(signal.SIGTERM, lambda *_: heartbeat.stop(_Reason.TOLD))
+    heartbeat.start()
     logger.info(
         "job %s (%s %s): attempt %d", claim.job.id, claim.job.kind, claim.job.subject, claim.job.attempts
     )
     try:
         run = _known(kinds, claim.job.kind).load()
-        result = run(RunningJob(claim, files, pulse, repository))
+        result = run(RunningJob(claim, files, heartbeat, repository))
     except Stopped:
-        return _stopped(store, files, assignment, pulse)
+        return _stopped(store, files, assignment, heartbeat)
     except Exception as error:
         failure = _explained(error, claim.job.id)
         logger.warning("job %s failed: %s", claim.job.id, failure.message)
@@ -167,7 +167,7 @@ def run_job(
     else:
         logger.info("job %s succeeded", claim.job.id)
         ending = {"state": JobState.SUCCEEDED, "result": result}
-    pulse.end()
+    heartbeat.end()
     try:
         mine = _patient(lambda: store.finish(assignment.job, assignment.owner, **ending))  # type: ignore[arg-type]
     except ServingError:
@@ -186,7 +186,7 @@ class _Reason(enum.Enum):
     LOST = "the job is another's by now"
 
 
-class _Pulse:
+class _Heartbeat:
     """The thread that beats; see the module's text."""
 
     def __init__(self, store: JobStore, assignment: Assignment, progress: float) -> None:
@@ -199,7 +199,7 @@ class _Pulse:
         self._progress, self._phase = progress, "starting"
         self._stopping: float | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self.reason: _Reason | None = None
 
     def start(self) -> None:
@@ -276,12 +276,12 @@ class _Pulse:
         os._exit(1)
 
 
-def _stopped(store: JobStore, files: JobFiles, assignment: Assignment, pulse: _Pulse) -> int:
+def _stopped(store: JobStore, files: JobFiles, assignment: Assignment, heartbeat: _Heartbeat) -> int:
     """The runner has let go; a cancelled job ends, one that is to go on waits again."""
-    assert pulse.reason is not None
-    logger.info("job %s stops: %s", assignment.job, pulse.reason.value)
-    pulse.end()
-    if pulse.reason is _Reason.LOST:
+    assert heartbeat.reason is not None
+    logger.info("job %s stops: %s", assignment.job, heartbeat.reason.value)
+    heartbeat.end()
+    if heartbeat.reason is _Reason.LOST:
         return 0
     try:
         left = _patient(lambda: store.give_back(assignment.job, assignment.owner), assignment.stop_seconds)
