@@ -52,7 +52,7 @@ async def serving(
         catalog,
         [EmbeddedDevice(lanes)],
         clock=clock,
-        scheduling=SchedulerPolicy(max_waiting_requests=200),
+        scheduling=SchedulerPolicy(max_queue=200),
         policy=PlanePolicy(default_timeout=20.0),
         cache=cache,
     )

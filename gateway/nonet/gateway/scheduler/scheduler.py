@@ -103,7 +103,7 @@ class Scheduler:
             )
         queue = self.queues.get(item.key)
         waiting = len(queue) if queue is not None else 0
-        if waiting >= self.policy.max_waiting_requests:
+        if waiting >= self.policy.max_queue:
             raise Unavailable(
                 f"the queue of model '{item.key[0]}' is full ({waiting} requests wait)",
                 code="QUEUE_FULL",
