@@ -252,15 +252,15 @@ def test_the_ends_of_jobs_are_numbered_and_none_is_missed(store: JobStore) -> No
 
 
 def test_work_is_offered_for_a_while(store: JobStore) -> None:
-    assert not store.is_offered("toy")
-    store.offer(["toy", "fit"], 60)
-    assert store.is_offered("toy")
-    assert not store.is_offered("other")
-    store.offer(["toy"], -1)  # another's
-    assert store.is_offered("toy")
-    store.offer(["toy", "fit"], -1)
-    assert not store.is_offered("toy")
-    assert not store.is_offered("fit")
+    assert not store.is_available("toy")
+    store.announce(["toy", "fit"], 60)
+    assert store.is_available("toy")
+    assert not store.is_available("other")
+    store.announce(["toy"], -1)  # another's
+    assert store.is_available("toy")
+    store.announce(["toy", "fit"], -1)
+    assert not store.is_available("toy")
+    assert not store.is_available("fit")
 
 
 def test_the_job_of_a_subject_that_runs_comes_before_those_that_wait(store: JobStore) -> None:

@@ -173,9 +173,9 @@ def test_a_server_that_evicts_keys_stops_nobody_for_good(store: JobStore, keys: 
 
 
 def test_the_files_of_the_jobs_lie_in_one_folder(store: JobStore) -> None:
-    assert store.keep_in("this one")
-    assert store.keep_in("this one")
-    assert not store.keep_in("another")
+    assert store.agree_on_folder("this one")
+    assert store.agree_on_folder("this one")
+    assert not store.agree_on_folder("another")
 
 
 def test_many_submits_at_once_keep_to_quota_and_key(store: JobStore, make: Callable[[], JobStore]) -> None:
@@ -225,7 +225,9 @@ def test_jobs_that_an_earlier_release_has_queued_are_taken_and_told(store: JobSt
 
 def test_what_an_earlier_release_does_to_jobs_with_needs_is_put_right(store: JobStore, keys: Keys) -> None:
     """It gives back to, and takes from, the list of the kind alone."""
-    given, cancelled = (NewJob(new_job_id(), "toy", "x", "ann", {}, "d", needs=("a:1",)) for _ in range(2))
+    given, cancelled = (
+        NewJob(new_job_id(), "toy", "x", "ann", {}, "d", requirements=("a:1",)) for _ in range(2)
+    )
     for each in (given, cancelled):
         store.submit(each, POLICY)
     lane = keys.of("queue", "toy a:1")
@@ -245,13 +247,13 @@ def test_what_an_earlier_release_does_to_jobs_with_needs_is_put_right(store: Job
 
 def test_releases_that_know_kinds_alone_hear_of_each_other(store: JobStore, keys: Keys) -> None:
     keys.client.zadd(keys.of("heard"), {"toy": keys.now() + 60})
-    assert store.is_offered("toy")
-    assert store.demand().offers == (frozenset({"toy"}),)
-    store.offer(["other", "a:1"], 60)
+    assert store.is_available("toy")
+    assert store.demand().workers == (frozenset({"toy"}),)
+    store.announce(["other", "a:1"], 60)
     assert keys.client.zscore(keys.of("heard"), "other") > keys.now()
     assert keys.client.zscore(keys.of("heard"), "a:1") is None
-    store.offer(["toy"], -1)
-    store.offer(["other", "a:1"], 60)
+    store.announce(["toy"], -1)
+    store.announce(["other", "a:1"], 60)
     assert not keys.client.zscore(keys.of("heard"), "toy")
 
 

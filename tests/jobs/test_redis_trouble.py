@@ -93,7 +93,7 @@ def test_a_full_server_takes_no_job_and_lets_those_that_run_go_on(
     assert store.reap(3, ["me"]) == []
     assert store.cancel(waits.id).state is JobState.CANCELLED
     assert store.finish(job.id, "me", JobState.SUCCEEDED, result={"much": "x" * 1000})
-    store.offer(["toy"], 60)
+    store.announce(["toy"], 60)
     assert len(store.forget(-1, 1)) == 2
     house.client.config_set("maxmemory", "0")
     queue(store)
@@ -172,18 +172,18 @@ def test_a_cluster_is_followed_to_the_server_that_has_the_jobs(tmp_path: Path) -
 
 
 def test_what_the_server_does_not_promise_is_said(house: RedisHouse, impatient: JobStore) -> None:
-    assert impatient.concerns() == []
+    assert impatient.durability_warnings() == []
     house.client.config_set("appendfsync", "everysec")
-    (late,) = impatient.concerns()
+    (late,) = impatient.durability_warnings()
     assert "appendfsync always" in late
     house.client.config_set("appendonly", "no")
     house.client.config_set("maxmemory", "100mb")
     house.client.config_set("maxmemory-policy", "allkeys-lru")
-    lost, evicted = impatient.concerns()
+    lost, evicted = impatient.durability_warnings()
     assert "appendonly yes" in lost
     assert "noeviction" in evicted
     house.client.acl_setuser("default", commands=["-info", "-config"])
-    assert impatient.concerns() == []
+    assert impatient.durability_warnings() == []
 
 
 def test_a_user_that_may_do_nothing_else_is_enough(house: RedisHouse, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_user_that_may_do_nothing_else_is_enough(house: RedisHouse, tmp_path: 
     assert store.claim("me", 60, 9) is not None
     beat(store, job.id)
     assert store.finish(job.id, "me", JobState.SUCCEEDED, result={})
-    assert store.concerns() == []
+    assert store.durability_warnings() == []
     assert store.page(None).jobs == (store.get(job.id),)
     store.close()
     stranger = StoreAddress(house.url.replace(f":{PASSWORD}", "jobs:word"), "other").open(tmp_path)

@@ -84,7 +84,7 @@ def answering(*pieces: bytes, pause: float = 0.0) -> Receiver:
             b"HTTP/1.1 100 Continue\r\n\r\n",
             b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 202 Taken\r\n\r\n",
         ],
-        [b"HTTP", b"/1.1 2", b"01 Made\r\n", b"half an answer"],
+        [b"HTTP", b"/1.1 2", b"01 Made\r\n", b"Content-Length: 90\r\n\r\nhalf an answer"],
     ],
 )
 def test_a_2xx_is_a_delivery(store: JobStore, pieces: list[bytes]) -> None:
@@ -103,6 +103,7 @@ def test_a_2xx_is_a_delivery(store: JobStore, pieces: list[bytes]) -> None:
         ([b"hello\r\n"], "not HTTP"),
         ([b"HTTP/1.1 2000 OK\r\n\r\n"], "not HTTP"),
         ([b"HTTP/2 200\r\n\r\n"], "not HTTP"),
+        ([b"HTTP/1.1 200 OK\r\n", b"half a header"], "not HTTP"),
         ([b"\0" * 300_000], "not HTTP"),
         ([b"HTTP/1.1 100 Go on\r\n\r\n" * 300], "not HTTP"),
     ],

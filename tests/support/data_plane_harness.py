@@ -62,7 +62,7 @@ async def serving(
         catalog,
         [EmbeddedDevice(lanes)],
         clock=clock,
-        scheduling=SchedulerPolicy(max_waiting_requests=waiting),
+        scheduling=SchedulerPolicy(max_queue=waiting),
         policy=PlanePolicy(default_timeout=20.0),
         cache=cache,
         costs=costs,

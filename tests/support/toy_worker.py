@@ -98,13 +98,6 @@ def publish(
     return version.version
 
 
-class ToyKind(Kind):
-    """What is missing is what the environment says."""
-
-    def missing(self) -> str:
-        return os.environ.get("TOY_MISSING", "")
-
-
 def fit(task: JobContext) -> Mapping[str, Any]:
     """What the first word of the building's name says, then a published building."""
     building = str(task.spec["building"])
@@ -157,9 +150,10 @@ def main() -> int:
     for name in ("lease-seconds", "stop-seconds"):
         parser.add_argument(f"--{name}", type=float, default=10.0)
     given = parser.parse_args()
-    kinds: dict[str, Kind] = {FIT: ToyKind("__main__:fit", publishes=True)}
+    missing = os.environ.get("TOY_MISSING", "")
+    kinds = {FIT: Kind(f"{__name__}:{fit.__name__}", publishes=True)}
     if given.list:
-        say_kinds(kinds)
+        say_kinds(kinds, {FIT: missing})
         return 0
     conditions = Conditions(
         Path(given.state),

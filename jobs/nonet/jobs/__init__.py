@@ -4,14 +4,14 @@ from nonet.jobs.files import JobFiles, new_job_id
 from nonet.jobs.job import Job, JobState, NewJob, Page, Webhook, WebhookState
 from nonet.jobs.jobs import Jobs
 from nonet.jobs.policy import JobPolicy
-from nonet.jobs.request_values import DEFAULT_PAGE, MAX_PAGE, Limits, read_key, read_states
+from nonet.jobs.request_parameters import DEFAULT_PAGE, MAX_PAGE, PageQuery, read_key, read_states
 from nonet.jobs.result_files import ResultFile
 from nonet.jobs.sqlite_store import DATABASE, SqliteJobStore
 from nonet.jobs.store_address import StoreAddress
 from nonet.jobs.store_contract import JobStore, OutcomeUnknown
 from nonet.jobs.supervisor import WorkerCommand
 from nonet.jobs.webhook_policy import WebhookPolicy
-from nonet.jobs.worker import Assignment, Kind, Stopped, Task, run_job
+from nonet.jobs.worker import Assignment, Kind, RunningJob, Stopped, run_job
 
 __all__ = [
     "DATABASE",
@@ -25,15 +25,15 @@ __all__ = [
     "JobStore",
     "Jobs",
     "Kind",
-    "Limits",
     "NewJob",
     "OutcomeUnknown",
     "Page",
+    "PageQuery",
     "ResultFile",
+    "RunningJob",
     "SqliteJobStore",
     "Stopped",
     "StoreAddress",
-    "Task",
     "Webhook",
     "WebhookPolicy",
     "WebhookState",

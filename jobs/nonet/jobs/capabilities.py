@@ -1,4 +1,4 @@
-"""What workers can do here: asked of the worker command itself, since its environment may be another one."""
+"""What the workers of this process can do: the worker command is asked, its environment may be another."""
 
 from __future__ import annotations
 
@@ -12,58 +12,58 @@ import orjson
 from nonet.jobs.child_process import start_child
 from nonet.runtime.errors import Unavailable
 
-__all__ = ["Skills"]
+__all__ = ["Capabilities"]
 
 logger = logging.getLogger(__name__)
 
-_ASK_SECONDS = 30.0
-_ASK_AGAIN = 10.0
+_QUERY_SECONDS = 30.0
+_QUERY_AGAIN = 10.0
 """Seconds for which a "no" is believed: somebody may be installing what is missing."""
 _LOOK_AGAIN = 60.0
 """The same where nobody waits for the answer."""
 
 
-class Skills:
+class Capabilities:
     """Asks ``<command> --list``, which prints ``{word: what is missing}``, of kinds of work and of what else
-    jobs may need (:mod:`.needs`); when nothing is missing that is kept for good.
+    jobs may require (:mod:`.requirements`); when nothing is missing that is kept for good.
 
     Args:
-        words: the worker command.
+        command: the worker command.
     """
 
-    def __init__(self, words: tuple[str, ...]) -> None:
-        self._words = words
+    def __init__(self, command: tuple[str, ...]) -> None:
+        self._command = command
         self._lock = asyncio.Lock()
         self._known: Mapping[str, str] = {}
-        self._asked = self._looked = float("-inf")
+        self._queried = self._looked = float("-inf")
 
     async def missing(self, kind: str) -> str:
         """What has to be installed for this kind of work, "" if nothing. Raises Unavailable."""
         async with self._lock:
             said = self._known.get(kind)
-            if said != "" and time.monotonic() > self._asked + _ASK_AGAIN:
-                self._known = await self._ask()
-                self._asked = time.monotonic()
+            if said != "" and time.monotonic() > self._queried + _QUERY_AGAIN:
+                self._known = await self._query()
+                self._queried = time.monotonic()
                 said = self._known.get(kind)
         return f"the workers here do not know the work '{kind}'" if said is None else said
 
-    async def words(self) -> frozenset[str]:
+    async def available(self) -> frozenset[str]:
         """The kinds of work that can be done, and what else there is. Raises Unavailable."""
         async with self._lock:
             lacking = not self._known or any(self._known.values())
             if lacking and time.monotonic() > self._looked + _LOOK_AGAIN:
                 self._looked = time.monotonic()
-                self._known = await self._ask()
-                self._asked = time.monotonic()
+                self._known = await self._query()
+                self._queried = time.monotonic()
             return frozenset(word for word, missing in self._known.items() if not missing)
 
-    async def _ask(self) -> Mapping[str, str]:
+    async def _query(self) -> Mapping[str, str]:
         try:
-            child = await start_child([*self._words, "--list"], speaks=True)
+            child = await start_child([*self._command, "--list"], speaks=True)
         except OSError as error:
             raise _unusable(error.strerror or "it cannot be started") from None
         try:
-            async with asyncio.timeout(_ASK_SECONDS):
+            async with asyncio.timeout(_QUERY_SECONDS):
                 said = await child.said()
             found = orjson.loads(said)
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""Makes what jobs have brought about usable in this process, whichever machine they ran on.
+"""Loads what jobs have published into this process, whichever machine they ran on.
 
 A job whose result has to be loaded still runs, to callers of this process, until that is done here. The ends
 of the jobs of a store are numbered, so no process misses one: each keeps the number up to which it is done.
@@ -17,12 +17,12 @@ from nonet.jobs.job import Job, JobState
 from nonet.jobs.store_contract import JobStore
 from nonet.runtime.errors import ServingError
 
-__all__ = ["Endings"]
+__all__ = ["Completions"]
 
 logger = logging.getLogger(__name__)
 
 
-class Endings:
+class Completions:
     """Start it, :meth:`stop` it.
 
     Args:

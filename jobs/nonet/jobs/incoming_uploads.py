@@ -1,4 +1,4 @@
-"""Uploads of jobs on their way in: a bounded number of files, each gone when its request is over."""
+"""Files for uploads that are to become jobs: a bounded number, each gone when its request is over."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from nonet.jobs.files import JobFiles
 from nonet.runtime.errors import Unavailable
 
-__all__ = ["Arrivals"]
+__all__ = ["IncomingUploads"]
 
 _AT_ONCE = 256
 """Uploads between their first byte and their job; what they take is counted where they arrive."""
 
 
-class Arrivals:
+class IncomingUploads:
     """Gives uploads their files.
 
     Args:

@@ -7,7 +7,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from nonet.jobs.requirements import needs_text
+from nonet.jobs.requirements import requirements_text
 from nonet.runtime.errors import ServingError
 
 __all__ = ["Claim", "Job", "JobState", "NewJob", "Orders", "Page", "Webhook", "WebhookState", "error_of"]
@@ -131,10 +131,10 @@ class NewJob:
         digest: of everything the caller sent; two submits are the same exactly if theirs are.
         key: the caller's idempotency key, "" if none.
         webhook: URL that is told of the job's end, "" if none; part of what ``digest`` is of.
-        needs: what a worker must have beside knowing the kind, each a word with a colon, e.g.
+        requirements: what a worker must have beside knowing the kind, each a word with a colon, e.g.
             ``engine:openvino``.
 
-    Raises ValueError for a need that is no such word.
+    Raises ValueError for a requirement that is no such word.
     """
 
     id: str
@@ -145,10 +145,10 @@ class NewJob:
     digest: str
     key: str = ""
     webhook: str = ""
-    needs: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        needs_text(self.needs)
+        requirements_text(self.requirements)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

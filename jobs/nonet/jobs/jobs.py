@@ -1,4 +1,4 @@
-"""Long work as the faces see it: submit, look, watch, cancel. Knows no transport.
+"""Jobs, that is long work, as the REST and gRPC routes use them: submit, look, watch, cancel.
 
 The store blocks, so its calls run in threads of their own. For SQLite that is one: with that the gateway is
 one writer, and its workers, with a write or two a second each, are the only others.
@@ -14,22 +14,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from nonet.jobs.capabilities import Skills
-from nonet.jobs.completions import Endings
+from nonet.jobs.capabilities import Capabilities
+from nonet.jobs.completions import Completions
 from nonet.jobs.files import JobFiles
-from nonet.jobs.incoming_uploads import Arrivals
+from nonet.jobs.incoming_uploads import IncomingUploads
 from nonet.jobs.job import Job, JobState, NewJob, Page
 from nonet.jobs.policy import JobPolicy
-from nonet.jobs.request_values import Limits
-from nonet.jobs.requirements import REPOSITORY
+from nonet.jobs.request_parameters import PageQuery
 from nonet.jobs.result_files import ResultFile, result_file
 from nonet.jobs.shared_folder import SharedFolder
 from nonet.jobs.store_contract import JobStore, OutcomeUnknown
-from nonet.jobs.stuck_jobs import Waiting
+from nonet.jobs.stuck_jobs import StuckJobs
 from nonet.jobs.supervisor import Supervisor, WorkerCommand
 from nonet.jobs.webhook_policy import WebhookPolicy
 from nonet.jobs.webhooks import Webhooks
-from nonet.jobs.worker_registry import Offer
+from nonet.jobs.worker_registry import WorkerRegistry
 from nonet.runtime.errors import (
     InsufficientStorage,
     NotFound,
@@ -89,30 +88,32 @@ class Jobs:
         self._policy = policy
         self._command = command
         self._threads = ThreadPoolExecutor(_SHARED_THREADS if shared else 1, thread_name_prefix="jobs")
-        self._skills = Skills(command.words)
+        self._capabilities = Capabilities(command.words)
         self._supervisor: Supervisor | None = None
-        self._endings = Endings(store, self._blocking, self._ended)
-        self._webhooks = Webhooks(store, self._blocking, webhooks or WebhookPolicy(), self._endings.settled)
+        self._completions = Completions(store, self._blocking, self._ended)
+        self._webhooks = Webhooks(
+            store, self._blocking, webhooks or WebhookPolicy(), self._completions.settled
+        )
         self._folder = SharedFolder(store, files, self._blocking, command.state, shared=shared)
-        self._offer = Offer(
+        self._registry = WorkerRegistry(
             store,
             self._blocking,
-            self._skills if policy.concurrency else None,
+            self._capabilities if policy.concurrency else None,
             command.repository,
             serves=serves,
             eager=offers,
             check=self._folder.check,
-            found=self._found,
+            changed=self._wake_supervisor,
         )
-        self._waiting = Waiting(store, self._blocking, self._offer.name_home)
+        self._stuck = StuckJobs(store, self._blocking)
         self._tidies = tidies
-        self._concerned: asyncio.Task[None] | None = None
+        self._durability: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._changes: set[asyncio.Event] = set()
         self._submits: set[asyncio.Task[tuple[Job, bool]]] = set()
         self._counts: dict[JobState, int] = dict.fromkeys(JobState, 0)
         self.files = files
-        self.arrivals = Arrivals(files)
+        self.incoming_uploads = IncomingUploads(files)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -123,13 +124,13 @@ class Jobs:
             uses: by kind, what is awaited when jobs have succeeded, here or elsewhere, with the last of them;
                 callers see them succeed when it has returned. Other jobs are seen as they are.
         """
-        self._endings.uses = uses or {}
-        await self._endings.open()
+        self._completions.uses = uses or {}
+        await self._completions.open()
 
     async def foreign(self, kinds: Collection[str]) -> str:
-        """See :meth:`Offer.foreign`; "" while the store cannot be asked."""
+        """See :meth:`WorkerRegistry.foreign`; "" while the store cannot be asked."""
         with contextlib.suppress(ServingError):
-            return await self._offer.foreign(kinds)
+            return await self._registry.foreign(kinds)
         return ""
 
     async def start(self) -> None:
@@ -141,14 +142,14 @@ class Jobs:
             self._command,
             self._policy,
             looked=self._look,
-            takes=lambda: self._offer.words,
+            takes=lambda: self._registry.available,
             tidies=self._tidies,
         )
-        self._endings.start()
+        self._completions.start()
         self._supervisor.start()
         self._webhooks.start()
-        self._offer.start()
-        self._concerned = asyncio.create_task(self._tell_concerns(), name="job-store-concerns")
+        self._registry.start()
+        self._durability = asyncio.create_task(self._warn_of_durability(), name="job-store-durability")
 
     def close_streams(self) -> None:
         """End every :meth:`watch`: the process is about to leave, callers watch on elsewhere."""
@@ -159,12 +160,12 @@ class Jobs:
         """Start no more jobs, let the workers write their checkpoints and end, at most ``seconds``; what runs
         waits for the next start. Jobs can still be submitted and looked at, until :meth:`close`."""
         self.close_streams()
-        if self._concerned is not None:
-            self._concerned.cancel()
-        await self._offer.stop()
+        if self._durability is not None:
+            self._durability.cancel()
+        await self._registry.stop()
         if self._supervisor is not None:
             await asyncio.gather(self._supervisor.stop(seconds), self._webhooks.stop(seconds))
-        await self._endings.stop()
+        await self._completions.stop()
 
     def close(self) -> None:
         """Let go of the store."""
@@ -183,7 +184,7 @@ class Jobs:
 
     def unserved(self) -> Mapping[tuple[str, str], int]:
         """Number of jobs that wait for nobody, by kind and what is missing, as of the last look."""
-        return self._waiting.counts()
+        return self._stuck.counts()
 
     @property
     def workers(self) -> int:
@@ -206,21 +207,19 @@ class Jobs:
         )
         if self._policy.concurrency:
             try:
-                missing = await self._skills.missing(kind)
+                missing = await self._capabilities.missing(kind)
             except Unavailable as error:
                 refusal = error
             else:
                 if not missing:
                     return
                 refusal = NotImplementedHere(missing, code="EXTRA_MISSING")
-        if not await self._blocking(lambda: self._store.is_offered(kind)):
+        if not await self._blocking(lambda: self._store.is_available(kind)):
             raise refusal
 
     async def publishing(self) -> tuple[str, ...]:
-        """What a job needs that publishes where this process serves; nothing if that repository cannot have a
-        name."""
-        name = await self._offer.name_home()
-        return (REPOSITORY + name,) if name else ()
+        """See :meth:`WorkerRegistry.publishing`."""
+        return await self._registry.publishing()
 
     def check_webhook(self, url: str) -> None:
         """Raises InvalidArgument for a webhook that is not allowed, as :meth:`submit` would."""
@@ -251,15 +250,14 @@ class Jobs:
         finally:
             if not keep:
                 await asyncio.to_thread(self.files.remove, new.id)
-        self._offer.changed()
-        if self._supervisor is not None:
-            self._supervisor.wake()
-        return self._endings.shown(job), fresh
+        self._registry.announce_now()
+        self._wake_supervisor()
+        return self._completions.shown(job), fresh
 
     async def get(self, job: str, tenant: str) -> Job:
         """Raises NotFound for a job that is not there, or another tenant's."""
         _check_id(job)
-        return self._endings.shown(await self._blocking(lambda: self._store.get(job, tenant)))
+        return self._completions.shown(await self._blocking(lambda: self._store.get(job, tenant)))
 
     async def result(self, job: str, tenant: str) -> ResultFile:
         """The file that a job has made. Raises NotFound for a job that is not there, another tenant's, or one
@@ -268,14 +266,14 @@ class Jobs:
         # The file is there with the job's end, whatever this process has still to load.
         return result_file(await self._blocking(lambda: self._store.get(job, tenant)), self.files)
 
-    async def page(self, tenant: str, limits: Limits) -> Page:
+    async def page(self, tenant: str, limits: PageQuery) -> Page:
         """A tenant's jobs, the newest first. Raises NotFound for an unknown ``after``."""
         if limits.after:
             _check_id(limits.after)
         page = await self._blocking(
             lambda: self._store.page(tenant, states=limits.states, after=limits.after, limit=limits.limit)
         )
-        return Page(tuple(map(self._endings.shown, page.jobs)), page.more)
+        return Page(tuple(map(self._completions.shown, page.jobs)), page.more)
 
     async def active(self, kind: str, subject: str) -> Job | None:
         """A job of this kind on this subject that has not ended, whoever's it is."""
@@ -290,8 +288,7 @@ class Jobs:
         cancelled = await self._blocking(lambda: self._store.cancel(job, tenant))
         if cancelled.state.ended:
             await asyncio.to_thread(self.files.remove, job)
-        if self._supervisor is not None:
-            self._supervisor.wake()
+        self._wake_supervisor()
         self._webhooks.wake()
         self._changed()
         return cancelled
@@ -347,15 +344,15 @@ class Jobs:
             self._supervisor.tidy_soon()
         self._changed()
 
-    def _found(self) -> None:
+    def _wake_supervisor(self) -> None:
         if self._supervisor is not None:
             self._supervisor.wake()
 
-    async def _tell_concerns(self) -> None:
+    async def _warn_of_durability(self) -> None:
         """Warn the operator of what the store does not promise, once it can be asked."""
         while True:
             with contextlib.suppress(ServingError):
-                for concern in await self._blocking(self._store.concerns):
+                for concern in await self._blocking(self._store.durability_warnings):
                     logger.warning("%s", concern)
                 return
             await asyncio.sleep(_TROUBLE_SECONDS)
@@ -365,10 +362,10 @@ class Jobs:
         with contextlib.suppress(ServingError):
             self._counts = dict(await self._blocking(self._store.counts))
             if self._counts[JobState.QUEUED] or self._counts[JobState.RUNNING]:
-                self._offer.needed()
-            if self._counts[JobState.QUEUED] or self._waiting.counts():
-                await self._waiting.look()
-        self._endings.wake()
+                self._registry.announce_soon()
+            if self._counts[JobState.QUEUED] or self._stuck.counts():
+                await self._stuck.look()
+        self._completions.wake()
         self._webhooks.wake()
         self._changed()
 

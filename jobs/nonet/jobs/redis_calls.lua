@@ -254,7 +254,7 @@ end
 
 -- Who works where -------------------------------------------------------------------------------------------
 
-function verbs.offer(seconds, ...)
+function verbs.announce(seconds, ...)
   go_on_without_memory()
   local heard, till, words = key('heard'), text(now + tonumber(seconds)), {...}
   redis.call('ZREMRANGEBYSCORE', heard, '-inf', text(now))
@@ -265,7 +265,7 @@ function verbs.offer(seconds, ...)
   return 'ok'
 end
 
-function verbs.offered(kind)
+function verbs.is_available(kind)
   for _, words in ipairs(redis.call('ZRANGEBYSCORE', key('heard'), '(' .. text(now), '+inf')) do
     if (' ' .. words .. ' '):find(' ' .. kind .. ' ', 1, true) then return 'ok', '1' end
   end
@@ -295,22 +295,7 @@ function verbs.note(lane, note)
   return 'ok'
 end
 
-function verbs.need_instead(lane, needs)
-  go_on_without_memory()
-  for _, id in ipairs(redis.call('ZRANGE', key('queue', lane), 0, -1)) do
-    local job = read(id)
-    leave_lane(lane, id)
-    if job and job.state == 'queued' then
-      job.needs = needs ~= '' and needs or nil
-      redis.call('HDEL', key('job', id), 'needs')
-      if job.needs then redis.call('HSET', key('job', id), 'needs', needs) end
-      enter_lane(job)
-    end
-  end
-  return 'ok'
-end
-
-function verbs.keep_in(folder)
+function verbs.agree_on_folder(folder)
   redis.call('SETNX', key('folder'), folder)
   return 'ok', redis.call('GET', key('folder'))
 end

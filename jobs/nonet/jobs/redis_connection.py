@@ -107,19 +107,19 @@ class RedisLink:
 
     def facts(self, section: str) -> Mapping[str, str]:
         """What the server says in ``INFO section``, nothing if it may not. Raises Unavailable."""
-        said = str(self._asked("INFO", section) or "")
+        said = str(self._query("INFO", section) or "")
         return dict(line.split(":", 1) for line in said.split("\r\n") if ":" in line)
 
     def setting(self, name: str) -> str:
         """A setting of the server, "" if it may not be asked. Raises Unavailable."""
-        return (self._asked("CONFIG", "GET", name) or (name, ""))[1]
+        return (self._query("CONFIG", "GET", name) or (name, ""))[1]
 
     def close(self) -> None:
         """Close the connections that are idle; a later call makes new ones."""
         self._home.disconnect(inuse_connections=False)
         self._pool.disconnect(inuse_connections=False)
 
-    def _asked(self, *words: str) -> Any:
+    def _query(self, *words: str) -> Any:
         """What the server answers, None if it refuses."""
         try:
             connection = self._pool.get_connection()

@@ -18,7 +18,7 @@
 -- done, endings             zset    ids that have ended, by number and by the order of their ends
 -- due                       zset    ids whose webhook is to be sent, by when
 -- webhooks:<state>          set     ids by the state of their webhook
--- heard                     zset    what somebody offers (words of needs.py, with blanks between), by until when
+-- heard                     zset    what somebody offers (kinds, and words of requirements.py, with blanks between), by until when
 -- number, ending, layout, folder, seen   strings
 --
 -- Leases and times are on the server's clock, so the clocks of the machines do not matter.

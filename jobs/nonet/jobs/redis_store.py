@@ -3,7 +3,7 @@
 The calls are those of :class:`~nonet.jobs.store_contract.JobStore`; each is one run of a script, so it
 takes effect whole. Leases and times are on the server's clock. A lease is over at once when its process is
 gone, where that can be seen: on the machine, or in the container, that the process is of. Nothing but Redis
-knows of the jobs, so they last as long as it keeps them: see :meth:`RedisJobStore.concerns`.
+knows of the jobs, so they last as long as it keeps them: see :meth:`RedisJobStore.durability_warnings`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,22 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import orjson
-
-from nonet.jobs.job import Claim, Job, JobState, NewJob, Orders, Page, Webhook, WebhookState
+from nonet.jobs.job import Claim, Job, JobState, NewJob, Orders, Page, WebhookState
+from nonet.jobs.job_records import (
+    claim_of,
+    job_ended,
+    job_of,
+    json_of,
+    key_reused,
+    queue_full,
+    quota_used,
+    unknown_job,
+)
 from nonet.jobs.policy import JobPolicy
 from nonet.jobs.process_identity import is_alive
 from nonet.jobs.redis_connection import RedisLink
-from nonet.jobs.requirements import Demand, Queue, needs_text
-from nonet.jobs.store_contract import PHASE_LENGTH, QUEUE_RETRY
-from nonet.runtime.errors import Conflict, NotFound, QuotaExceeded, Unavailable
+from nonet.jobs.requirements import Demand, Queue, requirements_text
+from nonet.jobs.store_contract import PHASE_LENGTH
 
 __all__ = ["RedisJobStore"]
 
@@ -49,34 +56,24 @@ class RedisJobStore:
             new.kind,
             new.subject,
             new.tenant,
-            orjson.dumps(dict(new.spec)),
+            json_of(new.spec) or "",
             new.digest,
             new.key,
             new.webhook,
-            needs_text(new.needs),
+            requirements_text(new.requirements),
             policy.max_waiting,
             policy.max_waiting_per_tenant,
         )
         if status == "reused":
-            raise Conflict(
-                "this Idempotency-Key was sent before with another request; use a new key",
-                param="Idempotency-Key",
-                code="IDEMPOTENCY_KEY_REUSED",
-            )
+            raise key_reused()
         if status == "quota":
-            raise QuotaExceeded(
-                f"{answer} of your jobs wait already; wait for one to end, or cancel one",
-                code="JOBS_QUOTA",
-                retry_after=QUEUE_RETRY,
-            )
+            raise quota_used(answer)
         if status == "full":
-            raise Unavailable(
-                f"{answer} jobs wait already; retry later", code="JOBS_FULL", retry_after=QUEUE_RETRY
-            )
-        return _job(_fields(answer)), status == "new"
+            raise queue_full(answer)
+        return job_of(_fields(answer)), status == "new"
 
     def get(self, job: str, tenant: str | None = None) -> Job:
-        return _job(self._read(job, tenant))
+        return job_of(self._read(job, tenant))
 
     def page(
         self, tenant: str | None, *, states: Collection[JobState] = (), after: str = "", limit: int = 20
@@ -94,30 +91,30 @@ class RedisJobStore:
 
     def active(self, kind: str, subject: str) -> Job | None:
         _, found = self._link.call("active", kind, subject)
-        return _job(_fields(found)) if found else None
+        return job_of(_fields(found)) if found else None
 
     def cancel(self, job: str, tenant: str | None = None) -> Job:
         status, answer = self._link.call("cancel", job, _ANY_TENANT if tenant is None else tenant)
         if status == "missing":
-            raise _unknown()
-        found = _job(_fields(answer))
+            raise unknown_job()
+        found = job_of(_fields(answer))
         if found.state in (JobState.SUCCEEDED, JobState.FAILED):
-            raise Conflict(f"the job has {found.state.value} already", param="job", code="JOB_ENDED")
+            raise job_ended(found.state)
         return found
 
     # -- workers and those who start them -------------------------------------------------------
 
     def claim(
-        self, owner: str, lease_seconds: float, concurrency: int, words: Collection[str] | None = None
+        self, owner: str, lease_seconds: float, concurrency: int, able: Collection[str] | None = None
     ) -> Claim | None:
         _, found = self._link.call(
-            "claim", owner, lease_seconds, concurrency, int(words is None), *(words or ())
+            "claim", owner, lease_seconds, concurrency, int(able is None), *(able or ())
         )
-        return _claim(_fields(found)) if found else None
+        return claim_of(_fields(found)) if found else None
 
     def claimed(self, job: str, owner: str) -> Claim | None:
         _, found = self._link.call("claimed", job, owner)
-        return _claim(_fields(found)) if found else None
+        return claim_of(_fields(found)) if found else None
 
     def beat(
         self,
@@ -147,14 +144,15 @@ class RedisJobStore:
         result: Mapping[str, Any] | None = None,
         error: Mapping[str, Any] | None = None,
     ) -> bool:
-        status, _ = self._link.call("finish", job, owner, state.value, _json(result), _json(error))
+        given = (json_of(value) or "" for value in (result, error))
+        status, _ = self._link.call("finish", job, owner, state.value, *given)
         return status == "ok"
 
     def give_back(
         self, job: str, owner: str, *, blame: str = "", max_attempts: int = 0, begun: bool = True
     ) -> Job | None:
         status, found = self._link.call("give_back", job, owner, blame, max_attempts, int(begun))
-        return _job(_fields(found)) if status == "ok" else None
+        return job_of(_fields(found)) if status == "ok" else None
 
     def reap(self, max_attempts: int, mine: Collection[str] = ()) -> list[Job]:
         _, running = self._link.call("overdue")
@@ -198,29 +196,26 @@ class RedisJobStore:
 
     # -- who works where ------------------------------------------------------------------------
 
-    def offer(self, words: Collection[str], seconds: float) -> None:
-        self._link.call("offer", seconds, *sorted(words))
+    def announce(self, words: Collection[str], seconds: float) -> None:
+        self._link.call("announce", seconds, *sorted(words))
 
-    def is_offered(self, kind: str) -> bool:
-        return bool(self._link.call("offered", kind)[1])
+    def is_available(self, kind: str) -> bool:
+        return bool(self._link.call("is_available", kind)[1])
 
     def demand(self) -> Demand:
-        _, (queues, offers) = self._link.call("demand")
+        _, (queues, workers) = self._link.call("demand")
         return Demand(
             tuple(Queue(tuple(lane.split()), waiting, note) for lane, waiting, note in queues),
-            tuple(frozenset(words.split()) for words in offers),
+            tuple(frozenset(words.split()) for words in workers),
         )
 
     def note(self, words: Sequence[str], note: str) -> None:
         self._link.call("note", " ".join(words), note[:PHASE_LENGTH])
 
-    def need_instead(self, words: Sequence[str], needs: Collection[str]) -> None:
-        self._link.call("need_instead", " ".join(words), needs_text(needs))
+    def agree_on_folder(self, folder: str) -> bool:
+        return bool(self._link.call("agree_on_folder", folder)[1] == folder)
 
-    def keep_in(self, folder: str) -> bool:
-        return bool(self._link.call("keep_in", folder)[1] == folder)
-
-    def concerns(self) -> list[str]:
+    def durability_warnings(self) -> list[str]:
         facts = {**self._link.facts("memory"), **self._link.facts("persistence")}
         found = []
         if facts.get("aof_enabled", "1") != "1":
@@ -235,7 +230,7 @@ class RedisJobStore:
 
     def claim_webhook(self, lease_seconds: float) -> Job | None:
         _, found = self._link.call("claim_webhook", lease_seconds)
-        return _job(_fields(found)) if found else None
+        return job_of(_fields(found)) if found else None
 
     def settle_webhook(
         self, job: str, attempt: int, state: WebhookState, *, error: str = "", again_in: float = 0.0
@@ -255,63 +250,14 @@ class RedisJobStore:
     def _read(self, job: str, tenant: str | None) -> Fields:
         fields = _fields(self._link.call("get", job)[1])
         if not fields or (tenant is not None and fields["tenant"] != tenant):
-            raise _unknown()
+            raise unknown_job()
         return fields
-
-
-def _unknown() -> NotFound:
-    return NotFound("there is no such job", param="job", code="JOB_NOT_FOUND")
 
 
 def _fields(flat: Sequence[str]) -> Fields:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _json(value: Mapping[str, Any] | None) -> bytes:
-    return b"" if value is None else orjson.dumps(dict(value))
-
-
-def _claim(fields: Fields) -> Claim:
-    return Claim(_job(fields), orjson.loads(fields["spec"]), float(fields["spent"]))
-
-
 def _jobs(found: Sequence[Sequence[str]]) -> list[Job]:
     """Those that are there: a server that evicts keys may have lost some."""
-    return [_job(_fields(flat)) for flat in found if flat]
-
-
-def _job(fields: Fields) -> Job:
-    def number(name: str) -> float | None:
-        return float(fields[name]) if name in fields else None
-
-    return Job(
-        id=fields["id"],
-        kind=fields["kind"],
-        subject=fields["subject"],
-        tenant=fields["tenant"],
-        state=JobState(fields["state"]),
-        phase=fields["phase"],
-        progress=float(fields["progress"]),
-        eta_seconds=number("eta"),
-        result=orjson.loads(fields["result"]) if "result" in fields else None,
-        error=orjson.loads(fields["error"]) if "error" in fields else None,
-        attempts=int(fields["attempts"]),
-        cancelling=fields["cancelling"] == "1",
-        created=float(fields["created"]),
-        started=number("started"),
-        ended=number("ended"),
-        revision=int(fields["revision"]),
-        webhook=_webhook(fields),
-        ending=int(fields.get("ending", 0)),
-    )
-
-
-def _webhook(fields: Fields) -> Webhook | None:
-    if "webhook" not in fields:
-        return None
-    return Webhook(
-        fields["webhook"],
-        WebhookState(fields["webhook_state"]),
-        int(fields["webhook_attempts"]),
-        fields.get("webhook_error"),
-    )
+    return [job_of(_fields(flat)) for flat in found if flat]

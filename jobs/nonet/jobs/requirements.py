@@ -1,4 +1,4 @@
-"""What a job needs of a worker, and what workers offer, as words.
+"""What a job requires of its worker, and what workers announce: words that are compared.
 
 A word is the kind of work (``floors.fit``), or what else has to be there, with a colon (``engine:openvino``).
 The words of a job are settled when it is submitted. A worker may take the jobs whose words are all among its
@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
-__all__ = ["NOTE", "REPOSITORY", "SERVES", "Demand", "Queue", "lacking", "needs_text", "note_of"]
+__all__ = ["NOTE", "REPOSITORY", "SERVES", "Demand", "Queue", "lacking", "note_of", "requirements_text"]
 
 REPOSITORY = "repository:"
 """Begins the word of those who can publish in the repository of that name."""
 SERVES = "serves:"
-"""Begins the word of gateways that serve from the repository of that name. No job needs it."""
+"""Begins the word of gateways that serve from the repository of that name. No job requires it."""
 NOTE = "waiting: "
 """Begins the phase of a job that nobody can take."""
 
@@ -37,29 +37,29 @@ class Queue:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Demand:
-    """What waits, and the words of each who offered to work, or serves, and was heard of lately."""
+    """What waits, and the words of each process that announced some lately."""
 
     queues: tuple[Queue, ...]
-    offers: tuple[frozenset[str], ...]
+    workers: tuple[frozenset[str], ...]
 
 
-def needs_text(needs: Collection[str]) -> str:
-    """What a job needs beside its kind, as stores keep it: the same needs are the same text.
+def requirements_text(requirements: Collection[str]) -> str:
+    """What a job requires beside its kind, as stores keep it: the same requirements are the same text.
 
     Raises ValueError for what is no word with a colon.
     """
-    for need in needs:
-        if ":" not in need or len(need.split()) != 1:
-            raise ValueError(f"a need is one word with a colon, got {need!r}")
-    return " ".join(sorted(set(needs)))
+    for word in requirements:
+        if ":" not in word or len(word.split()) != 1:
+            raise ValueError(f"a requirement is one word with a colon, got {word!r}")
+    return " ".join(sorted(set(requirements)))
 
 
-def lacking(words: Sequence[str], offers: Collection[frozenset[str]]) -> tuple[str, ...]:
-    """The words that the one who comes nearest does not have; none if somebody has all of them.
+def lacking(words: Sequence[str], workers: Collection[frozenset[str]]) -> tuple[str, ...]:
+    """The words that the worker who comes nearest does not have; none if one has all of them.
 
     Of several who come as near it is always the same, in whatever order they are.
     """
-    rests = (tuple(word for word in words if word not in offer) for offer in offers)
+    rests = (tuple(word for word in words if word not in able) for able in workers)
     return min((tuple(words), *rests), key=lambda rest: (len(rest), rest))
 
 

@@ -1,10 +1,10 @@
 """Results that are files: who may have which, and for how long they are kept.
 
-A worker renames its finished file to its place (:meth:`~nonet.jobs.worker.Task.publish`), and the
-job's ``result`` names it under ``file``. Files go before their jobs do: after a time, the oldest first when
-all together take too much room (the newest stays), and with their job at the latest. A file of a job that the
-store does not know stays its time too: the job may be another store's that uses the folder. All times are on
-the store's clock, since those of the machines may differ.
+A worker renames its finished file to its place (:meth:`JobContext.publish`), and the job's ``result`` names
+it under ``file``. Files go before their jobs do: after a time, the oldest first when all together take too
+much room (the newest stays), and with their job at the latest. A file of a job that the store does not know
+stays its time too: the job may be another store's that uses the folder. All times are on the store's clock,
+since those of the machines may differ.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether the folder of the jobs is the one that all machines of a store share.
+"""Checks that the folder of the jobs is the one that all machines of a store share.
 
 A machine whose volume is not mounted, or no longer, would take jobs whose files it cannot see, and queue jobs
 that nobody can work on. So the store knows the name that lies in the folder; who finds another keeps away.
@@ -53,7 +53,8 @@ class SharedFolder:
         if not self._shared:
             return
         name = await asyncio.to_thread(self._files.identity)
-        before, self._trouble = self._trouble, not await self._blocking(lambda: self._store.keep_in(name))
+        before = self._trouble
+        self._trouble = not await self._blocking(lambda: self._store.agree_on_folder(name))
         if not self._trouble:
             return
         if not before:

@@ -1,4 +1,4 @@
-"""Who waits for whom, in the SQLite file: the queues of jobs of the same words, and what somebody offers."""
+"""Queues and announcements in the SQLite file: jobs of the same words that wait, and who can take them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import sqlite3
 from collections.abc import Collection, Sequence
 
 from nonet.jobs.process_identity import boot_id, uptime
-from nonet.jobs.requirements import NOTE, Demand, Queue, needs_text
+from nonet.jobs.requirements import NOTE, Demand, Queue, requirements_text
 from nonet.jobs.sqlite_rows import GOING_ON
 from nonet.jobs.store_contract import PHASE_LENGTH
 
-__all__ = ["demand", "first_for", "need_instead", "note", "offer", "offers"]
+__all__ = ["announce", "announced", "demand", "first_for", "note"]
 
 
-def first_for(db: sqlite3.Connection, words: Collection[str] | None) -> str | None:
-    """The oldest waiting job that needs no more than ``words``, None for any."""
+def first_for(db: sqlite3.Connection, able: Collection[str] | None) -> str | None:
+    """The oldest waiting job that requires no more than ``able``, None for any."""
     rows = db.execute(
         "SELECT id, kind, needs, min(number) AS first FROM jobs WHERE state = 'queued' "
         "GROUP BY kind, needs ORDER BY first"
     )
     for row in rows.fetchall():
-        if words is None or set(_words(row)) <= set(words):
+        if able is None or set(_words(row)) <= set(able):
             return str(row["id"])
     return None
 
 
-def offer(db: sqlite3.Connection, words: Collection[str], seconds: float) -> None:
+def announce(db: sqlite3.Connection, words: Collection[str], seconds: float) -> None:
     """See :meth:`JobStore.offer`."""
     db.execute("DELETE FROM offers WHERE boot != ? OR until < ?", (boot_id(), uptime()))
     # Kinds also alone, as processes of an earlier release read them.
@@ -36,7 +36,7 @@ def offer(db: sqlite3.Connection, words: Collection[str], seconds: float) -> Non
     )
 
 
-def offers(db: sqlite3.Connection) -> list[frozenset[str]]:
+def announced(db: sqlite3.Connection) -> list[frozenset[str]]:
     """The words of each who was heard of lately."""
     rows = db.execute("SELECT kind FROM offers WHERE boot = ? AND until > ?", (boot_id(), uptime()))
     return [frozenset(row["kind"].split()) for row in rows.fetchall()]
@@ -50,13 +50,13 @@ def demand(db: sqlite3.Connection) -> Demand:
         (f"{NOTE}*",),
     )
     queues = [Queue(_words(row), row["waiting"], row["note"]) for row in rows.fetchall()]
-    return Demand(tuple(queues), tuple(offers(db)))
+    return Demand(tuple(queues), tuple(announced(db)))
 
 
 def note(db: sqlite3.Connection, words: Sequence[str], text: str) -> None:
     """See :meth:`JobStore.note`."""
     where = "state = 'queued' AND kind = ? AND needs = ?"
-    queue = (words[0], needs_text(words[1:]))
+    queue = (words[0], requirements_text(words[1:]))
     if text:
         phase = text[:PHASE_LENGTH]
         db.execute(
@@ -69,14 +69,6 @@ def note(db: sqlite3.Connection, words: Sequence[str], text: str) -> None:
             f"WHERE {where} AND phase GLOB ?",
             (GOING_ON, *queue, f"{NOTE}*"),
         )
-
-
-def need_instead(db: sqlite3.Connection, words: Sequence[str], needs: Collection[str]) -> None:
-    """See :meth:`JobStore.need_instead`."""
-    db.execute(
-        "UPDATE jobs SET needs = ? WHERE state = 'queued' AND kind = ? AND needs = ?",
-        (needs_text(needs), words[0], needs_text(words[1:])),
-    )
 
 
 def _words(row: sqlite3.Row) -> tuple[str, ...]:

@@ -7,22 +7,17 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import orjson
-
-from nonet.jobs.job import Claim, Job, JobState
+from nonet.jobs.job import Job, JobState
+from nonet.jobs.job_records import job_of, json_of, key_reused, unknown_job
 from nonet.jobs.process_identity import boot_id, is_alive, uptime
 from nonet.jobs.requirements import NOTE
-from nonet.jobs.sqlite_webhooks import webhook_of
-from nonet.runtime.errors import Conflict, NotFound
 
 __all__ = [
     "GOING_ON",
     "LIVE",
-    "claim_of",
     "end",
     "give_back",
     "is_over",
-    "job_of",
     "known_job",
     "noted",
     "owned_row",
@@ -42,7 +37,7 @@ def row_of(db: sqlite3.Connection, job: str, tenant: str | None = None) -> sqlit
         "SELECT * FROM jobs WHERE id = ? AND (? IS NULL OR tenant = ?)", (job, tenant, tenant)
     ).fetchone()
     if row is None:
-        raise NotFound("there is no such job", param="job", code="JOB_NOT_FOUND")
+        raise unknown_job()
     return row
 
 
@@ -62,12 +57,8 @@ def known_job(db: sqlite3.Connection, tenant: str, key: str, digest: str) -> Job
     if row is None:
         return None
     if row["digest"] != digest:
-        raise Conflict(
-            "this Idempotency-Key was sent before with another request; use a new key",
-            param="Idempotency-Key",
-            code="IDEMPOTENCY_KEY_REUSED",
-        )
-    return job_of(row)
+        raise key_reused()
+    return job_of(dict(row))
 
 
 def running_rows(db: sqlite3.Connection) -> list[sqlite3.Row]:
@@ -103,7 +94,7 @@ def give_back(
             "WHERE id = ?",
             (noted(db, row["kind"], row["needs"]) or GOING_ON, deaths, int(not begun), job),
         )
-    return job_of(row_of(db, job))
+    return job_of(dict(row_of(db, job)))
 
 
 def noted(db: sqlite3.Connection, kind: str, needs: str) -> str:
@@ -128,38 +119,5 @@ def end(
         f"UPDATE jobs SET state = ?, result = ?, error = ?, ended = ?, cancelling = 0, "
         f"progress = iif(? = 'succeeded', 1.0, progress), phase = ?, ending = (SELECT last FROM endings), "
         f"{_RELEASED} WHERE id = ?",
-        (state.value, _json(result), _json(error), time.time(), state.value, state.value, job),
-    )
-
-
-def _json(value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else orjson.dumps(dict(value)).decode()
-
-
-def claim_of(row: sqlite3.Row) -> Claim:
-    """What the runner of a job needs."""
-    return Claim(job_of(row), orjson.loads(row["spec"]), row["spent"])
-
-
-def job_of(row: sqlite3.Row) -> Job:
-    """The job in a row."""
-    return Job(
-        id=row["id"],
-        kind=row["kind"],
-        subject=row["subject"],
-        tenant=row["tenant"],
-        state=JobState(row["state"]),
-        phase=row["phase"],
-        progress=row["progress"],
-        eta_seconds=row["eta"],
-        result=None if row["result"] is None else orjson.loads(row["result"]),
-        error=None if row["error"] is None else orjson.loads(row["error"]),
-        attempts=row["attempts"],
-        cancelling=bool(row["cancelling"]),
-        created=row["created"],
-        started=row["started"],
-        ended=row["ended"],
-        revision=row["revision"],
-        webhook=webhook_of(row),
-        ending=row["ending"],
+        (state.value, json_of(result), json_of(error), time.time(), state.value, state.value, job),
     )

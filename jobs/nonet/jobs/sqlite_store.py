@@ -12,22 +12,19 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from nonet.jobs import sqlite_queues
 from nonet.jobs.job import Claim, Job, JobState, NewJob, Orders, Page, WebhookState
+from nonet.jobs.job_records import claim_of, job_ended, job_of, json_of, queue_full, quota_used
 from nonet.jobs.policy import JobPolicy
 from nonet.jobs.process_identity import boot_id, uptime
-from nonet.jobs.requirements import Demand, needs_text
+from nonet.jobs.requirements import Demand, requirements_text
 from nonet.jobs.sqlite_file import SqliteFile
 from nonet.jobs.sqlite_queues import first_for
 from nonet.jobs.sqlite_rows import (
     LIVE,
-    claim_of,
     end,
     give_back,
     is_over,
-    job_of,
     known_job,
     noted,
     owned_row,
@@ -35,8 +32,7 @@ from nonet.jobs.sqlite_rows import (
     running_rows,
 )
 from nonet.jobs.sqlite_webhooks import claim_due, count_states, find_due, settle
-from nonet.jobs.store_contract import PHASE_LENGTH, QUEUE_RETRY
-from nonet.runtime.errors import Conflict, QuotaExceeded, Unavailable
+from nonet.jobs.store_contract import PHASE_LENGTH
 
 __all__ = ["DATABASE", "SqliteJobStore"]
 
@@ -58,7 +54,7 @@ class SqliteJobStore:
     # -- callers --------------------------------------------------------------------------------
 
     def submit(self, new: NewJob, policy: JobPolicy) -> tuple[Job, bool]:
-        needs = needs_text(new.needs)
+        needs = requirements_text(new.requirements)
         with self._file.transaction() as db:
             earlier = known_job(db, new.tenant, new.key, new.digest)
             if earlier is not None:
@@ -67,15 +63,9 @@ class SqliteJobStore:
                 "SELECT count(*), ifnull(sum(tenant = ?), 0) FROM jobs WHERE state = 'queued'", (new.tenant,)
             ).fetchone()
             if own >= policy.max_waiting_per_tenant:
-                raise QuotaExceeded(
-                    f"{own} of your jobs wait already; wait for one to end, or cancel one",
-                    code="JOBS_QUOTA",
-                    retry_after=QUEUE_RETRY,
-                )
+                raise quota_used(own)
             if waiting >= policy.max_waiting:
-                raise Unavailable(
-                    f"{waiting} jobs wait already; retry later", code="JOBS_FULL", retry_after=QUEUE_RETRY
-                )
+                raise queue_full(waiting)
             db.execute(
                 "INSERT INTO jobs (id, kind, subject, tenant, spec, digest, idempotency_key, created, "
                 "webhook, webhook_state, needs, phase) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -84,7 +74,7 @@ class SqliteJobStore:
                     new.kind,
                     new.subject,
                     new.tenant,
-                    orjson.dumps(dict(new.spec)).decode(),
+                    json_of(new.spec),
                     new.digest,
                     new.key or None,
                     time.time(),
@@ -94,11 +84,11 @@ class SqliteJobStore:
                     noted(db, new.kind, needs),
                 ),
             )
-            return job_of(row_of(db, new.id)), True
+            return job_of(dict(row_of(db, new.id))), True
 
     def get(self, job: str, tenant: str | None = None) -> Job:
         with self._file.transaction(write=False) as db:
-            return job_of(row_of(db, job, tenant))
+            return job_of(dict(row_of(db, job, tenant)))
 
     def page(
         self, tenant: str | None, *, states: Collection[JobState] = (), after: str = "", limit: int = 20
@@ -118,7 +108,7 @@ class SqliteJobStore:
                 f"SELECT * FROM jobs WHERE {' AND '.join(clauses)} ORDER BY number DESC LIMIT ?",
                 (*values, limit + 1),
             ).fetchall()
-        return Page(tuple(job_of(row) for row in rows[:limit]), len(rows) > limit)
+        return Page(tuple(job_of(dict(row)) for row in rows[:limit]), len(rows) > limit)
 
     def counts(self) -> Mapping[JobState, int]:
         with self._file.transaction(write=False) as db:
@@ -132,13 +122,13 @@ class SqliteJobStore:
                 "ORDER BY state = 'running' DESC, number LIMIT 1",
                 (*LIVE, kind, subject),
             ).fetchone()
-        return None if row is None else job_of(row)
+        return None if row is None else job_of(dict(row))
 
     def cancel(self, job: str, tenant: str | None = None) -> Job:
         with self._file.transaction() as db:
             state = JobState(row_of(db, job, tenant)["state"])
             if state in (JobState.SUCCEEDED, JobState.FAILED):
-                raise Conflict(f"the job has {state.value} already", param="job", code="JOB_ENDED")
+                raise job_ended(state)
             if state is JobState.QUEUED:
                 end(db, job, JobState.CANCELLED, None, None)
             elif state is JobState.RUNNING:
@@ -146,18 +136,18 @@ class SqliteJobStore:
                     "UPDATE jobs SET cancelling = 1, revision = revision + 1 WHERE id = ? AND NOT cancelling",
                     (job,),
                 )
-            return job_of(row_of(db, job))
+            return job_of(dict(row_of(db, job)))
 
     # -- workers and those who start them -------------------------------------------------------
 
     def claim(
-        self, owner: str, lease_seconds: float, concurrency: int, words: Collection[str] | None = None
+        self, owner: str, lease_seconds: float, concurrency: int, able: Collection[str] | None = None
     ) -> Claim | None:
         with self._file.transaction() as db:
             (running,) = db.execute("SELECT count(*) FROM jobs WHERE state = 'running'").fetchone()
             if running >= concurrency:
                 return None
-            job = first_for(db, words)
+            job = first_for(db, able)
             if job is None:
                 return None
             db.execute(
@@ -166,12 +156,12 @@ class SqliteJobStore:
                 "WHERE id = ?",
                 (owner, boot_id(), uptime() + lease_seconds, time.time(), job),
             )
-            return claim_of(row_of(db, job))
+            return claim_of(dict(row_of(db, job)))
 
     def claimed(self, job: str, owner: str) -> Claim | None:
         with self._file.transaction(write=False) as db:
             row = owned_row(db, job, owner)
-            return None if row is None else claim_of(row)
+            return None if row is None else claim_of(dict(row))
 
     def beat(
         self,
@@ -274,17 +264,17 @@ class SqliteJobStore:
             rows = db.execute(
                 "SELECT * FROM jobs WHERE ending > ? ORDER BY ending LIMIT ?", (after, _ENDINGS_AT_ONCE)
             ).fetchall()
-        return [job_of(row) for row in rows]
+        return [job_of(dict(row)) for row in rows]
 
     # -- who works where ------------------------------------------------------------------------
 
-    def offer(self, words: Collection[str], seconds: float) -> None:
+    def announce(self, words: Collection[str], seconds: float) -> None:
         with self._file.transaction() as db:
-            sqlite_queues.offer(db, words, seconds)
+            sqlite_queues.announce(db, words, seconds)
 
-    def is_offered(self, kind: str) -> bool:
+    def is_available(self, kind: str) -> bool:
         with self._file.transaction(write=False) as db:
-            return any(kind in words for words in sqlite_queues.offers(db))
+            return any(kind in words for words in sqlite_queues.announced(db))
 
     def demand(self) -> Demand:
         with self._file.transaction(write=False) as db:
@@ -294,14 +284,10 @@ class SqliteJobStore:
         with self._file.transaction() as db:
             sqlite_queues.note(db, words, note)
 
-    def need_instead(self, words: Sequence[str], needs: Collection[str]) -> None:
-        with self._file.transaction() as db:
-            sqlite_queues.need_instead(db, words, needs)
-
-    def keep_in(self, folder: str) -> bool:
+    def agree_on_folder(self, folder: str) -> bool:
         return True  # the database lies in it
 
-    def concerns(self) -> list[str]:
+    def durability_warnings(self) -> list[str]:
         return []
 
     # -- webhooks -------------------------------------------------------------------------------
@@ -315,7 +301,7 @@ class SqliteJobStore:
             if job is None:
                 return None
             claim_due(db, job, lease_seconds)
-            return job_of(row_of(db, job))
+            return job_of(dict(row_of(db, job)))
 
     def settle_webhook(
         self, job: str, attempt: int, state: WebhookState, *, error: str = "", again_in: float = 0.0

@@ -6,9 +6,9 @@ import sqlite3
 import time
 from collections.abc import Mapping
 
-from nonet.jobs.job import JobState, Webhook, WebhookState
+from nonet.jobs.job import JobState, WebhookState
 
-__all__ = ["claim_due", "count_states", "find_due", "settle", "webhook_of"]
+__all__ = ["claim_due", "count_states", "find_due", "settle"]
 
 _FARTHEST = 2 * 3600.0
 """No webhook is due later than this; one that is was written before the clock was set back."""
@@ -55,12 +55,3 @@ def count_states(db: sqlite3.Connection) -> Mapping[WebhookState, int]:
         ).fetchall()
     )
     return {state: found.get(state.value, 0) for state in WebhookState}
-
-
-def webhook_of(row: sqlite3.Row) -> Webhook | None:
-    """The webhook in a job's row."""
-    if row["webhook"] is None:
-        return None
-    return Webhook(
-        row["webhook"], WebhookState(row["webhook_state"]), row["webhook_attempts"], row["webhook_error"]
-    )

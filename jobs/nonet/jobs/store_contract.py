@@ -17,12 +17,10 @@ from nonet.jobs.policy import JobPolicy
 from nonet.jobs.requirements import Demand
 from nonet.runtime.errors import Unavailable
 
-__all__ = ["PHASE_LENGTH", "QUEUE_RETRY", "JobStore", "OutcomeUnknown"]
+__all__ = ["PHASE_LENGTH", "JobStore", "OutcomeUnknown"]
 
 PHASE_LENGTH = 80
 """Characters of a phase that are kept."""
-QUEUE_RETRY = 30.0
-"""Seconds after which a submit that found the queue full may be tried again."""
 
 
 class OutcomeUnknown(Unavailable):
@@ -68,10 +66,10 @@ class JobStore(Protocol):
         ...
 
     def claim(
-        self, owner: str, lease_seconds: float, concurrency: int, words: Collection[str] | None = None
+        self, owner: str, lease_seconds: float, concurrency: int, able: Collection[str] | None = None
     ) -> Claim | None:
-        """Make the oldest waiting job ``owner``'s: of those whose kind and needs are all among ``words``, of
-        all if that is None. None if no such job waits or ``concurrency`` jobs run on this machine."""
+        """Make the oldest waiting job ``owner``'s: of those whose kind and requirements are all in ``able``,
+        of all if that is None. None if no such job waits or ``concurrency`` jobs run on this machine."""
         ...
 
     def claimed(self, job: str, owner: str) -> Claim | None:
@@ -147,16 +145,16 @@ class JobStore(Protocol):
         many."""
         ...
 
-    def offer(self, words: Collection[str], seconds: float) -> None:
-        """Somebody has these words (see :mod:`.needs`), and says so again before ``seconds`` are over."""
+    def announce(self, words: Collection[str], seconds: float) -> None:
+        """A process has these words (see :mod:`.requirements`), and says so again within ``seconds``."""
         ...
 
-    def is_offered(self, kind: str) -> bool:
-        """Whether somebody works on this kind."""
+    def is_available(self, kind: str) -> bool:
+        """Whether some worker was heard of lately that does this kind."""
         ...
 
     def demand(self) -> Demand:
-        """What waits, and who offered to work and was heard of lately."""
+        """What waits, and what those announced who were heard of lately."""
         ...
 
     def note(self, words: Sequence[str], note: str) -> None:
@@ -164,15 +162,11 @@ class JobStore(Protocol):
         later gets it too."""
         ...
 
-    def need_instead(self, words: Sequence[str], needs: Collection[str]) -> None:
-        """Make ``needs`` those of the jobs of these words that wait."""
-        ...
-
-    def keep_in(self, folder: str) -> bool:
+    def agree_on_folder(self, folder: str) -> bool:
         """Whether the files of the jobs are kept in the folder of that name; the first to ask decides."""
         ...
 
-    def concerns(self) -> Sequence[str]:
+    def durability_warnings(self) -> Sequence[str]:
         """What the operator should change about the medium, in words."""
         ...
 

@@ -1,6 +1,6 @@
-"""Jobs that nobody can take say so: in their phase, in the log, in numbers for the metrics.
+"""Finds the jobs that no worker can take, and says so: in their phase, in the log, in the metrics.
 
-    what waits, what is offered -> a queue without anybody for it, for a while -> noted -> somebody comes
+    what waits, what workers announce -> a queue without a worker, for a while -> noted -> a worker comes
 
 Every process that uses a store looks at the same facts and comes to the same words, so it does not matter
 which of them writes them.
@@ -13,26 +13,23 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from nonet.jobs.requirements import NOTE, REPOSITORY, SERVES, Demand, Queue, lacking, note_of
+from nonet.jobs.requirements import NOTE, Demand, Queue, lacking, note_of
 from nonet.jobs.store_contract import JobStore
 
-__all__ = ["Waiting"]
+__all__ = ["StuckJobs"]
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 5.0
-"""Seconds for which nobody may be there before jobs say so: whoever works offers it every few seconds."""
-_GONE_SECONDS = 60.0
-"""The same before a repository counts as gone for good."""
+"""Seconds for which nobody may be there before jobs say so: workers announce themselves every few seconds."""
 
 
-class Waiting:
+class StuckJobs:
     """Look with :meth:`look`, now and then.
 
     Args:
         store: where the jobs are.
         blocking: runs calls on the store.
-        home: gives the name of the repository that this process serves from, "" if it serves from none.
         clock: monotonic seconds.
     """
 
@@ -40,12 +37,10 @@ class Waiting:
         self,
         store: JobStore,
         blocking: Callable[[Callable[[], Any]], Awaitable[Any]],
-        home: Callable[[], Awaitable[str]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._blocking = blocking
-        self._home = home
         self._clock = clock
         self._alone: dict[tuple[str, ...], float] = {}
         self._said: set[tuple[str, ...]] = set()
@@ -61,13 +56,11 @@ class Waiting:
         counts: dict[tuple[str, str], int] = {}
         alone: dict[tuple[str, ...], float] = {}
         for queue in demand.queues:
-            missing = lacking(queue.words, demand.offers)
+            missing = lacking(queue.words, demand.workers)
             if not missing:
                 await self._note(queue, "")
                 continue
             since = alone[queue.words] = self._alone.get(queue.words, self._clock())
-            if self._clock() - since >= _GONE_SECONDS and await self._take_home(queue, demand):
-                continue
             # What another process has noted already is noted on.
             if queue.note or self._clock() - since >= _PATIENCE:
                 counts[queue.words[0], " ".join(missing)] = queue.waiting
@@ -79,28 +72,6 @@ class Waiting:
     async def _note(self, queue: Queue, note: str) -> None:
         if queue.note != note:
             await self._blocking(lambda: self._store.note(queue.words, note))
-
-    async def _take_home(self, queue: Queue, demand: Demand) -> bool:
-        """Jobs for a repository that nobody has any more, as when its disk was replaced: they are published
-        where this process serves. False if these are none."""
-        present = frozenset[str]().union(*demand.offers)
-        strays = [
-            word
-            for word in queue.words
-            if word.startswith(REPOSITORY) and not {word, SERVES + word.removeprefix(REPOSITORY)} & present
-        ]
-        home = await self._home() if strays else ""
-        if not home or REPOSITORY + home in strays:
-            return False
-        needs = [word for word in queue.words[1:] if word not in strays]
-        await self._blocking(lambda: self._store.need_instead(queue.words, [*needs, REPOSITORY + home]))
-        logger.warning(
-            "jobs (%d %s) waited for the %s, which nobody has any more: they are published in ours",
-            queue.waiting,
-            queue.words[0],
-            strays[0].replace(":", " "),
-        )
-        return True
 
     def _tell(self, queue: Queue, missing: Sequence[str]) -> None:
         if queue.words not in self._said:

@@ -1,4 +1,4 @@
-"""The side of long work that does not work itself: starts a process for each job and watches over it.
+"""The supervisor of the workers: starts a process for each job and watches over it.
 
     a job waits, a place is free -> claim it -> start a worker with its id -> watch -> see what became of it
 
@@ -119,7 +119,7 @@ class Supervisor:
         command: how workers are started.
         policy: limits.
         looked: awaited after each look.
-        takes: what jobs may need that are taken now; see :mod:`.needs`.
+        takes: what jobs may require that are taken now; see :mod:`.requirements`.
         tidies: whether to remove what is kept no longer.
     """
 
@@ -224,13 +224,13 @@ class Supervisor:
 
     async def _start_one(self) -> bool:
         """Claim a job and start its worker; False if there is none."""
-        words = self._takes()
-        if not words:
+        able = self._takes()
+        if not able:
             return False
         # If the answer is lost the next try is in the same name, and finds what this one has claimed.
         owner = self._next_owner
         claim: Claim | None = await self._blocking(
-            lambda: self._store.claim(owner, 2 * self._policy.lease_seconds, self._policy.concurrency, words)
+            lambda: self._store.claim(owner, 2 * self._policy.lease_seconds, self._policy.concurrency, able)
         )
         if claim is None:
             return False

@@ -1,4 +1,4 @@
-"""Tells the world that jobs have ended: sends their webhooks until each was taken or is given up.
+"""Sends webhooks: tells the URL that came with a job that the job has ended, until it was taken or given up.
 
     a job ended, its webhook is due -> claim it -> POST, signed -> 2xx: delivered
                                                                    else: due again later, in the end dead
@@ -18,17 +18,17 @@ import hmac
 import logging
 import os
 import random
-import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
+import httpx
 import orjson
 
 from nonet.jobs.job import Job, WebhookState
 from nonet.jobs.store_contract import JobStore
-from nonet.jobs.webhook_policy import Target, WebhookPolicy
+from nonet.jobs.webhook_policy import WebhookPolicy
 from nonet.runtime.errors import InvalidArgument, ServingError
 
 __all__ = ["Webhooks", "pause", "signature"]
@@ -41,8 +41,6 @@ _AT_ONCE = 8
 _SLACK_SECONDS = 10.0
 """How much longer than its attempt a claim lasts: the time to write down what became of it."""
 _LONGEST_PAUSE = 3600.0
-_STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
-_MOST_LINES = 200
 
 
 def signature(secret: bytes, delivery: str, timestamp: str, body: bytes) -> str:
@@ -176,59 +174,47 @@ class Webhooks:
         delivery, timestamp = f"ended_{job.id}", str(int(time.time()))
         body = orjson.dumps({"type": "job.ended", "job": job.public()})
         headers = {
-            "Host": target.authority,
             "User-Agent": "nonet",
             "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
             "Connection": "close",
             "Nonet-Webhook-Id": delivery,
             "Nonet-Webhook-Timestamp": timestamp,
             "Nonet-Webhook-Signature": signature(self._policy.secret, delivery, timestamp, body),
         }
-        head = f"POST {target.path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items())
-        return await _post(target, head.encode() + b"\r\n" + body, self._policy.timeout)
+        return await _post(target.request(headers, body), self._policy.timeout)
 
 
-async def _post(target: Target, request: bytes, seconds: float) -> str:
-    """Send a request and read the status; why that is no success, "" if it is. Follows nothing."""
+async def _post(request: httpx.Request, seconds: float) -> str:
+    """Send a request, once and over a connection of its own; why that failed, "" if it was taken.
+
+    The transport alone: a client would write the URL, which may hold a secret, to the log, and has redirects,
+    cookies and the environment's proxies to be kept from using.
+    """
     try:
         async with asyncio.timeout(seconds):
-            context = await asyncio.to_thread(_trust) if target.secure else None
-            reader, writer = await asyncio.open_connection(target.host, target.port, ssl=context)
-            try:
-                writer.write(request)
-                await writer.drain()
-                status = await _status(reader)
-            except BaseException:
-                writer.transport.abort()
-                raise
-            writer.close()
+            trust = await asyncio.to_thread(_trust)
+            async with httpx.AsyncHTTPTransport(verify=trust, trust_env=False) as transport:
+                status = (await transport.handle_async_request(request)).status_code
     except TimeoutError:
         return f"no answer within {seconds:g} seconds"
-    except ssl.SSLCertVerificationError as error:
-        return f"the certificate is not trusted: {error.verify_message}"
-    except OSError as error:
-        known = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        return f"the receiver cannot be reached: {known or 'no connection'}"
-    except (ValueError, EOFError):
+    except (httpx.ProtocolError, httpx.ReadError):
         return "the answer is not HTTP"
+    except httpx.TransportError as error:
+        return _unreachable(error)
     return "" if 200 <= status <= 299 else f"the receiver answered {status}"
 
 
-async def _status(reader: asyncio.StreamReader) -> int:
-    """The status of an answer; interim ones are passed over. Raises ValueError or EOFError for no answer."""
-    for _ in range(_MOST_LINES):
-        line = await reader.readline()
-        if not line:
-            raise EOFError
-        found = _STATUS.fullmatch(line)
-        if found is not None and int(found[1]) >= 200:
-            return int(found[1])
-        while found is not None and (await reader.readline()).strip():
-            pass
-        if found is None:
-            raise ValueError("not a status line")
-    raise ValueError("no final status")
+def _unreachable(error: BaseException) -> str:
+    """Why there is no connection, as the system says it: somewhere behind the library's own error."""
+    cause: BaseException | None = error
+    known = ""
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"the certificate is not trusted: {cause.verify_message}"
+        if isinstance(cause, OSError):
+            known = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror or known
+        cause = cause.__cause__ or cause.__context__
+    return f"the receiver cannot be reached: {known or 'no connection'}"
 
 
 @functools.cache

@@ -1,12 +1,12 @@
-"""The worker's side of a job: one process that runs one job and ends.
+"""A worker: a process that runs one job and ends.
 
     started with a job and an owner's name -> beats -> the runner works -> the outcome is written -> exit
 
 A thread renews the lease, writes how far the work is and asks whether to go on; the runner learns of it at
-its next :meth:`Task.report`. It stops there when the job was cancelled, when the process was told to end
-(SIGTERM: the job waits again and goes on from its checkpoint), when the process that started it is gone, or
-when the job has been given to another. A runner that does not come to a report in time is left behind: the
-process ends without it.
+its next :meth:`JobContext.report`. It stops there when the job was cancelled, when the process was told to
+end (SIGTERM: the job waits again and goes on from its checkpoint), when the process that started it is gone,
+or when the job has been given to another. A runner that does not come to a report in time is left behind:
+the process ends without it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from nonet.runtime.errors import (
     NotImplementedHere,
     ServingError,
 )
+from nonet.runtime.job_context import JobContext
 
-__all__ = ["Assignment", "Kind", "Stopped", "Task", "run_job"]
+__all__ = ["Assignment", "Kind", "RunningJob", "Stopped", "run_job"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """Raised by :meth:`Task.report`: the runner is to let go of everything and pass this on."""
+    """Raised by :meth:`RunningJob.report`: the runner is to let go of everything and pass this on."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,34 +71,25 @@ class Assignment:
     parent: int = 0
 
 
-class Task:
-    """What a runner sees of its job.
+class RunningJob(JobContext):
+    """The job of this process, as the function that does it sees it."""
 
-    Attributes:
-        job: id of the job.
-        spec: what the submit said, JSON-able.
-        tenant: whose job it is, "" when keys are off.
-        folder: holds the input files (:meth:`input`); checkpoints go there too. Gone when the job has ended.
-    """
-
-    def __init__(self, claim: Claim, files: JobFiles, pulse: _Pulse, repository: Path) -> None:
+    def __init__(self, claim: Claim, files: JobFiles, heartbeat: _Heartbeat, repository: Path) -> None:
+        self.job = claim.job.id
+        self.kind = claim.job.kind
+        self.tenant = claim.job.tenant
+        self.spec = claim.spec
+        self.folder = files.folder(self.job)
         self.repository = repository
         self.threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-        self.job = claim.job.id
-        self.spec = claim.spec
-        self.tenant = claim.job.tenant
-        self.folder = files.folder(self.job)
         self._files = files
-        self._pulse = pulse
+        self._heartbeat = heartbeat
 
-    def published(self) -> dict[str, Any] | None:
-        """The facts of the file that an earlier attempt has published, None if none has. To be asked before
-        :meth:`input`: a store that went back to an earlier moment has a job run again that had succeeded, and
-        whose folder is gone. Raises OSError."""
-        return self._files.published(self.job)
+    def report(self, progress: float, phase: str) -> None:
+        """See :class:`JobContext`. Raises Stopped when the work is to end."""
+        self._heartbeat.note(progress, phase)
 
     def input(self, name: str) -> Path:
-        """Path of an input file. Raises Internal (``JOB_FILES_MISSING``) if it is not there."""
         path = self.folder / name
         if not path.exists():
             logger.error("the files of a job are missing: there is no %s", path.absolute())
@@ -109,20 +101,10 @@ class Task:
         return path
 
     def publish(self, file: Path, facts: Path) -> None:
-        """Make a finished file of the folder what callers fetch when the job has succeeded; its ``result`` is
-        to name it as ``file``. ``facts``, a JSON object in a file of the folder, goes with it, for
-        :meth:`published`. Raises OSError."""
         self._files.publish(self.job, file, facts)
 
-    def report(self, progress: float, phase: str) -> None:
-        """Say how far the work is (0 to 1) and what is being done. Cheap: call it as often as you like.
-
-        Raises Stopped when the work is to end.
-        """
-        self._pulse.note(progress, phase)
-
-
-Runner = Callable[[Task], Mapping[str, Any]]
+    def published(self) -> dict[str, Any] | None:
+        return self._files.published(self.job)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,8 +112,12 @@ class Kind:
     """One kind of work.
 
     Args:
-        run: does it; what it returns becomes the result. A ServingError it raises is told to the caller.
-        missing: what has to be installed first, in words for an operator; "" if nothing.
+        run: ``"module:function"``, imported only when such a job runs and called with a :class:`JobContext`;
+            what it returns becomes the job's result, a ServingError that it raises is told to the caller.
+        requires: modules without which it cannot run here.
+        publishes: whether it publishes a version of a model.
+        install: what the operator is told when some of ``requires`` are absent; ``{missing}`` stands for
+            their names.
     """
 
     run: str
@@ -140,8 +126,16 @@ class Kind:
     install: str = ""
 
     def missing(self) -> str:
+        """What has to be installed first, in words for an operator; "" if nothing."""
         absent = [name for name in self.requires if importlib.util.find_spec(name) is None]
-        return self.install.format(missing=", ".join(absent)) if absent else ""
+        text = self.install or "{missing} must be installed first"
+        return text.format(missing=", ".join(absent)) if absent else ""
+
+    def load(self) -> Callable[[JobContext], Mapping[str, Any]]:
+        """Import what does the work. Raises ImportError or AttributeError."""
+        module, _, function = self.run.partition(":")
+        found: Callable[[JobContext], Mapping[str, Any]] = getattr(importlib.import_module(module), function)
+        return found
 
 
 def run_job(
@@ -155,18 +149,17 @@ def run_job(
     if claim is None:
         logger.warning("job %s is not this worker's", assignment.job)
         return 0
-    pulse = _Pulse(store, assignment, claim.job.progress)
-    signal.signal(signal.SIGTERM, lambda *_: pulse.stop(_Reason.TOLD))
-    pulse.start()
+    heartbeat = _Heartbeat(store, assignment, claim.job.progress)
+    signal.signal(signal.SIGTERM, lambda *_: heartbeat.stop(_Reason.TOLD))
+    heartbeat.start()
     logger.info(
         "job %s (%s %s): attempt %d", claim.job.id, claim.job.kind, claim.job.subject, claim.job.attempts
     )
     try:
-        module, _, function = _known(kinds, claim.job.kind).run.partition(":")
-        run: Runner = getattr(importlib.import_module(module), function)
-        result = run(Task(claim, files, pulse, repository))
+        run = _known(kinds, claim.job.kind).load()
+        result = run(RunningJob(claim, files, heartbeat, repository))
     except Stopped:
-        return _stopped(store, files, assignment, pulse)
+        return _stopped(store, files, assignment, heartbeat)
     except Exception as error:
         failure = _explained(error, claim.job.id)
         logger.warning("job %s failed: %s", claim.job.id, failure.message)
@@ -174,7 +167,7 @@ def run_job(
     else:
         logger.info("job %s succeeded", claim.job.id)
         ending = {"state": JobState.SUCCEEDED, "result": result}
-    pulse.end()
+    heartbeat.end()
     try:
         mine = _patient(lambda: store.finish(assignment.job, assignment.owner, **ending))  # type: ignore[arg-type]
     except ServingError:
@@ -193,7 +186,7 @@ class _Reason(enum.Enum):
     LOST = "the job is another's by now"
 
 
-class _Pulse:
+class _Heartbeat:
     """The thread that beats; see the module's text."""
 
     def __init__(self, store: JobStore, assignment: Assignment, progress: float) -> None:
@@ -206,7 +199,7 @@ class _Pulse:
         self._progress, self._phase = progress, "starting"
         self._stopping: float | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self.reason: _Reason | None = None
 
     def start(self) -> None:
@@ -283,12 +276,12 @@ class _Pulse:
         os._exit(1)
 
 
-def _stopped(store: JobStore, files: JobFiles, assignment: Assignment, pulse: _Pulse) -> int:
+def _stopped(store: JobStore, files: JobFiles, assignment: Assignment, heartbeat: _Heartbeat) -> int:
     """The runner has let go; a cancelled job ends, one that is to go on waits again."""
-    assert pulse.reason is not None
-    logger.info("job %s stops: %s", assignment.job, pulse.reason.value)
-    pulse.end()
-    if pulse.reason is _Reason.LOST:
+    assert heartbeat.reason is not None
+    logger.info("job %s stops: %s", assignment.job, heartbeat.reason.value)
+    heartbeat.end()
+    if heartbeat.reason is _Reason.LOST:
         return 0
     try:
         left = _patient(lambda: store.give_back(assignment.job, assignment.owner), assignment.stop_seconds)

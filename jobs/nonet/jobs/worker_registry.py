@@ -1,8 +1,7 @@
-"""What this process does for all that share the store: it says so there, again and again.
+"""Announces in the store what this process's workers can do, and which model repository it serves from.
 
-the folder is the one that all share, the workers can do this and that -> offer it -> a while later again
-
-Beside what its workers can do it says which repository they publish in, and which one it serves from.
+An announcement counts for a minute and is repeated; the store thus has a registry of the workers of all
+processes that share it. A job that publishes requires the repository of the gateway it came through.
 """
 
 from __future__ import annotations
@@ -16,83 +15,82 @@ from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from nonet.jobs.capabilities import Skills
+from nonet.jobs.capabilities import Capabilities
 from nonet.jobs.requirements import REPOSITORY, SERVES, Demand
 from nonet.jobs.store_contract import JobStore
 from nonet.runtime.errors import ServingError
 from nonet.runtime.repository_identity import name_repository, repository_identity
 
-__all__ = ["Offer"]
+__all__ = ["WorkerRegistry"]
 
 logger = logging.getLogger(__name__)
 
-_SAY_SECONDS = 10.0
+_ANNOUNCE_SECONDS = 10.0
 _TROUBLE_SECONDS = 2.0
 _VALID_SECONDS = 60.0
 """Seconds after which those who are not heard of any more count as gone."""
 
 
-class Offer:
+class WorkerRegistry:
     """Start it, :meth:`stop` it.
 
     Args:
-        store: where it is said.
+        store: keeps the announcements.
         blocking: runs calls on the store.
-        skills: what the workers can do, None if this process has none.
+        capabilities: what the workers of this process can do, None if it has none.
         repository: the model repository that the workers publish in.
         serves: whether this process serves from it.
         eager: whether others must know before there is work. A gateway that shares its jobs with nobody asks
             its workers, and writes to its disk, when something waits.
         check: raises ServingError while no job can be worked on here.
-        found: called when jobs can be taken that could not before.
+        changed: called when jobs can be taken that could not before.
 
     Attributes:
-        words: what jobs may need that are taken now; see :mod:`.needs`.
+        available: what jobs may require that are taken now; see :mod:`.requirements`.
     """
 
     def __init__(
         self,
         store: JobStore,
         blocking: Callable[[Callable[[], Any]], Awaitable[Any]],
-        skills: Skills | None,
+        capabilities: Capabilities | None,
         repository: Path,
         *,
         serves: bool,
         eager: bool,
         check: Callable[[], Awaitable[None]],
-        found: Callable[[], None],
+        changed: Callable[[], None],
     ) -> None:
-        self.words: Collection[str] = frozenset()
+        self.available: Collection[str] = frozenset()
         self._store = store
         self._blocking = blocking
-        self._skills = skills
+        self._capabilities = capabilities
         self._repository = repository
         self._serves = serves
         self._eager = eager
         self._check = check
-        self._found = found
+        self._changed = changed
         self._due = asyncio.Event()
-        self._said = float("-inf")
-        self._last: set[str] = set()
-        self._foreign = False
+        self._announced: set[str] = set()
+        self._announced_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Say it from now on."""
-        self._task = asyncio.create_task(self._run(), name="job-offer")
+        """Announce from now on."""
+        self._task = asyncio.create_task(self._run(), name="worker-registry")
 
-    def needed(self) -> None:
-        """Something waits or runs: what was not said lately is said now."""
-        if time.monotonic() > self._said + _SAY_SECONDS:
+    def announce_soon(self) -> None:
+        """Something waits or runs: announce now what was not announced lately."""
+        if time.monotonic() > self._announced_at + _ANNOUNCE_SECONDS:
             self._due.set()
 
-    def changed(self) -> None:
-        """A job was submitted here, for which the repository may have got its name: say it now."""
+    def announce_now(self) -> None:
+        """A job was submitted here, for which the repository may have got its name."""
         self._due.set()
 
     async def stop(self) -> None:
-        """Say it no more; nothing is taken any more either."""
-        self.words = frozenset()
+        """Announce no more; nothing is taken any more either."""
+        self.available = frozenset()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -101,22 +99,14 @@ class Offer:
     async def foreign(self, kinds: Collection[str]) -> str:
         """Why work of ``kinds``, which publish, must not be done here: gateways were heard of, and none of
         them serves from this repository. "" if there is no such reason, or none of it can be done here
-        anyway. Raises ServingError."""
+        anyway. To be asked once, at the start. Raises ServingError."""
+        demand: Demand = await self._blocking(self._store.demand)
+        announced = frozenset[str]().union(*demand.workers)
+        served = {word.removeprefix(SERVES) for word in announced if word.startswith(SERVES)}
         own = await asyncio.to_thread(repository_identity, self._repository)
-        why = self._stranger(own, await self._blocking(self._store.demand))
-        concerned = why and self._skills is not None and await self._skills.words() & set(kinds)
-        return why if concerned else ""
-
-    async def name_home(self) -> str:
-        """The name of the repository that this process serves from, which gets one if it has none; "" if it
-        serves from none."""
-        return await asyncio.to_thread(name_repository, self._repository) if self._serves else ""
-
-    def _stranger(self, own: str, demand: Demand) -> str:
-        served = {
-            word.removeprefix(SERVES) for words in demand.offers for word in words if word.startswith(SERVES)
-        }
-        if not served or own in served:
+        if not served or own in served or self._capabilities is None:
+            return ""
+        if not await self._capabilities.available() & set(kinds):
             return ""
         here = f"is repository {own}" if own else "has no name"
         return (
@@ -125,6 +115,12 @@ class Offer:
             "must be the folder of the gateways"
         )
 
+    async def publishing(self) -> tuple[str, ...]:
+        """What a job requires that publishes where this process serves: the repository, which gets a name if
+        it has none. Nothing if it cannot have one."""
+        name = await asyncio.to_thread(name_repository, self._repository) if self._serves else ""
+        return (REPOSITORY + name,) if name else ()
+
     async def _run(self) -> None:
         rest = 0.0 if self._eager else None
         while True:
@@ -132,35 +128,31 @@ class Offer:
                 async with asyncio.timeout(rest):
                     await self._due.wait()
             self._due.clear()
-            rest = _SAY_SECONDS if self._eager else None
+            rest = _ANNOUNCE_SECONDS if self._eager else None
             try:
-                await self._say()
+                await self._announce()
             except ServingError:
-                self.words, rest = frozenset(), _TROUBLE_SECONDS  # the log says why
+                self.available, rest = frozenset(), _TROUBLE_SECONDS  # the log says why
             except Exception:
-                logger.exception("offering work failed")
+                logger.exception("announcing what the workers can do failed")
 
-    async def _say(self) -> None:
+    async def _announce(self) -> None:
         await self._check()
-        able = frozenset[str]() if self._skills is None else await self._skills.words()
-        own, writable = await asyncio.to_thread(self._home)
-        takes = set(able)
-        if able and own and writable:
-            takes.add(REPOSITORY + own)
-        said = takes | ({SERVES + own} if own and self._serves else set())
+        able = frozenset[str]() if self._capabilities is None else await self._capabilities.available()
+        own, writable = await asyncio.to_thread(self._identify)
+        available = able | {REPOSITORY + own} if able and own and writable else able
+        announced = {*available, SERVES + own} if own and self._serves else {*available}
         now = time.monotonic()
-        if said != self._last or now >= self._said + _SAY_SECONDS:
-            if said:
-                await self._blocking(lambda: self._store.offer(said, _VALID_SECONDS))
-            self._last, self._said = said, now
-        if able and not self._serves:
-            await self._look_for_gateways(own)
-        if takes != self.words:
-            logger.info("jobs that can be worked on here: %s", ", ".join(sorted(takes)) or "none")
-            self.words = frozenset(takes)
-            self._found()
+        if announced != self._announced or now >= self._announced_at + _ANNOUNCE_SECONDS:
+            if announced:
+                await self._blocking(lambda: self._store.announce(announced, _VALID_SECONDS))
+            self._announced, self._announced_at = announced, now
+        if available != self.available:
+            logger.info("jobs that can be worked on here: %s", ", ".join(sorted(available)) or "none")
+            self.available = available
+            self._changed()
 
-    def _home(self) -> tuple[str, bool]:
+    def _identify(self) -> tuple[str, bool]:
         """The name of the repository, and whether it can be written.
 
         Gateways give it a name for others; workers do not: theirs may not be the gateways' folder, which is
@@ -168,11 +160,3 @@ class Offer:
         make = self._serves and self._eager
         name = name_repository(self._repository) if make else repository_identity(self._repository)
         return name, os.access(self._repository, os.W_OK)
-
-    async def _look_for_gateways(self, own: str) -> None:
-        """Tell the operator when the gateways serve from another repository."""
-        before = self._foreign
-        why = self._stranger(own, await self._blocking(self._store.demand))
-        self._foreign = bool(why)
-        if why and not before:
-            logger.warning("no job that publishes is taken here: %s", why)

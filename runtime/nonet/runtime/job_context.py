@@ -1,4 +1,4 @@
-"""What the function that does a job sees of it."""
+"""What the function that does a job is given: the job's input and folder, and how to report and publish."""
 
 from __future__ import annotations
 
@@ -10,19 +10,45 @@ __all__ = ["JobContext"]
 
 
 class JobContext(Protocol):
-    """A job in its worker's process."""
+    """One job in the process of its worker.
+
+    Attributes:
+        job: id of the job.
+        kind: which work it is, e.g. ``floors.fit``.
+        tenant: whose job it is, "" when keys are off.
+        spec: what the submit said, JSON-able.
+        folder: holds the input files (:meth:`input`); checkpoints go there too. Gone when the job has ended.
+        repository: the model repository: models are read from it, and published there.
+        threads: CPU threads that the work may use.
+    """
 
     job: str
+    kind: str
     tenant: str
     spec: Mapping[str, Any]
     folder: Path
     repository: Path
     threads: int
 
-    def report(self, progress: float, phase: str) -> None: ...
+    def report(self, progress: float, phase: str) -> None:
+        """Say how far the work is (0 to 1) and what is being done. Cheap: call it as often as you like.
 
-    def input(self, name: str) -> Path: ...
+        Raises an exception, which is to be passed on, when the work is to end.
+        """
+        ...
 
-    def publish(self, file: Path, facts: Path) -> None: ...
+    def input(self, name: str) -> Path:
+        """Path of an input file. Raises Internal (``JOB_FILES_MISSING``) if it is not there."""
+        ...
 
-    def published(self) -> dict[str, Any] | None: ...
+    def publish(self, file: Path, facts: Path) -> None:
+        """Make a finished file of the folder what callers fetch when the job has succeeded; its ``result`` is
+        to name it as ``file``. ``facts``, a JSON object in a file of the folder, goes with it, for
+        :meth:`published`. Raises OSError."""
+        ...
+
+    def published(self) -> dict[str, Any] | None:
+        """The facts of the file that an earlier attempt has published, None if none has. To be asked before
+        :meth:`input`: a store that went back to an earlier moment has a job run again that had succeeded, and
+        whose folder is gone. Raises OSError."""
+        ...

@@ -24,7 +24,7 @@ from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, Serving
 KEYS = [("small", "1"), ("large", "1")]
 PROFILES = {KEYS[0]: {1: 0.01, 8: 0.05}, KEYS[1]: {1: 0.1, 4: 0.3}}
 MAX_ROWS = {KEYS[0]: 8, KEYS[1]: 4}
-POLICY = SchedulerPolicy(max_waiting_requests=20, safety_factor=1.0, dispatch_overhead=0.0)
+POLICY = SchedulerPolicy(max_queue=20, safety_factor=1.0, dispatch_overhead=0.0)
 
 
 def device(name: str = "cpu", lanes: int = 1, speed: float = 1.0) -> DeviceState:
@@ -152,7 +152,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(places) + len(self.fate) == len(self.items)
         for queue in self.scheduler.queues.values():
             assert queue.rows == sum(item.rows for item in queue)
-            assert len(queue) <= POLICY.max_waiting_requests
+            assert len(queue) <= POLICY.max_queue
             ranks = [item.rank for item in queue]
             assert ranks == sorted(ranks)
 
@@ -214,7 +214,7 @@ def test_refuses_at_once_what_cannot_be_met_and_says_when_to_retry() -> None:
 
 def test_a_full_queue_refuses_with_a_time_to_retry() -> None:
     scheduler = Scheduler(POLICY, [device()])
-    for _ in range(POLICY.max_waiting_requests):
+    for _ in range(POLICY.max_queue):
         scheduler.submit(make(0.0), 0.0)
     with pytest.raises(Unavailable) as caught:
         scheduler.submit(make(0.0), 0.0)

@@ -29,6 +29,7 @@ from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.http_app import create_app
 from nonet.gateway.process.services import installed_services, works
 from nonet.gateway.scheduler import SchedulerPolicy
+from nonet.gateway.settings.policies import policy_from
 from nonet.gateway.settings.schema import AuthSettings, Settings, SettingsError
 from nonet.gateway.settings.topology import RemoteService
 from nonet.gateway.tasks.host import GatewayHost
@@ -84,15 +85,9 @@ class Gateway:
     def http_settings(self) -> HttpSettings:
         """The limits of the HTTP face."""
         server = self.settings.server
-        return HttpSettings(
-            max_body_bytes=server.max_body_bytes,
-            max_decoded_bytes=server.max_decoded_bytes,
-            max_bodies_bytes=server.max_bodies_bytes,
-            max_header_bytes=server.max_header_bytes,
-            header_timeout=server.header_timeout,
-            body_timeout=server.body_timeout,
-            keep_alive=server.keep_alive,
-            max_connections=server.max_connections,
+        return policy_from(
+            server,
+            HttpSettings,
             max_timeout=self.settings.scheduler.max_timeout,
             repository_control=self.settings.repository.control,
             access_log=self.settings.logging.access,
@@ -118,16 +113,13 @@ class Gateway:
 
     def grpc_server(self) -> GrpcServer:
         """The gRPC server; call it inside the event loop."""
-        limits = self.settings.grpc
         return GrpcServer(
             self.plane,
             CallReader(self.gatekeeper, self.plane.clock, self.settings.scheduler.max_timeout),
-            limits=GrpcLimits(
-                max_message_bytes=limits.max_message_bytes,
+            limits=policy_from(
+                self.settings.grpc,
+                GrpcLimits,
                 message_timeout=self.settings.server.body_timeout,
-                max_concurrent_streams=limits.max_concurrent_streams,
-                max_concurrent_rpcs=limits.max_concurrent_rpcs,
-                stream_window=limits.stream_window,
                 repository_control=self.settings.repository.control,
             ),
             repository=self.control,
@@ -180,14 +172,9 @@ def compose(
         catalog,
         devices,
         clock=clock,
-        scheduling=SchedulerPolicy(
-            max_waiting_requests=settings.scheduler.max_queue,
-            safety_factor=settings.scheduler.safety_factor,
-        ),
-        policy=PlanePolicy(
-            default_timeout=settings.scheduler.default_timeout,
-            max_timeout=settings.scheduler.max_timeout,
-            preferred_families=settings.repository.preferred_families,
+        scheduling=policy_from(settings.scheduler, SchedulerPolicy),
+        policy=policy_from(
+            settings.scheduler, PlanePolicy, preferred_families=settings.repository.preferred_families
         ),
         cache=_cache(settings, clock),
         costs={task.name: task.cost for task in tasks if task.cost is not None},
@@ -278,12 +265,7 @@ def _cache(settings: Settings, clock: Clock) -> ResponseCache:
     """With the cache off nothing is kept, but equal requests in flight still share one execution."""
     if not settings.cache.enabled:
         return ResponseCache(None)
-    limits = MemoryLimits(
-        max_bytes=settings.cache.max_bytes,
-        max_entry_bytes=settings.cache.max_entry_bytes,
-        ttl=settings.cache.ttl,
-    )
-    return ResponseCache(MemoryStore(limits, clock))
+    return ResponseCache(MemoryStore(policy_from(settings.cache, MemoryLimits), clock))
 
 
 def _keys(auth: AuthSettings) -> list[ApiKey]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
 
+from nonet.gateway.settings.policies import policy_from
 from nonet.gateway.settings.schema import Settings, SettingsError
 from nonet.jobs import JobFiles, JobPolicy, Jobs, JobStore, StoreAddress, WebhookPolicy, WorkerCommand
 
@@ -33,15 +33,13 @@ def compose_jobs(settings: Settings, *, works_only: bool = False, serves: bool =
         settings.logging.format,
         address.environment(),
     )
-    names = {field.name for field in dataclasses.fields(JobPolicy)}
-    policy = JobPolicy(**{name: getattr(given, name) for name in names})
     store = _store(address, settings)
     logger.info("the jobs are kept in %s", address.shown)
     return Jobs(
         store,
         JobFiles(given.path),
         command,
-        policy,
+        policy_from(given, JobPolicy),
         None if works_only else _webhooks(settings),
         shared=address.shared,
         offers=works_only or address.shared,
@@ -72,12 +70,7 @@ def _store(address: StoreAddress, settings: Settings) -> JobStore:
 def _webhooks(settings: Settings) -> WebhookPolicy:
     given = settings.jobs
     try:
-        return WebhookPolicy(
-            given.webhook_hosts,
-            given.webhook_secret.get_secret_value().encode(),
-            given.webhook_timeout,
-            given.webhook_attempts,
-            given.webhook_backoff,
-        )
+        secret = given.webhook_secret.get_secret_value().encode()
+        return policy_from(given, WebhookPolicy, prefix="webhook_", secret=secret)
     except ValueError as error:
         raise SettingsError(f"jobs.webhook_hosts and jobs.webhook_secret: {error}") from None

@@ -10,7 +10,7 @@ class SchedulerPolicy:
     """How much may wait, and how careful the predictions are.
 
     Args:
-        max_waiting_requests: requests that may wait per model version; the next one is refused (503).
+        max_queue: requests that may wait per model version; the next one is refused (503).
         safety_factor: predictions are multiplied by this before they are held against a deadline; 1.0
             trusts the profile, larger values refuse earlier and miss less.
         dispatch_overhead: seconds between the end of a batch and its answers reaching the callers.
@@ -18,13 +18,13 @@ class SchedulerPolicy:
     Raises ValueError for values out of range.
     """
 
-    max_waiting_requests: int = 1024
+    max_queue: int = 1024
     safety_factor: float = 1.05
     dispatch_overhead: float = 0.0005
 
     def __post_init__(self) -> None:
-        if self.max_waiting_requests < 1:
-            raise ValueError(f"max_waiting_requests must be at least 1, got {self.max_waiting_requests}")
+        if self.max_queue < 1:
+            raise ValueError(f"max_queue must be at least 1, got {self.max_queue}")
         if not 1.0 <= self.safety_factor <= 10.0:
             raise ValueError(f"safety_factor must lie in 1..10, got {self.safety_factor}")
         if not 0.0 <= self.dispatch_overhead <= 1.0:

@@ -125,7 +125,7 @@ class Scheduler:
         if not able:
             raise Unavailable(f"no healthy device serves model '{key[0]}'", code="NO_DEVICE", retry_after=1.0)
         queue = self.queues.get(key)
-        if queue is not None and len(queue) >= self.policy.max_waiting_requests:
+        if queue is not None and len(queue) >= self.policy.max_queue:
             raise Unavailable(
                 f"the queue of model '{key[0]}' is full ({len(queue)} requests wait)",
                 code="QUEUE_FULL",

@@ -16,7 +16,7 @@ from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.query import read_query
 from nonet.gateway.http.reply import RawResponse, Reply, raw_headers
 from nonet.gateway.tasks.jobs_schemas import CANCEL, EVENTS, JOB, JOBS, RESULT, JobBody, JobList
-from nonet.jobs import Job, Jobs, Limits, ResultFile, read_states
+from nonet.jobs import Job, Jobs, PageQuery, ResultFile, read_states
 from nonet.runtime.errors import InvalidArgument, Unprocessable
 
 _PIECE = 256 * 1024
@@ -149,7 +149,7 @@ def _seen(text: str) -> int:
     return int(text)
 
 
-def _limits(query: bytes) -> Limits:
+def _limits(query: bytes) -> PageQuery:
     """The page that a query asks for. Raises Unprocessable for an unknown field, InvalidArgument."""
     given: dict[str, Any] = {}
     states: list[str] = []
@@ -170,4 +170,4 @@ def _limits(query: bytes) -> Limits:
                 f"field 'limit' must be an integer, got {given['limit'][:40]!r}", param="limit"
             )
         given["limit"] = int(given["limit"])
-    return Limits(states=read_states(states), **given)
+    return PageQuery(states=read_states(states), **given)

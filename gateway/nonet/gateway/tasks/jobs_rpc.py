@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from nonet.gateway.grpc.rpc import Rpc, parse
-from nonet.jobs import DEFAULT_PAGE, Job, Jobs, Limits, read_states
+from nonet.jobs import DEFAULT_PAGE, Job, Jobs, PageQuery, read_states
 from nonet.runtime.errors import Unavailable
 from nonet.runtime.oip.messages import message
 
@@ -29,7 +29,7 @@ class JobCalls:
 
     async def list_jobs(self, request: Any, rpc: Rpc) -> Any:
         tenant = rpc.authenticate()
-        limits = Limits(request.limit or DEFAULT_PAGE, request.after, read_states(list(request.states)))
+        limits = PageQuery(request.limit or DEFAULT_PAGE, request.after, read_states(list(request.states)))
         page = await self._jobs.page(tenant, limits)
         return message("nonet.v1.ListJobsResponse")(jobs=map(job_message, page.jobs), has_more=page.more)
 

@@ -185,7 +185,7 @@ class TaskCalls:
     def _values(self, method: Method, raw: bytes) -> tuple[dict[str, Any], bytes]:
         """The fields of a message, and the file in it."""
         self._check_size(raw)
-        return self._split(plain_values(parse(method.request, raw)))
+        return self._split(_plain(method, raw))
 
     def _split(self, sent: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """The task's fields, and the file, of a message's values."""
@@ -200,8 +200,7 @@ class TaskCalls:
         submits, tenant, key = await self._able(rpc)
         with self._disk.open() as hold, submits.receiving() as path:
             self._check_size(raw)
-            sent = await asyncio.to_thread(lambda: plain_values(parse(method.request, raw)))
-            del raw
+            sent = await asyncio.to_thread(_plain, method, raw)
             assert self._task.work is not None
             await submits.check(self._task.work, sent, tenant)
             values, file = await asyncio.to_thread(self._split, sent)
@@ -270,6 +269,10 @@ async def _resource(resource: Resource, host: Host, method: Method, request: Any
     answer = await resource.handle(host, parameters, tenant)
     reply = message(method.response.DESCRIPTOR.full_name)()
     return reply if answer is None or isinstance(answer, Blob) else fill(reply, answer)
+
+
+def _plain(method: Method, raw: bytes) -> dict[str, Any]:
+    return plain_values(parse(method.request, raw))
 
 
 def _empty(task: Task) -> InvalidArgument:

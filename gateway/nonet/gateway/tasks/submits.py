@@ -79,7 +79,7 @@ class Submits:
 
     def receiving(self) -> contextlib.AbstractContextManager[Path]:
         """A file for an upload, gone when the block ends."""
-        return self._jobs.arrivals.receiving()
+        return self._jobs.incoming_uploads.receiving()
 
     async def check(self, work: Work, values: Mapping[str, Any], tenant: str) -> None:
         """Judge what can be judged before the file is read: the subject and the webhook.
@@ -153,7 +153,7 @@ class Submits:
                 await self._check_yours(work, subject, sent.tenant)
                 publishing = await self._jobs.publishing()
                 submitting = True
-                new = dataclasses.replace(new, needs=(*new.needs, *publishing))
+                new = dataclasses.replace(new, requirements=(*new.requirements, *publishing))
                 made, fresh = await self._jobs.submit(new)
             if fresh and sent.tenant:
                 await self._check_first(work, made)

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nonet.jobs import Job, JobPolicy, JobState, JobStore, NewJob, StoreAddress, new_job_id
-from nonet.jobs.requirements import Queue, lacking, needs_text, note_of
+from nonet.jobs.requirements import Queue, lacking, note_of, requirements_text
 
 POLICY = JobPolicy()
 ENGINE, GPU = "engine:fast", "device:gpu"
 
 
 def queue(store: JobStore, *needs: str, kind: str = "toy") -> Job:
-    return store.submit(NewJob(new_job_id(), kind, "x", "ann", {}, "d", needs=needs), POLICY)[0]
+    return store.submit(NewJob(new_job_id(), kind, "x", "ann", {}, "d", requirements=needs), POLICY)[0]
 
 
 def claimed(store: JobStore, owner: str, *words: str) -> str:
@@ -68,18 +68,18 @@ def test_queues_are_told_by_what_their_jobs_need(store: JobStore) -> None:
 
 
 def test_offers_are_told_whole(store: JobStore) -> None:
-    store.offer(["toy", ENGINE], 60)
-    store.offer(["toy", GPU], 60)
-    store.offer(["serves:a"], 60)
-    store.offer(["other"], -1)
-    offers = store.demand().offers
+    store.announce(["toy", ENGINE], 60)
+    store.announce(["toy", GPU], 60)
+    store.announce(["serves:a"], 60)
+    store.announce(["other"], -1)
+    offers = store.demand().workers
     assert {frozenset({"toy", ENGINE}), frozenset({"toy", GPU}), frozenset({"serves:a"})} <= set(offers)
     for order in (offers, offers[::-1]):
         assert lacking(("toy", ENGINE, GPU), order) == (GPU,)
     assert lacking(("toy", GPU), offers) == ()
     assert lacking(("other",), offers) == ("other",)
-    assert store.is_offered("toy")
-    assert not store.is_offered("serves:")
+    assert store.is_available("toy")
+    assert not store.is_available("serves:")
 
 
 def test_a_note_is_the_phase_of_all_that_wait_for_the_same(store: JobStore) -> None:
@@ -117,24 +117,11 @@ def test_a_note_of_nobody_changes_nothing(store: JobStore) -> None:
     assert store.get(job.id).phase == "starting"
 
 
-def test_jobs_may_be_given_other_needs(store: JobStore) -> None:
-    jobs = [queue(store, "repository:old", ENGINE).id for _ in range(2)]
-    store.note(("toy", ENGINE, "repository:old"), "waiting: x")
-    newer = queue(store, ENGINE, "repository:new").id
-    store.need_instead(("toy", ENGINE, "repository:old"), [ENGINE, "repository:new"])
-    assert claimed(store, "a", "toy", ENGINE, "repository:old") == ""
-    words = ("toy", ENGINE, "repository:new")
-    assert [claimed(store, name, *words) for name in ("b", "c", "d")] == [*jobs, newer]
-    store.give_back(jobs[0], "b")
-    store.need_instead(words, [])
-    assert claimed(store, "e", "toy") == jobs[0]
-
-
 def test_needs_are_words_with_a_colon() -> None:
     for wrong in ("engine", "engine: fast", "", "a:b c"):
         with pytest.raises(ValueError, match="one word with a colon"):
-            NewJob(new_job_id(), "toy", "x", "ann", {}, "d", needs=(wrong,))
-    assert needs_text(["b:1", "a:2", "b:1"]) == "a:2 b:1"
+            NewJob(new_job_id(), "toy", "x", "ann", {}, "d", requirements=(wrong,))
+    assert requirements_text(["b:1", "a:2", "b:1"]) == "a:2 b:1"
 
 
 NEEDS = st.sets(st.sampled_from(["a:1", "b:1", "b:2"]))

@@ -15,8 +15,8 @@ from nonet.jobs import (
     Jobs,
     JobState,
     JobStore,
-    Limits,
     NewJob,
+    PageQuery,
     WorkerCommand,
 )
 from nonet.runtime.errors import NotFound
@@ -78,7 +78,7 @@ async def test_only_what_has_to_be_loaded_is_shown_later(
 
     await jobs.open({LOADED: load})  # and not started: it has not looked since
     name, file = (succeed(make_store(), jobs.files, kind) for kind in (LOADED, FILE))
-    shown = {job.id: job.state for job in (await jobs.page("", Limits())).jobs}
+    shown = {job.id: job.state for job in (await jobs.page("", PageQuery())).jobs}
     assert shown == {name: JobState.RUNNING, file: JobState.SUCCEEDED}
     assert (await jobs.get(file, "")).state is JobState.SUCCEEDED
     again, fresh = await jobs.submit(new(LOADED, "job_again"))

@@ -1,4 +1,4 @@
-"""What callers say of jobs beside their names: which page of a list, which key, which states."""
+"""Parameters of requests on jobs: a page of the list, the states it is limited to, the idempotency key."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Collection
 from nonet.jobs.job import JobState
 from nonet.runtime.errors import InvalidArgument
 
-__all__ = ["DEFAULT_PAGE", "MAX_PAGE", "Limits", "read_key", "read_states"]
+__all__ = ["DEFAULT_PAGE", "MAX_PAGE", "PageQuery", "read_key", "read_states"]
 
 DEFAULT_PAGE, MAX_PAGE = 20, 100
 _KEY = re.compile(r"[\x21-\x7e]{1,200}", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Limits:
+class PageQuery:
     """Which page of a list is wanted.
 
     Raises InvalidArgument for a limit that is not from 1 to 100.

@@ -1,0 +1,110 @@
+"""Jobs as both stores write them, a record of named fields each, and the refusals that both give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from nonet.jobs.job import Claim, Job, JobState, Webhook, WebhookState
+from nonet.runtime.errors import Conflict, NotFound, QuotaExceeded, Unavailable
+
+__all__ = [
+    "claim_of",
+    "job_ended",
+    "job_of",
+    "json_of",
+    "key_reused",
+    "queue_full",
+    "quota_used",
+    "unknown_job",
+]
+
+_RETRY_SECONDS: Final = 30.0
+"""Seconds after which a submit that found the queue full may be tried again."""
+Record = Mapping[str, Any]
+
+
+def job_of(record: Record) -> Job:
+    """The job of a record. Numbers may be texts; a field that says nothing may be None or absent."""
+
+    def number(name: str) -> float | None:
+        return None if record.get(name) is None else float(record[name])
+
+    def parsed(name: str) -> Any:
+        return None if record.get(name) is None else orjson.loads(record[name])
+
+    return Job(
+        id=record["id"],
+        kind=record["kind"],
+        subject=record["subject"],
+        tenant=record["tenant"],
+        state=JobState(record["state"]),
+        phase=record["phase"],
+        progress=float(record["progress"]),
+        eta_seconds=number("eta"),
+        result=parsed("result"),
+        error=parsed("error"),
+        attempts=int(record["attempts"]),
+        cancelling=bool(int(record["cancelling"])),
+        created=float(record["created"]),
+        started=number("started"),
+        ended=number("ended"),
+        revision=int(record["revision"]),
+        webhook=_webhook_of(record),
+        ending=int(record.get("ending") or 0),
+    )
+
+
+def _webhook_of(record: Record) -> Webhook | None:
+    url = record.get("webhook")
+    if url is None:
+        return None
+    state, attempts = WebhookState(record["webhook_state"]), int(record["webhook_attempts"])
+    return Webhook(url, state, attempts, record.get("webhook_error"))
+
+
+def claim_of(record: Record) -> Claim:
+    """What whoever runs a job needs of its record."""
+    return Claim(job_of(record), orjson.loads(record["spec"]), float(record["spent"]))
+
+
+def json_of(value: Mapping[str, Any] | None) -> str | None:
+    """A value as a record keeps it."""
+    return None if value is None else orjson.dumps(dict(value)).decode()
+
+
+def unknown_job() -> NotFound:
+    """There is no such job, or it is another tenant's."""
+    return NotFound("there is no such job", param="job", code="JOB_NOT_FOUND")
+
+
+def job_ended(state: JobState) -> Conflict:
+    """A job that has ended cannot be cancelled."""
+    return Conflict(f"the job has {state.value} already", param="job", code="JOB_ENDED")
+
+
+def key_reused() -> Conflict:
+    """The idempotency key stands for another request."""
+    return Conflict(
+        "this Idempotency-Key was sent before with another request; use a new key",
+        param="Idempotency-Key",
+        code="IDEMPOTENCY_KEY_REUSED",
+    )
+
+
+def quota_used(waiting: int | str) -> QuotaExceeded:
+    """The tenant's own jobs that wait are too many."""
+    return QuotaExceeded(
+        f"{waiting} of your jobs wait already; wait for one to end, or cancel one",
+        code="JOBS_QUOTA",
+        retry_after=_RETRY_SECONDS,
+    )
+
+
+def queue_full(waiting: int | str) -> Unavailable:
+    """The jobs that wait are too many."""
+    return Unavailable(
+        f"{waiting} jobs wait already; retry later", code="JOBS_FULL", retry_after=_RETRY_SECONDS
+    )
