@@ -1,4 +1,4 @@
-"""What the function that does a job sees of it."""
+"""The interface of a running job: its inputs, its folders, progress reports and publishing."""
 
 from __future__ import annotations
 

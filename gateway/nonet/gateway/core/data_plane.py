@@ -17,7 +17,7 @@ from nonet.gateway.cache import ResponseCache, cache_key
 from nonet.gateway.core.calibration import Calibrator
 from nonet.gateway.core.dispatcher import Dispatcher, Ticket
 from nonet.gateway.core.in_flight import InFlight
-from nonet.gateway.core.model_events import Presence
+from nonet.gateway.core.model_events import ModelEvents
 from nonet.gateway.core.plane_policy import PlanePolicy
 from nonet.gateway.core.protocol_parameters import normalised, selected
 from nonet.gateway.core.records import ModelStatistics, Observer, RequestRecord
@@ -83,7 +83,7 @@ class DataPlane:
         self._observers: list[Observer] = [self._statistics]
         self._dispatcher = Dispatcher(devices, scheduling or SchedulerPolicy(), clock, self._observers)
         self._calibrator = Calibrator(catalog, self._dispatcher)
-        self._presence = Presence(catalog, self._dispatcher, self._observers)
+        self._model_events = ModelEvents(catalog, self._dispatcher, self._observers)
         self._router = Router(catalog, self._answered_at, self._policy.preferred_families)
         self._tickets: dict[bytes, Ticket] = {}
         self._hurries: dict[bytes, list[tuple[int, float]]] = {}
@@ -97,7 +97,7 @@ class DataPlane:
 
     async def start(self) -> None:
         """Start the devices and measure what is loaded; requests are accepted when this returns."""
-        self._presence.start()
+        self._model_events.start()
         await self._dispatcher.start()
         await self._calibrator.start()
         self._started = True
@@ -113,7 +113,7 @@ class DataPlane:
     async def stop(self) -> None:
         """Stop the devices. What is still waiting is refused."""
         self._draining = self._stopped = True
-        self._presence.stop()
+        self._model_events.stop()
         self._calibrator.stop()
         await self._dispatcher.stop()
         if self._cache is not None:
