@@ -26,12 +26,6 @@ class ErrorEnvelope(_Strict):
     error: ErrorDetail
 
 
-class OipError(_Strict):
-    """An error of the Open Inference Protocol."""
-
-    error: str = Field(description="One sentence: the field, what was wrong, what is accepted.")
-
-
 class ModelCard(_Strict):
     """A model or a family that can be named in the task API."""
 
