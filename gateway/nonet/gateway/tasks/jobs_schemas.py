@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nonet.gateway.tasks.openapi_parts import REQUEST_ID, error_responses
-from nonet.gateway.tasks.schemas import ErrorDetail
+from nonet.gateway.tasks.schemas import ErrorDetail, Strict
 from nonet.jobs import DEFAULT_PAGE, MAX_PAGE, JobState, WebhookState
 
 __all__ = [
@@ -25,20 +25,16 @@ __all__ = [
 ]
 
 
-class WebhookBody(BaseModel):
+class WebhookBody(Strict):
     """How it goes with telling the caller's URL of the job's end."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     state: WebhookState = Field(description="waiting, delivered, or dead: given up after too many attempts.")
     attempts: int = Field(ge=0, description="How often it was sent.")
     last_error: str | None = Field(description="Why the last attempt failed.")
 
 
-class JobBody(BaseModel):
+class JobBody(Strict):
     """Long work, as it stands."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
     object: Literal["job"]
@@ -64,18 +60,14 @@ class JobBody(BaseModel):
     webhook: WebhookBody | None = Field(description="Null where the submit named none.")
 
 
-class JobEnvelope(BaseModel):
+class JobEnvelope(Strict):
     """The job that a submit became."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     job: JobBody
 
 
-class JobList(BaseModel):
+class JobList(Strict):
     """Jobs, the newest first."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     object: Literal["list"]
     data: list[JobBody]
