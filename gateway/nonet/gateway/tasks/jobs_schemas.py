@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from nonet.gateway.tasks.openapi_parts import REQUEST_ID, error_responses
+from nonet.gateway.tasks.openapi_parts import REQUEST_ID, error_responses, header, parameter
 from nonet.gateway.tasks.schemas import ErrorDetail, Strict
 from nonet.jobs import DEFAULT_PAGE, MAX_PAGE, JobState, WebhookState
 
@@ -75,19 +75,16 @@ class JobList(Strict):
 
 
 SUBMIT_HEADERS: dict[str, Any] = {
-    "Location": {"description": "Where to look at the job.", "schema": {"type": "string"}},
-    "Idempotency-Replayed": {
-        "description": "true: this request was sent before, and this is its job.",
-        "schema": {"type": "string"},
-    },
+    "Location": header("Where to look at the job."),
+    "Idempotency-Replayed": header("true: this request was sent before, and this is its job."),
 }
 
-IDEMPOTENCY_KEY: dict[str, Any] = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "Equal requests under one key are one job; another request under it is 409.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 200},
-}
+IDEMPOTENCY_KEY: dict[str, Any] = parameter(
+    "header",
+    "Idempotency-Key",
+    "Equal requests under one key are one job; another request under it is 409.",
+    {"type": "string", "minLength": 1, "maxLength": 200},
+)
 
 WEBHOOK: dict[str, Any] = {
     "type": "string",
@@ -107,18 +104,10 @@ JOBS: dict[str, Any] = {
                 "in": "query",
                 "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
             },
-            {
-                "name": "after",
-                "in": "query",
-                "description": "Only jobs older than this one.",
-                "schema": {"type": "string"},
-            },
-            {
-                "name": "state",
-                "in": "query",
-                "description": "Only jobs in these states, separated by commas or as a repeated field.",
-                "schema": {"type": "string"},
-            },
+            parameter("query", "after", "Only jobs older than this one."),
+            parameter(
+                "query", "state", "Only jobs in these states, separated by commas or as a repeated field."
+            ),
         ]
     },
 }
@@ -146,9 +135,7 @@ RESULT: dict[str, Any] = {
     "responses": {
         200: {
             "description": "The file; the job's result has its SHA-256.",
-            "headers": {
-                "X-Model-Version": {"description": "Version that made it.", "schema": {"type": "string"}}
-            },
+            "headers": {"X-Model-Version": header("Version that made it.")},
             "content": {
                 kind: {"schema": {"type": "string", "format": "binary"}}
                 for kind in ("image/png", "image/tiff", "image/jpeg")
@@ -185,12 +172,12 @@ EVENTS: dict[str, Any] = {
     "openapi_extra": {
         "parameters": [
             REQUEST_ID,
-            {
-                "name": "Last-Event-ID",
-                "in": "header",
-                "description": "The id of the last event that was seen.",
-                "schema": {"type": "integer", "minimum": 0},
-            },
+            parameter(
+                "header",
+                "Last-Event-ID",
+                "The id of the last event that was seen.",
+                {"type": "integer", "minimum": 0},
+            ),
         ]
     },
 }
