@@ -178,15 +178,6 @@ class AsyncWire:
             return
 
 
-async def ask_once(port: int, data: bytes) -> Reply:
-    """One request on a connection of its own."""
-    wire = await AsyncWire.open(port)
-    try:
-        return await wire.ask(data)
-    finally:
-        await wire.close()
-
-
 def gzip_bomb(wire_bytes: int) -> tuple[Iterator[bytes], int]:
     """A valid gzip stream of about ``wire_bytes`` bytes that decodes to a thousand times as much.
 

@@ -1,4 +1,4 @@
-"""Certificates that nobody vouches for."""
+"""Self-signed TLS certificates for tests."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.tensors import Tensor
 
 
-class House:
+class ManagedRepository:
     """A repository, a catalog and the manager between them."""
 
     def __init__(self, root: Path, cache: Path, *, strict: bool = False, derive: Sequence[Derivation] = ()):
@@ -51,6 +51,6 @@ class House:
         return [(change.model, change.version, change.kind.value) for change in self.manager.refresh()]
 
 
-def policy(house: House, text: str, name: str = "scaled") -> None:
-    path = house.root / name / "config.pbtxt"
+def policy(managed: ManagedRepository, text: str, name: str = "scaled") -> None:
+    path = managed.root / name / "config.pbtxt"
     path.write_text(path.read_text().replace("version_policy: { all { } }", text))

@@ -9,8 +9,6 @@ everything that waits.
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 import threading
 from collections.abc import Callable, Sequence
 
@@ -283,25 +281,8 @@ class GarbageServable(DoublingServable):
         return dataclasses.replace(response, outputs=(output,))
 
 
-class CrashingServable(DoublingServable):
-    """Kills its own process with SIGKILL at the first poisoned batch; only for use in a worker process."""
-
-    def answer(self, batch: Sequence[InferRequest], rows: int) -> list[Outcome]:
-        if any(is_poison(request) for request in batch):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().answer(batch, rows)
-
-
 class FailingWarmUpServable(DoublingServable):
     """Cannot be warmed up; must therefore never become ready."""
 
     def warm_up(self) -> None:
         raise RuntimeError("the first run failed")
-
-
-class FailingCloseServable(DoublingServable):
-    """Raises when it is closed; nothing else may break because of that."""
-
-    def close(self) -> None:
-        super().close()
-        raise RuntimeError("could not be closed")

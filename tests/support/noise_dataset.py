@@ -1,4 +1,4 @@
-"""A shop of noise: pictures in the layout of grocery_128, and ImageNet weights that are noise too."""
+"""A dataset of random pictures in the layout of grocery_128, and random ImageNet weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file system that is soon full, as fault tests need one."""
+"""A file system of a few megabytes, for tests of a full disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A building of three floors that nobody has built: what its WiFi scans would look like.
+"""WiFi scans of a simulated building of three floors.
 
 ``python tests/made_up_building.py > docs/examples/building.csv`` writes the example of the documentation.
 """

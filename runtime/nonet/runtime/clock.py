@@ -1,4 +1,4 @@
-"""Time as a thing that can be handed in.
+"""The clock interface that queues, deadlines, circuit breakers and caches read, and its implementations.
 
 Queues, deadlines, breakers and caches read a :class:`Clock` and never the wall clock, so a stepped system
 clock changes nothing, tests run in simulated time and the fleet simulator runs the code that serves.

@@ -1,4 +1,4 @@
-"""The failure model of Nonet, drawn once.
+"""The exceptions that callers can see, each with its HTTP status, gRPC status and whether a retry may help.
 
 Every failure that may reach a caller is a :class:`ServingError`. The class fixes the HTTP status, the gRPC
 status and whether the same request may succeed later; ``code`` names the exact cause for programs.

@@ -1,4 +1,4 @@
-"""The one inner language: every face turns its input into an :class:`InferRequest` and back."""
+"""Inference requests and responses in memory: the form that REST and gRPC requests are decoded into."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failures of the disk in the words of callers."""
+"""Maps file system errors (disk full, read only) to the errors that callers see."""
 
 from __future__ import annotations
 

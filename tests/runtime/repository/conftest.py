@@ -1,4 +1,4 @@
-"""The house that the manager's tests share."""
+"""The managed that the manager's tests share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.managed_repository import House
+from tests.support.managed_repository import ManagedRepository
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
+def managed(tmp_path: Path) -> ManagedRepository:
     root = tmp_path / "models"
     root.mkdir()
-    return House(root, tmp_path / "cache")
+    return ManagedRepository(root, tmp_path / "cache")

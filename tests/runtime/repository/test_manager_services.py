@@ -14,7 +14,7 @@ from nonet.runtime.errors import Conflict, Unavailable
 from nonet.runtime.repository import ChangeKind
 from nonet.runtime.servable import Servable
 from tests.support import handmade_networks
-from tests.support.managed_repository import House
+from tests.support.managed_repository import ManagedRepository
 from tests.support.misbehaving_servables import DoublingServable, FailingWarmUpServable, doubling_info
 
 
@@ -31,33 +31,33 @@ def test_services_live_and_die_with_their_network(tmp_path: Path) -> None:
         made.append(DoublingServable(doubling_info(f"double.{network.info.name}", network.info.version)))
         return made[-1:]
 
-    house = House(root, tmp_path / "cache", derive=[derive])
-    house.manager.load_all()
-    assert house.ask("double.scaled") == 2.0
-    for action in (house.manager.load, house.manager.unload):
+    managed = ManagedRepository(root, tmp_path / "cache", derive=[derive])
+    managed.manager.load_all()
+    assert managed.ask("double.scaled") == 2.0
+    for action in (managed.manager.load, managed.manager.unload):
         with pytest.raises(Conflict, match="service of network 'scaled'"):
             action("double.scaled")
-    house.manager.unload("scaled")
+    managed.manager.unload("scaled")
     assert made[0].closed.is_set()
     with pytest.raises(Unavailable):
-        house.ask("double.scaled")
-    house.manager.load("scaled")
-    assert house.ask("double.scaled") == 2.0
+        managed.ask("double.scaled")
+    managed.manager.load("scaled")
+    assert managed.ask("double.scaled") == 2.0
     shutil.rmtree(root / "scaled")
-    house.manager.refresh()
+    managed.manager.refresh()
     assert made[1].closed.is_set()
-    assert house.catalog.index() == []
+    assert managed.catalog.index() == []
 
 
 def test_a_service_may_not_take_the_name_of_a_model(tmp_path: Path) -> None:
     root = tmp_path / "models"
     handmade_networks.add_scaled(root, "scaled", 10, 1)
     handmade_networks.add_scaled(root, "double.scaled", 30, 1)
-    house = House(root, tmp_path / "cache", derive=[derive_doubler])
-    changes = {change.model: change for change in house.manager.load_all()}
+    managed = ManagedRepository(root, tmp_path / "cache", derive=[derive_doubler])
+    changes = {change.model: change for change in managed.manager.load_all()}
     assert changes["double.scaled"].kind is ChangeKind.LOADED
     assert "would take the name of another model" in changes["scaled"].reason
-    assert house.ask("double.scaled") == 30.0
+    assert managed.ask("double.scaled") == 30.0
 
 
 def test_a_model_whose_service_does_not_warm_up_is_not_served(tmp_path: Path) -> None:
@@ -69,25 +69,25 @@ def test_a_model_whose_service_does_not_warm_up_is_not_served(tmp_path: Path) ->
         made.append(FailingWarmUpServable(doubling_info("double.scaled")))
         return made[-1:]
 
-    house = House(root, tmp_path / "cache", derive=[derive])
-    (change,) = house.manager.load_all()
+    managed = ManagedRepository(root, tmp_path / "cache", derive=[derive])
+    (change,) = managed.manager.load_all()
     assert change.kind is ChangeKind.FAILED
     assert made[0].closed.is_set()
-    assert house.catalog.infos() == []
-    assert house.manager.refresh() == [], "not before its time"
-    house.clock.advance(1.1)
-    assert house.did() == [("scaled", "1", "failed")]
-    house.clock.advance(1.1)
-    assert house.did() == [], "the delay grows"
-    house.clock.advance(1.1)
-    assert house.did() == [("scaled", "1", "failed")]
+    assert managed.catalog.infos() == []
+    assert managed.manager.refresh() == [], "not before its time"
+    managed.clock.advance(1.1)
+    assert managed.did() == [("scaled", "1", "failed")]
+    managed.clock.advance(1.1)
+    assert managed.did() == [], "the delay grows"
+    managed.clock.advance(1.1)
+    assert managed.did() == [("scaled", "1", "failed")]
 
 
 @pytest.fixture
-def asking(house: House) -> Iterator[tuple[list[float], list[BaseException]]]:
+def asking(managed: ManagedRepository) -> Iterator[tuple[list[float], list[BaseException]]]:
     """Threads that ask ``scaled`` without a pause until the end of the test."""
-    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
-    house.manager.load_all()
+    handmade_networks.add_scaled(managed.root, "scaled", 10, 1)
+    managed.manager.load_all()
     answers: list[float] = []
     failures: list[BaseException] = []
     stop = threading.Event()
@@ -95,7 +95,7 @@ def asking(house: House) -> Iterator[tuple[list[float], list[BaseException]]]:
     def run() -> None:
         while not stop.is_set():
             try:
-                answers.append(house.ask())
+                answers.append(managed.ask())
             except BaseException as error:
                 failures.append(error)
 
@@ -109,16 +109,16 @@ def asking(house: House) -> Iterator[tuple[list[float], list[BaseException]]]:
 
 
 def test_reloads_under_load_fail_no_request(
-    house: House, asking: tuple[list[float], list[BaseException]]
+    managed: ManagedRepository, asking: tuple[list[float], list[BaseException]]
 ) -> None:
     answers, failures = asking
     for step in range(2, 12):
-        handmade_networks.add_scaled(house.root, "scaled", 10.0 * step, step)
+        handmade_networks.add_scaled(managed.root, "scaled", 10.0 * step, step)
         if step % 3 == 0:
-            (house.root / "scaled" / str(step) / "model.onnx").write_bytes(b"broken")
-        house.manager.refresh()
-        shutil.rmtree(house.root / "scaled" / str(step - 2), ignore_errors=True)
-        house.manager.refresh()
+            (managed.root / "scaled" / str(step) / "model.onnx").write_bytes(b"broken")
+        managed.manager.refresh()
+        shutil.rmtree(managed.root / "scaled" / str(step - 2), ignore_errors=True)
+        managed.manager.refresh()
         count = len(answers)
         while len(answers) < count + 5 and not failures:
             os.sched_yield()
@@ -126,26 +126,26 @@ def test_reloads_under_load_fail_no_request(
     assert answers[-1] == 110.0
 
 
-def test_work_on_one_model_does_not_wait_for_another(house: House) -> None:
-    handmade_networks.add_scaled(house.root, "busy", 10, 1)
-    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
-    house.manager.load_all()
-    lease = house.catalog.lease("busy")
-    waiting = threading.Thread(target=house.manager.unload, args=("busy", None))
+def test_work_on_one_model_does_not_wait_for_another(managed: ManagedRepository) -> None:
+    handmade_networks.add_scaled(managed.root, "busy", 10, 1)
+    handmade_networks.add_scaled(managed.root, "scaled", 10, 1)
+    managed.manager.load_all()
+    lease = managed.catalog.lease("busy")
+    waiting = threading.Thread(target=managed.manager.unload, args=("busy", None))
     waiting.start()
-    house.manager.unload("scaled")
-    house.manager.load("scaled")
-    assert house.ask() == 10.0
+    managed.manager.unload("scaled")
+    managed.manager.load("scaled")
+    assert managed.ask() == 10.0
     lease.release()
     waiting.join()
 
 
-def test_a_repository_that_vanishes_unloads_nothing(house: House, tmp_path: Path) -> None:
-    handmade_networks.add_scaled(house.root, "scaled", 10, 1)
-    house.manager.load_all()
-    house.root.rename(tmp_path / "away")
+def test_a_repository_that_vanishes_unloads_nothing(managed: ManagedRepository, tmp_path: Path) -> None:
+    handmade_networks.add_scaled(managed.root, "scaled", 10, 1)
+    managed.manager.load_all()
+    managed.root.rename(tmp_path / "away")
     with pytest.raises(FileNotFoundError):
-        house.manager.refresh()
-    assert house.ask() == 10.0
-    (tmp_path / "away").rename(house.root)
-    assert house.manager.refresh() == []
+        managed.manager.refresh()
+    assert managed.ask() == 10.0
+    (tmp_path / "away").rename(managed.root)
+    assert managed.manager.refresh() == []

@@ -1,4 +1,4 @@
-"""What a cache store must do. The memory store and a shared one look the same from outside."""
+"""The protocol that a store of cached responses implements, in memory or shared."""
 
 from __future__ import annotations
 

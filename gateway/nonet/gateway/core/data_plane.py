@@ -22,7 +22,7 @@ from nonet.gateway.core.calibration import Calibrator
 from nonet.gateway.core.dispatcher import Dispatcher
 from nonet.gateway.core.execution import Execution
 from nonet.gateway.core.in_flight import InFlight
-from nonet.gateway.core.model_events import Presence
+from nonet.gateway.core.model_events import ModelEvents
 from nonet.gateway.core.partial_answers import PartialAnswers, streamed
 from nonet.gateway.core.plane_policy import PlanePolicy
 from nonet.gateway.core.protocol_parameters import normalised
@@ -80,7 +80,7 @@ class DataPlane:
         self._observers: list[Observer] = [self._statistics]
         self._dispatcher = Dispatcher(devices, scheduling or SchedulerPolicy(), clock, self._observers)
         self._calibrator = Calibrator(catalog, self._dispatcher)
-        self._presence = Presence(catalog, self._dispatcher, self._observers)
+        self._model_events = ModelEvents(catalog, self._dispatcher, self._observers)
         self._router = Router(catalog, self._answered_at, self._policy.preferred_families, ranks)
         self._admission = Admission(
             catalog, self._router, self._dispatcher.scheduler, clock, self._policy.max_in_flight_bytes
@@ -94,7 +94,7 @@ class DataPlane:
 
     async def start(self) -> None:
         """Start the devices and measure what is loaded; requests are accepted when this returns."""
-        self._presence.start()
+        self._model_events.start()
         await self._dispatcher.start()
         await self._calibrator.start()
         self._admission.open = True
@@ -111,7 +111,7 @@ class DataPlane:
         """Stop the devices. What is still waiting is refused."""
         self._admission.open = False
         self._stopped = True
-        self._presence.stop()
+        self._model_events.stop()
         self._calibrator.stop()
         await self._dispatcher.stop()
         if self._cache is not None:

@@ -1,4 +1,4 @@
-"""Tells the parts that remember something of each model when a version comes and when it has left for good.
+"""Notifies the dispatcher and the observers when a model version is added and when it has been released.
 
 Catalog changes happen in any thread and the memories belong to the event loop, so the news is carried over.
 A version has left when its last lease has gone: whatever it still had to tell has been told by then, and
@@ -14,10 +14,10 @@ from nonet.gateway.core.records import Observer
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.servable import ModelInfo
 
-__all__ = ["Presence"]
+__all__ = ["ModelEvents"]
 
 
-class Presence:
+class ModelEvents:
     """See the module's text.
 
     Args:

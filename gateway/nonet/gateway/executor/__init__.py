@@ -1,4 +1,4 @@
-"""Where batches run: lanes of this process, or a service behind the Open Inference Protocol."""
+"""Executors of batches: threads of this process, or another Open Inference Protocol server."""
 
 from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device
 from nonet.gateway.executor.embedded import EmbeddedDevice

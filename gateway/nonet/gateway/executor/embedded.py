@@ -1,4 +1,4 @@
-"""The device that is this process: one thread per lane, each running one batch at a time."""
+"""Executor that runs batches in this process: one thread per lane, each running one batch at a time."""
 
 from __future__ import annotations
 

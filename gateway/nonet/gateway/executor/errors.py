@@ -1,4 +1,4 @@
-"""From a gRPC status of an upstream service back to the failure it stands for."""
+"""Maps the gRPC status of an upstream service to the :class:`ServingError` it stands for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The device that is another process: a service, Triton, Ray Serve or KServe behind the protocol's gRPC.
+"""Executor that sends batches to another server (Nonet, Triton, Ray Serve, KServe) over the protocol's gRPC.
 
 The device asks the service every ``poll_seconds`` whether it is ready and what it serves, publishes that in
 the catalog, and sends each request of a batch on its own: the service has a scheduler of its own and batches

@@ -1,4 +1,4 @@
-"""What is asked most goes straight to its handler; everything else goes through FastAPI.
+"""Dispatches ``/v2`` and the busiest task routes straight to their handlers; all else goes through FastAPI.
 
 FastAPI routes, documents and answers errors well, and takes as much processor time for it as a small network
 takes for a picture. So ``/v2`` and the task routes that are hot are dispatched here, on the path alone; their
@@ -14,13 +14,13 @@ from nonet.gateway.http.guard import App, Receive, Scope, Send
 from nonet.gateway.http.reply import Reply
 from nonet.gateway.oip.rest_routes import OipRoutes
 
-__all__ = ["Front", "HotHandler"]
+__all__ = ["HotHandler", "HotRoutes"]
 
 HotHandler = Callable[[Exchange, Receive, bytes], Awaitable[Reply]]
 """Given the exchange, the way to the body and the raw query string; raises ServingErrors."""
 
 
-class Front:
+class HotRoutes:
     """ASGI application over the two kinds of routes.
 
     Args:

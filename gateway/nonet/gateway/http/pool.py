@@ -1,4 +1,4 @@
-"""The open connections of one server, and who has to make room when there are too many."""
+"""The open connections of one HTTP server, and which one is closed when there are too many."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Counting what happened, and telling Prometheus."""
+"""Prometheus metrics: counters fed by the core's events, and the text of ``/metrics``."""

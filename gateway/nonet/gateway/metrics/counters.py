@@ -1,4 +1,4 @@
-"""Counting what happened: an observer of the core, and the store that the exporter reads.
+"""Counters and histograms of requests and batches: an observer of the core, read by the exporter.
 
 Plain integers and bucket lists per model; a request costs a few dictionary look-ups and no lock, since every
 count and every scrape happens on the event loop. How the numbers become Prometheus families is written in

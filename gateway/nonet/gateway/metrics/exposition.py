@@ -1,4 +1,4 @@
-"""From counted numbers to Prometheus: the collector, and the text a scraper asked for.
+"""Prometheus exposition: a collector over the counters, and the text of ``/metrics`` in the format asked for.
 
 Triton's counters carry no ``_total`` in their names, which neither Prometheus' naming rules nor OpenMetrics
 allow for the type *counter*; they are exposed with the type *unknown*, so that the names stay exactly

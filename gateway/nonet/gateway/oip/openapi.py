@@ -28,6 +28,11 @@ def _object(required: list[str], /, **properties: Json) -> Json:
     return {"type": "object", "required": required, "properties": properties}
 
 
+def _whole(**properties: Json) -> Json:
+    """An object with these properties, all required."""
+    return _object([*properties], **properties)
+
+
 def _closed(**properties: Json) -> Json:
     """An object with these properties and no others, all optional."""
     return {"type": "object", "properties": properties, "additionalProperties": False}
@@ -42,18 +47,12 @@ _PHASES = ("compute_input", "compute_infer", "compute_output")
 _MOMENTS = ("success", "fail", "queue", *_PHASES, "cache_hit", "cache_miss")
 
 SCHEMAS: Json = {
-    "OipError": _object(["error"], error=_TEXT),
-    "OipServer": _object(
-        ["name", "version", "extensions"], name=_TEXT, version=_TEXT, extensions=_list(_TEXT)
+    "OipError": _whole(error=_TEXT),
+    "OipServer": _whole(name=_TEXT, version=_TEXT, extensions=_list(_TEXT)),
+    "OipTensorMetadata": _whole(
+        name=_TEXT, datatype=_DATATYPE, shape=_list({"type": "integer", "minimum": -1})
     ),
-    "OipTensorMetadata": _object(
-        ["name", "datatype", "shape"],
-        name=_TEXT,
-        datatype=_DATATYPE,
-        shape=_list({"type": "integer", "minimum": -1}),
-    ),
-    "OipModel": _object(
-        ["name", "versions", "platform", "inputs", "outputs"],
+    "OipModel": _whole(
         name=_TEXT,
         versions=_list(_TEXT),
         platform=_TEXT,
@@ -65,7 +64,7 @@ SCHEMAS: Json = {
             ["name", "datatype", "shape"],
             name=_NAME,
             datatype=_DATATYPE,
-            shape=_list({"type": "integer", "minimum": 0}),
+            shape=_list(_COUNT),
             parameters=_PARAMETERS,
             data={"type": "array", "description": "The values, nested by shape or flat, row by row."},
         ),
@@ -96,7 +95,7 @@ SCHEMAS: Json = {
         parameters=_PARAMETERS,
         outputs=_list(_ref("OipOutput")),
     ),
-    "OipDuration": _object(["count", "ns"], count=_COUNT, ns=_COUNT),
+    "OipDuration": _whole(count=_COUNT, ns=_COUNT),
     "OipModelStatistics": _object(
         ["name", "version", "inference_count", "execution_count", "inference_stats", "batch_stats"],
         name=_TEXT,
@@ -104,20 +103,19 @@ SCHEMAS: Json = {
         last_inference={**_COUNT, "description": "Milliseconds since the epoch."},
         inference_count=_COUNT,
         execution_count=_COUNT,
-        inference_stats=_object(list(_MOMENTS), **dict.fromkeys(_MOMENTS, _DURATION)),
-        batch_stats=_list(
-            _object(["batch_size", *_PHASES], batch_size=_COUNT, **dict.fromkeys(_PHASES, _DURATION))
-        ),
+        inference_stats=_whole(**dict.fromkeys(_MOMENTS, _DURATION)),
+        batch_stats=_list(_whole(batch_size=_COUNT, **dict.fromkeys(_PHASES, _DURATION))),
     ),
-    "OipStatistics": _object(["model_stats"], model_stats=_list(_ref("OipModelStatistics"))),
-    "OipIndexEntry": _object(
-        ["name", "version", "state", "reason"], name=_TEXT, version=_TEXT, state=_TEXT, reason=_TEXT
-    ),
+    "OipStatistics": _whole(model_stats=_list(_ref("OipModelStatistics"))),
+    "OipIndexEntry": _whole(**dict.fromkeys(("name", "version", "state", "reason"), _TEXT)),
 }
 
-_MODEL_NAME: Json = {"name": "model", "in": "path", "required": True, "schema": _NAME}
-_VERSION: Json = {"name": "version", "in": "path", "required": True, "schema": _NAME}
-_REGION: Json = {"name": "name", "in": "path", "required": True, "schema": _NAME}
+_ANY: Json = {"type": "object"}
+_FLAG: Json = {"type": "boolean"}
+_BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
+_MODEL_NAME, _VERSION, _REGION = (
+    {"name": name, "in": "path", "required": True, "schema": _NAME} for name in ("model", "version", "name")
+)
 
 
 def _operation(
@@ -169,34 +167,28 @@ def _infer(parameters: list[Json]) -> Json:
         ],
         body=_json_body(_ref("OipInferRequest"), required=True),
     )
-    operation["requestBody"]["content"]["application/octet-stream"] = {
-        "schema": {"type": "string", "format": "binary"}
-    }
-    operation["responses"]["200"]["headers"] = CALL_HEADERS
-    operation["responses"]["200"]["content"]["application/octet-stream"] = {
-        "schema": {"type": "string", "format": "binary"}
-    }
+    done = operation["responses"]["200"]
+    done["headers"] = CALL_HEADERS
+    for told in (operation["requestBody"], done):
+        told["content"]["application/octet-stream"] = _BINARY
     return operation
 
 
 def _of_models() -> Json:
+    reads = {
+        "": ("Metadata of a model", _ref("OipModel")),
+        "/ready": ("Is a model ready", _whole(name=_TEXT, ready=_FLAG)),
+        "/config": ("Configuration of a model", _ANY),
+        "/stats": ("Statistics of a model", _ref("OipStatistics")),
+    }
     paths: Json = {}
     for prefix, parameters in (
         ("/v2/models/{model}", [_MODEL_NAME]),
         ("/v2/models/{model}/versions/{version}", [_MODEL_NAME, _VERSION]),
     ):
-        ready = _object(["name", "ready"], name=_TEXT, ready={"type": "boolean"})
-        paths |= {
-            prefix: {"get": _operation("Metadata of a model", _ref("OipModel"), 404, parameters=parameters)},
-            f"{prefix}/ready": {"get": _operation("Is a model ready", ready, 404, parameters=parameters)},
-            f"{prefix}/config": {
-                "get": _operation("Configuration of a model", {"type": "object"}, 404, parameters=parameters)
-            },
-            f"{prefix}/stats": {
-                "get": _operation("Statistics of a model", _ref("OipStatistics"), 404, parameters=parameters)
-            },
-            f"{prefix}/infer": {"post": _infer(parameters)},
-        }
+        for path, (summary, answer) in reads.items():
+            paths[prefix + path] = {"get": _operation(summary, answer, 404, parameters=parameters)}
+        paths[f"{prefix}/infer"] = {"post": _infer(parameters)}
     return paths
 
 
@@ -208,10 +200,8 @@ def _of_settings() -> Json:
     def pair(what: str, schema: Json, parameters: list[Json]) -> Json:
         body = _json_body(schema, required=False)
         return {
-            "get": _operation(f"Read {what} settings", {"type": "object"}, 404, parameters=parameters),
-            "post": _operation(
-                f"Change {what} settings", {"type": "object"}, 404, 415, parameters=parameters, body=body
-            ),
+            "get": _operation(f"Read {what} settings", _ANY, 404, parameters=parameters),
+            "post": _operation(f"Change {what} settings", _ANY, 404, 415, parameters=parameters, body=body),
         }
 
     return {
@@ -222,9 +212,9 @@ def _of_settings() -> Json:
 
 
 def _of_repository() -> Json:
-    index = _json_body(_object([], ready={"type": "boolean"}), required=False)
+    index = _json_body(_object([], ready=_FLAG), required=False)
     load = _closed(config={"type": "string", "description": "The model configuration as a JSON text."})
-    unload = _closed(unload_dependents={"type": "boolean"})
+    unload = _closed(unload_dependents=_FLAG)
     paths: Json = {
         "/v2/repository/index": {
             "post": _operation("Index of the model repository", _list(_ref("OipIndexEntry")), 415, body=index)
@@ -235,7 +225,7 @@ def _of_repository() -> Json:
         paths[f"/v2/repository/models/{{model}}/{action}"] = {
             "post": _operation(
                 f"{action.capitalize()} a model",
-                {"type": "object"},
+                _ANY,
                 *(403, 404, 409, 415, 422, 501, 507),
                 parameters=[_MODEL_NAME],
                 body=body,
@@ -245,31 +235,24 @@ def _of_repository() -> Json:
 
 
 def _of_shared_memory() -> Json:
+    one: Json = {"parameters": [_REGION]}
     paths: Json = {}
     for kind in ("systemsharedmemory", "cudasharedmemory"):
         region = f"/v2/{kind}/region/{{name}}"
         paths |= {
-            f"/v2/{kind}/status": {"get": _operation("Shared memory regions", _list({"type": "object"}))},
-            f"{region}/status": {
-                "get": _operation(
-                    "A shared memory region", _list({"type": "object"}), 404, parameters=[_REGION]
-                )
-            },
-            f"{region}/register": {
-                "post": _operation("Not served: answers 400", None, 404, parameters=[_REGION])
-            },
-            f"{region}/unregister": {
-                "post": _operation("Forget a region", {"type": "object"}, 404, parameters=[_REGION])
-            },
-            f"/v2/{kind}/unregister": {"post": _operation("Forget all regions", {"type": "object"})},
+            f"/v2/{kind}/status": {"get": _operation("Shared memory regions", _list(_ANY))},
+            f"{region}/status": {"get": _operation("A shared memory region", _list(_ANY), 404, **one)},
+            f"{region}/register": {"post": _operation("Not served: answers 400", None, 404, **one)},
+            f"{region}/unregister": {"post": _operation("Forget a region", _ANY, 404, **one)},
+            f"/v2/{kind}/unregister": {"post": _operation("Forget all regions", _ANY)},
         }
     return paths
 
 
 def oip_paths() -> Json:
     """The paths of ``/v2`` as OpenAPI path items."""
-    live = _object(["live"], live={"type": "boolean"})
-    ready = _object(["ready"], ready={"type": "boolean"})
+    live = _whole(live=_FLAG)
+    ready = _whole(ready=_FLAG)
     return {
         "/v2": {"get": _operation("Metadata of the server", _ref("OipServer"))},
         "/v2/health/live": {"get": _operation("Is the process alive", live)},

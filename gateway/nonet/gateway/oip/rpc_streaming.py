@@ -1,4 +1,4 @@
-"""``ModelStreamInfer``: many requests on one stream.
+"""The gRPC call ``ModelStreamInfer`` of the Open Inference Protocol: many inference requests on one stream.
 
 Requests of a stream run side by side, at most ``window`` at a time; while so many are open the stream is read
 no further, so gRPC's flow control slows the client down. Answers leave in the order of the requests, each as

@@ -18,7 +18,7 @@ from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.upload_budget import UploadBudget
 from nonet.gateway.http.bodies import Bodies, Spooling
 from nonet.gateway.http.guard import App, Observe, RequestGuard
-from nonet.gateway.http.hot_routes import Front
+from nonet.gateway.http.hot_routes import HotRoutes
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.reply import RawResponse, Reply
 from nonet.gateway.http.settings import HttpSettings
@@ -125,7 +125,7 @@ def create_app(
         settings.compress_from,
     )
     hot = {path: route for path, route in routes.items() if not path_parameters(path)}
-    return Front(oip, hot, guard, app)
+    return HotRoutes(oip, hot, guard, app)
 
 
 async def _routing_failed(request: Request, error: Exception) -> Response:

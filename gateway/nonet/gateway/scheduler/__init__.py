@@ -1,4 +1,4 @@
-"""Batching and hardware choice as one decision: pure logic on a clock that is handed in."""
+"""The scheduler: which requests run as one batch, on which device and when; no I/O."""
 
 from nonet.gateway.scheduler.latency import LatencyModel
 from nonet.gateway.scheduler.policy import SchedulerPolicy

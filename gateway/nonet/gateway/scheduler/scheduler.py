@@ -1,4 +1,4 @@
-"""Devices pull work that they can finish in time.
+"""The scheduler: forms batches and assigns them to devices so that every request meets its deadline.
 
 Algorithm. Each model version has one queue, ordered by priority, deadline and arrival. When a lane of a
 device is free, :meth:`Scheduler.pull` looks at the heads of the queues the device serves, takes the queue

@@ -1,4 +1,4 @@
-"""The settings of long work."""
+"""The settings of jobs: where they are kept, how many run, how long they and their files last."""
 
 from __future__ import annotations
 

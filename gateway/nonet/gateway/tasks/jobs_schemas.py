@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from nonet.gateway.tasks.openapi_parts import REQUEST_ID, error_responses
-from nonet.gateway.tasks.schemas import ErrorDetail
+from nonet.gateway.tasks.openapi_parts import REQUEST_ID, error_responses, header, parameter
+from nonet.gateway.tasks.schemas import ErrorDetail, Strict
 from nonet.jobs import DEFAULT_PAGE, MAX_PAGE, JobState, WebhookState
 
 __all__ = [
@@ -25,20 +25,16 @@ __all__ = [
 ]
 
 
-class WebhookBody(BaseModel):
+class WebhookBody(Strict):
     """How it goes with telling the caller's URL of the job's end."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     state: WebhookState = Field(description="waiting, delivered, or dead: given up after too many attempts.")
     attempts: int = Field(ge=0, description="How often it was sent.")
     last_error: str | None = Field(description="Why the last attempt failed.")
 
 
-class JobBody(BaseModel):
+class JobBody(Strict):
     """Long work, as it stands."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
     object: Literal["job"]
@@ -64,18 +60,14 @@ class JobBody(BaseModel):
     webhook: WebhookBody | None = Field(description="Null where the submit named none.")
 
 
-class JobEnvelope(BaseModel):
+class JobEnvelope(Strict):
     """The job that a submit became."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     job: JobBody
 
 
-class JobList(BaseModel):
+class JobList(Strict):
     """Jobs, the newest first."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     object: Literal["list"]
     data: list[JobBody]
@@ -83,19 +75,16 @@ class JobList(BaseModel):
 
 
 SUBMIT_HEADERS: dict[str, Any] = {
-    "Location": {"description": "Where to look at the job.", "schema": {"type": "string"}},
-    "Idempotency-Replayed": {
-        "description": "true: this request was sent before, and this is its job.",
-        "schema": {"type": "string"},
-    },
+    "Location": header("Where to look at the job."),
+    "Idempotency-Replayed": header("true: this request was sent before, and this is its job."),
 }
 
-IDEMPOTENCY_KEY: dict[str, Any] = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "Equal requests under one key are one job; another request under it is 409.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 200},
-}
+IDEMPOTENCY_KEY: dict[str, Any] = parameter(
+    "header",
+    "Idempotency-Key",
+    "Equal requests under one key are one job; another request under it is 409.",
+    {"type": "string", "minLength": 1, "maxLength": 200},
+)
 
 WEBHOOK: dict[str, Any] = {
     "type": "string",
@@ -115,18 +104,10 @@ JOBS: dict[str, Any] = {
                 "in": "query",
                 "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
             },
-            {
-                "name": "after",
-                "in": "query",
-                "description": "Only jobs older than this one.",
-                "schema": {"type": "string"},
-            },
-            {
-                "name": "state",
-                "in": "query",
-                "description": "Only jobs in these states, separated by commas or as a repeated field.",
-                "schema": {"type": "string"},
-            },
+            parameter("query", "after", "Only jobs older than this one."),
+            parameter(
+                "query", "state", "Only jobs in these states, separated by commas or as a repeated field."
+            ),
         ]
     },
 }
@@ -154,9 +135,7 @@ RESULT: dict[str, Any] = {
     "responses": {
         200: {
             "description": "The file; the job's result has its SHA-256.",
-            "headers": {
-                "X-Model-Version": {"description": "Version that made it.", "schema": {"type": "string"}}
-            },
+            "headers": {"X-Model-Version": header("Version that made it.")},
             "content": {
                 kind: {"schema": {"type": "string", "format": "binary"}}
                 for kind in ("image/png", "image/tiff", "image/jpeg")
@@ -193,12 +172,12 @@ EVENTS: dict[str, Any] = {
     "openapi_extra": {
         "parameters": [
             REQUEST_ID,
-            {
-                "name": "Last-Event-ID",
-                "in": "header",
-                "description": "The id of the last event that was seen.",
-                "schema": {"type": "integer", "minimum": 0},
-            },
+            parameter(
+                "header",
+                "Last-Event-ID",
+                "The id of the last event that was seen.",
+                {"type": "integer", "minimum": 0},
+            ),
         ]
     },
 }

@@ -35,56 +35,60 @@ RETRY_AFTER = {
     }
 }
 
-REQUEST_ID = {
-    "name": "X-Request-Id",
-    "in": "header",
-    "description": "Echoed, and in every log line of the request. Replaced by one of ours if it is not 1 "
-    "to 128 characters of `A-Za-z0-9._-`.",
-    "schema": {"type": "string"},
-}
+_TEXT = {"type": "string"}
+
+
+def parameter(place: str, name: str, description: str, schema: dict[str, Any] = _TEXT) -> dict[str, Any]:
+    """A parameter in the query or a header, in the words of the document."""
+    return {"name": name, "in": place, "description": description, "schema": schema}
+
+
+def header(description: str, schema: dict[str, Any] = _TEXT) -> dict[str, Any]:
+    """A header of an answer, in the words of the document."""
+    return {"description": description, "schema": schema}
+
+
+REQUEST_ID = parameter(
+    "header",
+    "X-Request-Id",
+    "Echoed, and in every log line of the request. Replaced by one of ours if it is not 1 to 128 "
+    "characters of `A-Za-z0-9._-`.",
+)
 
 CALL_PARAMETERS: list[dict[str, Any]] = [
     REQUEST_ID,
-    {
-        "name": "X-Request-Timeout-Ms",
-        "in": "header",
-        "description": "The answer is wanted within this many milliseconds of the request's first byte. A "
-        "request that cannot be answered in time is refused at once.",
-        "schema": {"type": "number", "minimum": 0},
-    },
-    {
-        "name": "X-Priority",
-        "in": "header",
-        "description": "0 is the highest.",
-        "schema": {"type": "integer", "minimum": 0, "maximum": MAX_PRIORITY, "default": 1},
-    },
-    {
-        "name": "Cache-Control",
-        "in": "header",
-        "description": "`no-cache` computes the answer anew, `no-store` also keeps it out of the cache.",
-        "schema": {"type": "string"},
-    },
-    {
-        "name": "traceparent",
-        "in": "header",
-        "description": "W3C trace context; its trace id is in every log line of the request.",
-        "schema": {"type": "string"},
-    },
+    parameter(
+        "header",
+        "X-Request-Timeout-Ms",
+        "The answer is wanted within this many milliseconds of the request's first byte. A request that "
+        "cannot be answered in time is refused at once.",
+        {"type": "number", "minimum": 0},
+    ),
+    parameter(
+        "header",
+        "X-Priority",
+        "0 is the highest.",
+        {"type": "integer", "minimum": 0, "maximum": MAX_PRIORITY, "default": 1},
+    ),
+    parameter(
+        "header",
+        "Cache-Control",
+        "`no-cache` computes the answer anew, `no-store` also keeps it out of the cache.",
+    ),
+    parameter(
+        "header", "traceparent", "W3C trace context; its trace id is in every log line of the request."
+    ),
 ]
 
 CALL_HEADERS: dict[str, Any] = {
-    "X-Request-Id": {"description": "Id of the request.", "schema": {"type": "string"}},
-    "X-Model-Version": {"description": "Version that answered.", "schema": {"type": "string"}},
-    "X-Device": {"description": "Device that computed the answer.", "schema": {"type": "string"}},
-    "X-Cache": {
-        "description": "Where the answer came from.",
-        "schema": {"type": "string", "enum": ["hit", "miss", "coalesced", "bypass"]},
-    },
-    "X-Batch-Size": {"description": "Rows in the batch that was executed.", "schema": {"type": "integer"}},
-    "Server-Timing": {
-        "description": "Milliseconds for decode, queue, compute and encode.",
-        "schema": {"type": "string"},
-    },
+    "X-Request-Id": header("Id of the request."),
+    "X-Model-Version": header("Version that answered."),
+    "X-Device": header("Device that computed the answer."),
+    "X-Cache": header(
+        "Where the answer came from.", {"type": "string", "enum": ["hit", "miss", "coalesced", "bypass"]}
+    ),
+    "X-Batch-Size": header("Rows in the batch that was executed.", {"type": "integer"}),
+    "Server-Timing": header("Milliseconds for decode, queue, compute and encode."),
 }
 
 

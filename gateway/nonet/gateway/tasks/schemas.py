@@ -7,11 +7,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A type with these fields and no others, which nobody changes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ErrorDetail(_Strict):
+class ErrorDetail(Strict):
     """What went wrong, in OpenAI's shape."""
 
     message: str = Field(description="One sentence: the field, what was wrong, what is accepted.")
@@ -20,19 +22,13 @@ class ErrorDetail(_Strict):
     code: str = Field(description="Exact cause for programs, e.g. IMAGE_TRUNCATED.")
 
 
-class ErrorEnvelope(_Strict):
+class ErrorEnvelope(Strict):
     """An error of the task API."""
 
     error: ErrorDetail
 
 
-class OipError(_Strict):
-    """An error of the Open Inference Protocol."""
-
-    error: str = Field(description="One sentence: the field, what was wrong, what is accepted.")
-
-
-class ModelCard(_Strict):
+class ModelCard(Strict):
     """A model or a family that can be named in the task API."""
 
     id: str = Field(description="What to send as `model`.")
@@ -51,7 +47,7 @@ class ModelCard(_Strict):
     details: dict[str, Any] = Field(description="Licence, source system, engine, precision and the like.")
 
 
-class ModelList(_Strict):
+class ModelList(Strict):
     """All models and families, in OpenAI's list shape."""
 
     object: Literal["list"]

@@ -1,4 +1,4 @@
-"""What a job may require of a worker's engines, as words."""
+"""Inference engines that a job requires of a worker, written as words and compared."""
 
 from __future__ import annotations
 

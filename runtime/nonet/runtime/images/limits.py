@@ -1,4 +1,4 @@
-"""What an image may cost, and the four ways in which one is refused.
+"""Limits on the size and format of images, and the four errors with which an image is refused.
 
 Limits on size are decided from the header, before any pixel is decoded.
 """

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2: codecs between its forms and Nonet's one inner language.
+"""Open Inference Protocol, version 2: codecs between its JSON and protobuf forms and Nonet's requests.
 
 messages        message classes of the `.proto` contracts, in a pool of their own
 fields          single fields of unchecked requests: names, types, shapes, parameters

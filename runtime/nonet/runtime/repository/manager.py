@@ -1,4 +1,4 @@
-"""The life of the models in a repository: load, unload, hot reload.
+"""Loads, unloads and hot-reloads the models of a repository as its files change or callers ask.
 
 Promises:
 - a version becomes callable only after it was verified, loaded and warmed up; until then, and whenever the

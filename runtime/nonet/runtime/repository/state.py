@@ -1,4 +1,4 @@
-"""What the manager remembers of each model between two looks at the disk."""
+"""State that the repository manager keeps of each model between two scans of the disk."""
 
 from __future__ import annotations
 
