@@ -11,7 +11,7 @@ TORCH := torch==2.13.0
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench bench-fasternet docs proto lock clean
+.PHONY: help run check test lint format bench bench-fasternet docs proto lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -24,6 +24,9 @@ run: $(VENV)/.serve  ## serve the models on ports 8000 (HTTP) and 8001 (gRPC)
 
 test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+check: lint  ## lint and the tests that need no server: under two minutes
+	$(BIN)/python -m pytest -q -m "not server and not slow" $(ARGS)
 
 lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -50,7 +53,7 @@ proto: $(VENV)/.test  ## compile proto/ into the descriptors that the gateway ma
 lock: $(VENV)/.uv  ## resolve the dependencies anew and write requirements/*.lock
 	$(LOCK) --upgrade pyproject.toml requirements/build.in requirements/research.in \
 	    --extra test --extra openvino -o requirements/test.lock
-	$(LOCK) --upgrade pyproject.toml requirements/build.in -c requirements/test.lock -o requirements/serve.lock
+	$(LOCK) --upgrade pyproject.toml requirements/build.in --extra redis -c requirements/test.lock -o requirements/serve.lock
 
 clean:  ## remove caches (the environment stays)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,5 +1,5 @@
-"""Learning the chance of one more floor (nonet/research/fis_one/floor_count.py) from buildings whose floors
-are known: three seeds of 5cd56bb5, 5cd969be, the same with even floors and CETC331, and made-up buildings of
+"""Learning the chance of one more floor (nonet.research.fis_one.floor_count) from buildings whose floors are
+known: three seeds of 5cd56bb5, 5cd969be, the same with even floors and CETC331, and made-up buildings of
 2 to 12 floors with seeds 0 to 6. UJI and the malls are left out: nothing is to be tuned on them.
 
 Prints the constants, and how the estimate does when each building (of the made-up ones: all of a seed) is

@@ -18,6 +18,20 @@ hypothesis.settings.register_profile("nonet", deadline=None)
 hypothesis.settings.load_profile("nonet")
 
 
+_FOLDERS_OF_SERVER_TESTS = {"cli", "clients", "docs", "faults"}
+_FIXTURES_WITH_PROCESSES = {"own_redis", "redis_server", "server", "start_server"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start processes of their own, so that ``make check`` can leave them out."""
+    here = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(here).parts[0]
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if folder in _FOLDERS_OF_SERVER_TESTS or fixtures & _FIXTURES_WITH_PROCESSES:
+            item.add_marker(pytest.mark.server)
+
+
 @pytest.fixture(scope="session")
 def fault_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository of handmade networks; read-only by agreement (copy it to change it)."""

