@@ -11,17 +11,17 @@ from nonet.runtime.scans import Scans
 from nonet.services.floor_identification import derive
 from nonet.services.floor_identification.building_names import TASK
 from tests.support import toy_worker
-from tests.support.managed_repository import House
+from tests.support.managed_repository import ManagedRepository
 from tests.support.running_server import eventually
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
+def house(tmp_path: Path) -> ManagedRepository:
     (tmp_path / "models").mkdir()
-    return House(tmp_path / "models", tmp_path / "cache", derive=[derive])
+    return ManagedRepository(tmp_path / "models", tmp_path / "cache", derive=[derive])
 
 
-def refit(house: House, building: str = "home", *, damaged: bool = False) -> None:
+def refit(house: ManagedRepository, building: str = "home", *, damaged: bool = False) -> None:
     """Publish a version and look at the repository."""
     scans = Scans.build([("a", {"m1": -50.0})])
     version = toy_worker.publish(house.root, building, scans, {}, 0, "job")
@@ -30,16 +30,16 @@ def refit(house: House, building: str = "home", *, damaged: bool = False) -> Non
     house.manager.refresh()
 
 
-def versions(house: House, building: str = "home") -> list[str]:
+def versions(house: ManagedRepository, building: str = "home") -> list[str]:
     return sorted(path.name for path in (house.root / f"floors_{building}").iterdir() if path.is_dir())
 
 
-def versions_become(house: House, *wanted: str) -> None:
+def versions_become(house: ManagedRepository, *wanted: str) -> None:
     eventually(lambda: versions(house) == list(wanted), f"versions {wanted} are left")
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, ["5"]), (2, ["4", "5"]), (9, ["1", "2", "3", "4", "5"])])
-def test_the_newest_versions_stay(house: House, keep: int, left: list[str]) -> None:
+def test_the_newest_versions_stay(house: ManagedRepository, keep: int, left: list[str]) -> None:
     VersionPruner(house.catalog, house.root, keep, {TASK})
     for _ in range(5):
         refit(house)
@@ -47,7 +47,7 @@ def test_the_newest_versions_stay(house: House, keep: int, left: list[str]) -> N
     assert house.catalog.versions("identify.floors_home") == ["5"]
 
 
-def test_a_version_that_a_request_holds_stays_until_the_request_is_done(house: House) -> None:
+def test_a_version_that_a_request_holds_stays_until_the_request_is_done(house: ManagedRepository) -> None:
     VersionPruner(house.catalog, house.root, 1, {TASK})
     refit(house)
     with house.catalog.lease("identify.floors_home") as lease:
@@ -58,7 +58,7 @@ def test_a_version_that_a_request_holds_stays_until_the_request_is_done(house: H
     versions_become(house, "4")
 
 
-def test_a_refit_that_cannot_be_loaded_removes_nothing(house: House) -> None:
+def test_a_refit_that_cannot_be_loaded_removes_nothing(house: ManagedRepository) -> None:
     VersionPruner(house.catalog, house.root, 1, {TASK})
     refit(house)
     refit(house)

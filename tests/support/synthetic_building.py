@@ -1,6 +1,6 @@
 """WiFi scans of a simulated building of three floors.
 
-``python tests/support/synthetic_building.py > docs/examples/building.csv`` writes the example of the documentation.
+``python tests/support/synthetic_building.py > docs/examples/building.csv`` writes the example of the docs.
 """
 
 from __future__ import annotations

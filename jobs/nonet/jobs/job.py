@@ -62,7 +62,7 @@ class Job:
 
     Args:
         id: ``job_`` and 24 hexadecimal digits.
-        kind: which work it is, e.g. ``floors.fit``.
+        kind: which work it is, e.g. ``models.fit``.
         subject: what it works on, e.g. the name of a building.
         tenant: whose job it is, "" when keys are off.
         state: see :class:`JobState`.

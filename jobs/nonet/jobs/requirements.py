@@ -1,6 +1,6 @@
 """What a job requires of its worker, and what workers announce: words that are compared.
 
-A word is the kind of work (``floors.fit``), or what else has to be there, with a colon (``engine:openvino``).
+A word is the kind of work (``models.fit``), or what else has to be there, with a colon (``engine:openvino``).
 The words of a job are settled when it is submitted. A worker may take the jobs whose words are all among its
 own, so jobs of the same words wait in one queue, and whoever looks for a job looks at the first of each.
 """

@@ -220,8 +220,8 @@ class Catalog:
         return self._changes.get(task, 0)
 
     def services(self, task: str) -> list[ModelInfo]:
-        """The newest ready version of each service of a task, by name. Costs what that task has, whatever else
-        there is; ask :meth:`changes` before asking again."""
+        """The newest ready version of each service of a task, by name. Costs what that task has, whatever
+        else there is; ask :meth:`changes` before asking again."""
         with self._lock:
             found = []
             for name in sorted(self._named.get(task, ())):

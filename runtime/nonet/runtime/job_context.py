@@ -14,7 +14,7 @@ class JobContext(Protocol):
 
     Attributes:
         job: id of the job.
-        kind: which work it is, e.g. ``floors.fit``.
+        kind: which work it is, e.g. ``models.fit``.
         tenant: whose job it is, "" when keys are off.
         spec: what the submit said, JSON-able.
         folder: holds the input files (:meth:`input`); checkpoints go there too. Gone when the job has ended.

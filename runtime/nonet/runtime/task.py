@@ -205,7 +205,7 @@ class Work:
     """The same request as a job.
 
     Args:
-        kind: of the job, e.g. ``raw.develop``.
+        kind: of the job, e.g. ``images.render``.
         run: ``"module:function"``, imported in the worker's process only and called with a
             :class:`~nonet.runtime.job_context.JobContext`; returns the job's result.
         accept: checks an upload and leaves the job's input in its folder; blocks, raises ServingErrors.

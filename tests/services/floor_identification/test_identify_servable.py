@@ -19,23 +19,23 @@ from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Tensor
 from nonet.services.floor_identification import derive
 from tests.support import toy_worker
-from tests.support.managed_repository import House
+from tests.support.managed_repository import ManagedRepository
 
 NAMES = tuple(f"m{number}" for number in range(6))
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+def house(tmp_path_factory: pytest.TempPathFactory) -> ManagedRepository:
     root = tmp_path_factory.mktemp("identify") / "models"
     scans = Scans.build([("a", dict.fromkeys(NAMES, -50.0))])
     toy_worker.publish(root, "home", scans, {"fact": 1}, 0, "job")
-    house = House(root, root.parent / "cache", derive=[derive])
+    house = ManagedRepository(root, root.parent / "cache", derive=[derive])
     house.manager.load_all()
     return house
 
 
 @pytest.fixture(scope="module")
-def service(house: House) -> Servable:
+def service(house: ManagedRepository) -> Servable:
     with house.catalog.lease("identify.floors_home") as lease:
         return lease.servable
 
@@ -50,7 +50,9 @@ def answered(outcome: Outcome) -> InferResponse:
     return outcome
 
 
-def test_what_is_known_of_a_building_goes_with_the_service(house: House, service: Servable) -> None:
+def test_what_is_known_of_a_building_goes_with_the_service(
+    house: ManagedRepository, service: Servable
+) -> None:
     info = service.info
     assert info.labels == ("B1", "F1", "F2")
     assert info.details["building"] == {"scans": 1, "warnings": ["a toy"], "fact": 1}
@@ -112,11 +114,11 @@ def fitted(root: Path, house: str, foreign: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def weak_house(tmp_path_factory: pytest.TempPathFactory) -> House:
+def weak_house(tmp_path_factory: pytest.TempPathFactory) -> ManagedRepository:
     root = tmp_path_factory.mktemp("weak") / "models"
     fitted(root, "near", foreign=False)
     fitted(root, "far", foreign=True)
-    house = House(root, root.parent / "cache", derive=[derive])
+    house = ManagedRepository(root, root.parent / "cache", derive=[derive])
     house.manager.load_all()
     return house
 
@@ -130,7 +132,7 @@ def weak_house(tmp_path_factory: pytest.TempPathFactory) -> House:
     building=st.sampled_from(["near", "far"]),
 )
 def test_what_an_answer_says_of_one_scan_fits_together(
-    weak_house: House, scans: list[dict[str, float]], building: str
+    weak_house: ManagedRepository, scans: list[dict[str, float]], building: str
 ) -> None:
     """Too weak to say anything, or of another place for sure: no floor, as for a scan that holds none."""
     with weak_house.catalog.lease(f"identify.floors_{building}") as lease:
@@ -200,7 +202,7 @@ def test_a_building_whose_files_do_not_fit_is_refused(
     manifest = json.loads((version / "manifest.json").read_text())
     manifest["files"][name] = hashlib.sha256(content).hexdigest()
     (version / "manifest.json").write_text(json.dumps(manifest))
-    house = House(root, tmp_path / "cache", derive=[derive])
+    house = ManagedRepository(root, tmp_path / "cache", derive=[derive])
     house.manager.load_all()
     entry = house.entry("floors_home", "1")
     assert entry is not None

@@ -14,7 +14,7 @@ from nonet.runtime.scans import Scans
 from nonet.runtime.tensors import Tensor
 from nonet.services.floor_identification import derive
 from nonet.services.floor_identification.foreign_transmitters import beside_strangers
-from tests.support.managed_repository import House
+from tests.support.managed_repository import ManagedRepository
 from tests.support.toy_worker import publish
 
 NAMES = tuple(f"m{number}" for number in range(6))
@@ -53,7 +53,7 @@ def test_the_service_counts_strangers_by_name_and_only_readings_that_a_fit_would
 ) -> None:
     root = tmp_path_factory.mktemp("strangers") / "models"
     publish(root, "home", Scans.build([("a", dict.fromkeys(NAMES, -50.0))]), {}, 0, "job")
-    house = House(root, root.parent / "cache", derive=[derive])
+    house = ManagedRepository(root, root.parent / "cache", derive=[derive])
     house.manager.load_all()
     own = {"m1": -50, "m2": -60}
     crowd = {f"02:00:00:00:00:{number:02x}": -60 for number in range(12)}

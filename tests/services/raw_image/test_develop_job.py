@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nonet.jobs import DATABASE, Assignment, JobFiles, JobPolicy, NewJob, SqliteJobStore, Task
-from nonet.jobs.worker import _Pulse
+from nonet.jobs import DATABASE, Assignment, JobFiles, JobPolicy, NewJob, SqliteJobStore
+from nonet.jobs.worker import RunningJob, _Heartbeat
 from nonet.runtime.backends.contract import BackendOptions
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import Conflict, Internal, ServingError, Unavailable
@@ -38,7 +38,7 @@ class Bench:
     spec: DevelopSpec
     answer: bytes
 
-    def task(self, spec: DevelopSpec | None = None) -> Task:
+    def task(self, spec: DevelopSpec | None = None) -> RunningJob:
         """A job that this process has claimed."""
         number = len(list(self.root.parent.glob("work/*")))
         job = f"job_{number}"
@@ -47,12 +47,14 @@ class Bench:
         self.store.submit(NewJob(job, KIND, "a capture", "", fields, job), JobPolicy())
         claim = self.store.claim(f"owner of {job}", 60.0, 100)
         assert claim is not None
-        return Task(claim, self.files, _Pulse(self.store, Assignment(job, f"owner of {job}"), 0.0), self.root)
+        return RunningJob(
+            claim, self.files, _Heartbeat(self.store, Assignment(job, f"owner of {job}"), 0.0), self.root
+        )
 
-    def picture(self, task: Task) -> Path:
+    def picture(self, task: RunningJob) -> Path:
         return self.files.result(task.job)
 
-    def develop(self, task: Task) -> dict[str, object]:
+    def develop(self, task: RunningJob) -> dict[str, object]:
         return dict(develop_capture(task))
 
 

@@ -181,8 +181,8 @@ class Metrics:
         """One answered call of a face.
 
         Args:
-            route: the route's template (``/v1/classify``, ``/inference.GRPCInferenceService/ModelInfer``),
-                never the caller's path.
+            route: the route's template (``/v2/models/{model}/infer``,
+                ``/inference.GRPCInferenceService/ModelInfer``), never the caller's path.
             status: HTTP status, or the name of the gRPC status.
             seconds: from the end of the request's headers to the end of the answer.
             model: the name the catalog resolved, "" if the call has none or it does not exist.

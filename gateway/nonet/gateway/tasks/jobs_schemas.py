@@ -38,7 +38,7 @@ class JobBody(Strict):
 
     id: str
     object: Literal["job"]
-    kind: str = Field(description="Which work it is, e.g. floors.fit.")
+    kind: str = Field(description="Which work it is, e.g. the fitting of a model.")
     subject: str = Field(description="What it works on, e.g. the name of a building.")
     state: JobState = Field(
         description="queued and running may follow each other several times (a worker died, the server was "
@@ -128,7 +128,7 @@ CANCEL: dict[str, Any] = {
 }
 
 RESULT: dict[str, Any] = {
-    "description": "The file that a job has made, of a kind that makes one (`raw.develop`: the picture, with "
+    "description": "The file that a job has made, of a kind that makes one (a picture, say, with "
     "the headers that say how it was made). It is kept for a while after the job's end (settings "
     "`jobs.keep_result_seconds`, `jobs.keep_result_bytes`), then this is 404 `RESULT_EXPIRED`; 409 while the "
     "job has not succeeded.",
