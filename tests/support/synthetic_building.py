@@ -1,6 +1,7 @@
 """A building of three floors that nobody has built: what its WiFi scans would look like.
 
-``python tests/support/synthetic_building.py > docs/examples/building.csv`` writes the example of the documentation.
+``python tests/support/synthetic_building.py > docs/examples/building.csv`` writes the example of the
+documentation.
 """
 
 from __future__ import annotations
