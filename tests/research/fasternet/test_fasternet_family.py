@@ -15,6 +15,8 @@ from nonet.research.systems import TrainOptions
 from nonet.runtime.errors import InvalidArgument
 from tests.support.noise_dataset import open_shop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:

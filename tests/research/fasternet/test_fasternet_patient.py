@@ -40,6 +40,8 @@ from nonet.runtime.repository.layout import read_model
 from nonet.runtime.repository.manifest import read_manifest
 from tests.support.noise_dataset import open_shop
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[3] / "model_repository"
 CPU = torch.device("cpu")
 SHORT = Schedule(steps=3, batch=4, warmup=1, min_lr=0.0)

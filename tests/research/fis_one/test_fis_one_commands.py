@@ -16,6 +16,8 @@ from nonet.research.systems import EvaluateOptions, TrainOptions, check_preset, 
 from nonet.runtime.errors import InvalidArgument
 from tests.support.synthetic_wifi import QUICK, QUICK_PAPER
 
+pytestmark = pytest.mark.slow
+
 
 def test_training_publishes_the_building(
     data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -21,6 +21,8 @@ from nonet.research.fis_one.spillover import adapted_jaccard
 from nonet.research.fis_one.study import load_case, measure
 from tests.support.synthetic_wifi import made_up
 
+pytestmark = pytest.mark.slow
+
 
 def test_spillover_cost_by_hand() -> None:
     heard = sparse.csr_matrix(np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 0, 1]], dtype=bool))

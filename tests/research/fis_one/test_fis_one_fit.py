@@ -22,6 +22,8 @@ from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.scans import Scans
 from tests.support.synthetic_wifi import QUICK, QUICK_PAPER, made_up
 
+pytestmark = pytest.mark.slow
+
 FOUR = FitOptions(floors=4)
 
 

@@ -14,7 +14,10 @@ from nonet.research.wild_jdd.presets import PRESETS
 from nonet.runtime.errors import InvalidArgument, NotFound
 
 # colour-demosaicing imports a deprecated name of SciPy.
-pytestmark = pytest.mark.filterwarnings("ignore:Please import .convolve.:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Please import .convolve.:DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")
