@@ -1,11 +1,6 @@
 """WiFi scans of a simulated building of three floors.
 
-<<<<<<< HEAD
 ``python tests/support/synthetic_building.py > docs/examples/building.csv`` writes the example of the docs.
-=======
-``python tests/support/synthetic_building.py > docs/examples/building.csv`` writes the example of the
-documentation.
->>>>>>> w-infra2
 """
 
 from __future__ import annotations
