@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nonet.gateway.cache import ResponseCache, cache_key
 from nonet.gateway.core.calibration import Calibrator
@@ -63,6 +63,7 @@ class DataPlane:
         clock: the monotonic clock of all deadlines; while serving it must tick with the event loop's.
         scheduling, policy: limits.
         cache: the response cache, or None for none at all.
+        ranks: by task, the quality figure that orders its families; see :class:`Router`.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class DataPlane:
         scheduling: SchedulerPolicy | None = None,
         policy: PlanePolicy | None = None,
         cache: ResponseCache | None = None,
+        ranks: Mapping[str, str] | None = None,
     ) -> None:
         self.catalog = catalog
         self.clock = clock
@@ -84,7 +86,7 @@ class DataPlane:
         self._dispatcher = Dispatcher(devices, scheduling or SchedulerPolicy(), clock, self._observers)
         self._calibrator = Calibrator(catalog, self._dispatcher)
         self._presence = Presence(catalog, self._dispatcher, self._observers)
-        self._router = Router(catalog, self._answered_at, self._policy.preferred_families)
+        self._router = Router(catalog, self._answered_at, self._policy.preferred_families, ranks)
         self._tickets: dict[bytes, Ticket] = {}
         self._hurries: dict[bytes, list[tuple[int, float]]] = {}
         self._in_flight = InFlight()
@@ -166,8 +168,8 @@ class DataPlane:
             self.catalog.info(name, version)
         return [
             self._statistics.of(info.name, info.version)
-            for info in self.catalog.infos()
-            if name in ("", info.name) and version in ("", info.version)
+            for info in self.catalog.infos(name)
+            if version in ("", info.version)
         ]
 
     def queue_depths(self) -> dict[tuple[str, str], int]:
@@ -189,6 +191,10 @@ class DataPlane:
     def choose(self, task: str, model: str, *, deadline: float | None, priority: int = 1) -> ModelInfo:
         """The service for a task request; see :meth:`Router.choose`."""
         return self._router.choose(task, model, deadline=deadline, priority=priority)
+
+    def rank(self, task: str) -> str:
+        """The quality figure that orders the families of a task."""
+        return self._router.rank(task)
 
     # -- the path -------------------------------------------------------------------------------
 

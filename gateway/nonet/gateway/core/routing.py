@@ -9,13 +9,16 @@ fastest, and admission then says no with the reason.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import NotFound, Unavailable
 from nonet.runtime.servable import ModelInfo
+from nonet.runtime.task_index import TaskIndex
 
 AUTO = "auto"
+RANK = "top1"
+"""The quality figure that orders a family where a task names no other; the larger the better."""
 
 
 class Router:
@@ -26,6 +29,7 @@ class Router:
         answered_at: predicted instant at which a one-row request for a version, submitted now with the
             given priority and deadline, would be answered; ``math.inf`` if nothing serves it.
         preferred_families: the families ``auto`` tries, in order, before the others by name.
+        ranks: by task, the quality figure that orders a family; :data:`RANK` for a task that is not in it.
     """
 
     def __init__(
@@ -33,10 +37,12 @@ class Router:
         catalog: Catalog,
         answered_at: Callable[[ModelInfo, int, float], float],
         preferred_families: Sequence[str],
+        ranks: Mapping[str, str] | None = None,
     ) -> None:
         self._catalog = catalog
         self._answered_at = answered_at
         self._preferred = tuple(preferred_families)
+        self._ranks = dict(ranks or {})
 
     def choose(self, task: str, model: str, *, deadline: float | None, priority: int = 1) -> ModelInfo:
         """The service to call for ``model``; see the module's text.
@@ -44,7 +50,8 @@ class Router:
         Raises NotFound, naming what there is, for an unknown name; Unavailable for a model that is known but
         not ready (``MODEL_NOT_READY``), or if the task has no model at all (``NO_MODEL``).
         """
-        services = self._services(task)
+        figure = self.rank(task)
+        members, services = self._catalog.find(task, lambda index: self._look(index, model or AUTO, figure))
         if not services:
             raise Unavailable(
                 f"no model for {task} is loaded; train or pull one, see 'nonet models list'",
@@ -52,7 +59,6 @@ class Router:
                 code="NO_MODEL",
                 retry_after=5.0,
             )
-        members = self._matching(services, model or AUTO)
         if not members:
             with contextlib.suppress(NotFound):
                 self._catalog.info(model)  # of a network that is there but not ready this says so
@@ -64,26 +70,34 @@ class Router:
                 param="model",
                 code="MODEL_NOT_FOUND",
             )
-        members.sort(key=lambda info: (-max(info.quality.get("top1", 0.0), 0.0), info.name))
         if deadline is None or len(members) == 1:
             return members[0]
-        ends = [(self._answered_at(info, priority, deadline), info) for info in members]
-        return next((info for end, info in ends if end <= deadline), min(ends, key=lambda pair: pair[0])[1])
+        ends: list[float] = []
+        for info in members:
+            ends.append(self._answered_at(info, priority, deadline))
+            if ends[-1] <= deadline:
+                return info
+        return members[ends.index(min(ends))]
 
-    def _services(self, task: str) -> list[ModelInfo]:
-        newest: dict[str, ModelInfo] = {}
-        for info in self._catalog.infos():  # ascending versions: the last one wins
-            if info.task == task and info.network:
-                newest[info.name] = info
-        return list(newest.values())
+    def rank(self, task: str) -> str:
+        """The quality figure that orders the families of a task."""
+        return self._ranks.get(task, RANK)
 
-    def _matching(self, services: list[ModelInfo], model: str) -> list[ModelInfo]:
+    def members(self, task: str, model: str) -> Sequence[ModelInfo]:
+        """The newest ready services of a task that match a name (``auto``, a family's, a network's or a
+        service's own), best first; () if none."""
+        figure = self.rank(task)
+        return self._catalog.find(task, lambda index: self._look(index, model or AUTO, figure))[0]
+
+    def services(self, task: str) -> Sequence[ModelInfo]:
+        """The newest ready services of a task, by name."""
+        return self._catalog.services(task)
+
+    def _look(
+        self, index: TaskIndex, model: str, figure: str
+    ) -> tuple[Sequence[ModelInfo], Sequence[ModelInfo]]:
+        """The services that match, and all there are."""
         if model == AUTO:
-            families = {info.family for info in services}
-            order = [family for family in self._preferred if family in families]
-            family = next(iter(order), None)
-            if family is None:
-                family = min(families, key=lambda name: (name == "", name))
-            return [info for info in services if info.family == family]
-        exact = [info for info in services if model in (info.network, info.name)]
-        return exact or [info for info in services if info.family and info.family == model]
+            family = next((name for name in self._preferred if index.family(name, figure)), None)
+            return index.family(index.first_family() if family is None else family, figure), index.services
+        return index.named(model, figure) or index.family(model, figure), index.services

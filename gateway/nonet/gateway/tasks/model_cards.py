@@ -67,7 +67,7 @@ def cards(plane: DataPlane) -> list[ModelCard]:
     for card in singles:
         if card.family and card.family not in taken:
             families.setdefault(card.family, []).append(card)
-    return [_family_card(name, members) for name, members in sorted(families.items())] + singles
+    return [_family_card(plane, name, members) for name, members in sorted(families.items())] + singles
 
 
 def _card(plane: DataPlane, info: ModelInfo) -> ModelCard:
@@ -89,8 +89,8 @@ def _card(plane: DataPlane, info: ModelInfo) -> ModelCard:
     )
 
 
-def _family_card(name: str, members: list[ModelCard]) -> ModelCard:
-    ladder = sorted(members, key=lambda card: (-card.quality.get("top1", 0.0), card.id))
+def _family_card(plane: DataPlane, name: str, members: list[ModelCard]) -> ModelCard:
+    ladder = sorted(members, key=lambda card: (-card.quality.get(plane.rank(card.task), 0.0), card.id))
     best = ladder[0]
     return best.model_copy(
         update={
