@@ -8,17 +8,21 @@ request that uses it. All methods may be called from any thread.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import enum
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import TypeVar
 
 from nonet.runtime.errors import NotFound, Unavailable
 from nonet.runtime.servable import ModelInfo, Servable
+from nonet.runtime.task_index import TaskIndex, version_order
 
 logger = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer")
 
 
 class ModelState(enum.StrEnum):
@@ -102,14 +106,21 @@ class _Group:
 class _Entry:
     servable: Servable
     group: _Group
+    info: ModelInfo
 
 
-def _version_order(version: str) -> tuple[int, str]:
-    return (int(version), "") if version.isdecimal() else (-1, version)
+class _Versions:
+    """The ready versions of one model; ``ascending`` holds the keys of ``entries``."""
+
+    __slots__ = ("ascending", "entries")
+
+    def __init__(self) -> None:
+        self.entries: dict[str, _Entry] = {}
+        self.ascending: list[str] = []
 
 
-def _newest(versions: Iterable[str]) -> str:
-    return max(versions, key=_version_order)
+_NO_VERSIONS = _Versions()
+_NO_SERVICES = TaskIndex()
 
 
 class Catalog:
@@ -117,11 +128,10 @@ class Catalog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: dict[str, dict[str, _Entry]] = {}
+        self._models: dict[str, _Versions] = {}
+        self._tasks: dict[str, TaskIndex] = {}
         self._withdrawn: set[_Group] = set()
-        self._marks: dict[tuple[str, str], IndexEntry] = {}
-        self._named: dict[str, dict[str, int]] = {}  # task -> name -> versions of that task
-        self._changes: dict[str, int] = {}
+        self._marks: dict[str, dict[str, IndexEntry]] = {}
         self._listeners: list[ChangeListener] = []
         self._close_listeners: list[CloseListener] = []
 
@@ -139,16 +149,14 @@ class Catalog:
         gone: list[ModelInfo] = []
         with self._lock:
             for member in members:
-                old = self._entries.get(member.info.name, {}).get(member.info.version)
+                old = self._versions(member.info.name).entries.get(member.info.version)
                 if old is not None and old.group not in replaced:
                     replaced.append(old.group)
             for old_group in replaced:
                 gone += self._withdraw(old_group)
             for member in members:
-                info = member.info
-                self._entries.setdefault(info.name, {})[info.version] = _Entry(member, group)
-                self._count(info, 1)
-                self._marks.pop((info.name, info.version), None)
+                self._add(_Entry(member, group, member.info))
+                self._unmark(member.info.name, member.info.version)
             to_close = [old_group for old_group in replaced if old_group.leases == 0]
         published = {(member.info.name, member.info.version) for member in members}
         for info in gone:
@@ -167,7 +175,7 @@ class Catalog:
         if the version is not published.
         """
         with self._lock:
-            entry = self._entries.get(name, {}).get(version)
+            entry = self._versions(name).entries.get(version)
             if entry is None:
                 raise NotFound(f"model '{name}' version '{version}' is not loaded", param="model")
             group = entry.group
@@ -183,12 +191,12 @@ class Catalog:
         """Say what the index shows for a version that is not callable. A ready version keeps serving
         and shows the reason beside READY."""
         with self._lock:
-            self._marks[(name, version)] = IndexEntry(name, version, state, reason)
+            self._marks.setdefault(name, {})[version] = IndexEntry(name, version, state, reason)
 
     def forget(self, name: str, version: str) -> None:
         """Remove a mark, if there is one."""
         with self._lock:
-            self._marks.pop((name, version), None)
+            self._unmark(name, version)
 
     def lease(self, name: str, version: str = "") -> Lease:
         """Take a lease on a version; "" means the highest ready one.
@@ -204,69 +212,67 @@ class Catalog:
     def info(self, name: str, version: str = "") -> ModelInfo:
         """What is known of a ready version. Raises as :meth:`lease` does."""
         with self._lock:
-            return self._find(name, version).servable.info
+            return self._find(name, version).info
 
-    def infos(self) -> list[ModelInfo]:
-        """All ready versions, by name, then by version number."""
+    def infos(self, name: str = "") -> list[ModelInfo]:
+        """All ready versions, or those of one model, by name, then by version number."""
         with self._lock:
-            return [
-                versions[version].servable.info
-                for _, versions in sorted(self._entries.items())
-                for version in sorted(versions, key=_version_order)
-            ]
+            models = [self._versions(name)] if name else [each for _, each in sorted(self._models.items())]
+            return [each.entries[version].info for each in models for version in each.ascending]
 
-    def changes(self, task: str) -> int:
-        """How often what is ready of a task has changed: what was read of it holds until this does."""
-        return self._changes.get(task, 0)
-
-    def services(self, task: str) -> list[ModelInfo]:
-        """The newest ready version of each service of a task, by name. Costs what that task has, whatever
-        else there is; ask :meth:`changes` before asking again."""
+    def newest(self, name: str) -> ModelInfo | None:
+        """The highest ready version of a model, or None."""
         with self._lock:
-            found = []
-            for name in sorted(self._named.get(task, ())):
-                infos = (entry.servable.info for entry in self._entries[name].values())
-                of_task = [info for info in infos if info.task == task and info.network]
-                if of_task:
-                    found.append(max(of_task, key=lambda info: _version_order(info.version)))
-            return found
+            versions = self._versions(name)
+            return versions.entries[versions.ascending[-1]].info if versions.ascending else None
 
-    def _count(self, info: ModelInfo, change: int) -> None:
-        """A version of a task came (1) or went (-1); the lock is held."""
-        names = self._named.setdefault(info.task, {})
-        names[info.name] = names.get(info.name, 0) + change
-        if not names[info.name]:
-            del names[info.name]
-        self._changes[info.task] = self._changes.get(info.task, 0) + 1
+    def services(self, task: str) -> Sequence[ModelInfo]:
+        """The newest ready version of each service of a task, by name."""
+        return self.find(task, lambda index: index.services)
+
+    def find(self, task: str, question: Callable[[TaskIndex], _Answer]) -> _Answer:
+        """What ``question`` finds among the ready services of a task, all of one moment.
+
+        The catalog waits for it: it must be brief, ask the catalog nothing and keep no hold of the index.
+        """
+        with self._lock:
+            return question(self._tasks.get(task, _NO_SERVICES))
 
     @property
     def empty(self) -> bool:
         """Whether nothing at all can be called."""
         with self._lock:
-            return not self._entries
+            return not self._models
 
     def versions(self, name: str) -> list[str]:
         """The ready versions of a model, ascending; empty for an unknown model."""
         with self._lock:
-            return sorted(self._entries.get(name, {}), key=_version_order)
+            return list(self._versions(name).ascending)
+
+    def has(self, name: str, version: str) -> bool:
+        """Whether a version is ready."""
+        with self._lock:
+            return version in self._versions(name).entries
 
     def in_use(self, name: str) -> set[str]:
         """The ready versions of a model, and those withdrawn that requests still hold."""
         with self._lock:
             held = (member.info for group in self._withdrawn for member in group.members)
-            return {info.version for info in held if info.name == name} | self._entries.get(name, {}).keys()
+            return {info.version for info in held if info.name == name} | self._versions(name).entries.keys()
 
     def index(self) -> list[IndexEntry]:
         """Every version known: the ready ones and the marked ones, by name and version."""
         with self._lock:
-            lines = dict(self._marks)
-            for name, versions in self._entries.items():
-                for version in versions:
-                    mark = self._marks.get((name, version))
+            lines = {
+                (name, line.version): line for name, marks in self._marks.items() for line in marks.values()
+            }
+            for name, versions in self._models.items():
+                for version in versions.entries:
+                    mark = lines.get((name, version))
                     lines[(name, version)] = IndexEntry(
                         name, version, ModelState.READY, mark.reason if mark else ""
                     )
-        return [lines[key] for key in sorted(lines, key=lambda key: (key[0], _version_order(key[1])))]
+        return [lines[key] for key in sorted(lines, key=lambda key: (key[0], version_order(key[1])))]
 
     def on_change(self, listener: ChangeListener) -> None:
         """Call ``listener`` after each publish and retire, in the thread that did it."""
@@ -280,28 +286,61 @@ class Catalog:
             self._close_listeners.append(listener)
 
     def _find(self, name: str, version: str) -> _Entry:
-        versions = self._entries.get(name)
-        if versions:
-            chosen = version or (next(iter(versions)) if len(versions) == 1 else _newest(versions))
-            if (entry := versions.get(chosen)) is not None:
+        versions = self._versions(name)
+        if versions.ascending:
+            entry = versions.entries.get(version or versions.ascending[-1])
+            if entry is not None:
                 return entry
-        marks = [mark for key, mark in self._marks.items() if key[0] == name]
+        marks = self._marks.get(name, {})
         if version:
-            marks = [mark for mark in marks if mark.version == version]
+            marks = {version: marks[version]} if version in marks else {}
         if marks:
-            mark = marks[-1]
+            mark = marks[next(reversed(marks))]
             why = f": {mark.reason}" if mark.reason else ""
             raise Unavailable(
                 f"model '{name}' is not ready ({mark.state}){why}", param="model", code="MODEL_NOT_READY"
             )
-        if versions:
-            known = ", ".join(sorted(versions, key=_version_order))
+        if versions.ascending:
+            known = ", ".join(versions.ascending)
             raise NotFound(
                 f"model '{name}' has no version '{version}'; versions: {known}",
                 param="version",
                 code="VERSION_NOT_FOUND",
             )
         raise NotFound(f"unknown model '{name}'", param="model", code="MODEL_NOT_FOUND")
+
+    def _versions(self, name: str) -> _Versions:
+        return self._models.get(name, _NO_VERSIONS)
+
+    def _unmark(self, name: str, version: str) -> None:
+        marks = self._marks.get(name)
+        if marks is not None and marks.pop(version, None) is not None and not marks:
+            del self._marks[name]
+
+    def _add(self, entry: _Entry) -> None:
+        """Enter a version; the lock is held."""
+        info = entry.info
+        if (old := self._versions(info.name).entries.get(info.version)) is not None:
+            self._remove(old)  # twice in one group: the last one counts
+        versions = self._models.setdefault(info.name, _Versions())
+        versions.entries[info.version] = entry
+        bisect.insort(versions.ascending, info.version, key=version_order)
+        if info.task and info.network:
+            self._tasks.setdefault(info.task, TaskIndex()).add(info)
+
+    def _remove(self, entry: _Entry) -> None:
+        """Take a version out; the lock is held."""
+        info = entry.info
+        versions = self._models[info.name]
+        del versions.entries[info.version]
+        versions.ascending.remove(info.version)
+        if not versions.ascending:
+            del self._models[info.name]
+        if info.task and info.network:
+            index = self._tasks[info.task]
+            index.remove(info)
+            if not index:
+                del self._tasks[info.task]
 
     def _withdraw(self, group: _Group) -> list[ModelInfo]:
         """Take the group's entries out; the lock is held."""
@@ -310,14 +349,10 @@ class Catalog:
         gone: list[ModelInfo] = []
         for member in group.members:
             info = member.info
-            versions = self._entries.get(info.name, {})
-            entry = versions.get(info.version)
+            entry = self._versions(info.name).entries.get(info.version)
             if entry is not None and entry.group is group:
-                del versions[info.version]
-                self._count(info, -1)
+                self._remove(entry)
                 gone.append(info)
-                if not versions:
-                    del self._entries[info.name]
         return gone
 
     def _hold(self, group: _Group) -> None:

@@ -188,6 +188,10 @@ class DataPlane:
         """The service for a task request; see :meth:`Router.choose`."""
         return self._router.choose(task, model, deadline=deadline, priority=priority)
 
+    def rank(self, task: str) -> str:
+        """The quality figure that orders the families of a task."""
+        return self._router.rank(task)
+
     # -- the path -------------------------------------------------------------------------------
 
     def admit(

@@ -54,7 +54,7 @@ class ModelEvents:
 
     def _look(self, name: str, version: str) -> None:
         # The catalog is asked again: a version that closed may have been published anew meanwhile.
-        present = version in self._catalog.versions(name)
+        present = self._catalog.has(name, version)
         if not present:
             self._dispatcher.forget((name, version))
         for observer in self._observers:

@@ -14,8 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import NotFound, Unavailable
 from nonet.runtime.servable import ModelInfo
+from nonet.runtime.task_index import TaskIndex
 
 AUTO = "auto"
+RANK = "top1"
+"""The quality figure that orders a family where a task names no other; the larger the better."""
 
 
 class Router:
@@ -26,7 +29,7 @@ class Router:
         answered_at: predicted instant at which a one-row request for a version, submitted now with the
             given priority and deadline, would be answered; ``math.inf`` if nothing serves it.
         preferred_families: the families ``auto`` tries, in order, before the others by name.
-        ranks: by task, the quality figure that orders a family; ``top1`` for a task that is not named.
+        ranks: by task, the quality figure that orders a family; :data:`RANK` for a task that is not in it.
     """
 
     def __init__(
@@ -40,7 +43,6 @@ class Router:
         self._answered_at = answered_at
         self._preferred = tuple(preferred_families)
         self._ranks = dict(ranks or {})
-        self._indexes: dict[str, _TaskIndex] = {}
 
     def choose(self, task: str, model: str, *, deadline: float | None, priority: int = 1) -> ModelInfo:
         """The service to call for ``model``; see the module's text.
@@ -48,20 +50,20 @@ class Router:
         Raises NotFound, naming what there is, for an unknown name; Unavailable for a model that is known but
         not ready (``MODEL_NOT_READY``), or if the task has no model at all (``NO_MODEL``).
         """
-        index = self._index(task)
-        if not index.services:
+        figure = self.rank(task)
+        members, services = self._catalog.find(task, lambda index: self._look(index, model or AUTO, figure))
+        if not services:
             raise Unavailable(
                 f"no model for {task} is loaded; train or pull one, see 'nonet models list'",
                 param="model",
                 code="NO_MODEL",
                 retry_after=5.0,
             )
-        members = index.named(model or AUTO)
         if not members:
             with contextlib.suppress(NotFound):
                 self._catalog.info(model)  # of a network that is there but not ready this says so
-            families = sorted({info.family for info in index.services if info.family})
-            names = sorted(info.network for info in index.services)
+            families = sorted({info.family for info in services if info.family})
+            names = sorted(info.network for info in services)
             known = ", ".join([AUTO, *families, *names])
             raise NotFound(
                 f"unknown model '{model[:80]}' for {task}; known: {known}",
@@ -70,59 +72,32 @@ class Router:
             )
         if deadline is None or len(members) == 1:
             return members[0]
-        ends = [(self._answered_at(info, priority, deadline), info) for info in members]
-        return next((info for end, info in ends if end <= deadline), min(ends, key=lambda pair: pair[0])[1])
+        ends: list[float] = []
+        for info in members:
+            ends.append(self._answered_at(info, priority, deadline))
+            if ends[-1] <= deadline:
+                return info
+        return members[ends.index(min(ends))]
+
+    def rank(self, task: str) -> str:
+        """The quality figure that orders the families of a task."""
+        return self._ranks.get(task, RANK)
 
     def members(self, task: str, model: str) -> Sequence[ModelInfo]:
-        """The newest ready services of a task that match a name, best first; () if none."""
-        return self._index(task).named(model)
+        """The newest ready services of a task that match a name (``auto``, a family's, a network's or a
+        service's own), best first; () if none."""
+        figure = self.rank(task)
+        return self._catalog.find(task, lambda index: self._look(index, model or AUTO, figure))[0]
 
     def services(self, task: str) -> Sequence[ModelInfo]:
         """The newest ready services of a task, by name."""
-        return self._index(task).services
+        return self._catalog.services(task)
 
-    def _index(self, task: str) -> _TaskIndex:
-        """What can be named in a task, made anew when something of the task came or went."""
-        changes = self._catalog.changes(task)  # asked first: what changes meanwhile is read the next time
-        index = self._indexes.get(task)
-        if index is None or index.changes != changes:
-            services = self._catalog.services(task)
-            index = _TaskIndex(changes, services, self._ranks.get(task, "top1"), self._preferred)
-            self._indexes[task] = index
-        return index
-
-
-class _TaskIndex:
-    """The services of one task by every name that a caller may give them.
-
-    Args:
-        changes: of the catalog when they were read.
-        services: the newest of each, by name.
-        rank: the quality figure that orders them.
-        preferred: families that ``auto`` takes before the others.
-    """
-
-    def __init__(
-        self, changes: int, services: Sequence[ModelInfo], rank: str, preferred: Sequence[str]
-    ) -> None:
-        self.changes = changes
-        self.services = tuple(services)
-        families: dict[str, list[ModelInfo]] = {}
-        names: dict[str, list[ModelInfo]] = {}
-        for info in sorted(services, key=lambda info: (-max(info.quality.get(rank, 0.0), 0.0), info.name)):
-            families.setdefault(info.family, []).append(info)
-            for name in {info.network, info.name}:
-                names.setdefault(name, []).append(info)
-        automatic: list[ModelInfo] = []
-        if families:
-            family = next((each for each in preferred if each in families), None)
-            if family is None:
-                family = min(families, key=lambda name: (name == "", name))
-            automatic = families[family]
-        families.pop("", None)
-        # A model's own name goes before a family's.
-        self._named = {**families, **names, AUTO: automatic}
-
-    def named(self, model: str) -> Sequence[ModelInfo]:
-        """Those that a name means, best first; () if none."""
-        return self._named.get(model, ())
+    def _look(
+        self, index: TaskIndex, model: str, figure: str
+    ) -> tuple[Sequence[ModelInfo], Sequence[ModelInfo]]:
+        """The services that match, and all there are."""
+        if model == AUTO:
+            family = next((name for name in self._preferred if index.family(name, figure)), None)
+            return index.family(index.first_family() if family is None else family, figure), index.services
+        return index.named(model, figure) or index.family(model, figure), index.services

@@ -63,7 +63,7 @@ class GatewayHost:
         return self._catalog.services(task)
 
     def model(self, name: str) -> ModelInfo | None:
-        return self._catalog.info(name) if self._catalog.versions(name) else None
+        return self._catalog.newest(name)
 
     def versions(self, name: str) -> Sequence[str]:
         return self._catalog.versions(name)
@@ -80,7 +80,7 @@ class GatewayHost:
 
     def keeps(self, model: str) -> bool:
         """Whether the repository of this process, if it has one, holds a model."""
-        return self._manager is None or bool(self._catalog.versions(model))
+        return self._manager is None or self._catalog.newest(model) is not None
 
     async def remove(self, kind: str, subject: str, tenant: str) -> None:
         work = self._works[kind]

@@ -6,12 +6,11 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from nonet.runtime.job_context import JobContext
-
 from nonet.research.fis_one.building import FitOptions, FitProgress, FloorLabel
 from nonet.research.fis_one.fit import fit_building as fit_scans
 from nonet.research.fis_one.publish import publish_building
 from nonet.runtime.errors import ModelRefused, PermissionDenied
+from nonet.runtime.job_context import JobContext
 from nonet.runtime.repository.layout import MANIFEST_FILE, read_model
 from nonet.runtime.repository.manifest import read_manifest
 from nonet.runtime.repository.ownership import may_change, owner_of

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nonet.runtime.job_context import JobContext
-
 from nonet.runtime.backends.contract import BackendOptions
 from nonet.runtime.errors import Conflict, ModelRefused, Unavailable
+from nonet.runtime.job_context import JobContext
 from nonet.runtime.repository.config import read_config
 from nonet.runtime.repository.integrity import FileHasher
 from nonet.runtime.repository.layout import CONFIG_FILE, read_model

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from nonet.services.toy.servable import INPUT, TASK, derive
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -28,6 +27,7 @@ from nonet.runtime.task import (
     Work,
 )
 from nonet.runtime.tensors import Tensor
+from nonet.services.toy.servable import INPUT, TASK, derive
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
