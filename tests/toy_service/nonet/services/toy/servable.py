@@ -31,6 +31,7 @@ class MeasureServable:
             outputs=(TensorSpec("brightness", DataType.FP64, (-1,)),),
             max_batch_size=4,
             task=TASK,
+            family=info.family,
             quality=info.quality,
             network=info.name,
             details=info.details,
