@@ -37,17 +37,18 @@ STAGES: dict[str, tuple[str, ...]] = {
         "gateway.http.guard:RequestGuard.__call__",
         "gateway.oip.rest_routes:OipRoutes.serve",
         "gateway.oip.rest_infer:OipInference.infer",
-        "gateway.tasks.rest_classify:Classification.__call__",
+        "gateway.tasks.rest:TaskRoute.__call__",
     ),
     "body: receive, account, join": ("gateway.http.bodies:Bodies._read", "gateway.http.bodies:_gathered"),
     "decode the request": (
         "gateway.oip.rest_infer:_decode",
-        "gateway.tasks.rest_classify:read_input",
+        "gateway.tasks.request_reader:RequestReader.read",
+        "gateway.tasks.fields:FieldReader.check",
     ),
     "core: lease, deadline, order of events": ("gateway.core.data_plane:DataPlane.infer",),
     "validate (names, shapes, finite numbers)": ("runtime.oip.validation:validate",),
     "cache key and look-up": (
-        "gateway.core.data_plane:cache_key",
+        "gateway.core.execution:cache_key",
         "gateway.cache.response_cache:ResponseCache.get",
     ),
     "schedule": (
@@ -70,12 +71,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "encode the answer": (
         "gateway.oip.rest_infer:_encode",
         "gateway.oip.rest_infer:answer_headers",
-        "gateway.tasks.rest_classify:_answer",
-        "gateway.tasks.rest_classify:answer_headers",
+        "gateway.tasks.rest:answer_reply",
+        "services.recognition.task:best_classes",
+        "gateway.tasks.rest:answer_headers",
     ),
     "HTTP out: head, write": ("gateway.http.cycle:Cycle.send",),
     "metrics and statistics": (
-        "gateway.core.data_plane:DataPlane._record",
+        "gateway.core.request_progress:RequestProgress.record",
         "gateway.http.guard:RequestGuard._report",
     ),
 }
@@ -282,14 +284,13 @@ def profile(kind: str, arguments: argparse.Namespace) -> Profile:
 
 def _load(kind: str, script: Sequence[str], arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """What a server reports of a load, ``total`` microseconds at least, and its answers."""
+    import pinned_server
     from load import closed_loop
 
-    from tests.support import running_server
-
-    folder = running_server.newest(arguments.repository / arguments.network)
-    prepared = running_server.requests(kind, arguments.network, folder, arguments.photographs, arguments.port)
-    run = functools.partial(closed_loop, running_server.HOST, arguments.port, prepared, arguments.concurrency)
-    with running_server.server(arguments.repository, arguments.port, script) as (process, output):
+    folder = pinned_server.newest(arguments.repository / arguments.network)
+    prepared = pinned_server.requests(kind, arguments.network, folder, arguments.photographs, arguments.port)
+    run = functools.partial(closed_loop, pinned_server.HOST, arguments.port, prepared, arguments.concurrency)
+    with pinned_server.server(arguments.repository, arguments.port, script) as (process, output):
         asyncio.run(run(1.0))
         if script == WATCHED:
             process.send_signal(signal.SIGUSR1)
@@ -329,13 +330,13 @@ def _is_work(stage: str) -> bool:
 
 
 def main() -> None:
-    from tests.support import running_server
+    import pinned_server
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    running_server.add_arguments(parser)
+    pinned_server.add_arguments(parser)
     parser.set_defaults(seconds=4.0)
     arguments = parser.parse_args()
-    running_server.prepare(arguments)
+    pinned_server.prepare(arguments)
     kinds = ("tensor", "jpeg") if arguments.photographs else ("tensor",)
     print("\n".join(table({kind: profile(kind, arguments) for kind in kinds})))
 

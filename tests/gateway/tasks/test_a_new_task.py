@@ -79,11 +79,16 @@ def test_a_form_json_and_the_bytes_alone_give_one_answer(toy: RunningServer) -> 
     text = base64.b64encode(IMAGE).decode()
     as_json = toy.http.post(PATH, json={"image": text, "scale": 2})
     alone = toy.http.post(f"{PATH}?scale=2", content=IMAGE, headers={"Content-Type": "image/png"})
-    assert form.json() == as_json.json() == alone.json() == {
-        "model": "good",
-        "brightness": pytest.approx(2 * BRIGHT),
-        "step": 1,
-    }
+    assert (
+        form.json()
+        == as_json.json()
+        == alone.json()
+        == {
+            "model": "good",
+            "brightness": pytest.approx(2 * BRIGHT),
+            "step": 1,
+        }
+    )
     assert form.headers["X-Model-Version"] == "1"
 
 
