@@ -279,7 +279,7 @@ class Task:
     Args:
         name: of the task, as the models' ``task`` says, e.g. ``segmentation``.
         path: of ``POST``; may hold parameters in braces, which are fields too.
-        rpc: the full gRPC method, e.g. ``nonet.v1.Recognition/Segment``; one that streams gives every answer.
+        rpc: the full gRPC method, e.g. ``nonet.v1.Service/Method``; one that streams gives every answer.
         stream_rpc: a further, server-streaming method of the same service; "" for none.
         title, description, tag: for people.
         fields: a pydantic dataclass: the one source of JSON, form, query and message fields.

@@ -141,7 +141,7 @@ fit.fit_building(building.scans, building.label(0), fit.FitOptions(floors=4), re
 def test_a_killed_fit_resumes_to_the_same_building(building: SurveyedBuilding, tmp_path: Path) -> None:
     """kill -9 in the middle of training, at a moment of its own choosing."""
     checkpoint = tmp_path / "fit" / "checkpoint.safetensors"
-    here = Path(__file__).parents[2]
+    here = Path(__file__).parents[3]
     process = subprocess.Popen([sys.executable, "-c", FIT_IN_A_PROCESS, str(checkpoint)], cwd=here)
     try:
         while not checkpoint.is_file():

@@ -64,7 +64,7 @@ class Admission:
         """
         self.check_open()
         self.check_memory(1)
-        candidates = self._candidates(task, model, version)
+        candidates = self.candidates(task, model, version)
         now = self._clock.now()
         refusal: ServingError | None = None
         for info in candidates:
@@ -81,7 +81,7 @@ class Admission:
         if refusal is not None:
             raise refusal
 
-    def _candidates(self, task: str, model: str, version: str) -> Sequence[ModelInfo]:
+    def candidates(self, task: str, model: str, version: str) -> Sequence[ModelInfo]:
         """The models that a request may be for; none if it tells too little, or of what is not there."""
         if task:
             # The body may still name any of them.

@@ -214,9 +214,20 @@ class DataPlane:
             model, version: name and version of the OIP model if there is no task.
             deadline, priority: of the call.
 
-        Raises as :meth:`Admission.check`.
+        Raises as :meth:`Admission.check`; what is refused is recorded with all observers, but for a server
+        that drains.
         """
-        self._admission.check(task, model, version, deadline, priority)
+        self._admission.check_open()
+        try:
+            self._admission.check(task, model, version, deadline, priority)
+        except ServingError as error:
+            now = self.clock.now()
+            progress = RequestProgress(now, deadline)
+            for info in self._admission.candidates(task, model, version)[:1]:
+                progress.model, progress.version = info.name, info.version
+            for observer in self._observers:
+                observer.on_request(progress.record(None, error.code, now))
+            raise
         return self._in_flight
 
     async def infer(self, request: InferRequest, *, admitted: bool = False) -> InferResponse:

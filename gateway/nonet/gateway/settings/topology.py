@@ -1,7 +1,7 @@
 """The topology file: which services run in processes of their own, and where.
 
     [[service]]
-    name = "recognition"
+    name = "NAME"
     address = "127.0.0.1:9001"
     lanes = 8
 
@@ -30,7 +30,7 @@ class RemoteService:
     """One replica of a service.
 
     Args:
-        name: of the service, e.g. ``recognition``.
+        name: of the service, e.g. ``NAME``.
         address: ``host:port`` of its gRPC face.
         lanes: batches in flight to it at a time, 1 to 1024.
         key: API key to call it with, if it wants one.
