@@ -23,7 +23,8 @@ run: $(VENV)/.serve  ## serve the models on ports 8000 (HTTP) and 8001 (gRPC)
 	@exec $(BIN)/nonet serve $(ARGS)
 
 test: lint  ## lint, then all tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server" $(ARGS)
+	$(BIN)/python -m pytest -m server $(ARGS)
 
 check: lint  ## lint and the tests that need no server: under two minutes
 	$(BIN)/python -m pytest -q -m "not server and not slow" $(ARGS)
