@@ -33,23 +33,43 @@ class Busy:
 
     def __init__(self, server: RunningServer) -> None:
         self._server = server
-        self._wires = [Wire(server.http_port) for _ in range(4)]
+        self._wires: list[Wire] = []
 
     def __enter__(self) -> Busy:
-        for wire in self._wires:
-            wire.send(infer_bytes("slow", slow_input(fresh_value())))
-        eventually(lambda: self._server.pending("slow") >= 2, "one slow request runs and others wait")
+        try:
+            eventually(self._others_wait, "one slow request runs and others wait")
+        except BaseException:
+            self._close()
+            raise
         return self
+
+    @property
+    def requests(self) -> int:
+        """How many requests were sent to keep the lane occupied."""
+        return len(self._wires)
+
+    def _others_wait(self) -> bool:
+        """Whether enough wait; more are sent when those before were served before anybody looked."""
+        if self._server.pending("slow") >= 3:
+            return True
+        if self._server.pending("slow") == 0:
+            for _ in range(5):
+                self._wires.append(Wire(self._server.http_port))
+                self._wires[-1].send(infer_bytes("slow", slow_input(fresh_value())))
+        return False
+
+    def _close(self) -> None:
+        for wire in self._wires:
+            wire.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if kind is None:
-                assert [wire.reply().status for wire in self._wires] == [200] * 4
+                assert {wire.reply().status for wire in self._wires} == {200}
         finally:
-            for wire in self._wires:
-                wire.close()
+            self._close()
 
 
 @pytest.fixture

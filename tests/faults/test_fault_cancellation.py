@@ -110,7 +110,7 @@ def test_case_54_defect_3_the_next_client_does_not_wait_behind_the_ones_who_left
             wire.close()
         eventually(lambda: one_lane.pending("slow") <= 1, "they are gone")
         assert one_lane.infer("slow", slow_input(fresh_value())).status_code == 200
-    assert one_lane.executions("slow") <= executed + 5
+    assert one_lane.executions("slow") <= executed + busy.requests + 1
 
 
 def test_case_54_leaving_during_execution_does_not_touch_the_batch_peers(
