@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 from collections import Counter
 
@@ -42,8 +44,9 @@ def make(
     within: float = math.inf,
     priority: int = 1,
     group: str = "same",
+    steps: int = 1,
 ) -> Item:
-    return Item(key, rows, group, now + within, priority, now, max_rows=MAX_ROWS[key])
+    return Item(key, rows, group, now + within, priority, now, max_rows=MAX_ROWS[key], left=float(steps))
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -57,6 +60,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.fate: dict[int, str] = {}
         self.items: list[Item] = []
         self.running: list[Batch] = []
+        self.steps: dict[int, int] = {}
+        self.gone: set[int] = set()
 
     def settle(self, item: Item, fate: str) -> None:
         assert id(item) not in self.fate, f"resolved twice: {self.fate[id(item)]}, then {fate}"
@@ -68,10 +73,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         within=st.one_of(st.just(math.inf), st.floats(-0.05, 2.0)),
         priority=st.integers(0, 2),
         group=st.sampled_from("ab"),
+        steps=st.sampled_from([1, 1, 2, 5]),
     )
-    def submit(self, key: tuple[str, str], rows: int, within: float, priority: int, group: str) -> None:
-        item = make(self.now, key=key, rows=rows, within=within, priority=priority, group=group)
+    def submit(
+        self, key: tuple[str, str], rows: int, within: float, priority: int, group: str, steps: int
+    ) -> None:
+        item = make(self.now, key=key, rows=rows, within=within, priority=priority, group=group, steps=steps)
         self.items.append(item)
+        self.steps[id(item)] = steps
         try:
             self.scheduler.submit(item, self.now)
         except ServingError as error:
@@ -111,7 +120,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 continue
             for queue in self.scheduler.queues.values():
                 for item in queue:
-                    assert self.now + state.model(item.key).predict(item.rows, self.now) > item.deadline
+                    run = state.model(item.key).predict(item.rows, self.now)
+                    assert self.now + run * item.left > item.deadline - 1e-9
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), failed=st.booleans())
@@ -121,7 +131,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now = max(self.now, batch.started + batch.predicted)
         self.scheduler.finish(batch, self.now, None if failed else batch.predicted or None)
         for item in batch.items:
-            self.settle(item, "answered")
+            self.steps[id(item)] -= 1
+            if id(item) in self.gone:
+                self.settle(item, "left")
+            elif self.steps[id(item)] > 0 and not failed:
+                self.scheduler.requeue_step(item, self.now)
+            else:
+                self.settle(item, "answered")
 
     @precondition(lambda self: self.items)
     @rule(data=st.data())
@@ -131,7 +147,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         if waiting:
             assert self.scheduler.cancel(item)
             self.settle(item, "cancelled")
+        elif id(item) not in self.fate:
             assert not self.scheduler.cancel(item)
+            self.gone.add(id(item))  # it ends with the step that runs
 
     @precondition(lambda self: self.items)
     @rule(data=st.data(), priority=st.integers(0, 2), within=st.floats(0.0, 2.0))
@@ -152,7 +170,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(places) + len(self.fate) == len(self.items)
         for queue in self.scheduler.queues.values():
             assert queue.rows == sum(item.rows for item in queue)
-            assert len(queue) <= POLICY.max_queue
+            # What has taken a step was let in before and is not refused again.
+            assert sum(item.steps == 0 for item in queue) <= POLICY.max_queue
             ranks = [item.rank for item in queue]
             assert ranks == sorted(ranks)
 
@@ -200,6 +219,64 @@ def test_with_a_true_profile_and_equal_urgency_what_is_let_in_is_on_time(
         while (pulled := scheduler.pull("cpu", now)) is not None:
             running.append(pulled)
     assert answered == let_in
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data(), lanes=st.integers(1, 2))
+def test_an_item_of_many_steps_holds_nothing_of_its_priority_up_by_more_than_one(
+    data: st.DataObject, lanes: int
+) -> None:
+    """From the arrival of an item to its start, each other item heads at most one batch with a step."""
+    scheduler = Scheduler(dataclasses.replace(POLICY, max_queue=1000), [device(lanes=lanes)])
+    arrivals = data.draw(
+        st.lists(
+            st.tuples(
+                st.floats(0.0, 1.0),
+                st.sampled_from(KEYS),
+                st.one_of(st.just(math.inf), st.floats(0.3, 5.0)),
+                st.sampled_from("ab"),
+                st.sampled_from([1, 1, 1, 4, 12]),
+            ),
+            min_size=2,
+            max_size=25,
+        )
+    )
+    pending = sorted(arrivals, key=lambda arrival: arrival[0])
+    running: list[Batch] = []
+    waiting: dict[int, Item] = {}
+    left: dict[int, int] = {}
+    heads: list[tuple[float, float, int]] = []
+    while pending or running or scheduler.queues:
+        ends = min((batch.started + batch.predicted for batch in running), default=math.inf)
+        if pending and pending[0][0] <= ends:
+            now, key, within, group, steps = pending.pop(0)
+            item = make(now, key=key, within=within, group=group, steps=steps)
+            with contextlib.suppress(DeadlineUnattainable):
+                scheduler.submit(item, now)
+                waiting[id(item)] = item
+                left[id(item)] = steps
+        else:
+            assert running, "something waits, and nothing runs"
+            now = ends
+            batch = min(running, key=lambda batch: batch.started + batch.predicted)
+            running.remove(batch)
+            scheduler.finish(batch, now, batch.predicted)
+            for item in batch.items:
+                left[id(item)] -= 1
+                if left[id(item)]:
+                    scheduler.requeue_step(item, now)
+        for item in scheduler.expire(now):
+            waiting.pop(id(item), None)
+        while (pulled := scheduler.pull("cpu", now)) is not None:
+            running.append(pulled)
+            for item in pulled.items:
+                if item.steps == 0 and (started := waiting.pop(id(item), None)) is not None:
+                    meanwhile = Counter(
+                        head for begin, end, head in heads if begin < now and end > started.arrival
+                    )
+                    assert not [head for head, count in meanwhile.items() if count > 1]
+            heads.append((now, now + pulled.predicted, id(pulled.items[0])))
+    assert not waiting
 
 
 def test_refuses_at_once_what_cannot_be_met_and_says_when_to_retry() -> None:
