@@ -81,7 +81,7 @@ async def test_a_reader_who_is_slow_gets_the_newest_and_the_final_answer() -> No
 @pytest.mark.parametrize(("tell", "late"), [(60.0, True), (1.0, False), (float("nan"), False)])
 async def test_the_cost_of_a_request_decides_whether_it_can_be_in_time(tell: float, late: bool) -> None:
     servable = bad.SlowServable(0.02, info=bad.doubling_info(task="toy", max_batch_size=1))
-    async with serving(servable, calibrate=True, costs={"toy": lambda request: tell}) as (plane, _):
+    async with serving(servable, calibrate=True, costs={"toy": lambda request, info: tell}) as (plane, _):
         request = bad.doubling_request(deadline=plane.clock.now() + 0.5)
         if late:
             with pytest.raises(DeadlineUnattainable):

@@ -295,7 +295,7 @@ class Task:
         work: the same request as a job.
         event: from fields, model, response and its number to one of several answers; asked for by the field
             ``stream``, and always over gRPC.
-        cost: how much work a request is, in units of one row of the measured sample.
+        cost: how much work a request to a model is, in units of one row of the measured sample.
         max_bytes: bound of a request without a file, e.g. of a JSON body; 0 for the face's own.
         page: its page of the playground.
         statuses: HTTP statuses of its failures beside those that every task has.
@@ -319,7 +319,7 @@ class Task:
     rank: str = "top1"
     work: Work | None = None
     event: Callable[[Any, ModelInfo, InferResponse, int], Event] | None = None
-    cost: Callable[[InferRequest], float] | None = None
+    cost: Callable[[InferRequest, ModelInfo], float] | None = None
     max_bytes: int = 0
     page: Page | None = None
     statuses: tuple[int, ...] = ()

@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError
 from nonet.runtime.requests import InferResponse
+from nonet.services.raw_image.capture_cost import request_cost
 from nonet.services.raw_image.tiling import TileForm, Tiling, mirrored, packed, spread
 from tests.support import handmade_captures
 
@@ -248,3 +249,28 @@ def test_the_sample_request_is_one_tile_and_works(lab) -> None:
     (outcome,) = lab.service.execute([lab.service.sample_request(2)])
     assert isinstance(outcome, InferResponse)
     assert json.loads(outcome.output("details").data[0])["tiles"] == 1
+
+
+@pytest.mark.parametrize("kind", ["npy", "npy64", "png", "tiff", "bare"])
+def test_what_a_capture_costs_is_told_by_its_head_and_length(lab, kind) -> None:
+    """In tiles, the sample being one: as many as are computed, but for the rims."""
+    mosaic = handmade_captures.capture(280, 560)
+    how = {"cfa": "RGGB"}
+    if kind == "bare":
+        file = mosaic.astype("<u2").tobytes()
+        how |= {"width": 560, "height": 280}
+    elif kind.startswith("npy"):
+        file = handmade_captures.npy(mosaic.astype(np.float64) / 65535 if kind == "npy64" else mosaic)
+    else:
+        file = handmade_captures.image_file(mosaic, kind.upper())
+    tiles = lab.details(file, **how)["tiles"]
+    cost = request_cost(lab.request(file, **how), lab.service.info)
+    assert 0.8 * tiles <= cost <= 1.1 * tiles
+    assert request_cost(lab.request(file, file, **how), lab.service.info) == 2 * cost
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\x93NUMPY"]), rest=st.binary(max_size=200))
+def test_any_bytes_have_a_cost_that_their_length_bounds(lab, head, rest) -> None:
+    cost = request_cost(lab.request(head + rest), lab.service.info)
+    assert 1 <= cost <= 1 + 1100 * len(head + rest)

@@ -44,7 +44,7 @@ __all__ = ["Cost", "DataPlane", "PlanePolicy"]
 
 logger = logging.getLogger(__name__)
 
-Cost = Callable[[InferRequest], float]
+Cost = Callable[[InferRequest, ModelInfo], float]
 """How much work a valid request is, in units of one row of its model's sample request."""
 
 
@@ -343,7 +343,7 @@ class DataPlane:
         if tell is None:
             return float(rows)
         try:
-            cost = float(tell(request))
+            cost = float(tell(request, info))
         except Exception:
             logger.warning("the cost of a request to %s is not known", info.name, exc_info=True)
             return float(rows)

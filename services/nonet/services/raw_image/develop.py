@@ -19,6 +19,7 @@ from nonet.runtime.errors import InsufficientStorage, InvalidArgument, ServingEr
 from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
+from nonet.services.raw_image.capture_cost import TILE_CORE
 from nonet.services.raw_image.development import RULES, Development
 from nonet.services.raw_image.limits import PARAM, RawLimits
 from nonet.services.raw_image.options import read_options
@@ -45,8 +46,8 @@ class DevelopServable:
     memory is bounded by one large capture for each lane. A request fails alone, as a whole.
 
     Between batches of tiles deadlines are looked at: a capture that cannot be done in time any more is given
-    up with what it would have needed. The scheduler counts a capture as one row, whatever its size; its
-    prediction is that of a capture of one tile.
+    up with what it would have needed; before that, the scheduler predicts it by its cost
+    (:mod:`.capture_cost`).
 
     Args:
         network: the network; closed by its owner, after this service.
@@ -251,6 +252,7 @@ def _service_info(network: ModelInfo, form: TileForm, limits: RawLimits) -> Mode
         },
         details={
             **network.details,
+            TILE_CORE: form.core,
             "network": network.name,
             "family": network.family,
             "quality": dict(network.quality),

@@ -34,6 +34,7 @@ from nonet.runtime.task import (
     Work,
 )
 from nonet.runtime.tensors import Tensor
+from nonet.services.raw_image.capture_cost import request_cost
 from nonet.services.raw_image.derive import TASK, derive
 from nonet.services.raw_image.develop import INPUT
 from nonet.services.raw_image.job_spec import CAPTURE, KIND, DevelopSpec
@@ -262,6 +263,7 @@ DEVELOP = Task(
         },
     ),
     rank="psnr_sigma_10",
+    cost=request_cost,
     work=Work(
         kind=KIND,
         run="nonet.services.raw_image.job:develop_capture",

@@ -67,7 +67,7 @@ def _accept(upload: Upload) -> Accepted:
     return Accepted({"scale": upload.fields.scale}, f"{digest} {upload.fields.scale}")
 
 
-def _cost(request: InferRequest) -> float:
+def _cost(request: InferRequest, info: ModelInfo) -> float:
     return float(request.parameters.get("steps", 1))
 
 
