@@ -14,7 +14,7 @@ from nonet.gateway.cache import ResponseCache
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
-from nonet.gateway.executor import EmbeddedDevice
+from nonet.gateway.executor import Device, EmbeddedDevice
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
 from nonet.gateway.process.compose import ServingPlane
 from nonet.gateway.process.services import installed_services
@@ -79,10 +79,12 @@ async def serving_grpc(
     limits: GrpcLimits | None = None,
     repository: Any = None,
     services: Sequence[Service] | None = None,
+    catalog: Catalog | None = None,
+    devices: Sequence[Device] | None = None,
     **options: Any,
 ) -> AsyncIterator[Face]:
-    catalog, clock = Catalog(), MonotonicClock()
-    plane = ServingPlane(catalog, [EmbeddedDevice(lanes)], clock=clock, cache=ResponseCache(None))
+    catalog, clock = catalog or Catalog(), MonotonicClock()
+    plane = ServingPlane(catalog, devices or [EmbeddedDevice(lanes)], clock=clock, cache=ResponseCache(None))
     await plane.start()
     # Published without the calibration that a start would do: slow servables would make it slow.
     plane._calibrator.stop()

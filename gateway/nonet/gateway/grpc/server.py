@@ -114,7 +114,7 @@ class GrpcServer:
         )
         inference = Inference(plane, describe_models=describe_models)
         control = Control(plane, repository, allowed=limits.repository_control)
-        stream = InferenceStream(inference, limits.stream_window, face.closing, uploads)
+        stream = InferenceStream(plane, inference, limits.stream_window, face.closing, uploads)
         names = [OPEN_INFERENCE, *service_names(services), *([JOBS] if jobs is not None else [])]
         self.health = Health(plane.ready, names)
         handlers = [

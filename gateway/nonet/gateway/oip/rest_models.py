@@ -8,7 +8,7 @@ from nonet.gateway.http.reply import Reply
 from nonet.gateway.oip.models import described, statistics
 from nonet.gateway.oip.rest_target import OipTarget
 from nonet.runtime.errors import NotFound
-from nonet.runtime.oip.metadata import model_metadata_json, server_metadata_json
+from nonet.runtime.oip.metadata import model_config_json, model_metadata_json, server_metadata_json
 from nonet.runtime.release import VERSION
 
 
@@ -54,7 +54,7 @@ class OipModels:
     async def config(self, target: OipTarget) -> Reply:
         """The Triton model configuration."""
         self._calls.authenticate(target.exchange)
-        return Reply.json(dict(self._plane.catalog.info(target.model, target.version).config))
+        return Reply.json(model_config_json(self._plane.catalog.info(target.model, target.version)))
 
     async def statistics(self, target: OipTarget) -> Reply:
         """Triton's statistics extension, of one version, one model or all of them."""

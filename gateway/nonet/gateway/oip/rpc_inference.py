@@ -20,15 +20,16 @@ from nonet.runtime.errors import NotFound
 from nonet.runtime.oip import metadata, proto_codec
 from nonet.runtime.oip.messages import message
 from nonet.runtime.release import VERSION
-from nonet.runtime.requests import InferRequest, InferResponse
+from nonet.runtime.requests import InferRequest
+from nonet.runtime.servable import ModelInfo
 
 __all__ = ["Inference", "checked_name"]
 
 INLINE_CONTENTS = 256 * 1024
 """Bytes of typed contents above which a message is read in a thread."""
 
-STREAM_PARAMETERS = ("triton_enable_empty_final_response",)
-"""Parameters that clients add to say how a stream is to be framed; no model sees them."""
+EMPTY_FINAL = "triton_enable_empty_final_response"
+"""Parameter by which clients say how a stream is to be framed; no model sees it."""
 
 
 class Inference:
@@ -100,21 +101,17 @@ class Inference:
         rpc.describe_answer(response, inferring - started, time.perf_counter() - inferred)
         return reply
 
-    async def infer_one(self, request: Any, call: Call) -> tuple[InferRequest, InferResponse]:
-        """One request of a stream, let in, decoded and answered. Raises ServingError."""
-        with self._plane.admit():
-            decoded = await self.decode(request, call)
-            return decoded, await self._plane.infer(decoded, admitted=True)
+    def find(self, request: Any) -> ModelInfo:
+        """The model that a message asks. Raises NotFound or Unavailable."""
+        return self._plane.catalog.info(*checked_name(request.model_name, request.model_version))
 
     async def decode(self, request: Any, call: Call) -> InferRequest:
         """The message as the core's request, with what the metadata says of its handling.
 
         Raises InvalidArgument or NotFound, the latter before any tensor is touched.
         """
-        self._plane.catalog.info(*checked_name(request.model_name, request.model_version))
-        for name in STREAM_PARAMETERS:
-            if name in request.parameters:
-                del request.parameters[name]
+        self.find(request)
+        request.parameters.pop(EMPTY_FINAL, None)
         if not request.raw_input_contents and request.ByteSize() > INLINE_CONTENTS:
             # Typed contents are read number by number: other requests go on meanwhile.
             decoded = await asyncio.to_thread(proto_codec.decode_request, request)
