@@ -94,11 +94,11 @@ class InferenceStream:
     async def _read(self, messages: Any, room: asyncio.Semaphore, begin: Callable[[bytes], None]) -> bool:
         """Begin each request when there is room for it, until the client has sent its last. True if the
         server stops before."""
-        end = asyncio.ensure_future(self._closing.wait())
+        end: asyncio.Future[Any] = asyncio.ensure_future(self._closing.wait())
         try:
             while True:
                 await room.acquire()
-                arrival: asyncio.Future[bytes | None] = asyncio.ensure_future(anext(messages, None))
+                arrival: asyncio.Future[Any] = asyncio.ensure_future(anext(messages, None))
                 try:
                     await asyncio.wait({arrival, end}, return_when=asyncio.FIRST_COMPLETED)
                 finally:

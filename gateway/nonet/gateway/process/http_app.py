@@ -22,9 +22,8 @@ from nonet.gateway.http.hot_routes import HotRoutes
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.reply import RawResponse, Reply
 from nonet.gateway.http.settings import HttpSettings
-from nonet.gateway.oip.rest_control import OipControl
+from nonet.gateway.oip.operations import Operations
 from nonet.gateway.oip.rest_infer import OipInference
-from nonet.gateway.oip.rest_models import OipModels
 from nonet.gateway.oip.rest_routes import OipRoutes
 from nonet.gateway.tasks.fields import path_parameters
 from nonet.gateway.tasks.jobs_rest import jobs_router
@@ -119,9 +118,16 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _validation_failed)
     describe(app, services, authenticated=authenticated, max_timeout=settings.max_timeout)
     oip = OipRoutes(
+        Operations(
+            plane,
+            repository,
+            allowed=settings.repository_control,
+            face="HTTP",
+            unserved=InvalidArgument,
+        ),
         OipInference(plane, calls, bodies),
-        OipModels(plane, calls),
-        OipControl(plane, calls, bodies, repository, allowed=settings.repository_control),
+        calls,
+        bodies,
         settings.compress_from,
     )
     hot = {path: route for path, route in routes.items() if not path_parameters(path)}
