@@ -159,24 +159,25 @@ class _GatewayCollector(Collector):
                     ((*key, each), count) for key, value in values for each, count in sorted(value.items())
                 )
             yield _family(kind, name, meaning, labels, values)
-        for name, kind, labels, of_process, meaning in _OF_THE_PROCESS:
+        for name, kind, names, of_process, meaning in _OF_THE_PROCESS:
             value = of_process(self._metrics, self._state)
             if value is not None:
-                yield _family(kind, name, meaning, labels, sorted(value.items()) if labels else [((), value)])
+                yield _family(kind, name, meaning, names, sorted(value.items()) if names else [((), value)])
 
 
 def _family(
     kind: str, name: str, meaning: str, labels: tuple[str, ...], values: Iterable[tuple[Any, Any]]
 ) -> Metric:
     """``values``: a label's value, or a tuple of them -> a number or a histogram."""
-    family: Any = _KINDS[kind](name, meaning, labels=labels)
+    family = _KINDS[kind](name, meaning, labels=labels)
     for key, value in values:
         key = key if isinstance(key, tuple) else (key,)
         if isinstance(value, Histogram):
             family.add_metric(key, value.cumulative(), value.total)
         else:
             family.add_metric(key, value)
-    return family
+    described: Metric = family
+    return described
 
 
 class MetricsPage:
