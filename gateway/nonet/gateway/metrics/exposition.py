@@ -153,7 +153,7 @@ class _GatewayCollector(Collector):
         models = sorted(self._metrics.models.items())
         for name, kind, label, of_model, meaning in _OF_MODELS:
             labels = ("model", "version", label) if label else ("model", "version")
-            values = ((key, of_model(counters)) for key, counters in models)
+            values: Iterable[Any] = ((key, of_model(counters)) for key, counters in models)
             if label:
                 values = (
                     ((*key, each), count) for key, value in values for each, count in sorted(value.items())
@@ -165,9 +165,7 @@ class _GatewayCollector(Collector):
                 yield _family(kind, name, meaning, names, sorted(value.items()) if names else [((), value)])
 
 
-def _family(
-    kind: str, name: str, meaning: str, labels: tuple[str, ...], values: Iterable[tuple[Any, Any]]
-) -> Metric:
+def _family(kind: str, name: str, meaning: str, labels: tuple[str, ...], values: Iterable[Any]) -> Metric:
     """``values``: a label's value, or a tuple of them -> a number or a histogram."""
     family = _KINDS[kind](name, meaning, labels=labels)
     for key, value in values:
