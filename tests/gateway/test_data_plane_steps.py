@@ -66,14 +66,19 @@ async def test_closing_a_stream_ends_the_work_within_a_step(cached: bool) -> Non
         assert plane.queue_depths() == {}
 
 
-async def test_a_reader_who_is_slow_gets_the_newest_and_the_final_answer() -> None:
-    async with serving(bad.SteppingServable()) as (plane, _):
-        answers = plane.stream(bad.doubling_request(50.0))
+@pytest.mark.parametrize(("width", "kept"), [(4, 48), (1 << 18, 4)])
+async def test_a_reader_who_is_slow_gets_the_newest_large_answers_and_all_small_ones(
+    width: int, kept: int
+) -> None:
+    servable = bad.SteppingServable(info=bad.doubling_info(width=width, decoupled=True))
+    async with serving(servable) as (plane, _):
+        answers = plane.stream(bad.doubling_request(50.0, width=width))
         first = await anext(answers)
-        await asyncio.sleep(0.3)
+        await until(lambda: len(servable.steps) == 50)
+        await until(lambda: plane.queue_depths() == {} and plane.utilisation() == {"cpu": 0.0})
         rest = [answer async for answer in answers]
         assert not first.final
-        assert len(rest) <= 5
+        assert len(rest) == kept + 1
         assert [answer.final for answer in rest] == [False] * (len(rest) - 1) + [True]
         assert value_of(rest[-2]) == 49.0
 

@@ -14,10 +14,12 @@ from nonet.gateway.cache import ResponseCache
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
-from nonet.gateway.executor import EmbeddedDevice
+from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
+from nonet.gateway.executor import Device, EmbeddedDevice
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
 from nonet.gateway.process.compose import ServingPlane
 from nonet.gateway.process.services import installed_services
+from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.host import GatewayHost
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import MonotonicClock
@@ -79,25 +81,31 @@ async def serving_grpc(
     limits: GrpcLimits | None = None,
     repository: Any = None,
     services: Sequence[Service] | None = None,
-    **options: Any,
+    catalog: Catalog | None = None,
+    devices: Sequence[Device] | None = None,
+    uploads: UploadBudget | None = None,
+    describe_models: bool = False,
 ) -> AsyncIterator[Face]:
-    catalog, clock = Catalog(), MonotonicClock()
-    plane = ServingPlane(catalog, [EmbeddedDevice(lanes)], clock=clock, cache=ResponseCache(None))
+    catalog, clock = catalog or Catalog(), MonotonicClock()
+    plane = ServingPlane(catalog, devices or [EmbeddedDevice(lanes)], clock=clock, cache=ResponseCache(None))
     await plane.start()
     # Published without the calibration that a start would do: slow servables would make it slow.
     plane._calibrator.stop()
     for servable in servables:
         catalog.publish(servable)
     routes: list[Any] = []
-    server = GrpcServer(
+    limits = limits or GrpcLimits()
+    parts = FaceParts(
         plane,
         CallReader(Gatekeeper(keys or [], clock), clock, 3600.0),
-        limits=limits,
-        repository=None if repository is None else RepositoryControl(repository),
-        observe=lambda *record: routes.append(record),
-        services=tuple(installed_services().values()) if services is None else services,
+        uploads=uploads or UploadBudget(8 * limits.max_message_bytes),
+        disk=disk_budget(limits.max_message_bytes),
         host=GatewayHost(catalog, Path(), None, None, may_remove=False, works={}, jobs=None),
-        **options,
+        services=tuple(installed_services().values()) if services is None else services,
+        repository=None if repository is None else RepositoryControl(repository),
+    )
+    server = GrpcServer(
+        parts, limits, observe=lambda *record: routes.append(record), describe_models=describe_models
     )
     port = server.bind("127.0.0.1:0")
     await server.start()

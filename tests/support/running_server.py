@@ -254,3 +254,32 @@ def assert_no_leak(text: str) -> None:
     """No traceback, no source file, no folder of this machine."""
     for sign in ("Traceback", 'File "', "site-packages", "/tmp/", "/home/", "/root/", ".py:", "0x7f"):
         assert sign not in text, f"the reply leaks {sign!r}: {text[:500]}"
+
+
+@contextlib.contextmanager
+def running_service(
+    name: str, repository: Path, folder: Path, environment: Mapping[str, str]
+) -> Iterator[int]:
+    """One ``nonet service NAME`` process for the length of a ``with`` block; gives its gRPC port. It must
+    then stop cleanly and have logged no traceback."""
+    folder.mkdir(parents=True)
+    port, log_path = free_port(), folder / "service.log"
+    command = [sys.executable, "-m", "nonet.cli.main", "service", name]
+    command += ["--port", str(port), "--repository", str(repository)]
+    variables = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "PYTHONUNBUFFERED": "1",
+        **environment,
+    }
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=variables)
+    try:
+        eventually(lambda: str(port) in log_path.read_text(), "the service is ready", READY_GUARD)
+        yield port
+        process.terminate()
+        assert process.wait(STOP_GUARD) == 0, log_path.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert_clean_log(log_path.read_text())

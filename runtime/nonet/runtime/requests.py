@@ -87,6 +87,8 @@ class InferResponse:
 
     ``device``, ``batch_size`` and ``cache`` (``hit`` ``miss`` ``coalesced`` ``bypass``) are filled in on
     the way out and become response headers. ``final`` is False for a partial answer: others follow.
+    ``repeats`` is True for a final answer that says again what the last partial one said, because the model
+    ended without another.
     """
 
     model: str
@@ -99,6 +101,7 @@ class InferResponse:
     batch_size: int = 1
     cache: str = "bypass"
     final: bool = True
+    repeats: bool = False
 
     def output(self, name: str) -> Tensor:
         """The output called ``name``. Raises KeyError if there is none."""

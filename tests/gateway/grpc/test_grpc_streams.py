@@ -137,6 +137,57 @@ async def test_an_empty_stream_ends_cleanly(start_face: Start) -> None:
     assert await exchange(face.stream(), []) == []
 
 
+async def test_a_model_in_steps_gives_each_answer_as_it_comes(start_face: Start) -> None:
+    face = await start_face(bad.SteppingServable())
+    replies = await exchange(face.stream(), [infer_request(3.0, identity="a")])
+    assert [reply.infer_response.id for reply in replies] == ["a"] * 3
+    assert [values(reply.infer_response)[0] for reply in replies] == [1.0, 2.0, 6.0]
+    finals = [reply.infer_response.parameters["triton_final_response"].bool_param for reply in replies]
+    assert finals == [False, False, True]
+
+
+async def test_the_last_answer_is_not_followed_by_an_empty_one(start_face: Start) -> None:
+    face = await start_face(bad.SteppingServable())
+    request = infer_request(2.0)
+    request.parameters["triton_enable_empty_final_response"].bool_param = True
+    replies = await exchange(face.stream(), [request])
+    assert [len(reply.infer_response.outputs) for reply in replies] == [1, 1]
+
+
+async def test_answers_in_steps_wait_for_no_other_request_and_the_others_keep_their_order(
+    start_face: Start,
+) -> None:
+    hanging = bad.HangingServable()
+    stepping = bad.SteppingServable(info=bad.doubling_info("stepper", decoupled=True))
+    face = await start_face(hanging, stepping, bad.DoublingServable(bad.doubling_info("quick")), lanes=2)
+    call = face.stream()
+    requests = [
+        infer_request(1.0, identity="held"),
+        infer_request(3.0, "stepper", "steps"),
+        infer_request(2.0, "quick", "after"),
+    ]
+    for request in requests:
+        await call.write(request)
+    assert [(await call.read()).infer_response.id for _ in range(3)] == ["steps"] * 3
+    hanging.close()
+    assert [(await call.read()).infer_response.id for _ in range(2)] == ["held", "after"]
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+
+
+async def test_a_failure_after_the_first_answers_is_an_answer_too(start_face: Start) -> None:
+    servable = bad.SteppingServable()
+    face = await start_face(servable)
+    call = face.stream(metadata=(("x-request-timeout-ms", "1000"),))
+    await call.write(infer_request(1e6, identity="endless"))
+    await call.write(infer_request(1.0, identity="short"))
+    await call.done_writing()
+    replies = [reply async for reply in call]
+    assert [reply.infer_response.id for reply in replies if not reply.error_message].count("short") == 1
+    assert [reply.infer_response.id for reply in replies if reply.error_message] == ["endless"]
+    assert face.plane.in_flight == 0
+
+
 async def test_a_stream_needs_a_key(start_face: Start) -> None:
     face = await start_face(bad.DoublingServable(), keys=[ApiKey("sesame", "alice")])
     with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import queue
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,11 +18,12 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import tritonclient.grpc as tritongrpc
 import tritonclient.http as triton
 
 from nonet.runtime.oip.messages import add_descriptors, message
 from tests.support import handmade_networks
-from tests.support.running_server import RunningServer, assert_refused, eventually, running
+from tests.support.running_server import RunningServer, assert_refused, eventually, running, running_service
 
 ROOT = Path(__file__).parents[3]
 TOY = ROOT / "tests" / "toy_service"
@@ -32,18 +34,52 @@ BRIGHT = float(np.frombuffer(IMAGE, np.uint8).mean())
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server that finds the toy service on its path."""
-    folder = tmp_path_factory.mktemp("toy")
-    root = folder / "models"
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with two networks of the toy's task."""
+    root = tmp_path_factory.mktemp("toy") / "models"
     root.mkdir()
     for name, truth in (("poor", 0.1), ("good", 0.9)):
         facts = {"task": "brightness", "family": "eyes", "quality": {"truth": truth}}
         handmade_networks.add_identity(root, name, "FP32", (-1,), facts=facts)
-    paths = os.pathsep.join([str(TOY), *filter(None, [os.environ.get("PYTHONPATH", "")])])
+    return root
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """With the toy service on the path."""
+    return {"PYTHONPATH": os.pathsep.join([str(TOY), *filter(None, [os.environ.get("PYTHONPATH", "")])])}
+
+
+@pytest.fixture(scope="module")
+def toy(
+    models: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A server that finds the toy service on its path."""
     settings = {"repository": {"poll_seconds": 0.0}, "jobs": {"nice": 0}}
-    with running(root, folder / "server", settings, environment={"PYTHONPATH": paths}) as started:
+    with running(models, tmp_path_factory.mktemp("server"), settings, environment=environment) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def behind(
+    models: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A gateway whose toy service is a process of its own."""
+    folder = tmp_path_factory.mktemp("behind")
+    with running_service("toy", models, folder / "service", environment) as port:
+        topology = folder / "topology.toml"
+        topology.write_text(f'[[service]]\nname = "toy"\naddress = "127.0.0.1:{port}"\n')
+        options = {"environment": environment, "arguments": ("--topology", str(topology))}
+        with running(models, folder / "gateway", **options) as started:
+            eventually(lambda: started.http.get("/v2/health/ready").status_code == 200, "it is found")
+            yield started
+
+
+@pytest.fixture(params=["toy", "behind"])
+def wherever(request: pytest.FixtureRequest) -> RunningServer:
+    """A gateway with the toy service in its own process, and one with it behind itself."""
+    started: RunningServer = request.getfixturevalue(request.param)
+    return started
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +159,9 @@ def test_equal_requests_are_answered_from_the_cache(toy: RunningServer) -> None:
     assert_refused(refused, 504)
 
 
-def test_three_answers_come_as_events(toy: RunningServer) -> None:
+def test_three_answers_come_as_events(wherever: RunningServer) -> None:
     fields = {"steps": "3", "stream": "true", "scale": "4"}
-    with toy.http.stream("POST", PATH, files={"image": ("a.png", IMAGE)}, data=fields) as reply:
+    with wherever.http.stream("POST", PATH, files={"image": ("a.png", IMAGE)}, data=fields) as reply:
         assert reply.headers["content-type"].startswith("text/event-stream")
         text = reply.read().decode()
     events = [event.split("\n") for event in text.strip().split("\n\n")]
@@ -153,6 +189,40 @@ def test_the_protocol_serves_it_as_a_model(toy: RunningServer) -> None:
     answer = client.infer("measure.good", [image], parameters={"scale": 2.0})
     assert answer.as_numpy("brightness")[0] == pytest.approx(2 * BRIGHT)
     client.close()
+
+
+@pytest.mark.parametrize("end", [False, True])
+def test_three_answers_come_on_a_stream_of_the_protocol(wherever: RunningServer, end: bool) -> None:
+    image = tritongrpc.InferInput("image", [1], "BYTES")
+    image.set_data_from_numpy(np.array([IMAGE], dtype=object))
+    answers: queue.Queue[Any] = queue.Queue()
+    with tritongrpc.InferenceServerClient(wherever.grpc_address) as client:
+        policy = client.get_model_config("measure.good").config.model_transaction_policy
+        assert policy.decoupled
+        client.start_stream(lambda result, error: answers.put(error or result))
+        client.async_stream_infer(
+            "measure.good",
+            [image],
+            request_id="mine",
+            parameters={"steps": 3, "scale": 6.0 + end},
+            enable_empty_final_response=end,
+        )
+        replies = [answers.get(timeout=60) for _ in range(3)]
+        client.stop_stream()
+    assert answers.empty()
+    told = [reply.get_response() for reply in replies]
+    assert [reply.parameters["step"].int64_param for reply in told] == [1, 2, 3]
+    assert [reply.parameters["triton_final_response"].bool_param for reply in told] == [False, False, True]
+    assert {reply.id for reply in told} == {"mine"}
+    assert replies[-1].as_numpy("brightness")[0] == pytest.approx((6 + end) * BRIGHT)
+
+
+def test_events_come_over_grpc_from_a_service_of_its_own(behind: RunningServer) -> None:
+    add_descriptors((FOLDER / "descriptors.binpb").read_bytes())
+    with grpc.insecure_channel(behind.grpc_address) as opened:
+        steps = [each.step for each in call(opened, "WatchMeasure", stream=True, image=IMAGE, steps=3)]
+        assert steps == [1, 2, 3]
+        assert call(opened, "Measure", image=IMAGE, steps=3).step == 3
 
 
 def test_the_same_as_a_job_over_both_faces(toy: RunningServer, channel: grpc.Channel) -> None:

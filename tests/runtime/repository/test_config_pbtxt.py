@@ -87,6 +87,13 @@ def test_outputs_may_be_left_out_but_inputs_may_not() -> None:
     assert complete_config(parse_config(text), two, "net").outputs == (LOGITS,)
 
 
+@pytest.mark.parametrize(
+    ("text", "decoupled"), [("model_transaction_policy { decoupled: true }", True), ("", False)]
+)
+def test_a_decoupled_model_is_served_and_called_so(text: str, decoupled: bool) -> None:
+    assert complete_config(parse_config(text), GRAPH, "net").decoupled is decoupled
+
+
 def test_an_input_with_a_default_is_optional() -> None:
     graph = Graph((IMAGE, TensorSpec("scale", DataType.FP32, (-1, 1), optional=True)), (LOGITS,), ())
     done = complete_config(parse_config(f"max_batch_size: 4 {SPECS}"), graph, "net")
@@ -104,7 +111,6 @@ def test_an_input_with_a_default_is_optional() -> None:
         ("max_batch_size: -1", "max_batch_size must be 0 or more"),
         ("sequence_batching { }", "sequence_batching is not supported"),
         ("ensemble_scheduling { }", "ensemble_scheduling is not supported"),
-        ("model_transaction_policy { decoupled: true }", "decoupled"),
         ('model_operations { op_library_filename: "x.so" }', "native code"),
         ('max_batch_size: 4 input { name: "img" }', "lists input 'img', but the graph has 'image'"),
         (f"max_batch_size: 4 {SPECS} {SPECS}", "lists input 'image' twice"),

@@ -247,9 +247,9 @@ class DataPlane:
     ) -> AsyncGenerator[InferResponse, None]:
         """The partial answers to ``request`` in order (their ``final`` is False), then the final one.
 
-        A reader who is slow gets the newest partial answers only; one whose answer is in the cache, or comes
-        of an execution that had begun, may get the final one alone. Closing the generator or cancelling its
-        reader withdraws the work. Raises and records as :meth:`infer`.
+        A reader who is slow gets the newest partial answers only, if all of them take much memory; one whose
+        answer is in the cache, or comes of an execution that had begun, may get the final one alone. Closing
+        the generator or cancelling its reader withdraws the work. Raises and records as :meth:`infer`.
         """
         partials = PartialAnswers(request.id)
         with self._in_flight:

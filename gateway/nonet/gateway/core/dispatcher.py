@@ -46,7 +46,8 @@ _EXPIRE_EVERY = 0.01  # seconds between searches for waiting items that can no l
 class Ticket:
     """One request on its way through the queue; ``done`` holds its outcome. Owns its lease.
 
-    ``deliver`` takes the partial answers; what it raises fails the request. ``waited`` and ``computed`` are
+    ``deliver`` takes the partial answers and says whether anybody reads them; what it raises fails the
+    request, and what was read is not tried a second time. ``waited`` and ``computed`` are
     the seconds of the steps that it has taken.
     """
 
@@ -54,7 +55,7 @@ class Ticket:
     lease: Lease
     item: Item
     done: asyncio.Future[InferResponse | ServingError]
-    deliver: Callable[[InferResponse], None]
+    deliver: Callable[[InferResponse], bool]
     retried: bool = False
     waited: float = 0.0
     computed: float = 0.0
@@ -77,6 +78,7 @@ class Dispatcher:
         self.scheduler = Scheduler(
             policy, [DeviceState(device.name, device.lanes, device.serves) for device in devices]
         )
+        self._in_steps = any(device.steps for device in devices)
         self._clock = clock
         self._observers = observers
         self._pump_due = False
@@ -109,10 +111,10 @@ class Dispatcher:
         lease: Lease,
         rows: int,
         deadline: float,
-        deliver: Callable[[InferResponse], None],
+        deliver: Callable[[InferResponse], bool],
     ) -> Ticket:
         """Queue a validated request. Takes over ``lease``, also when it raises. ``deliver`` is called with
-        each partial answer; a ServingError from it fails the request.
+        each partial answer and says whether anybody reads it; a ServingError from it fails the request.
 
         Raises as :meth:`Scheduler.submit` does: a request that cannot be answered in time is refused here.
         """
@@ -129,8 +131,10 @@ class Dispatcher:
                 for tensor in request.inputs
             ),
         )
-        # A model that works in steps does one unit of cost for each row in each of them.
-        cost, left = (rows, max(request.cost / rows, 1.0)) if info.decoupled else (request.cost, 1.0)
+        cost, left = request.cost, 1.0
+        if info.decoupled and self._in_steps:
+            # A model that works in steps does one unit of cost for each row in each of them.
+            cost, left = rows, max(request.cost / rows, 1.0)
         largest = max(info.max_batch_size, 1)
         item = Item(key, rows, group, deadline, request.priority, now, largest, cost, left)
         ticket = Ticket(request, lease, item, asyncio.get_running_loop().create_future(), deliver)
@@ -213,6 +217,7 @@ class Dispatcher:
             tickets[0].lease.servable,
             [ticket.request for ticket in tickets],
             lambda result, seconds: self._finished(batch, result, seconds),
+            lambda index, partial: self._partial(batch, tickets[index], partial),
         )
         self._depth_changed(batch.key)
         self._running[id(batch)] = (batch, device.submit(job))
@@ -261,7 +266,7 @@ class Dispatcher:
             return
         if outcome.partial is not None:
             try:
-                ticket.deliver(_described(outcome.partial, batch, ticket, seconds, final=False))
+                self._deliver(batch, ticket, outcome.partial, seconds)
             except ServingError as error:
                 self._end(ticket, error)
                 return
@@ -274,6 +279,20 @@ class Dispatcher:
         if not item.steps:
             self._stepping[item.key] += 1
         self.scheduler.requeue_step(item, now)
+
+    def _partial(self, batch: Batch, ticket: Ticket, partial: InferResponse) -> None:
+        """A partial answer of a request that is being executed to its end."""
+        if ticket.done.done():
+            return
+        try:
+            self._deliver(batch, ticket, partial, self._clock.now() - batch.started)
+        except ServingError as error:
+            self._settle(ticket, error)
+            self._abandon_if_nobody_waits(ticket)
+
+    def _deliver(self, batch: Batch, ticket: Ticket, partial: InferResponse, seconds: float) -> None:
+        if ticket.deliver(_described(partial, batch, ticket, seconds, final=False)):
+            ticket.retried = True
 
     def _batch_failed(self, batch: Batch, tickets: list[Ticket], error: BaseException) -> None:
         """Give what may be innocent another chance: elsewhere after a crash, in halves after a failure."""

@@ -121,13 +121,15 @@ class Execution:
         """Queue the request, await its outcome, check it and give it the shape the caller asked for."""
         flight = progress.flight
 
-        def deliver(partial: InferResponse) -> None:
+        def deliver(partial: InferResponse) -> bool:
             readers = self._readers.get(flight, ()) if flight else (progress.partials,)
-            if any(readers):
-                validation.check_outputs(partial, lease.info)
-                partial = selected(partial, request, lease.info)
-                for reader in filter(None, readers):
-                    reader.put(partial)
+            if not any(readers):
+                return False
+            validation.check_outputs(partial, lease.info)
+            partial = selected(partial, request, lease.info)
+            for reader in filter(None, readers):
+                reader.put(partial)
+            return True
 
         ticket = self._dispatcher.submit(request, lease.share(), progress.rows, deadline, deliver)
         if flight:

@@ -13,11 +13,14 @@ from nonet.runtime.requests import InferResponse
 __all__ = ["PartialAnswers", "streamed"]
 
 _KEPT = 4
-"""Partial answers that wait for their reader; an older one gives way to a newer."""
+_KEPT_BYTES = 4 << 20
+"""Partial answers that wait for their reader: so many, or all while they have no more bytes than that; beyond
+both an older one gives way to a newer."""
 
 
 class PartialAnswers:
-    """The newest partial answers that were not read yet. Belongs to one event loop.
+    """The newest partial answers that were not read yet, as many as there is room for. Belongs to one event
+    loop.
 
     Args:
         request_id: id of the request they answer.
@@ -25,13 +28,17 @@ class PartialAnswers:
 
     def __init__(self, request_id: str) -> None:
         self._request_id = request_id
-        self._waiting: deque[InferResponse] = deque(maxlen=_KEPT)
+        self._waiting: deque[InferResponse] = deque()
+        self._bytes = 0
         self._changed = asyncio.Event()
         self._closed = False
 
     def put(self, response: InferResponse) -> None:
-        """Keep one; the oldest of those not read makes room."""
+        """Keep one; the oldest of those not read make room."""
         self._waiting.append(dataclasses.replace(response, id=self._request_id))
+        self._bytes += _size(response)
+        while len(self._waiting) > _KEPT and self._bytes > _KEPT_BYTES:
+            self._take()
         self._changed.set()
 
     def close(self, *_: object) -> None:
@@ -46,7 +53,16 @@ class PartialAnswers:
                 return None
             self._changed.clear()
             await self._changed.wait()
-        return self._waiting.popleft()
+        return self._take()
+
+    def _take(self) -> InferResponse:
+        response = self._waiting.popleft()
+        self._bytes -= _size(response)
+        return response
+
+
+def _size(response: InferResponse) -> int:
+    return sum(tensor.nbytes for tensor in response.outputs)
 
 
 async def streamed(

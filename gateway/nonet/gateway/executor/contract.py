@@ -8,7 +8,7 @@ from typing import Protocol
 
 from nonet.gateway.scheduler import QueueKey
 from nonet.runtime.errors import NotFound, Unavailable
-from nonet.runtime.requests import InferRequest, Outcome
+from nonet.runtime.requests import InferRequest, InferResponse, Outcome
 from nonet.runtime.servable import Servable
 
 
@@ -33,24 +33,29 @@ class BatchJob:
         requests: its requests; they agree in all but the batch dimension and the values.
         finished: called exactly once, on the event loop, with the outcomes in order (or the exception that
             failed the whole batch) and the seconds of execution.
+        tell: called on the event loop, before ``finished``, with the index of a request and a partial answer
+            to it.
     """
 
     servable: Servable
     requests: Sequence[InferRequest]
     finished: Callable[[list[Outcome] | BaseException, float], None]
+    tell: Callable[[int, InferResponse], None]
 
 
 class Device(Protocol):
     """Runs batches on its lanes.
 
     ``healthy`` False takes it out of every decision; devices of one ``group`` stand in for each other, and
-    the server is ready only while each group has a healthy one. ``on_health`` is set by the dispatcher and
-    called, on the event loop, when ``healthy`` changes.
+    the server is ready only while each group has a healthy one. ``steps`` says whether a request of several
+    steps comes back after each of them, instead of being run to its end at once. ``on_health`` is set by the
+    dispatcher and called, on the event loop, when ``healthy`` changes.
     """
 
     name: str
     lanes: int
     group: str
+    steps: bool
     on_health: Callable[[], None]
 
     @property

@@ -26,6 +26,7 @@ class EmbeddedDevice:
     """
 
     group = "embedded"
+    steps = True
 
     def __init__(self, lanes: int, name: str = "cpu") -> None:
         self.name = name

@@ -2,8 +2,10 @@
 
 The device asks the service every ``poll_seconds`` whether it is ready and what it serves, publishes that in
 the catalog, and sends each request of a batch on its own: the service has a scheduler of its own and batches
-them again. The caller's deadline travels as the gRPC deadline. A service that does not answer is unhealthy
-until it answers again; a request it takes down with it fails with :class:`BackendCrashed`, its peers do not.
+them again. A model whose requests have several answers is called by ``ModelStreamInfer``, any other by
+``ModelInfer``. The caller's deadline travels as the gRPC deadline. A service that does not answer is
+unhealthy until it answers again; a request it takes down with it fails with :class:`BackendCrashed`, its
+peers do not.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -35,6 +38,9 @@ from nonet.runtime.servable import ModelInfo
 logger = logging.getLogger(__name__)
 
 _SERVICE = "/inference.GRPCInferenceService/"
+_FINAL = "triton_final_response"
+
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,6 +98,8 @@ class RemoteDevice:
         group: devices of one group (replicas of a service) stand in for each other.
         policy: limits.
     """
+
+    steps = False
 
     def __init__(
         self, address: str, catalog: Catalog, *, group: str, policy: RemotePolicy | None = None
@@ -154,7 +162,9 @@ class RemoteDevice:
         started = time.monotonic()
         result: list[Outcome] | BaseException
         try:
-            result = list(await asyncio.gather(*(self._infer(request) for request in job.requests)))
+            result = list(
+                await asyncio.gather(*(self._infer(job, index) for index in range(len(job.requests))))
+            )
         except asyncio.CancelledError:
             result = ClientClosed("the batch was abandoned: nobody waits for it any more")
         except Exception as error:
@@ -164,21 +174,21 @@ class RemoteDevice:
             self._set_health(False)
         job.finished(result, time.monotonic() - started)
 
-    async def _infer(self, request: InferRequest) -> Outcome:
+    async def _infer(self, job: BatchJob, index: int) -> Outcome:
         # Classes are made from scores by the gateway, for local and remote models alike.
+        request = job.requests[index]
         plain = tuple(RequestedOutput(output.name) for output in request.outputs)
         request = dataclasses.replace(request, outputs=plain)
         timeout = None
         if request.deadline is not None:
             timeout = max(request.deadline - time.monotonic(), 0.001)
         try:
-            reply = await self._call(
-                "ModelInfer",
-                proto_codec.encode_request(request),
-                "inference.ModelInferResponse",
-                timeout,
-                (("x-priority", str(request.priority)), ("cache-control", "no-store")),
-            )
+            metadata = (("x-priority", str(request.priority)), ("cache-control", "no-store"))
+            if job.servable.info.decoupled:
+                return await self._stream(request, timeout, metadata, functools.partial(job.tell, index))
+            sent = proto_codec.encode_request(request)
+            reply = await self._call("ModelInfer", sent, "inference.ModelInferResponse", timeout, metadata)
+            return _answer(reply, request)
         except grpc.aio.AioRpcError as error:
             failure = from_status(error)
             if failure is None:
@@ -187,13 +197,46 @@ class RemoteDevice:
                 await self._probe()  # the service has changed since the last look
                 return VersionGone(failure.message)
             return failure
-        try:
-            response: InferResponse = proto_codec.decode_response(reply)
         except ServingError as error:
             return error
-        if response.version != request.version:
-            return ModelOutputInvalid("the service answered with another version of the model")
-        return response
+
+    async def _stream(
+        self,
+        request: InferRequest,
+        seconds: float | None,
+        metadata: Metadata,
+        tell: Callable[[InferResponse], None],
+    ) -> InferResponse:
+        """The last of the answers to one request; ``tell`` gets those before it, as they come.
+
+        A service may send its last answer before it knows that none follows; it is then told like the
+        others and returned too. Raises AioRpcError, and ServingError for what cannot be used.
+        """
+        last: InferResponse | None = None
+        call = self._method("stream_stream", "ModelStreamInfer", "inference.ModelStreamInferResponse")(
+            iter((proto_codec.encode_request(request),)),
+            timeout=seconds,
+            metadata=self._signed((*metadata, ("triton_grpc_error", "true"))),
+        )
+        try:
+            async for reply in call:
+                if reply.error_message:
+                    raise Internal(
+                        "the service behind this model failed on this request", code="BACKEND_FAILED"
+                    )
+                answer = reply.infer_response
+                parameters = answer.parameters
+                final = _FINAL in parameters and parameters[_FINAL].bool_param
+                parameters.pop(_FINAL, None)
+                if answer.outputs:
+                    last = dataclasses.replace(_answer(answer, request), repeats=not final)
+                    if not final:
+                        tell(last)
+        finally:
+            call.cancel()  # a stream that has ended is not disturbed
+        if last is None:
+            raise ModelOutputInvalid("the service gave no answer to the request")
+        return last
 
     async def _call(
         self,
@@ -201,17 +244,22 @@ class RemoteDevice:
         request: Any,
         reply: str,
         seconds: float | None,
-        metadata: Sequence[tuple[str, str]] = (),
+        metadata: Metadata = (),
     ) -> Any:
-        assert self._channel is not None
-        call = self._channel.unary_unary(
+        call = self._method("unary_unary", method, reply)
+        return await call(request, timeout=seconds, metadata=self._signed(metadata))
+
+    def _method(self, kind: str, method: str, reply: str) -> Any:
+        """A method of the service, ready to be called; ``kind`` as gRPC names it, ``unary_unary``..."""
+        return getattr(self._channel, kind)(
             _SERVICE + method,
             request_serializer=lambda sent: sent.SerializeToString(),
             response_deserializer=message(reply).FromString,
         )
+
+    def _signed(self, metadata: Metadata) -> Metadata:
         key = self._policy.key
-        sent = (*metadata, ("authorization", f"Bearer {key}")) if key else tuple(metadata)
-        return await call(request, timeout=seconds, metadata=sent)
+        return (*metadata, ("authorization", f"Bearer {key}")) if key else metadata
 
     # -- health and models ----------------------------------------------------------------------
 
@@ -311,6 +359,14 @@ class RemoteDevice:
             self._healthy = healthy
             logger.warning("%s is %s", self.name, "healthy" if healthy else "not healthy")
             self.on_health()
+
+
+def _answer(reply: Any, request: InferRequest) -> InferResponse:
+    """The answer in a message. Raises ModelOutputInvalid if it is none to ``request``."""
+    response: InferResponse = proto_codec.decode_response(reply)
+    if response.version != request.version:
+        raise ModelOutputInvalid("the service answered with another version of the model")
+    return response
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

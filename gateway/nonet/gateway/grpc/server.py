@@ -5,28 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import grpc
 import grpc.aio
 
-from nonet.gateway.core.call_headers import CallReader
-from nonet.gateway.core.data_plane import DataPlane
-from nonet.gateway.core.repository_control import RepositoryControl
-from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.grpc.health import SERVICE as HEALTH
 from nonet.gateway.grpc.health import Health
 from nonet.gateway.grpc.reflection import Reflection
-from nonet.gateway.grpc.rpc import Admit, Handler, Observe, Rpc, RpcFace, service
-from nonet.gateway.oip.rpc_control import Control
+from nonet.gateway.grpc.rpc import Admit, Handler, Observe, RpcFace, service
+from nonet.gateway.oip.operations import Operations
 from nonet.gateway.oip.rpc_inference import Inference
+from nonet.gateway.oip.rpc_operations import operation_handlers
 from nonet.gateway.oip.rpc_streaming import InferenceStream
+from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.jobs_rpc import JobCalls
 from nonet.gateway.tasks.rpc import service_handlers, service_names
-from nonet.gateway.tasks.submits import Submits
-from nonet.jobs import Jobs
+from nonet.runtime.errors import NotImplementedHere
 from nonet.runtime.oip.messages import JOBS, OPEN_INFERENCE, methods
-from nonet.runtime.task import Host, Service
 
 __all__ = ["GrpcLimits", "GrpcServer"]
 
@@ -64,41 +59,23 @@ class GrpcServer:
     """Start it, :meth:`drain` it, stop it. To be made inside the event loop it is to run in.
 
     Args:
-        plane: the core.
-        reader: reads who calls and how.
+        parts: what is served.
         limits: see :class:`GrpcLimits`.
-        repository: controls the model repository; None if there is none.
-        uploads: accounts for the messages in flight; by default a budget of eight of the largest.
-        disk: accounts for what of them goes to the disk; by default a budget for this face alone.
         observe: told of each RPC when it is over.
-        services: whose typed services are offered beside the inference protocol.
-        host: lent to the services' own handlers; needed with ``services``.
-        submits: makes jobs of requests; None where there are no jobs.
-        describe_models: see :class:`~nonet.gateway.oip.rpc_inference.Inference`.
-        jobs: long work; None where there is none.
+        describe_models: whether this process is the remote service of a gateway, which is told all of them.
     """
 
     def __init__(
         self,
-        plane: DataPlane,
-        reader: CallReader,
+        parts: FaceParts,
+        limits: GrpcLimits,
         *,
-        limits: GrpcLimits | None = None,
-        repository: RepositoryControl | None = None,
-        uploads: UploadBudget | None = None,
-        disk: UploadBudget | None = None,
         observe: Observe | None = None,
-        services: Sequence[Service] = (),
-        host: Host | None = None,
-        submits: Submits | None = None,
         describe_models: bool = False,
-        jobs: Jobs | None = None,
     ) -> None:
-        limits = limits or GrpcLimits()
-        uploads = uploads or UploadBudget(8 * limits.max_message_bytes)
-        disk = disk or disk_budget(limits.max_message_bytes)
+        plane, jobs = parts.plane, parts.jobs
         self._face = face = RpcFace(
-            reader, plane.clock, uploads, lambda _: plane.admit(), limits.message_timeout, observe
+            parts.calls, plane.clock, parts.uploads, lambda _: plane.admit(), limits.message_timeout, observe
         )
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=limits.max_concurrent_rpcs,
@@ -112,19 +89,28 @@ class GrpcServer:
                 ("grpc.max_metadata_size", 64 << 10),
             ],
         )
-        inference = Inference(plane, describe_models=describe_models)
-        control = Control(plane, repository, allowed=limits.repository_control)
-        stream = InferenceStream(inference, limits.stream_window, face.closing, uploads)
-        names = [OPEN_INFERENCE, *service_names(services), *([JOBS] if jobs is not None else [])]
+        inference = Inference(plane)
+        operations = Operations(
+            plane,
+            parts.repository,
+            allowed=limits.repository_control,
+            face="gRPC",
+            unserved=NotImplementedHere,
+        )
+        stream = InferenceStream(plane, inference, limits.stream_window, face.closing, parts.uploads)
+        names = [OPEN_INFERENCE, *service_names(parts.services), *([JOBS] if jobs is not None else [])]
         self.health = Health(plane.ready, names)
         handlers = [
-            _open_inference(face, inference, stream, control),
+            _open_inference(
+                face,
+                inference,
+                stream,
+                operation_handlers(operations, plane.catalog if describe_models else None),
+            ),
             self.health.handler(face),
             *Reflection([*names, HEALTH]).handlers(face),
         ]
-        if services:
-            assert host is not None
-            handlers += service_handlers(face, plane, services, host, submits, disk)
+        handlers += service_handlers(face, parts)
         if jobs is not None:
             handlers.append(_job_service(face, JobCalls(jobs)))
         self._server.add_generic_rpc_handlers(tuple(handlers))
@@ -151,43 +137,14 @@ class GrpcServer:
 
 
 def _open_inference(
-    face: RpcFace, inference: Inference, stream: InferenceStream, control: Control
+    face: RpcFace, inference: Inference, stream: InferenceStream, operations: Mapping[str, Handler]
 ) -> grpc.GenericRpcHandler:
-    handlers: dict[str, Handler] = {
-        "ServerLive": inference.server_live,
-        "ServerReady": inference.server_ready,
-        "ModelReady": inference.model_ready,
-        "ServerMetadata": inference.server_metadata,
-        "ModelMetadata": inference.model_metadata,
-        "ModelConfig": inference.model_config,
-        "ModelStatistics": inference.model_statistics,
-        "ModelInfer": inference.model_infer,
-        "RepositoryIndex": control.repository_index,
-        "RepositoryModelLoad": control.repository_model_load,
-        "RepositoryModelUnload": control.repository_model_unload,
-        "SystemSharedMemoryStatus": control.system_shared_memory_status,
-        "SystemSharedMemoryRegister": control.shared_memory_register,
-        "SystemSharedMemoryUnregister": control.system_shared_memory_unregister,
-        "CudaSharedMemoryStatus": control.cuda_shared_memory_status,
-        "CudaSharedMemoryRegister": control.shared_memory_register,
-        "CudaSharedMemoryUnregister": control.cuda_shared_memory_unregister,
-        "TraceSetting": control.trace_setting,
-        "LogSettings": control.log_settings,
-    }
-
-    async def stream_infer(requests: Any, rpc: Rpc) -> None:
-        await stream.serve(requests, rpc)
-
+    path = f"/{OPEN_INFERENCE}/ModelStreamInfer"
     return _unary_service(
         face,
         OPEN_INFERENCE,
-        handlers,
-        extra=[
-            (
-                "ModelStreamInfer",
-                face.stream(f"/{OPEN_INFERENCE}/ModelStreamInfer", stream_infer, request_streaming=True),
-            )
-        ],
+        {**operations, "ModelInfer": inference.model_infer},
+        extra=[("ModelStreamInfer", face.stream(path, stream.serve, request_streaming=True))],
         admit={"ModelInfer": inference.admit},
     )
 

@@ -7,87 +7,121 @@ Triton's in both formats. ``rate()`` does not look at the type.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    UnknownMetricFamily,
+)
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from nonet.gateway.metrics.counters import ANSWERED_BY_CACHE, Metrics, ModelCounters
+from nonet.gateway.metrics.counters import ANSWERED_BY_CACHE, Histogram, Metrics, ModelCounters
 
 __all__ = ["GatewayState", "MetricsPage"]
 
-_MICRO = 1e6
-_MODEL = ("model", "version")
+_KINDS: Mapping[str, type[Any]] = {
+    "unknown": UnknownMetricFamily,
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
 
-_TRITON: tuple[tuple[str, str, Callable[[ModelCounters], float]], ...] = (
-    (
-        "nv_inference_request_success",
-        "Number of successful inference requests, all batch sizes",
-        lambda of: of.success,
-    ),
-    (
-        "nv_inference_request_failure",
-        "Number of failed inference requests, all batch sizes",
-        lambda of: of.failure,
-    ),
-    (
-        "nv_inference_count",
-        "Number of inferences performed (rows of all batches, without requests answered from the cache)",
-        lambda of: of.rows,
-    ),
-    (
-        "nv_inference_exec_count",
-        "Number of model executions performed (batches, without requests answered from the cache)",
-        lambda of: of.executions,
-    ),
-    (
-        "nv_inference_request_duration_us",
-        "Cumulative inference request duration in microseconds (with requests answered from the cache)",
-        lambda of: of.duration * _MICRO,
-    ),
-    (
-        "nv_inference_queue_duration_us",
-        "Cumulative inference queuing duration in microseconds (with requests answered from the cache)",
-        lambda of: of.queue * _MICRO,
-    ),
-    (
-        "nv_inference_compute_input_duration_us",
-        "Cumulative compute input duration in microseconds (without requests answered from the cache)",
-        lambda of: of.compute_input * _MICRO,
-    ),
-    (
-        "nv_inference_compute_infer_duration_us",
-        "Cumulative compute inference duration in microseconds (without requests answered from the cache)",
-        lambda of: of.compute_infer * _MICRO,
-    ),
-    (
-        "nv_inference_compute_output_duration_us",
-        "Cumulative inference compute output duration in microseconds (without requests answered from the "
-        "cache)",
-        lambda of: of.compute_output * _MICRO,
-    ),
-    (
-        "nv_cache_num_hits_per_model",
-        "Number of requests answered without an execution of their own (kept answer or shared execution)",
-        lambda of: sum(of.cache.get(outcome, 0) for outcome in ANSWERED_BY_CACHE),
-    ),
-    (
-        "nv_cache_num_misses_per_model",
-        "Number of requests that were looked up in the cache and not found",
-        lambda of: of.cache.get("miss", 0),
-    ),
+# name, kind, further label ("" for none), what is read of a model's counters, meaning
+# fmt: off
+_OF_MODELS: tuple[tuple[str, str, str, Callable[[ModelCounters], Any], str], ...] = (
+    ("nv_inference_request_success", "unknown", "", lambda of: of.success,
+     "Number of successful inference requests, all batch sizes"),
+    ("nv_inference_request_failure", "unknown", "", lambda of: of.failure,
+     "Number of failed inference requests, all batch sizes"),
+    ("nv_inference_count", "unknown", "", lambda of: of.rows,
+     "Number of inferences performed (rows of all batches, without requests answered from the cache)"),
+    ("nv_inference_exec_count", "unknown", "", lambda of: of.executions,
+     "Number of model executions performed (batches, without requests answered from the cache)"),
+    ("nv_inference_request_duration_us", "unknown", "", lambda of: of.duration * 1e6,
+     "Cumulative inference request duration in microseconds (with requests answered from the cache)"),
+    ("nv_inference_queue_duration_us", "unknown", "", lambda of: of.queue * 1e6,
+     "Cumulative inference queuing duration in microseconds (with requests answered from the cache)"),
+    ("nv_inference_compute_input_duration_us", "unknown", "", lambda of: of.compute_input * 1e6,
+     "Cumulative compute input duration in microseconds (without requests answered from the cache)"),
+    ("nv_inference_compute_infer_duration_us", "unknown", "", lambda of: of.compute_infer * 1e6,
+     "Cumulative compute inference duration in microseconds (without requests answered from the cache)"),
+    ("nv_inference_compute_output_duration_us", "unknown", "", lambda of: of.compute_output * 1e6,
+     "Cumulative inference compute output duration in microseconds (without requests answered from the "
+     "cache)"),
+    ("nv_cache_num_hits_per_model", "unknown", "",
+     lambda of: sum(of.cache.get(outcome, 0) for outcome in ANSWERED_BY_CACHE),
+     "Number of requests answered without an execution of their own (kept answer or shared execution)"),
+    ("nv_cache_num_misses_per_model", "unknown", "", lambda of: of.cache.get("miss", 0),
+     "Number of requests that were looked up in the cache and not found"),
+    ("nv_inference_pending_request_count", "gauge", "", lambda of: of.pending,
+     "Number of requests that wait for execution"),
+    ("nonet_inference_duration_seconds", "histogram", "", lambda of: of.latency,
+     "Time of an answered request in the core"),
+    ("nonet_queue_duration_seconds", "histogram", "", lambda of: of.queue_time,
+     "Time an executed request waited in its queue"),
+    ("nonet_batch_size", "histogram", "", lambda of: of.batch_size, "Rows of an executed batch"),
+    ("nonet_queue_depth", "gauge", "", lambda of: of.pending, "Requests that wait, by model"),
+    ("nonet_inflight_steps", "gauge", "", lambda of: of.stepping,
+     "Requests of several steps that have taken one and are not at their end"),
+    ("nonet_steps", "counter", "", lambda of: of.steps, "Steps taken by requests that need several"),
+    ("nonet_request_failures", "counter", "code", lambda of: of.failures,
+     "Requests that failed, by error code"),
+    ("nonet_shed_requests", "counter", "reason", lambda of: of.shed,
+     "Requests refused to protect the others, by reason"),
+    ("nonet_cache_requests", "counter", "outcome", lambda of: of.cache,
+     "Answered requests, by what the cache did"),
+    ("nonet_device_requests", "counter", "device", lambda of: of.devices,
+     "Requests executed, by the device they were placed on"),
+    ("nonet_deadlines", "counter", "outcome",
+     lambda of: {"met": of.deadlines_met, "missed": of.deadlines_missed},
+     "Requests that had a deadline, by whether they were answered in time"),
+    ("nonet_batch_failures", "counter", "", lambda of: of.batch_failures,
+     "Executions that failed as a whole"),
 )
 
+# name, kind, labels, what is read of the process, meaning
+_OF_THE_PROCESS: tuple[tuple[str, str, tuple[str, ...], Callable[[Metrics, GatewayState], Any], str], ...] = (
+    ("nonet_request_duration_seconds", "histogram", ("route", "model"), lambda metrics, _: metrics.routes,
+     "Time of a call from the end of its headers to the end of its answer"),
+    ("nonet_requests", "counter", ("route", "status"), lambda metrics, _: metrics.statuses,
+     "Calls answered, by route and status"),
+    ("nonet_cancelled", "counter", ("stage",), lambda metrics, _: metrics.cancelled,
+     "Requests whose caller left, by the stage they had reached"),
+    ("nonet_device_utilisation_ratio", "gauge", ("device",), lambda _, state: state.utilisation(),
+     "Share of a device's lanes that execute now"),
+    ("nonet_ready", "gauge", (), lambda _, state: int(state.ready()),
+     "1 if the gateway takes traffic, 0 while it starts or drains"),
+    ("nonet_models_loaded", "gauge", (), lambda _, state: state.models(),
+     "Model versions that can be called"),
+    ("nonet_models_failed", "gauge", (), lambda _, state: state.failed(),
+     "Model versions that could not be loaded from the files they have; the index says why"),
+    ("nonet_jobs", "gauge", ("state",), lambda _, state: state.jobs and state.jobs(),
+     "Jobs that are remembered, by state"),
+    ("nonet_job_workers", "gauge", (), lambda _, state: state.jobs and state.workers(),
+     "Worker processes that run a job now"),
+    ("nonet_webhooks", "gauge", ("state",), lambda _, state: state.jobs and state.webhooks(),
+     "Webhooks of jobs that are remembered, by state"),
+    ("nonet_jobs_unserved", "gauge", ("kind", "missing"), lambda _, state: state.jobs and state.unserved(),
+     "Jobs that wait for a worker that nobody has heard of, by kind and what is missing"),
+    ("nonet_build_info", "gauge", ("version",), lambda _, state: {state.version: 1},
+     "Always 1; the version is the label"),
+)
+# fmt: on
 
+
+@dataclasses.dataclass(slots=True)
 class GatewayState:
-    """What is not counted but looked at when a scrape comes. Each argument is called on the event loop.
+    """What is not counted but looked at when a scrape comes. Each function is called on the event loop.
 
-    Args:
+    Attributes:
         ready: whether the gateway is ready.
         utilisation: device -> share of its lanes that work, 0 to 1.
         models: number of model versions that can be called.
@@ -99,28 +133,15 @@ class GatewayState:
         unserved: number of jobs that nobody can take, by their kind and what is missing.
     """
 
-    def __init__(
-        self,
-        *,
-        ready: Callable[[], bool],
-        utilisation: Callable[[], Mapping[str, float]],
-        models: Callable[[], int],
-        failed: Callable[[], int],
-        version: str,
-        jobs: Callable[[], Mapping[str, int]] | None = None,
-        workers: Callable[[], int] = lambda: 0,
-        webhooks: Callable[[], Mapping[str, int]] = dict,
-        unserved: Callable[[], Mapping[tuple[str, str], int]] = dict,
-    ) -> None:
-        self.ready = ready
-        self.utilisation = utilisation
-        self.models = models
-        self.failed = failed
-        self.version = version
-        self.jobs = jobs
-        self.workers = workers
-        self.webhooks = webhooks
-        self.unserved = unserved
+    ready: Callable[[], bool]
+    utilisation: Callable[[], Mapping[str, float]]
+    models: Callable[[], int]
+    failed: Callable[[], int]
+    version: str
+    jobs: Callable[[], Mapping[str, int]] | None = None
+    workers: Callable[[], int] = lambda: 0
+    webhooks: Callable[[], Mapping[str, int]] = dict
+    unserved: Callable[[], Mapping[tuple[str, str], int]] = dict
 
 
 class _GatewayCollector(Collector):
@@ -130,172 +151,31 @@ class _GatewayCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         models = sorted(self._metrics.models.items())
-        yield from _triton(models)
-        yield from _per_model(models)
-        yield from self._faces()
-        yield from self._gauges()
-
-    def _faces(self) -> Iterator[Metric]:
-        latency = HistogramMetricFamily(
-            "nonet_request_duration_seconds",
-            "Time of a call from the end of its headers to the end of its answer",
-            labels=("route", "model"),
-        )
-        for labels, histogram in sorted(self._metrics.routes.items()):
-            latency.add_metric(labels, histogram.cumulative(), histogram.total)
-        yield latency
-        yield _counter(
-            "nonet_requests",
-            "Calls answered, by route and status",
-            ("route", "status"),
-            self._metrics.statuses,
-        )
-        yield _counter(
-            "nonet_cancelled",
-            "Requests whose caller left, by the stage they had reached",
-            ("stage",),
-            {(stage,): count for stage, count in self._metrics.cancelled.items()},
-        )
-
-    def _gauges(self) -> Iterator[Metric]:
-        busy = GaugeMetricFamily(
-            "nonet_device_utilisation_ratio", "Share of a device's lanes that execute now", labels=("device",)
-        )
-        for device, share in sorted(self._state.utilisation().items()):
-            busy.add_metric((device,), share)
-        yield busy
-        yield GaugeMetricFamily(
-            "nonet_ready",
-            "1 if the gateway takes traffic, 0 while it starts or drains",
-            int(self._state.ready()),
-        )
-        yield GaugeMetricFamily(
-            "nonet_models_loaded", "Model versions that can be called", self._state.models()
-        )
-        yield GaugeMetricFamily(
-            "nonet_models_failed",
-            "Model versions that could not be loaded from the files they have; the index says why",
-            self._state.failed(),
-        )
-        if self._state.jobs is not None:
-            jobs = GaugeMetricFamily("nonet_jobs", "Jobs that are remembered, by state", labels=("state",))
-            for state, count in sorted(self._state.jobs().items()):
-                jobs.add_metric((state,), count)
-            yield jobs
-            yield GaugeMetricFamily(
-                "nonet_job_workers", "Worker processes that run a job now", self._state.workers()
-            )
-            webhooks = GaugeMetricFamily(
-                "nonet_webhooks", "Webhooks of jobs that are remembered, by state", labels=("state",)
-            )
-            for state, count in sorted(self._state.webhooks().items()):
-                webhooks.add_metric((state,), count)
-            yield webhooks
-            unserved = GaugeMetricFamily(
-                "nonet_jobs_unserved",
-                "Jobs that wait for a worker that nobody has heard of, by kind and what is missing",
-                labels=("kind", "missing"),
-            )
-            for words, count in sorted(self._state.unserved().items()):
-                unserved.add_metric(words, count)
-            yield unserved
-        build = GaugeMetricFamily(
-            "nonet_build_info", "Always 1; the version is the label", labels=("version",)
-        )
-        build.add_metric((self._state.version,), 1)
-        yield build
+        for name, kind, label, of_model, meaning in _OF_MODELS:
+            labels = ("model", "version", label) if label else ("model", "version")
+            values: Iterable[Any] = ((key, of_model(counters)) for key, counters in models)
+            if label:
+                values = (
+                    ((*key, each), count) for key, value in values for each, count in sorted(value.items())
+                )
+            yield _family(kind, name, meaning, labels, values)
+        for name, kind, names, of_process, meaning in _OF_THE_PROCESS:
+            value = of_process(self._metrics, self._state)
+            if value is not None:
+                yield _family(kind, name, meaning, names, sorted(value.items()) if names else [((), value)])
 
 
-def _triton(models: list[tuple[tuple[str, str], ModelCounters]]) -> Iterator[Metric]:
-    for name, help_text, read in _TRITON:
-        family = Metric(name, help_text, "unknown")
-        for labels, counters in models:
-            family.add_sample(name, dict(zip(_MODEL, labels, strict=True)), read(counters))
-        yield family
-    pending = GaugeMetricFamily(
-        "nv_inference_pending_request_count", "Number of requests that wait for execution", labels=_MODEL
-    )
-    for labels, counters in models:
-        pending.add_metric(labels, counters.pending)
-    yield pending
-
-
-def _per_model(models: list[tuple[tuple[str, str], ModelCounters]]) -> Iterator[Metric]:
-    for name, help_text, read in (
-        ("nonet_inference_duration_seconds", "Time of an answered request in the core", "latency"),
-        ("nonet_queue_duration_seconds", "Time an executed request waited in its queue", "queue_time"),
-        ("nonet_batch_size", "Rows of an executed batch", "batch_size"),
-    ):
-        family = HistogramMetricFamily(name, help_text, labels=_MODEL)
-        for labels, counters in models:
-            histogram = getattr(counters, read)
-            family.add_metric(labels, histogram.cumulative(), histogram.total)
-        yield family
-    for name, help_text, read in (
-        ("nonet_queue_depth", "Requests that wait, by model", "pending"),
-        (
-            "nonet_inflight_steps",
-            "Requests of several steps that have taken one and are not at their end",
-            "stepping",
-        ),
-    ):
-        gauge = GaugeMetricFamily(name, help_text, labels=_MODEL)
-        for labels, counters in models:
-            gauge.add_metric(labels, getattr(counters, read))
-        yield gauge
-    yield _counter(
-        "nonet_steps",
-        "Steps taken by requests that need several",
-        _MODEL,
-        {labels: counters.steps for labels, counters in models},
-    )
-    for name, help_text, label, attribute in (
-        ("nonet_request_failures", "Requests that failed, by error code", "code", "failures"),
-        ("nonet_shed_requests", "Requests refused to protect the others, by reason", "reason", "shed"),
-        ("nonet_cache_requests", "Answered requests, by what the cache did", "outcome", "cache"),
-        (
-            "nonet_device_requests",
-            "Requests executed, by the device they were placed on",
-            "device",
-            "devices",
-        ),
-    ):
-        yield _counter(
-            name,
-            help_text,
-            (*_MODEL, label),
-            {
-                (*labels, value): count
-                for labels, counters in models
-                for value, count in sorted(getattr(counters, attribute).items())
-            },
-        )
-    yield _counter(
-        "nonet_deadlines",
-        "Requests that had a deadline, by whether they were answered in time",
-        (*_MODEL, "outcome"),
-        {
-            (*labels, outcome): count
-            for labels, counters in models
-            for outcome, count in (("met", counters.deadlines_met), ("missed", counters.deadlines_missed))
-        },
-    )
-    yield _counter(
-        "nonet_batch_failures",
-        "Executions that failed as a whole",
-        _MODEL,
-        {labels: counters.batch_failures for labels, counters in models},
-    )
-
-
-def _counter(
-    name: str, help_text: str, label_names: Iterable[str], values: Mapping[Any, float]
-) -> CounterMetricFamily:
-    """``values``: tuple of label values -> count."""
-    family = CounterMetricFamily(name, help_text, labels=tuple(label_names))
-    for labels, value in values.items():
-        family.add_metric(labels, value)
-    return family
+def _family(kind: str, name: str, meaning: str, labels: tuple[str, ...], values: Iterable[Any]) -> Metric:
+    """``values``: a label's value, or a tuple of them -> a number or a histogram."""
+    family = _KINDS[kind](name, meaning, labels=labels)
+    for key, value in values:
+        key = key if isinstance(key, tuple) else (key,)
+        if isinstance(value, Histogram):
+            family.add_metric(key, value.cumulative(), value.total)
+        else:
+            family.add_metric(key, value)
+    described: Metric = family
+    return described
 
 
 class MetricsPage:

@@ -1,29 +1,37 @@
 """The routes of the Open Inference Protocol over REST: ``/v2`` and everything below it.
 
-One object, which dispatches on the path's raw segments itself: that costs less than matching twenty patterns
-on the path of every inference, and a name can never be mistaken for a route.
+One object, which finds the operation by the path's raw segments itself: that costs less than matching twenty
+patterns on the path of every inference. ``%2F`` inside a segment stays inside it, so a name can never be
+mistaken for a route, and no route joins names to a file path.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from nonet.gateway.core.model_names import is_name
+from nonet.gateway.core.call_headers import CallReader
+from nonet.gateway.core.model_names import checked_name
 from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.reply import Reply, compressed
-from nonet.gateway.oip.rest_control import OipControl
+from nonet.gateway.oip.operations import Asked, Operations
 from nonet.gateway.oip.rest_infer import OipInference
-from nonet.gateway.oip.rest_models import OipModels
-from nonet.gateway.oip.rest_paths import segments
-from nonet.gateway.oip.rest_target import Handler, OipTarget
-from nonet.runtime.errors import NotFound
+from nonet.gateway.oip.rest_operations import OPERATIONS, RestOperation
+from nonet.gateway.oip.rest_target import Handler, OipTarget, check_content_type, check_same_origin
+from nonet.runtime.errors import InvalidArgument, NotFound
+
+__all__ = ["OipRoutes"]
 
 _KEPT_PATHS = 512
+_MAX_CONTROL_BODY = 1024 * 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,23 +45,38 @@ class _Endpoint:
 
 
 class OipRoutes:
-    """All of ``/v2``."""
+    """All of ``/v2``.
+
+    Args:
+        operations: all but inference.
+        inference: answers inference.
+        calls: reads keys.
+        bodies: reads bodies within their limits.
+        compress_from: bytes of an answer from which it is compressed for who accepts that.
+    """
 
     def __init__(
-        self, inference: OipInference, models: OipModels, control: OipControl, compress_from: int
+        self,
+        operations: Operations,
+        inference: OipInference,
+        calls: CallReader,
+        bodies: Bodies,
+        compress_from: int,
     ) -> None:
-        self._models = models
-        self._control = control
+        self._operations = operations
+        self._calls = calls
+        self._bodies = bodies
         self._compress_from = compress_from
+        self._verbs: dict[str, dict[str, Handler]] = {
+            "/v2/models/{model}/infer": {"POST": inference.infer},
+            "/v2/models/{model}/versions/{version}/infer": {"POST": inference.infer},
+        }
+        for each in OPERATIONS:
+            handler: Handler = functools.partial(self._run, each)
+            verbs = ("GET", "HEAD") if each.verb == "GET" else (each.verb,)
+            self._verbs.setdefault(each.path, {}).update(dict.fromkeys(verbs, handler))
         # Names are short, and only paths that exist are kept.
         self._endpoint = functools.lru_cache(_KEPT_PATHS)(self._resolve)
-        self._infer: Mapping[str, Handler] = {"POST": inference.infer}
-        self._of_model: dict[str, Mapping[str, Handler]] = {
-            "ready": _reading(models.model_ready),
-            "stats": _reading(models.statistics),
-            "config": _reading(models.config),
-            "infer": self._infer,
-        }
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises every ServingError of the failure model."""
@@ -72,74 +95,71 @@ class OipRoutes:
 
     def _resolve(self, raw: bytes) -> _Endpoint:
         """The endpoint of a path. Raises NotFound if there is none, or if a name in it cannot be one."""
-        parts = segments(raw.partition(b"?")[0])
-        endpoint = self._find(parts[1:]) if parts and parts[0] == "v2" else None
-        if endpoint is None:
-            raise NotFound("there is no such route; see /docs", code="ROUTE_NOT_FOUND")
-        for name, kind in ((endpoint.model, "model"), (endpoint.version, "version")):
-            if name and not is_name(name):
-                raise NotFound(f"unknown {kind} {name[:80]!r}", param=kind, code=f"{kind.upper()}_NOT_FOUND")
-        return endpoint
+        parts = _segments(raw.partition(b"?")[0])
+        for template, verbs in self._verbs.items():
+            names = _match(template.split("/")[1:], parts)
+            if names is not None:
+                model, version = checked_name(*(*names, "", "")[:2])
+                return _Endpoint(template, verbs, model, version)
+        raise NotFound("there is no such route; see /docs", code="ROUTE_NOT_FOUND")
 
-    def _find(self, parts: list[str]) -> _Endpoint | None:
-        match parts:
-            case ["models", "stats"]:
-                return _Endpoint("/v2/models/stats", _reading(self._models.statistics))
-            case ["models", model, action] if model and action in self._of_model:
-                return _Endpoint(f"/v2/models/{{model}}/{action}", self._of_model[action], model)
-            case ["models", model, "versions", version, action] if (
-                model and version and action in self._of_model
-            ):
-                template = f"/v2/models/{{model}}/versions/{{version}}/{action}"
-                return _Endpoint(template, self._of_model[action], model, version)
-            case ["models", model] if model:
-                return _Endpoint("/v2/models/{model}", _reading(self._models.metadata), model)
-            case ["models", model, "versions", version] if model and version:
-                template = "/v2/models/{model}/versions/{version}"
-                return _Endpoint(template, _reading(self._models.metadata), model, version)
-            case ["models", model, "trace", "setting"] if model:
-                return _Endpoint("/v2/models/{model}/trace/setting", self._control.trace, model)
-            case []:
-                return _Endpoint("/v2", _reading(self._models.server))
-            case ["health", "live"]:
-                return _Endpoint("/v2/health/live", _reading(self._models.live))
-            case ["health", "ready"]:
-                return _Endpoint("/v2/health/ready", _reading(self._models.ready))
-            case _:
-                return self._find_control(parts)
+    async def _run(self, operation: RestOperation, target: OipTarget) -> Reply:
+        tenant = "" if operation.keyless else self._calls.authenticate(target.exchange)
+        if operation.changes:
+            check_same_origin(target.exchange)
+        if operation.changes == "repository":
+            self._operations.repository()  # refused before the body is read
+        sent = {} if operation.body is None else await self._json_object(target)
+        answer = operation.run(self._operations, Asked(target.model, target.version, sent, tenant))
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if isinstance(answer, dict) and answer.get("ready") is False:
+            error = f"the {'model' if target.model else 'server'} is not ready"
+            reply = Reply.json({**answer, "error": error}, 503)
+            reply.headers.append((b"retry-after", b"1"))
+            return reply
+        return Reply.json(answer)
 
-    def _find_control(self, parts: list[str]) -> _Endpoint | None:
-        control = self._control
-        match parts:
-            case ["repository", "index"]:
-                return _Endpoint("/v2/repository/index", {"POST": control.index})
-            case ["repository", "models", model, "load"] if model:
-                return _Endpoint("/v2/repository/models/{model}/load", {"POST": control.load}, model)
-            case ["repository", "models", model, "unload"] if model:
-                return _Endpoint("/v2/repository/models/{model}/unload", {"POST": control.unload}, model)
-            case ["trace", "setting"]:
-                return _Endpoint("/v2/trace/setting", control.trace)
-            case ["logging"]:
-                return _Endpoint("/v2/logging", control.logging)
-            case [("systemsharedmemory" | "cudasharedmemory") as kind, *rest]:
-                match rest:
-                    case ["status"]:
-                        return _Endpoint(f"/v2/{kind}/status", _reading(control.regions))
-                    case ["unregister"]:
-                        return _Endpoint(f"/v2/{kind}/unregister", {"POST": control.unregister})
-                    case ["region", name, "status"] if name:
-                        return _Endpoint(f"/v2/{kind}/region/{{name}}/status", _reading(control.region), name)
-                    case ["region", name, "register"] if name:
-                        verbs = {"POST": control.register}
-                        return _Endpoint(f"/v2/{kind}/region/{{name}}/register", verbs, name)
-                    case ["region", name, "unregister"] if name:
-                        verbs = {"POST": control.unregister}
-                        return _Endpoint(f"/v2/{kind}/region/{{name}}/unregister", verbs, name)
+    async def _json_object(self, target: OipTarget) -> dict[str, Any]:
+        """The body as an object; no body is an empty one."""
+        check_content_type(target.exchange)
+        body = await self._bodies.read(target.exchange, target.receive)
+        if not body.strip():
+            return {}
+        if len(body) > _MAX_CONTROL_BODY:
+            raise InvalidArgument(f"the body of a control request has at most {_MAX_CONTROL_BODY} bytes")
+        try:
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise InvalidArgument(f"the body is not valid JSON: {error.msg}", code="MALFORMED_JSON") from None
+        if not isinstance(value, dict):
+            raise InvalidArgument("the body must be a JSON object")
+        return value
+
+
+def _segments(raw_path: bytes) -> list[str]:
+    """The decoded segments of a path below its leading slash; none that is not plain text.
+
+    One trailing slash is forgiven: ``/v2/`` is ``/v2``.
+    """
+    parts = raw_path.split(b"/")[1:]
+    if len(parts) > 1 and not parts[-1]:
+        parts.pop()
+    decoded = [unquote_to_bytes(part) if b"%" in part else part for part in parts]
+    return [part.decode("ascii") for part in decoded] if all(map(bytes.isascii, decoded)) else []
+
+
+def _match(template: list[str], parts: list[str]) -> list[str] | None:
+    """The names that ``parts`` have where the template has braces; None if they do not fit."""
+    if len(template) != len(parts):
         return None
-
-
-def _reading(handler: Handler) -> Mapping[str, Handler]:
-    return {"GET": handler, "HEAD": handler}
+    names = []
+    for wanted, part in zip(template, parts, strict=True):
+        if wanted.startswith("{") and part:
+            names.append(part)
+        elif wanted != part:
+            return None
+    return names
 
 
 def _wrong_verb(method: str, verbs: Mapping[str, Handler]) -> Reply:

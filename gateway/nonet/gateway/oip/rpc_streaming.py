@@ -5,19 +5,28 @@ no further, so gRPC's flow control slows the client down. Answers leave in the o
 soon as it and all before it are ready: clients tell answers apart by their order when they give no ids. A
 request that fails has its error in its answer, and the stream goes on; a client that sets the metadata
 ``triton_grpc_error: true`` gets the first error as the status of the stream instead, as from Triton.
+
+A model whose requests have several answers is served as Triton serves a decoupled one: each answer leaves as
+soon as it is there, in whatever order with those of other requests, and its parameter
+``triton_final_response`` says whether it is the last. A model that ends without a further answer is followed
+by an empty one if the request asked for it (``triton_enable_empty_final_response``), and by nothing if not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from nonet.gateway.core.call_headers import Call
+from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.upload_budget import Hold, UploadBudget
 from nonet.gateway.grpc.rpc import Rpc, parse
-from nonet.gateway.oip.rpc_inference import Inference
+from nonet.gateway.oip.rpc_inference import EMPTY_FINAL, Inference
 from nonet.runtime.errors import Internal, ServingError, Unauthenticated, Unavailable
 from nonet.runtime.oip import proto_codec
 from nonet.runtime.oip.messages import message
@@ -29,22 +38,29 @@ logger = logging.getLogger(__name__)
 _STATUS_ERRORS = b"triton_grpc_error"
 
 Reply = tuple[Any, ServingError | None]
-"""The answer of one request, and the error in it if it failed."""
+"""A message of the stream, and the error in it if the request failed."""
 
 
 class InferenceStream:
     """See the module's text.
 
     Args:
-        inference: answers single requests.
+        plane: the core.
+        inference: reads single requests.
         window: requests of one stream that may be open at a time, >= 1.
         closing: set when the server stops; streams then finish what is open and end.
         uploads: accounts for the messages in flight.
     """
 
     def __init__(
-        self, inference: Inference, window: int, closing: asyncio.Event, uploads: UploadBudget
+        self,
+        plane: DataPlane,
+        inference: Inference,
+        window: int,
+        closing: asyncio.Event,
+        uploads: UploadBudget,
     ) -> None:
+        self._plane = plane
         self._inference = inference
         self._window = window
         self._closing = closing
@@ -54,82 +70,135 @@ class InferenceStream:
         """One stream, from its first message to its end."""
         # Each request is taken from the quota when it comes; opening the stream is none.
         rpc.identify()
-        status_errors = rpc.exchange.header(_STATUS_ERRORS).lower() == "true"
         room = asyncio.Semaphore(self._window)
-        answers: asyncio.Queue[asyncio.Task[Reply] | None] = asyncio.Queue()
-        open_tasks: set[asyncio.Task[Reply]] = set()
-        reader = asyncio.create_task(self._read(requests, rpc, room, answers, open_tasks))
-        try:
-            while (task := await answers.get()) is not None:
-                reply, error = await task
-                if error is not None and (status_errors or isinstance(error, Unauthenticated)):
-                    raise error
-                await rpc.context.write(reply.SerializeToString())
-                open_tasks.discard(task)
-                room.release()
-            if await reader:
-                raise Unavailable("the server is draining; open the stream elsewhere", code="DRAINING")
-        finally:
-            # The caller may have left: what was for it is withdrawn.
-            for pending in (reader, *open_tasks):
-                pending.cancel()
-            await asyncio.gather(reader, *open_tasks, return_exceptions=True)
+        writing = asyncio.Lock()
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        over.set_result(None)
 
-    async def _read(
-        self,
-        requests: Any,
-        rpc: Rpc,
-        room: asyncio.Semaphore,
-        answers: asyncio.Queue[asyncio.Task[Reply] | None],
-        open_tasks: set[asyncio.Task[Reply]],
-    ) -> bool:
-        """Start a task per request until the client has sent its last. True if the server ends it first."""
-        end = asyncio.ensure_future(self._closing.wait())
-        iterator = aiter(requests)
+        def begin(raw: bytes) -> None:
+            nonlocal over
+            turn = _Turn(over)
+            over = turn.over
+            task = tasks.create_task(self._answer(raw, rpc, turn, writing))
+            task.add_done_callback(lambda _: room.release())
+
+        try:
+            # A caller who leaves, or a failure that ends the stream, withdraws all that is open.
+            async with asyncio.TaskGroup() as tasks:
+                stopped = await self._read(aiter(requests), room, begin)
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        if stopped:
+            raise Unavailable("the server is draining; open the stream elsewhere", code="DRAINING")
+
+    async def _read(self, messages: Any, room: asyncio.Semaphore, begin: Callable[[bytes], None]) -> bool:
+        """Begin each request when there is room for it, until the client has sent its last. True if the
+        server stops before."""
+        end: asyncio.Future[Any] = asyncio.ensure_future(self._closing.wait())
         try:
             while True:
                 await room.acquire()
-                arrival = asyncio.ensure_future(anext(iterator, None))
+                arrival: asyncio.Future[Any] = asyncio.ensure_future(anext(messages, None))
                 try:
                     await asyncio.wait({arrival, end}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    if not arrival.done():
-                        arrival.cancel()
+                    arrival.cancel()  # one that is done stays as it is
                 if not arrival.done() or arrival.cancelled():
                     return True
-                raw = arrival.result()
-                if raw is None:
+                if (raw := arrival.result()) is None:
                     return False
-                task = asyncio.create_task(self._answer(raw, rpc, time.monotonic()))
-                open_tasks.add(task)
-                answers.put_nowait(task)
+                begin(raw)
         finally:
             end.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await end
-            answers.put_nowait(None)
 
-    async def _answer(self, raw: bytes, rpc: Rpc, arrived: float) -> Reply:
+    async def _answer(self, raw: bytes, rpc: Rpc, turn: _Turn, writing: asyncio.Lock) -> None:
+        """Write all answers to one request. Raises the error that ends the stream."""
+        status_errors = rpc.exchange.header(_STATUS_ERRORS).lower() == "true"
+        arrived = time.monotonic()
         with self._uploads.open() as hold:
-            return await self._answer_held(raw, rpc, arrived, hold)
+            async with contextlib.aclosing(self._replies(raw, rpc, arrived, hold, turn)) as replies:
+                async for reply, error in replies:
+                    await turn.come()
+                    if error is not None and (status_errors or isinstance(error, Unauthenticated)):
+                        raise error
+                    async with writing:
+                        await rpc.context.write(reply.SerializeToString())
+        turn.end()
 
-    async def _answer_held(self, raw: bytes, rpc: Rpc, arrived: float, hold: Hold) -> Reply:
+    async def _replies(
+        self, raw: bytes, rpc: Rpc, arrived: float, hold: Hold, turn: _Turn
+    ) -> AsyncGenerator[Reply, None]:
         stream_reply = message("inference.ModelStreamInferResponse")
-        reply = message("inference.ModelInferResponse")()
+        empty = message("inference.ModelInferResponse")()
         try:
             hold.take(len(raw))
             request = parse(message("inference.ModelInferRequest"), raw)
-            reply.id = request.id
-            reply.model_name = request.model_name
-            decoded, response = await self._inference.infer_one(request, rpc.read(arrived))
+            empty.id = request.id
+            empty.model_name = request.model_name
+            async with contextlib.aclosing(self._answers(request, rpc.read(arrived), turn)) as answers:
+                async for model, reply in answers:
+                    rpc.model = model
+                    yield stream_reply(infer_response=reply), None
         except ServingError as error:
-            return stream_reply(error_message=error.message, infer_response=reply), error
+            yield stream_reply(error_message=error.message, infer_response=empty), error
         except Exception:
             logger.exception("a request of a stream failed")
             failure = Internal("internal error; the server's log has more")
-            return stream_reply(error_message=failure.message, infer_response=reply), failure
-        rpc.model = response.model
-        reply = proto_codec.encode_response(response, decoded)
-        # Nonet's models give one answer per request; clients that wait for a last one are told this is it.
-        reply.parameters["triton_final_response"].bool_param = True
-        return stream_reply(infer_response=reply), None
+            yield stream_reply(error_message=failure.message, infer_response=empty), failure
+
+    async def _answers(self, request: Any, call: Call, turn: _Turn) -> AsyncGenerator[tuple[str, Any], None]:
+        """The name of the model, and each answer as a message. Raises ServingError."""
+        with self._plane.admit():
+            decoupled = self._inference.find(request).decoupled
+            if decoupled:
+                turn.leave()
+            wants_end = EMPTY_FINAL in request.parameters and request.parameters[EMPTY_FINAL].bool_param
+            decoded = await self._inference.decode(request, call)
+            if not decoupled:
+                response = await self._plane.infer(decoded, admitted=True)
+                yield response.model, _framed(proto_codec.encode_response(response, decoded), final=True)
+                return
+            told = False
+            async with contextlib.aclosing(self._plane.stream(decoded, admitted=True)) as responses:
+                async for response in responses:
+                    if response.final and response.repeats and told:
+                        if not wants_end:
+                            return
+                        response = dataclasses.replace(response, outputs=(), parameters={})
+                    told = True
+                    reply = proto_codec.encode_response(response, decoded)
+                    yield response.model, _framed(reply, final=response.final)
+
+
+class _Turn:
+    """The place of a request in the order in which the answers of a stream leave; ``over`` is done when the
+    next may follow.
+
+    Args:
+        before: done when those before have left.
+    """
+
+    def __init__(self, before: asyncio.Future[None]) -> None:
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._before = before
+        self._left = False
+
+    def leave(self) -> None:
+        """Stand outside the order: others do not wait for this one, nor this one for them."""
+        self._left = True
+        self._before.add_done_callback(lambda _: self.over.set_result(None))
+
+    async def come(self) -> None:
+        """Wait for those before."""
+        if not self._left:
+            await asyncio.shield(self._before)
+
+    def end(self) -> None:
+        """All of the answer has left."""
+        if not self._left:
+            self.over.set_result(None)
+
+
+def _framed(reply: Any, *, final: bool) -> Any:
+    reply.parameters["triton_final_response"].bool_param = final
+    return reply

@@ -32,9 +32,9 @@ from nonet.gateway.scheduler import SchedulerPolicy
 from nonet.gateway.settings.policies import policy_from
 from nonet.gateway.settings.schema import AuthSettings, Settings, SettingsError
 from nonet.gateway.settings.topology import RemoteService
+from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.host import GatewayHost
 from nonet.gateway.tasks.submits import Submits
-from nonet.jobs import Jobs
 from nonet.runtime import hardware
 from nonet.runtime.backends.contract import BackendOptions
 from nonet.runtime.catalog import Catalog
@@ -60,33 +60,22 @@ class ServingPlane(DataPlane):
 
 @dataclasses.dataclass(slots=True)
 class Gateway:
-    """The parts of one gateway process.
-
-    ``repository`` and its ``control`` are None when every service runs elsewhere. The gRPC server is made
-    by :meth:`grpc_server`, because it belongs to the event loop it is made in.
-    """
+    """The parts of one gateway process; ``repository`` is None when every service runs elsewhere, ``alone``
+    says that this process is one service."""
 
     settings: Settings
     catalog: Catalog
     plane: ServingPlane
     repository: RepositoryManager | None
-    control: RepositoryControl | None
-    uploads: UploadBudget
-    disk: UploadBudget
-    gatekeeper: Gatekeeper
     metrics: Metrics
     page: MetricsPage
-    jobs: Jobs | None = None
-    services: Sequence[Service] = ()
-    host: GatewayHost | None = None
-    submits: Submits | None = None
+    parts: FaceParts
     alone: bool = False
 
     def http_settings(self) -> HttpSettings:
         """The limits of the HTTP face."""
-        server = self.settings.server
         return policy_from(
-            server,
+            self.settings.server,
             HttpSettings,
             max_timeout=self.settings.scheduler.max_timeout,
             repository_control=self.settings.repository.control,
@@ -96,42 +85,22 @@ class Gateway:
     def http_app(self) -> Any:
         """The ASGI application."""
         return create_app(
-            self.plane,
-            gatekeeper=self.gatekeeper,
-            repository=self.control,
-            settings=self.http_settings(),
+            self.parts,
+            self.http_settings(),
             metrics_endpoint=self.page.render,
             observe=self._observe_http,
             authenticated=bool(self.settings.auth.keys),
-            uploads=self.uploads,
-            jobs=self.jobs,
-            services=self.services,
-            host=self.host,
-            submits=self.submits,
-            disk=self.disk,
         )
 
     def grpc_server(self) -> GrpcServer:
-        """The gRPC server; call it inside the event loop."""
-        return GrpcServer(
-            self.plane,
-            CallReader(self.gatekeeper, self.plane.clock, self.settings.scheduler.max_timeout),
-            limits=policy_from(
-                self.settings.grpc,
-                GrpcLimits,
-                message_timeout=self.settings.server.body_timeout,
-                repository_control=self.settings.repository.control,
-            ),
-            repository=self.control,
-            uploads=self.uploads,
-            disk=self.disk,
-            observe=self.metrics.observe_route,
-            services=self.services,
-            host=self.host,
-            submits=self.submits,
-            jobs=self.jobs,
-            describe_models=self.alone,
+        """The gRPC server; call it inside the event loop, which it belongs to."""
+        limits = policy_from(
+            self.settings.grpc,
+            GrpcLimits,
+            message_timeout=self.settings.server.body_timeout,
+            repository_control=self.settings.repository.control,
         )
+        return GrpcServer(self.parts, limits, observe=self.metrics.observe_route, describe_models=self.alone)
 
     def _observe_http(self, record: HttpRecord) -> None:
         self.metrics.observe_route(record.route, record.status, record.seconds)
@@ -195,11 +164,17 @@ def compose(
         version=VERSION,
     )
     control = None if repository is None else RepositoryControl(repository, repository.root)
-    jobs = host = submits = None
-    if not only:
-        jobs = compose_jobs(settings, serves=repository is not None)
-        host = _host(settings, catalog, repository, control, jobs)
-        submits = Submits(plane, jobs, host, _limits(settings))
+    jobs = None if only else compose_jobs(settings, serves=repository is not None)
+    host = GatewayHost(
+        catalog,
+        settings.repository.path,
+        repository,
+        control,
+        may_remove=settings.repository.control,
+        works={kind: work for kind, (_, work) in works().items()},
+        jobs=jobs,
+    )
+    if jobs is not None:
         if settings.repository.keep_versions:
             publishing = {task.name for task, work in works().values() if work.publishes is not None}
             VersionPruner(catalog, settings.repository.path, settings.repository.keep_versions, publishing)
@@ -207,23 +182,19 @@ def compose(
         state.workers = lambda: jobs.workers
         state.webhooks = jobs.webhooks_by_state
         state.unserved = jobs.unserved
-    return Gateway(
-        settings=settings,
-        catalog=catalog,
-        plane=plane,
-        repository=repository,
-        control=control,
+    parts = FaceParts(
+        plane,
+        CallReader(Gatekeeper(_keys(settings.auth), clock), clock, settings.scheduler.max_timeout),
         uploads=UploadBudget(settings.server.max_bodies_bytes),
         disk=disk_budget(settings.jobs.max_upload_bytes),
-        gatekeeper=Gatekeeper(_keys(settings.auth), clock),
-        metrics=metrics,
-        page=MetricsPage(metrics, state),
-        jobs=jobs,
-        services=() if only else tuple(services.values()),
         host=host,
-        submits=submits,
-        alone=bool(only),
+        services=() if only else tuple(services.values()),
+        repository=control,
+        jobs=jobs,
+        submits=None if jobs is None else Submits(plane, jobs, host, _limits(settings)),
     )
+    page = MetricsPage(metrics, state)
+    return Gateway(settings, catalog, plane, repository, metrics, page, parts, alone=bool(only))
 
 
 def _repository(
@@ -241,24 +212,6 @@ def _repository(
 def _limits(settings: Settings) -> ServiceLimits:
     images, uploads = settings.images, settings.jobs.max_upload_bytes
     return ServiceLimits(image_bytes=images.max_bytes, image_pixels=images.max_pixels, upload_bytes=uploads)
-
-
-def _host(
-    settings: Settings,
-    catalog: Catalog,
-    repository: RepositoryManager | None,
-    control: RepositoryControl | None,
-    jobs: Jobs,
-) -> GatewayHost:
-    return GatewayHost(
-        catalog,
-        settings.repository.path,
-        repository,
-        control,
-        may_remove=settings.repository.control,
-        works={kind: work for kind, (_, work) in works().items()},
-        jobs=jobs,
-    )
 
 
 def _cache(settings: Settings, clock: Clock) -> ResponseCache:

@@ -111,14 +111,14 @@ class _Process:
             await self._open_jobs()
             await self._load_unless(stopping)
             await self._plane.start()
-            if self._gateway.jobs is not None:
-                await self._gateway.jobs.start()
+            if self._gateway.parts.jobs is not None:
+                await self._gateway.parts.jobs.start()
             await grpc_server.start()
             http = await self._start_http(listener) if listener is not None else None
             _settle_garbage()
             http_port = listener.getsockname()[1] if listener is not None else None
             repository, poll = self._gateway.repository, self._gateway.settings.repository.poll_seconds
-            async with _following(repository, self._gateway.control, poll):
+            async with _following(repository, self._gateway.parts.repository, poll):
                 self._announce(http_port, grpc_port, time.monotonic() - begun)
                 watched = {stopping} if http is None else {stopping, http[1]}
                 await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
@@ -138,7 +138,7 @@ class _Process:
     async def _open_jobs(self) -> None:
         """Open the store of the jobs; what they publish is loaded before callers see that they have
         succeeded."""
-        jobs, submits = self._gateway.jobs, self._gateway.submits
+        jobs, submits = self._gateway.parts.jobs, self._gateway.parts.submits
         if jobs is not None and submits is not None:
             settle = {
                 kind: functools.partial(submits.settle, work)
@@ -159,7 +159,7 @@ class _Process:
 
     async def _load(self) -> None:
         """Load and warm up every model of the repository."""
-        repository, control = self._gateway.repository, self._gateway.control
+        repository, control = self._gateway.repository, self._gateway.parts.repository
         if repository is None or control is None:
             return
         try:
@@ -226,7 +226,7 @@ class _Process:
             await asyncio.sleep(min(self._server.drain_delay, grace))
         if http is not None:
             http[0].ask_to_close()
-        jobs = self._gateway.jobs
+        jobs = self._gateway.parts.jobs
         stopping = None
         if jobs is not None:
             stopping = asyncio.create_task(jobs.stop(ends - time.monotonic()), name="stop-jobs")
@@ -241,8 +241,8 @@ class _Process:
             jobs.close()
         if drained:
             await self._plane.stop()
-        if self._gateway.control is not None:
-            self._gateway.control.close()
+        if self._gateway.parts.repository is not None:
+            self._gateway.parts.repository.close()
         logger.info("left")
 
 

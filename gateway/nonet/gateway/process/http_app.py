@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -11,29 +11,22 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from nonet.gateway.core.call_headers import CallReader
-from nonet.gateway.core.data_plane import DataPlane
-from nonet.gateway.core.gatekeeper import Gatekeeper
-from nonet.gateway.core.repository_control import RepositoryControl
-from nonet.gateway.core.upload_budget import UploadBudget
 from nonet.gateway.http.bodies import Bodies, Spooling
 from nonet.gateway.http.guard import App, Observe, RequestGuard
 from nonet.gateway.http.hot_routes import HotRoutes
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.reply import RawResponse, Reply
 from nonet.gateway.http.settings import HttpSettings
-from nonet.gateway.oip.rest_control import OipControl
+from nonet.gateway.oip.operations import Operations
 from nonet.gateway.oip.rest_infer import OipInference
-from nonet.gateway.oip.rest_models import OipModels
 from nonet.gateway.oip.rest_routes import OipRoutes
+from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.fields import path_parameters
 from nonet.gateway.tasks.jobs_rest import jobs_router
 from nonet.gateway.tasks.model_cards import model_router
 from nonet.gateway.tasks.openapi import describe
 from nonet.gateway.tasks.pages import page_router
 from nonet.gateway.tasks.rest import TaskRoute, service_router
-from nonet.gateway.tasks.submits import Submits
-from nonet.jobs import Jobs
 from nonet.runtime.errors import (
     InvalidArgument,
     MethodNotAllowed,
@@ -42,46 +35,29 @@ from nonet.runtime.errors import (
     Unprocessable,
 )
 from nonet.runtime.release import VERSION
-from nonet.runtime.task import Host, Service
 
 Exposition = Callable[[str], tuple[bytes, str]]
 """Given an ``Accept`` header, the metrics as text and their content type."""
 
 
 def create_app(
-    plane: DataPlane,
-    *,
-    gatekeeper: Gatekeeper,
-    repository: RepositoryControl | None,
+    parts: FaceParts,
     settings: HttpSettings,
+    *,
     metrics_endpoint: Exposition,
     observe: Observe | None = None,
     authenticated: bool = False,
-    uploads: UploadBudget | None = None,
-    jobs: Jobs | None = None,
-    services: Sequence[Service] = (),
-    host: Host | None = None,
-    submits: Submits | None = None,
-    disk: UploadBudget | None = None,
 ) -> App:
     """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
 
     Args:
-        plane: the started core.
-        gatekeeper: turns keys into tenants.
-        repository: what ``load`` and ``unload`` act on, None if models are fixed.
+        parts: what is served; the core has been started.
         settings: limits.
         metrics_endpoint: answers ``/metrics``.
         observe: told of each answered request.
         authenticated: whether keys are on, which the OpenAPI description then says.
-        uploads: accounts for the bodies in flight, with those of other faces; by default for this one alone.
-        jobs: long work, None where there is none.
-        services: whose tasks and resources are offered.
-        host: lent to the services' own handlers; needed with ``services``.
-        submits: makes jobs of requests; None where there are no jobs.
-        disk: accounts for bodies that go to the disk, with those of other faces; by default for this one
-            alone.
     """
+    plane, calls, services = parts.plane, parts.calls, parts.services
     app = FastAPI(
         title="Nonet",
         version=VERSION,
@@ -91,23 +67,20 @@ def create_app(
         redirect_slashes=False,
     )
     spooled: dict[str, Spooling] = {}
-    bodies = Bodies(settings, uploads, spooled, disk)
-    calls = CallReader(gatekeeper, plane.clock, settings.max_timeout)
+    bodies = Bodies(settings, parts.uploads, spooled, parts.disk)
     guard = functools.partial(RequestGuard, bodies=bodies, access_log=settings.access_log, observe=observe)
     app.add_middleware(guard)
     routes: dict[str, TaskRoute] = {}
     for service in services:
-        assert host is not None
         for task in service.tasks:
-            routes[task.path] = route = TaskRoute(task, plane, calls, bodies, host, submits)
+            routes[task.path] = route = TaskRoute(task, parts, bodies)
             if (spooling := route.spooling()) is not None:
                 spooled[task.path] = spooling
-        app.include_router(service_router(service, routes, calls, host))
-    if jobs is not None:
+        app.include_router(service_router(service, routes, parts))
+    if parts.jobs is not None:
         works = [task.work for service in services for task in service.tasks if task.work is not None]
-        app.include_router(jobs_router(jobs, calls, {work.kind: work.headers for work in works}))
-    ranks = {task.name: task.rank for service in services for task in service.tasks}
-    app.include_router(model_router(plane, calls, ranks))
+        app.include_router(jobs_router(parts.jobs, calls, {work.kind: work.headers for work in works}))
+    app.include_router(model_router(plane, calls))
     app.include_router(page_router(services))
 
     @app.api_route("/metrics", methods=["GET", "HEAD"], include_in_schema=False)
@@ -119,9 +92,16 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _validation_failed)
     describe(app, services, authenticated=authenticated, max_timeout=settings.max_timeout)
     oip = OipRoutes(
+        Operations(
+            plane,
+            parts.repository,
+            allowed=settings.repository_control,
+            face="HTTP",
+            unserved=InvalidArgument,
+        ),
         OipInference(plane, calls, bodies),
-        OipModels(plane, calls),
-        OipControl(plane, calls, bodies, repository, allowed=settings.repository_control),
+        calls,
+        bodies,
         settings.compress_from,
     )
     hot = {path: route for path, route in routes.items() if not path_parameters(path)}

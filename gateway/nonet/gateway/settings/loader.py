@@ -21,7 +21,7 @@ from pydantic_settings import SettingsError as EnvironmentValueError
 
 from nonet.gateway.settings.schema import Settings, SettingsError, sections, setting_keys
 
-__all__ = ["load_settings", "variable_name"]
+__all__ = ["load_settings", "read_toml", "variable_name"]
 
 ENV_PREFIX = "NONET_"
 ENV_DELIMITER = "__"
@@ -39,7 +39,12 @@ def load_settings(
     Raises:
         SettingsError: the file is missing or not TOML, a key is unknown, or a value is not accepted.
     """
-    from_file = _read_file(config) if config is not None else {}
+    from_file = read_toml(config) if config is not None else {}
+    for section, fields in from_file.items():
+        if not isinstance(fields, dict):
+            if section in dict(sections()):
+                raise SettingsError(f"{config}: '{section}' is a section; write it as a table [{section}]")
+            raise SettingsError(_unknown(section, str(config)))
     _refuse_unknown_variables(os.environ)
     from_env = _read_environment()
     given = {
@@ -57,28 +62,17 @@ def load_settings(
         raise SettingsError(_explain(error, layers)) from None
 
 
-def _read_file(path: Path) -> dict[str, dict[str, Any]]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a file holds. Raises SettingsError if it cannot be read."""
     try:
         with path.open("rb") as file:
-            data = tomllib.load(file)
+            return tomllib.load(file)
     except FileNotFoundError:
-        raise SettingsError(
-            f"there is no configuration file {path}; leave --config out to use defaults"
-        ) from None
+        raise SettingsError(f"there is no file {path}") from None
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from None
-    known = dict(sections())
-    for section, fields in data.items():
-        if section not in known:
-            raise SettingsError(_unknown(section, str(path)))
-        if not isinstance(fields, dict):
-            raise SettingsError(f"{path}: '{section}' is a section; write it as a table [{section}]")
-        for field in fields:
-            if field not in known[section].model_fields:
-                raise SettingsError(_unknown(f"{section}.{field}", str(path)))
-    return data
 
 
 def _read_environment() -> dict[str, dict[str, Any]]:

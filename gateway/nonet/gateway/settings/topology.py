@@ -13,19 +13,26 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
-import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic
+from pydantic import AfterValidator, Field, ValidationError
+
+from nonet.gateway.settings.loader import read_toml
 from nonet.gateway.settings.schema import SettingsError
+from nonet.gateway.settings.types import Section
 
 __all__ = ["RemoteService", "load_topology"]
 
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):\d{1,5}")
+
+def _with_a_port(address: str) -> str:
+    if not 0 < int(address.rpartition(":")[2]) < 65536:
+        raise ValueError("no such port")
+    return address
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
 class RemoteService:
     """One replica of a service.
 
@@ -35,41 +42,29 @@ class RemoteService:
         lanes: batches in flight to it at a time, 1 to 1024.
         key: API key to call it with, if it wants one.
 
-    Raises ValueError, naming the field, for a value that is not accepted.
+    Raises ValidationError, a ValueError, for a value that is not accepted.
     """
 
-    name: str
-    address: str
-    lanes: int = 8
-    key: str = dataclasses.field(default="", repr=False)
+    name: str = Field(min_length=1, description="the name of a service")
+    address: Annotated[str, AfterValidator(_with_a_port)] = Field(
+        pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$",
+        description="host:port, with a port in 1..65535",
+    )
+    lanes: int = Field(default=8, ge=1, le=1024, strict=True, description="an integer in 1..1024")
+    key: str = Field(default="", pattern="^[ -~]*$", repr=False, description="printable ASCII characters")
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"name must be the name of a service, got {self.name!r}")
-        if not isinstance(self.address, str) or _ADDRESS.fullmatch(self.address) is None:
-            raise ValueError(f"address must be host:port, got {self.address!r}")
-        if not 0 < int(self.address.rpartition(":")[2]) < 65536:
-            raise ValueError(f"the port of address must lie in 1..65535, got {self.address!r}")
-        if isinstance(self.lanes, bool) or not isinstance(self.lanes, int) or not 1 <= self.lanes <= 1024:
-            raise ValueError(f"lanes must be an integer in 1..1024, got {self.lanes!r}")
-        if not isinstance(self.key, str) or not self.key.isascii() or not self.key.isprintable():
-            raise ValueError("key must be a string of printable ASCII characters")
+
+class _Topology(Section):
+    service: Annotated[tuple[RemoteService, ...], Field(min_length=1)]
 
 
 def load_topology(path: Path) -> tuple[RemoteService, ...]:
     """Read a topology file. Raises SettingsError, in one line, for anything wrong with it."""
+    data = read_toml(path)
     try:
-        with path.open("rb") as file:
-            data = tomllib.load(file)
-    except OSError as error:
-        raise SettingsError(f"cannot read the topology {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from None
-    _refuse_unknown(data, ["service"], str(path))
-    entries = data.get("service", [])
-    if not isinstance(entries, list) or not entries:
-        raise SettingsError(f"{path} names no service; write each as a table [[service]]")
-    services = tuple(_service(entry, f"{path}, service {number}") for number, entry in enumerate(entries, 1))
+        services = _Topology(**data).service
+    except ValidationError as error:
+        raise SettingsError(f"{path}, {_explain(error)}") from None
     addresses = [service.address for service in services]
     twice = next((address for address in addresses if addresses.count(address) > 1), None)
     if twice is not None:
@@ -77,22 +72,20 @@ def load_topology(path: Path) -> tuple[RemoteService, ...]:
     return services
 
 
-def _service(entry: Any, where: str) -> RemoteService:
-    if not isinstance(entry, dict):
-        raise SettingsError(f"{where}: write it as a table [[service]]")
-    fields = [field.name for field in dataclasses.fields(RemoteService)]
-    _refuse_unknown(entry, fields, where)
-    missing = [name for name in ("name", "address") if name not in entry]
-    if missing:
-        raise SettingsError(f"{where}: {missing[0]} is missing")
-    try:
-        return RemoteService(**entry)
-    except ValueError as error:
-        raise SettingsError(f"{where}: {error}") from None
-
-
-def _refuse_unknown(data: dict[str, Any], known: list[str], where: str) -> None:
-    for key in data:
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise SettingsError(f"unknown key '{key}' in {where}; did you mean '{nearest}'?")
+def _explain(error: ValidationError) -> str:
+    """The first problem: where it is and what is accepted; a key is not repeated."""
+    known: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(RemoteService)}
+    problems: list[Any] = error.errors(include_url=False)
+    for problem in problems:
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            wrong, names = problem["loc"][-1], known if len(problem["loc"]) > 1 else ["service"]
+            nearest = difflib.get_close_matches(wrong, names, n=1, cutoff=0.0)[0]
+            return f"unknown key '{wrong}'; did you mean '{nearest}'?"
+    place = problems[0]["loc"]
+    if len(place) < 3:
+        return "write each service as a table [[service]]"
+    what = f"service {place[1] + 1}: {place[2]}"
+    if problems[0]["type"] == "missing":
+        return f"{what} is missing"
+    got = "" if place[2] == "key" else f", got {problems[0]['input']!r}"
+    return f"{what} must be {known[place[2]].description}{got}"

@@ -31,21 +31,21 @@ _PUBLIC = (
 )
 
 
-def model_router(plane: DataPlane, calls: CallReader, ranks: Mapping[str, str]) -> APIRouter:
-    """The routes ``/v1/models`` and ``/v1/models/{id}``; ``ranks`` names, by task, what orders a family."""
+def model_router(plane: DataPlane, calls: CallReader) -> APIRouter:
+    """The routes ``/v1/models`` and ``/v1/models/{id}``."""
     router = APIRouter(tags=["Models"])
 
     @router.head("/v1/models", include_in_schema=False)
     @router.get("/v1/models", summary="List models", response_model=ModelList, **MODELS)
     async def models(request: Request) -> ModelList:
         calls.authenticate(Exchange.of(request.scope))
-        return ModelList(object="list", data=cards(plane, ranks))
+        return ModelList(object="list", data=cards(plane))
 
     @router.head("/v1/models/{model}", include_in_schema=False)
     @router.get("/v1/models/{model}", summary="Describe a model", response_model=ModelCard, **MODEL)
     async def model(model: str, request: Request) -> ModelCard:
         calls.authenticate(Exchange.of(request.scope))
-        found = cards(plane, ranks)
+        found = cards(plane)
         for card in found:
             if card.id == model:
                 return card
@@ -55,7 +55,7 @@ def model_router(plane: DataPlane, calls: CallReader, ranks: Mapping[str, str]) 
     return router
 
 
-def cards(plane: DataPlane, ranks: Mapping[str, str]) -> list[ModelCard]:
+def cards(plane: DataPlane) -> list[ModelCard]:
     """One card for each family of more than one member, then one for each model; both by name."""
     newest: dict[str, ModelInfo] = {}
     for info in plane.catalog.infos():  # ascending versions: the last one wins
@@ -68,8 +68,7 @@ def cards(plane: DataPlane, ranks: Mapping[str, str]) -> list[ModelCard]:
         if card.family and card.family not in taken:
             families.setdefault(card.family, []).append(card)
     return [
-        _family_card(name, members, ranks.get(members[0].task, "top1"))
-        for name, members in sorted(families.items())
+        _family_card(name, members, plane.rank(members[0].task)) for name, members in sorted(families.items())
     ] + singles
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from nonet.gateway.oip.openapi import SCHEMAS, oip_paths
+from nonet.gateway.oip.openapi import oip_paths
+from nonet.gateway.oip.schemas import SCHEMAS
 from nonet.gateway.tasks.jobs_schemas import JobEnvelope
 from nonet.gateway.tasks.openapi_operations import model_schema, service_paths
 from nonet.gateway.tasks.schemas import ErrorEnvelope

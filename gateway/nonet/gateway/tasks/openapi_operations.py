@@ -13,7 +13,7 @@ from nonet.gateway.tasks.openapi_parts import (
     CALL_HEADERS,
     CALL_PARAMETERS,
     REQUEST_ID,
-    described_errors,
+    error_responses,
 )
 from nonet.runtime.task import BlobDescription, Resource, Service, Task
 
@@ -91,7 +91,7 @@ def _task(task: Task, schemas: dict[str, Any]) -> dict[str, Any]:
         "description": task.description,
         "parameters": parameters,
         "requestBody": {"required": True, "content": _content(task, fields, job=job)},
-        "responses": {**responses, **described_errors(*failures)},
+        "responses": {**responses, **error_responses(*failures)},
     }
 
 
@@ -104,7 +104,7 @@ def _resource(resource: Resource, schemas: dict[str, Any]) -> dict[str, Any]:
         "summary": resource.title,
         "description": resource.description,
         "parameters": [*_in_path(resource.path), REQUEST_ID],
-        "responses": {**answer, **described_errors(*resource.statuses)},
+        "responses": {**answer, **error_responses(*resource.statuses)},
     }
 
 

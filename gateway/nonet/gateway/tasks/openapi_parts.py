@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from nonet.gateway.core.call_headers import MAX_PRIORITY
-from nonet.gateway.tasks.schemas import ErrorEnvelope
 
 ERRORS = {
     400: "A value is wrong; the message says which, and what is accepted.",
@@ -92,27 +91,22 @@ CALL_HEADERS: dict[str, Any] = {
 }
 
 
-def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documented failures of a task route: those given, and those every route has."""
-    every = {*statuses, 400, 401, 405, 408, 413, 429, 431, 500, 503}
+def error_responses(*statuses: int, schema: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
+    """The documented failures of a route: those given, and those every route has.
+
+    Args:
+        statuses: HTTP statuses.
+        schema: of the bodies; the task API's by default.
+    """
+    schema = schema or {"$ref": "#/components/schemas/ErrorEnvelope"}
     return {
-        status: {
-            "model": ErrorEnvelope,
+        str(status): {
             "description": ERRORS[status],
             **({"headers": RETRY_AFTER} if status in (429, 503) else {}),
+            "content": {"application/json": {"schema": schema}},
         }
-        for status in sorted(every)
+        for status in sorted({*statuses, 400, 401, 405, 408, 413, 429, 431, 500, 503})
     }
-
-
-def described_errors(*statuses: int) -> dict[str, dict[str, Any]]:
-    """As :func:`error_responses`, in the words of the document itself."""
-    schema = {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}
-    described: dict[str, dict[str, Any]] = {}
-    for status, error in error_responses(*statuses).items():
-        rest = {name: value for name, value in error.items() if name != "model"}
-        described[str(status)] = {**rest, "content": {"application/json": schema}}
-    return described
 
 
 MODELS: dict[str, Any] = {

@@ -11,8 +11,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from nonet.gateway.core.call_headers import Call, CallReader, answer_headers
-from nonet.gateway.core.data_plane import DataPlane
+from nonet.gateway.core.call_headers import Call, answer_headers
 from nonet.gateway.core.request_context import Exchange, RawHeaders
 from nonet.gateway.http.bodies import Bodies, Spooling
 from nonet.gateway.http.guard import Receive, Send
@@ -20,6 +19,7 @@ from nonet.gateway.http.prefer_header import APPLIED, prefers_async
 from nonet.gateway.http.problems import error_body
 from nonet.gateway.http.reply import RawResponse, Reply, raw_headers
 from nonet.gateway.tasks.asking import answered
+from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.fields import FieldReader, path_parameters
 from nonet.gateway.tasks.request_reader import RequestReader
 from nonet.gateway.tasks.submits import Submission, Submits
@@ -27,7 +27,7 @@ from nonet.jobs import read_key
 from nonet.runtime.errors import ServingError
 from nonet.runtime.requests import InferRequest
 from nonet.runtime.servable import ModelInfo
-from nonet.runtime.task import Answer, Blob, Event, Host, Resource, Service, Task
+from nonet.runtime.task import Answer, Blob, Event, Resource, Service, Task
 
 __all__ = ["EVENT_STREAM", "EventStream", "TaskRoute", "answer_reply", "service_router"]
 
@@ -43,30 +43,19 @@ class TaskRoute:
 
     Args:
         task: what is asked.
-        plane: the core.
-        calls: reads what the headers say.
+        parts: what the faces share.
         bodies: reads bodies within their limits.
-        host: lent to the service's own handlers.
-        submits: makes jobs of requests; None where there are no jobs.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        plane: DataPlane,
-        calls: CallReader,
-        bodies: Bodies,
-        host: Host,
-        submits: Submits | None,
-    ) -> None:
+    def __init__(self, task: Task, parts: FaceParts, bodies: Bodies) -> None:
         self.task = task
         self.fields = FieldReader(task)
         self._reader = RequestReader(task, self.fields, bodies)
-        self._plane = plane
-        self._calls = calls
+        self._plane = parts.plane
+        self._calls = parts.calls
         self._bodies = bodies
-        self._host = host
-        self._submits = submits if task.work is not None else None
+        self._host = parts.host
+        self._submits = parts.submits if task.work is not None else None
         self._always = task.work is not None and task.work.always
         self._streams = task.event is not None
 
@@ -195,17 +184,13 @@ def _event(event: Event) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (event.name.encode(), orjson.dumps(event.data))
 
 
-def service_router(
-    service: Service, routes: Mapping[str, TaskRoute], calls: CallReader, host: Host
-) -> APIRouter:
+def service_router(service: Service, routes: Mapping[str, TaskRoute], parts: FaceParts) -> APIRouter:
     """The routes of a service, for FastAPI to find; what it documents of them is in :mod:`.openapi`."""
     router = APIRouter(include_in_schema=False)
     for task in service.tasks:
         router.add_api_route(task.path, _task_endpoint(routes[task.path]), methods=["POST"])
     for resource in service.resources:
-        router.add_api_route(
-            resource.path, _resource_endpoint(resource, calls, host), methods=[resource.verb]
-        )
+        router.add_api_route(resource.path, _resource_endpoint(resource, parts), methods=[resource.verb])
     return router
 
 
@@ -219,10 +204,10 @@ def _task_endpoint(route: TaskRoute) -> Any:
     return endpoint
 
 
-def _resource_endpoint(resource: Resource, calls: CallReader, host: Host) -> Any:
+def _resource_endpoint(resource: Resource, parts: FaceParts) -> Any:
     async def endpoint(request: Request) -> Response:
-        tenant = calls.authenticate(Exchange.of(request.scope))
-        answer = await resource.handle(host, request.path_params, tenant)
+        tenant = parts.calls.authenticate(Exchange.of(request.scope))
+        answer = await resource.handle(parts.host, request.path_params, tenant)
         if answer is None:
             return Response(status_code=204)
         return RawResponse(answer_reply(answer))

@@ -13,10 +13,10 @@ from typing import Any
 
 import grpc
 
-from nonet.gateway.core.data_plane import DataPlane
-from nonet.gateway.core.upload_budget import Hold, UploadBudget
+from nonet.gateway.core.upload_budget import Hold
 from nonet.gateway.grpc.rpc import Handler, Rpc, RpcFace, parse, service
 from nonet.gateway.tasks.asking import answered
+from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.fields import FieldReader, path_parameters
 from nonet.gateway.tasks.jobs_rpc import job_message
 from nonet.gateway.tasks.messages import fill, plain_values
@@ -39,35 +39,24 @@ def service_names(services: Iterable[Service]) -> list[str]:
     return list(dict.fromkeys(path.partition("/")[0] for path in paths))
 
 
-def service_handlers(
-    face: RpcFace,
-    plane: DataPlane,
-    services: Iterable[Service],
-    host: Host,
-    submits: Submits | None,
-    disk: UploadBudget,
-) -> list[grpc.GenericRpcHandler]:
+def service_handlers(face: RpcFace, parts: FaceParts) -> list[grpc.GenericRpcHandler]:
     """All methods of all services. Raises ValueError for a method of a ``.proto`` that no task has, and for
     a task whose method is in none.
 
     Args:
         face: turns handlers into what a gRPC server registers.
-        plane: the core.
-        services: what is offered.
-        host: lent to the services' own handlers.
-        submits: makes jobs of requests; None where there are no jobs.
-        disk: accounts for the files that go to the disk.
+        parts: what the faces share.
     """
     found: dict[str, grpc.RpcMethodHandler] = {}
-    services = list(services)
+    services = parts.services
     known = {f"{name}/{method.name}": method for name in service_names(services) for method in methods(name)}
     for task in (task for each in services for task in each.tasks):
-        calls = TaskCalls(task, plane, host, submits, disk)
+        calls = TaskCalls(task, parts)
         for method in (known[path] for path in calls.paths):
             found[method.path] = calls.handler(face, method)
     for resource in (resource for each in services for resource in each.resources if resource.rpc):
         method = known[resource.rpc]
-        handler = functools.partial(_resource, resource, host, method)
+        handler = functools.partial(_resource, resource, parts.host, method)
         found[method.path] = face.unary(method.path, method.request, handler)
     missing = {method.path for method in known.values()} - found.keys()
     if missing:
@@ -81,15 +70,13 @@ def service_handlers(
 class TaskCalls:
     """The methods of one task: its own, and the one that submits a job."""
 
-    def __init__(
-        self, task: Task, plane: DataPlane, host: Host, submits: Submits | None, disk: UploadBudget
-    ) -> None:
+    def __init__(self, task: Task, parts: FaceParts) -> None:
         self._task = task
         self._fields = FieldReader(task)
-        self._plane = plane
-        self._host = host
-        self._submits = submits
-        self._disk = disk
+        self._plane = parts.plane
+        self._host = parts.host
+        self._submits = parts.submits
+        self._disk = parts.disk
         name, _, _ = task.rpc.partition("/")
         self._submit_path = "" if task.work is None else f"{name}/{task.work.rpc}"
         self._stream_path = f"{name}/{task.stream_rpc}" if task.stream_rpc else ""

@@ -58,9 +58,17 @@ def model_metadata_proto(info: ModelInfo, versions: Sequence[str]) -> Any:
     return message("inference.ModelMetadataResponse")(**model_metadata_json(info, versions))
 
 
+def model_config_json(info: ModelInfo) -> dict[str, Any]:
+    """The body of ``GET /v2/models/{model}/config``: the JSON form that ``info`` holds."""
+    config = dict(info.config)
+    if info.decoupled:
+        config["model_transaction_policy"] = {"decoupled": True}
+    return config
+
+
 def model_config_proto(info: ModelInfo) -> Any:
-    """The ``inference.ModelConfig`` of a model, from the JSON form that ``info`` holds."""
-    return json_format.ParseDict(dict(info.config), message("inference.ModelConfig")())
+    """The ``inference.ModelConfig`` of a model."""
+    return json_format.ParseDict(model_config_json(info), message("inference.ModelConfig")())
 
 
 def info_from_proto(metadata: Any, config: Any, version: str) -> ModelInfo:
@@ -74,7 +82,8 @@ def info_from_proto(metadata: Any, config: Any, version: str) -> ModelInfo:
     Returns:
         The description. The digest covers metadata and configuration only, for the server tells nothing of
         the files behind them; answers are therefore cached only if the configuration asks for it
-        (``response_cache``) and the model keeps no state between requests.
+        (``response_cache``), the model keeps no state between requests and each has one answer: of several
+        only the last would be kept.
 
     Raises:
         ModelOutputInvalid: the metadata names a data type or shape that is not the protocol's.
@@ -95,7 +104,10 @@ def info_from_proto(metadata: Any, config: Any, version: str) -> ModelInfo:
         inputs=inputs,
         outputs=outputs,
         max_batch_size=max(config.max_batch_size, 0),
-        cacheable=config.response_cache.enable and not config.HasField("sequence_batching"),
+        cacheable=config.response_cache.enable
+        and not config.HasField("sequence_batching")
+        and not config.model_transaction_policy.decoupled,
+        decoupled=config.model_transaction_policy.decoupled,
         config=json_format.MessageToDict(config, preserving_proto_field_name=True),
     )
 

@@ -88,6 +88,11 @@ class CompletedConfig:
     outputs: tuple[TensorSpec, ...]
     as_json: dict[str, Any]
 
+    @property
+    def decoupled(self) -> bool:
+        """Whether callers are told to expect any number of answers to a request; a graph gives one."""
+        return bool(self.as_json.get("model_transaction_policy", {}).get("decoupled", False))
+
 
 def parse_config(text: str) -> ModelConfig:
     """Parse the text form. Raises ModelRefused with the line and, for an unknown key, the nearest known."""
@@ -252,8 +257,6 @@ def _refuse_what_is_not_served(proto: Any, name: str) -> None:
     scheduling = proto.WhichOneof("scheduling_choice")
     if scheduling in ("sequence_batching", "ensemble_scheduling"):
         raise ModelRefused(f"{scheduling} is not supported")
-    if proto.model_transaction_policy.decoupled:
-        raise ModelRefused("decoupled transactions are not supported")
     if proto.model_operations.op_library_filename:
         raise ModelRefused("custom operator libraries are native code and are not loaded")
     for tensor in (*proto.input, *proto.output):

@@ -215,6 +215,7 @@ def _info(
         quality=quality,
         labels=prepared.labels,
         allow_nonfinite=prepared.allow_nonfinite,
+        decoupled=prepared.config.decoupled,
         config=prepared.config.as_json,
         details=details,
     )

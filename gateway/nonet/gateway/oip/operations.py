@@ -1,0 +1,264 @@
+"""What the Open Inference Protocol lets callers ask of a server beside inference, for REST and gRPC alike.
+
+Requests and answers are plain values by the names of the protocol. Trace and log settings can be read, but
+not changed while the server runs. Shared memory: no region exists and none can be registered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from nonet.gateway.core.data_plane import DataPlane
+from nonet.gateway.core.records import DurationTotal, ModelStatistics
+from nonet.gateway.core.repository_control import RepositoryControl
+from nonet.runtime.catalog import ModelState
+from nonet.runtime.errors import (
+    InvalidArgument,
+    NotFound,
+    NotImplementedHere,
+    PermissionDenied,
+    ServingError,
+)
+from nonet.runtime.oip.metadata import model_config_json, model_metadata_json, server_metadata_json
+from nonet.runtime.release import VERSION
+
+__all__ = ["PHASES", "TOTALS", "TRACE_SETTINGS", "Asked", "Operations", "log_settings"]
+
+logger = logging.getLogger(__name__)
+
+TRACE_SETTINGS: dict[str, Any] = {
+    "trace_level": ["OFF"],
+    "trace_rate": "0",
+    "trace_count": "0",
+    "log_frequency": "0",
+    "trace_mode": "opentelemetry",
+}
+
+PHASES = ("compute_input", "compute_infer", "compute_output")
+TOTALS = ("success", "fail", "queue", *PHASES, "cache_hit", "cache_miss")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """What a caller asks.
+
+    Args:
+        model, version: as :func:`~nonet.gateway.core.model_names.checked_name` accepts them, "" for none.
+        sent: the rest of the request, {} for nothing.
+        tenant: whose request it is.
+    """
+
+    model: str = ""
+    version: str = ""
+    sent: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tenant: str = ""
+
+
+class Operations:
+    """Each takes what is asked and gives the answer; raises what the failure model has for it.
+
+    Args:
+        plane: the core.
+        repository: the model repository, or None when there is none to control.
+        allowed: whether callers may load and unload.
+        face: how requests come ("HTTP"), for the text of refusals.
+        unserved: what to raise for a request for what other servers of the protocol have.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        repository: RepositoryControl | None,
+        *,
+        allowed: bool,
+        face: str,
+        unserved: type[ServingError],
+    ) -> None:
+        self._plane = plane
+        self._catalog = plane.catalog
+        self._repository = repository
+        self._allowed = allowed
+        self._face = face
+        self._unserved = unserved
+
+    # -- what is there --------------------------------------------------------------------------
+
+    def live(self, asked: Asked) -> dict[str, Any]:
+        """The process works; it may not be ready."""
+        return {"live": True}
+
+    def ready(self, asked: Asked) -> dict[str, Any]:
+        """Whether inference requests are accepted and can be executed."""
+        return {"ready": self._plane.ready()}
+
+    def model_ready(self, asked: Asked) -> dict[str, Any]:
+        """Whether a version would be served now. Raises NotFound for one that nobody knows."""
+        return {"name": asked.model, "ready": self._plane.model_ready(asked.model, asked.version)}
+
+    def server_metadata(self, asked: Asked) -> dict[str, Any]:
+        """Name, version and extensions of the server."""
+        return server_metadata_json(VERSION)
+
+    def metadata(self, asked: Asked) -> dict[str, Any]:
+        """Inputs, outputs, platform and versions (the one asked for, or all ready ones) of a model."""
+        model, version = asked.model, asked.version
+        versions = [version] if version else self._catalog.versions(model)
+        return model_metadata_json(self._catalog.info(model, version), versions)
+
+    def config(self, asked: Asked) -> dict[str, Any]:
+        """The Triton configuration of a model."""
+        return model_config_json(self._catalog.info(asked.model, asked.version))
+
+    def statistics(self, asked: Asked) -> dict[str, Any]:
+        """The totals of one version, of one model or of all, as the statistics extension has them."""
+        found = self._plane.statistics(asked.model, asked.version)
+        return {"model_stats": [_statistics(entry) for entry in found]}
+
+    # -- the repository -------------------------------------------------------------------------
+
+    def index(self, asked: Asked) -> list[dict[str, str]]:
+        """Name, version, state and reason of every version known, or only of those that can be called."""
+        only_ready = asked.sent.get("ready", False)
+        if not isinstance(only_ready, bool):
+            raise InvalidArgument("ready must be true or false", param="ready")
+        return [
+            {"name": line.name, "version": line.version, "state": str(line.state), "reason": line.reason}
+            for line in self._catalog.index()
+            if not only_ready or line.state is ModelState.READY
+        ]
+
+    def repository(self) -> RepositoryControl:
+        """The repository. Raises PermissionDenied if callers may not change it, NotImplementedHere if there
+        is none."""
+        if not self._allowed:
+            raise PermissionDenied(
+                f"loading and unloading models over {self._face} is switched off on this server"
+            )
+        if self._repository is None:
+            raise NotImplementedHere("this server has no model repository to load from")
+        return self._repository
+
+    def _repository_of(self, asked: Asked) -> RepositoryControl:
+        if not asked.model:
+            raise NotFound("unknown model ''", param="model", code="MODEL_NOT_FOUND")
+        return self.repository()
+
+    async def load(self, asked: Asked) -> dict[str, Any]:
+        """Load a model, or load it again; the parameter ``config`` (JSON) replaces its configuration."""
+        repository = self._repository_of(asked)
+        for name in _parameters(asked):
+            if name.startswith("file:"):
+                raise self._unserved(
+                    f"parameters.{name[:80]}: models are not taken over {self._face}; publish the version "
+                    "into the repository and load it",
+                    param=f"parameters.{name[:80]}",
+                )
+        config = _only(asked, "config", str, "the model configuration as a JSON text")
+        await repository.load(asked.model, config, tenant=asked.tenant)
+        logger.info("model %s was loaded by request", asked.model)
+        return {"name": asked.model, "state": "READY"}
+
+    async def unload(self, asked: Asked) -> dict[str, Any]:
+        """Unload a model once the requests that use it are done; no model depends on another, so the
+        parameter ``unload_dependents`` changes nothing."""
+        repository = self._repository_of(asked)
+        _only(asked, "unload_dependents", bool, "true or false")
+        await repository.unload(asked.model, tenant=asked.tenant)
+        logger.info("model %s was unloaded by request", asked.model)
+        return {"name": asked.model, "state": "UNAVAILABLE"}
+
+    # -- settings and shared memory -------------------------------------------------------------
+
+    def trace(self, asked: Asked) -> dict[str, Any]:
+        """The trace settings, of a model or of the server. A change that changes nothing is accepted; None
+        asks for the default, which is what the server has."""
+        if asked.model:
+            self._catalog.info(asked.model)
+        return self._unchanged("trace", asked.sent, TRACE_SETTINGS)
+
+    def log(self, asked: Asked) -> dict[str, Any]:
+        """The log settings, as :meth:`trace`."""
+        return self._unchanged("log", asked.sent, log_settings())
+
+    def regions(self, asked: Asked) -> list[Any]:
+        """The shared memory regions, or the one of that name: none."""
+        if asked.model:
+            raise NotFound(f"there is no shared memory region '{asked.model}'", code="REGION_NOT_FOUND")
+        return []
+
+    def register(self, asked: Asked) -> None:
+        """Refused: tensors come with the request."""
+        raise self._unserved("shared memory is not served; send tensors as binary data with the request")
+
+    def unregister(self, asked: Asked) -> dict[str, Any]:
+        """Nothing is registered, so afterwards nothing is."""
+        return {}
+
+    def _unchanged(self, what: str, asked: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, Any]:
+        for name, value in asked.items():
+            if name not in current:
+                raise InvalidArgument(
+                    f"{what} setting {name[:80]!r} is not known; known: {', '.join(current)}",
+                    param=name[:80],
+                )
+            if value is not None and value != current[name]:
+                raise self._unserved(
+                    f"{what} setting '{name}' is fixed while the server runs; it is {current[name]!r}",
+                    param=name,
+                )
+        return dict(current)
+
+
+def log_settings() -> dict[str, bool | int | str]:
+    """The log settings in force, by the names the protocol's logging extension gives them."""
+    root = logging.getLogger("nonet")
+    return {
+        "log_file": "",
+        "log_info": root.isEnabledFor(logging.INFO),
+        "log_warning": root.isEnabledFor(logging.WARNING),
+        "log_error": root.isEnabledFor(logging.ERROR),
+        "log_verbose_level": int(root.isEnabledFor(logging.DEBUG)),
+        "log_format": "default",
+    }
+
+
+def _parameters(asked: Asked) -> Mapping[str, Any]:
+    parameters = asked.sent.get("parameters", {})
+    if not isinstance(parameters, Mapping):
+        raise InvalidArgument("parameters must be an object", param="parameters")
+    return parameters
+
+
+def _only(asked: Asked, known: str, kind: type, words: str) -> Any:
+    """The one parameter that there is; None if it is not given."""
+    parameters = _parameters(asked)
+    for name, value in parameters.items():
+        if name != known or not (value is None or isinstance(value, kind)):
+            problem = "is not known" if name != known else "is of another type"
+            raise InvalidArgument(
+                f"parameters.{name[:80]} {problem}; accepted: {known}, {words}",
+                param=f"parameters.{name[:80]}",
+            )
+    return parameters.get(known)
+
+
+def _statistics(entry: ModelStatistics) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "version": entry.version,
+        "last_inference": entry.last_inference_ms,
+        "inference_count": entry.inference_count,
+        "execution_count": entry.execution_count,
+        "inference_stats": {name: _duration(getattr(entry, name)) for name in TOTALS},
+        "batch_stats": [
+            {"batch_size": rows, **dict(zip(PHASES, map(_duration, totals), strict=True))}
+            for rows, totals in sorted(entry.batches.items())
+        ],
+    }
+
+
+def _duration(total: DurationTotal) -> dict[str, int]:
+    return {"count": total.count, "ns": total.nanoseconds}

@@ -1,0 +1,139 @@
+"""The operations of ``/v2`` beside inference: one table, for the routes and for the OpenAPI description."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from nonet.gateway.oip.operations import TRACE_SETTINGS, Asked, Operations, log_settings
+from nonet.gateway.oip.schemas import TEXT, Json, closed_object, list_of, object_of, reference
+
+__all__ = ["OPERATIONS", "RestOperation"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RestOperation:
+    """One verb of one path.
+
+    Args:
+        verb: ``GET`` (then ``HEAD`` is answered too) or ``POST``.
+        path: with names in braces.
+        summary: for the description.
+        run: what is done.
+        answer: schema of the answer; None for one without a body.
+        failures: statuses beside those that every route has.
+        body: schema of the body; None where no body is read.
+        changes: what it changes ("settings", "repository"); pages of other sites may not call it then.
+        keyless: whether it is answered without a key.
+    """
+
+    verb: str
+    path: str
+    summary: str
+    run: Callable[[Operations, Asked], Any]
+    answer: Json | None
+    failures: tuple[int, ...] = ()
+    body: Json | None = None
+    changes: str = ""
+    keyless: bool = False
+
+
+_ANY: Json = {"type": "object"}
+_FLAG: Json = {"type": "boolean"}
+_FIXED: Json = {"description": "Read only: the value in force, or null."}
+_CONFIG: Json = {**TEXT, "description": "The model configuration as a JSON text."}
+
+
+def _body(**properties: Json) -> Json:
+    return {"type": "object", "required": [], "properties": properties}
+
+
+def _of_model(path: str) -> list[RestOperation]:
+    ready = object_of(name=TEXT, ready=_FLAG)
+    statistics = reference("OipStatistics")
+    return [
+        RestOperation("GET", path, "Metadata of a model", Operations.metadata, reference("OipModel"), (404,)),
+        RestOperation("GET", f"{path}/ready", "Is a model ready", Operations.model_ready, ready, (404,)),
+        RestOperation("GET", f"{path}/config", "Configuration of a model", Operations.config, _ANY, (404,)),
+        RestOperation(
+            "GET", f"{path}/stats", "Statistics of a model", Operations.statistics, statistics, (404,)
+        ),
+    ]
+
+
+def _of_repository(action: str, run: Callable[[Operations, Asked], Any], **parameter: Json) -> RestOperation:
+    path, summary = f"/v2/repository/models/{{model}}/{action}", f"{action.capitalize()} a model"
+    body = _body(parameters=closed_object(**parameter))
+    failures = (403, 404, 409, 415, 422, 501, 507)
+    return RestOperation("POST", path, summary, run, _ANY, failures, body, "repository")
+
+
+def _of_settings(
+    path: str, what: str, run: Callable[[Operations, Asked], Any], names: Any
+) -> list[RestOperation]:
+    body = closed_object(**dict.fromkeys(names, _FIXED))
+    return [
+        RestOperation("GET", path, f"Read {what} settings", run, _ANY, (404,)),
+        RestOperation("POST", path, f"Change {what} settings", run, _ANY, (404, 415), body, "settings"),
+    ]
+
+
+def _of_shared_memory(path: str) -> list[RestOperation]:
+    region, rows, forget = f"{path}/region/{{name}}", list_of(_ANY), Operations.unregister
+    return [
+        RestOperation("GET", f"{path}/status", "Shared memory regions", Operations.regions, rows),
+        RestOperation("GET", f"{region}/status", "A shared memory region", Operations.regions, rows, (404,)),
+        RestOperation(
+            "POST", f"{region}/register", "Not served: answers 400", Operations.register, None, (404,)
+        ),
+        RestOperation("POST", f"{region}/unregister", "Forget a region", forget, _ANY, (404,)),
+        RestOperation("POST", f"{path}/unregister", "Forget all regions", forget, _ANY),
+    ]
+
+
+OPERATIONS: tuple[RestOperation, ...] = (
+    RestOperation("GET", "/v2", "Metadata of the server", Operations.server_metadata, reference("OipServer")),
+    RestOperation(
+        "GET",
+        "/v2/health/live",
+        "Is the process alive",
+        Operations.live,
+        object_of(live=_FLAG),
+        keyless=True,
+    ),
+    RestOperation(
+        "GET",
+        "/v2/health/ready",
+        "Is the server ready for inference",
+        Operations.ready,
+        object_of(ready=_FLAG),
+        keyless=True,
+    ),
+    RestOperation(
+        "GET",
+        "/v2/models/stats",
+        "Statistics of all models",
+        Operations.statistics,
+        reference("OipStatistics"),
+    ),
+    *_of_model("/v2/models/{model}"),
+    *_of_model("/v2/models/{model}/versions/{version}"),
+    RestOperation(
+        "POST",
+        "/v2/repository/index",
+        "Index of the model repository",
+        Operations.index,
+        list_of(reference("OipIndexEntry")),
+        (415,),
+        _body(ready=_FLAG),
+    ),
+    _of_repository("load", Operations.load, config=_CONFIG),
+    _of_repository("unload", Operations.unload, unload_dependents=_FLAG),
+    *_of_settings("/v2/logging", "log", Operations.log, log_settings()),
+    *_of_settings("/v2/trace/setting", "trace", Operations.trace, TRACE_SETTINGS),
+    *_of_settings("/v2/models/{model}/trace/setting", "trace", Operations.trace, TRACE_SETTINGS),
+    *_of_shared_memory("/v2/systemsharedmemory"),
+    *_of_shared_memory("/v2/cudasharedmemory"),
+)
+"""A path without names stands before those that would fit it too."""
