@@ -79,7 +79,7 @@ class Submits:
 
     def receiving(self) -> contextlib.AbstractContextManager[Path]:
         """A file for an upload, gone when the block ends."""
-        return self._jobs.incoming_uploads.receiving()
+        return self._jobs.files.receiving()
 
     async def check(self, work: Work, values: Mapping[str, Any], tenant: str) -> None:
         """Judge what can be judged before the file is read: the subject and the webhook.
@@ -93,7 +93,7 @@ class Submits:
         if webhook is not None and not isinstance(webhook, str):
             raise Unprocessable("field 'webhook' must be a text", param="webhook")
         if webhook:
-            self._jobs.check_webhook(webhook)
+            self._jobs.webhooks.check(webhook)
 
     async def submit(self, task: Task, fields: FieldReader, sent: Submission) -> tuple[Job, bool]:
         """The job that a request becomes, and whether it is a new one.
@@ -151,7 +151,7 @@ class Submits:
                 return await self._jobs.submit(new)
             async with self._submitting:  # of two that want the same new name the first gets it
                 await self._check_yours(work, subject, sent.tenant)
-                publishing = await self._jobs.publishing()
+                publishing = await self._jobs.registry.publishing()
                 submitting = True
                 new = dataclasses.replace(new, requirements=(*new.requirements, *publishing))
                 made, fresh = await self._jobs.submit(new)
