@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nonet.jobs.files import JobFiles
-from nonet.jobs.job import Claim, JobState, error_of
+from nonet.jobs.job import Beat, Claim, JobState, error_of
 from nonet.jobs.process_identity import process_name
 from nonet.jobs.store_contract import JobStore
 from nonet.runtime.errors import (
@@ -239,16 +239,9 @@ class _Heartbeat:
     def _beat(self) -> None:
         now = time.monotonic()
         try:
-            orders = self._store.beat(
-                self._assignment.job,
-                self._assignment.owner,
-                self._assignment.lease_seconds,
-                worker=self._worker,
-                seconds=now - self._beaten,
-                progress=self._progress,
-                phase=self._phase,
-                eta_seconds=self._eta(now),
-            )
+            beat = Beat(self._worker, now - self._beaten, self._progress, self._phase, self._eta(now))
+            owned = (self._assignment.job, self._assignment.owner, self._assignment.lease_seconds)
+            orders = self._store.beat(*owned, beat)
         except ServingError:
             return  # the store has said why in the log; the disk may have room again at the next beat
         self._beaten = now

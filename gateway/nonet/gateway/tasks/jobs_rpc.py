@@ -77,10 +77,11 @@ def job_message(job: Job) -> Any:
     )
     if job.error is not None:
         for name in ("message", "type", "param", "code"):
-            setattr(found.error, name, job.error[name] or "")
-    if job.webhook is not None:
-        webhook = job.webhook.public()
+            setattr(found.error, name, getattr(job.error, name) or "")
+    if (webhook := job.webhook) is not None:
         found.webhook.MergeFrom(
-            message("nonet.v1.JobWebhook")(**{**webhook, "last_error": webhook["last_error"] or ""})
+            message("nonet.v1.JobWebhook")(
+                state=webhook.state, attempts=webhook.attempts, last_error=webhook.error or ""
+            )
         )
     return found
