@@ -10,19 +10,6 @@ from nonet.gateway.tasks.openapi_parts import REQUEST_ID, error_responses, heade
 from nonet.gateway.tasks.schemas import Strict
 from nonet.jobs import DEFAULT_PAGE, MAX_PAGE, Job
 
-__all__ = [
-    "CANCEL",
-    "EVENTS",
-    "IDEMPOTENCY_KEY",
-    "JOB",
-    "JOBS",
-    "RESULT",
-    "SUBMIT_HEADERS",
-    "WEBHOOK",
-    "JobEnvelope",
-    "JobList",
-]
-
 
 class JobEnvelope(Strict):
     """The job that a submit became."""
@@ -63,11 +50,12 @@ JOBS: dict[str, Any] = {
     "openapi_extra": {
         "parameters": [
             REQUEST_ID,
-            {
-                "name": "limit",
-                "in": "query",
-                "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
-            },
+            parameter(
+                "query",
+                "limit",
+                "At most so many.",
+                {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
+            ),
             parameter("query", "after", "Only jobs older than this one."),
             parameter(
                 "query", "state", "Only jobs in these states, separated by commas or as a repeated field."
