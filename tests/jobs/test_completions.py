@@ -32,9 +32,9 @@ async def begin(make_store: Callable[[], JobStore], tmp_path: Path) -> AsyncIter
     """The jobs of one more process, which runs none itself."""
     made: list[Jobs] = []
 
-    def begun(policy: JobPolicy = POLICY, *, tidies: bool = True) -> Jobs:
+    def begun(policy: JobPolicy = POLICY, *, works_only: bool = False) -> Jobs:
         command = WorkerCommand(("false",), tmp_path, tmp_path / "models")
-        made.append(Jobs(make_store(), JobFiles(tmp_path), command, policy, tidies=tidies))
+        made.append(Jobs(make_store(), JobFiles(tmp_path), command, policy, works_only=works_only))
         return made[-1]
 
     yield begun
@@ -99,7 +99,7 @@ async def test_a_process_that_only_works_removes_nothing(
     begin: Begin, make_store: Callable[[], JobStore]
 ) -> None:
     hasty = JobPolicy(concurrency=0, keep_seconds=0.001, keep_result_seconds=0.001)
-    works = begin(hasty, tidies=False)
+    works = begin(hasty, works_only=True)
     job = succeed(make_store(), works.files, FILE)
     await works.open()
     await works.start()

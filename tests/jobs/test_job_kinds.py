@@ -65,14 +65,14 @@ def test_what_the_function_raises_is_told(store: JobStore, tmp_path: Path, modul
 
     vars(module)["work"] = work
     job = ended(store, tmp_path, {"toy": Kind("toy_work:work")})
-    assert (job.state, job.error["message"], job.error["param"]) == (JobState.FAILED, "no such size", "size")
+    assert (job.state, job.error.message, job.error.param) == (JobState.FAILED, "no such size", "size")
 
 
 def test_a_kind_names_what_is_missing_and_is_not_imported_then(store: JobStore, tmp_path: Path) -> None:
     kind = Kind("no_such_work:work", ("json", "absent_one", "absent_two"), install="fits need {missing}: ask")
     assert kind.missing() == "fits need absent_one, absent_two: ask"
     job = ended(store, tmp_path, {"toy": kind})
-    assert (job.error["code"], job.error["message"]) == ("EXTRA_MISSING", kind.missing())
+    assert (job.error.code, job.error.message) == ("EXTRA_MISSING", kind.missing())
 
 
 @pytest.mark.parametrize(("requires", "said"), [((), ""), (("json",), ""), (("absent",), "absent must be")])
@@ -82,7 +82,7 @@ def test_a_kind_without_words_of_its_own_says_so_too(requires: tuple[str, ...], 
 
 
 def test_work_that_nobody_knows_fails(store: JobStore, tmp_path: Path) -> None:
-    assert ended(store, tmp_path, {}).error["code"] == "JOB_KIND_UNKNOWN"
+    assert ended(store, tmp_path, {}).error.code == "JOB_KIND_UNKNOWN"
 
 
 @pytest.mark.parametrize("run", ["no_such_work:work", "json:no_such_function"])
@@ -91,4 +91,4 @@ def test_a_function_that_is_not_there_fails_the_job_and_not_the_worker(
 ) -> None:
     job = ended(store, tmp_path, {"toy": Kind(run)})
     assert job.state is JobState.FAILED
-    assert "Traceback" not in job.error["message"]
+    assert "Traceback" not in job.error.message

@@ -18,7 +18,7 @@ from tests.support.redis_server import RedisHouse
 POLICY = JobPolicy()
 
 
-class Den:
+class JobFolder:
     """A store, the files beside it, and jobs in them."""
 
     def __init__(self, root: Path, store: JobStore) -> None:
@@ -55,18 +55,18 @@ class Den:
 
 
 @pytest.fixture
-def den(tmp_path: Path, make_store: Callable[[], JobStore]) -> Den:
-    return Den(tmp_path, make_store())
+def jobs(tmp_path: Path, make_store: Callable[[], JobStore]) -> JobFolder:
+    return JobFolder(tmp_path, make_store())
 
 
-def refusal(den: Den, job: str) -> ServingError:
+def refusal(jobs: JobFolder, job: str) -> ServingError:
     with pytest.raises(ServingError) as refused:
-        result_file(den.store.get(job), den.files)
+        result_file(jobs.store.get(job), jobs.files)
     return refused.value
 
 
-def test_a_job_that_has_succeeded_has_its_file(den: Den) -> None:
-    found = result_file(den.store.get(den.job("a")), den.files)
+def test_a_job_that_has_succeeded_has_its_file(jobs: JobFolder) -> None:
+    found = result_file(jobs.store.get(jobs.job("a")), jobs.files)
     assert (found.size, found.path.read_bytes()) == (10, b"x" * 10)
 
 
@@ -80,43 +80,43 @@ def test_a_job_that_has_succeeded_has_its_file(den: Den) -> None:
         (JobState.SUCCEEDED, None, NotFound, "RESULT_NOT_FOUND"),
     ],
 )
-def test_a_job_without_a_file_says_why(den: Den, state, size, kind, code) -> None:
-    refused = refusal(den, den.job("a", state, size=size))
+def test_a_job_without_a_file_says_why(jobs: JobFolder, state, size, kind, code) -> None:
+    refused = refusal(jobs, jobs.job("a", state, size=size))
     assert isinstance(refused, kind)
     assert refused.code == code
 
 
-def test_files_of_jobs_that_did_not_succeed_go(den: Den) -> None:
+def test_files_of_jobs_that_did_not_succeed_go(jobs: JobFolder) -> None:
     for state in reversed(JobState):  # a claim takes the oldest that waits
-        den.job(state.value, state)
-    den.sweep()
-    assert den.kept() == {"succeeded", "running", "queued"}
+        jobs.job(state.value, state)
+    jobs.sweep()
+    assert jobs.kept() == {"succeeded", "running", "queued"}
 
 
-def test_files_of_jobs_that_the_store_does_not_know_stay_their_time(den: Den) -> None:
+def test_files_of_jobs_that_the_store_does_not_know_stay_their_time(jobs: JobFolder) -> None:
     """Another store's jobs may have made them: nobody removes them before they would have gone anyway."""
     for name in ("old", "young"):
-        folder = den.files.make_folder(name)
+        folder = jobs.files.make_folder(name)
         for file in ("part", "facts"):
             (folder / file).write_text('{"n": 1}')
             if name == "old":
-                os.utime(folder / file, (den.store.now() - 7200.0,) * 2)
-        den.files.publish(name, folder / "part", folder / "facts")
-    den.sweep(keep_result_seconds=10_000.0, keep_result_bytes=1)
-    assert den.kept() == {"old", "young"}
-    den.sweep(keep_result_seconds=3600.0)
-    assert den.kept() == {"young"}
+                os.utime(folder / file, (jobs.store.now() - 7200.0,) * 2)
+        jobs.files.publish(name, folder / "part", folder / "facts")
+    jobs.sweep(keep_result_seconds=10_000.0, keep_result_bytes=1)
+    assert jobs.kept() == {"old", "young"}
+    jobs.sweep(keep_result_seconds=3600.0)
+    assert jobs.kept() == {"young"}
 
 
-def test_what_a_publish_that_was_cut_short_has_left_goes_too(den: Den) -> None:
-    (den.root / "results").mkdir()
-    (den.root / "results" / "a.json").write_text("{}")
-    assert den.files.published("a") is None
-    den.sweep(keep_result_seconds=3600.0)
-    assert [found.job for found in den.files.results()] == ["a"]
+def test_what_a_publish_that_was_cut_short_has_left_goes_too(jobs: JobFolder) -> None:
+    (jobs.root / "results").mkdir()
+    (jobs.root / "results" / "a.json").write_text("{}")
+    assert jobs.files.published("a") is None
+    jobs.sweep(keep_result_seconds=3600.0)
+    assert [found.job for found in jobs.files.results()] == ["a"]
     time.sleep(0.01)
-    den.sweep(keep_result_seconds=0.001)
-    assert den.kept() == set()
+    jobs.sweep(keep_result_seconds=0.001)
+    assert jobs.kept() == set()
 
 
 def test_a_machine_whose_clock_is_ahead_removes_nothing(
@@ -124,48 +124,50 @@ def test_a_machine_whose_clock_is_ahead_removes_nothing(
 ) -> None:
     """Nor do uploads and folders that are young on the clock of the store."""
     store = StoreAddress(redis_server.url, new_job_id(), 30.0).open(tmp_path)
-    den = Den(tmp_path, store)
-    den.job("a")
-    upload, folder = den.files.incoming(), den.files.make_folder("b")
-    upload.write_bytes(b"x")
+    jobs = JobFolder(tmp_path, store)
+    jobs.job("a")
+    with jobs.files.receiving() as upload:
+        pass
+    folder = jobs.files.make_folder("b")
+    upload.write_bytes(b"x")  # a process that died while it came has left it
     ahead = time.time() + 8 * 86400.0
     monkeypatch.setattr(time, "time", lambda: ahead)
-    den.sweep()
-    den.files.sweep(store.unfinished(), store.now())
-    assert den.kept() == {"a"}
+    jobs.sweep()
+    jobs.files.sweep(store.unfinished(), store.now())
+    assert jobs.kept() == {"a"}
     assert upload.exists()
     assert folder.exists()
-    den.files.sweep((), ahead)
+    jobs.files.sweep((), ahead)
     assert not upload.exists()
     assert not folder.exists()
     store.close()
 
 
-def test_old_files_go_before_their_jobs(den: Den) -> None:
-    den.job("a")
-    den.sweep(keep_result_seconds=3600.0)
-    assert den.kept() == {"a"}
+def test_old_files_go_before_their_jobs(jobs: JobFolder) -> None:
+    jobs.job("a")
+    jobs.sweep(keep_result_seconds=3600.0)
+    assert jobs.kept() == {"a"}
     time.sleep(0.01)
-    den.sweep(keep_result_seconds=0.001)
-    assert den.kept() == set()
-    assert den.store.get("a").state is JobState.SUCCEEDED
+    jobs.sweep(keep_result_seconds=0.001)
+    assert jobs.kept() == set()
+    assert jobs.store.get("a").state is JobState.SUCCEEDED
 
 
-def test_when_all_take_too_much_the_oldest_go_and_the_newest_stays(den: Den) -> None:
+def test_when_all_take_too_much_the_oldest_go_and_the_newest_stays(jobs: JobFolder) -> None:
     for name in ("a", "b", "c"):
-        den.job(name, size=40)
+        jobs.job(name, size=40)
         time.sleep(0.01)
-    den.sweep(keep_result_bytes=100)
-    assert den.kept() == {"b", "c"}
-    den.sweep(keep_result_bytes=1)
-    assert den.kept() == {"c"}
+    jobs.sweep(keep_result_bytes=100)
+    assert jobs.kept() == {"b", "c"}
+    jobs.sweep(keep_result_bytes=1)
+    assert jobs.kept() == {"c"}
 
 
-async def test_a_file_that_goes_while_it_is_read_is_read_to_its_end(den: Den) -> None:
-    found = result_file(den.store.get(den.job("a")), den.files)
+async def test_a_file_that_goes_while_it_is_read_is_read_to_its_end(jobs: JobFolder) -> None:
+    found = result_file(jobs.store.get(jobs.job("a")), jobs.files)
     pieces = found.pieces(4)
     first = await anext(pieces)
-    den.files.remove_result("a")
+    jobs.files.remove_result("a")
     assert [first, *[piece async for piece in pieces]] == [b"xxxx", b"xxxx", b"xx"]
     with pytest.raises(NotFound) as refused:
         await anext(found.pieces(4))

@@ -15,8 +15,8 @@ from nonet.jobs import (
     NewJob,
     new_job_id,
 )
-from nonet.jobs.job import Claim
-from nonet.runtime.errors import Conflict, NotFound, QuotaExceeded, Unavailable
+from nonet.jobs.job import Beat, Claim, error_of
+from nonet.runtime.errors import Conflict, Internal, NotFound, QuotaExceeded, Unavailable
 
 POLICY = JobPolicy(max_waiting=5, max_waiting_per_tenant=3)
 
@@ -40,9 +40,7 @@ def claim(store: JobStore, owner: str = "me", lease: float = 60.0) -> Claim:
 
 
 def beat(store: JobStore, job: str, owner: str = "me", lease: float = 60.0, worker: str = "") -> object:
-    return store.beat(
-        job, owner, lease, worker=worker or "1@0", seconds=1.5, progress=0.5, phase="toying", eta_seconds=2.0
-    )
+    return store.beat(job, owner, lease, Beat(worker or "1@0", 1.5, 0.5, "toying", 2.0))
 
 
 def test_a_job_goes_from_queue_to_result(store: JobStore) -> None:
@@ -55,7 +53,9 @@ def test_a_job_goes_from_queue_to_result(store: JobStore) -> None:
     beat(store, job.id)
     running = store.get(job.id)
     assert (running.progress, running.phase, running.eta_seconds) == (0.5, "toying", 2.0)
-    assert store.spent("me") == 1.5
+    own = store.claimed(job.id, "me")
+    assert own is not None
+    assert own.spent == 1.5
     assert store.finish(job.id, "me", JobState.SUCCEEDED, result={"answer": 42})
     ended = store.get(job.id)
     assert (ended.state, ended.result, ended.progress) == (JobState.SUCCEEDED, {"answer": 42}, 1.0)
@@ -141,15 +141,13 @@ def test_cancelling(store: JobStore) -> None:
     assert claim(store).job.id == running.id
     asked = store.cancel(running.id)
     assert (asked.state, asked.cancelling) == (JobState.RUNNING, True)
-    assert store.beat(
-        running.id, "me", 9, worker="1@0", seconds=0, progress=0, phase="", eta_seconds=None
-    ).cancelled
+    assert store.beat(running.id, "me", 9, Beat("1@0", 0, 0, "")).cancelled
     given = store.give_back(running.id, "me", blame="it was killed", max_attempts=3)
     assert given is not None
     assert given.state is JobState.CANCELLED
     done = queue(store)
     claim(store)
-    store.finish(done.id, "me", JobState.FAILED, error={"message": "no"})
+    store.finish(done.id, "me", JobState.FAILED, error=error_of(Internal("no")))
     with pytest.raises(Conflict):
         store.cancel(done.id)
 
@@ -167,9 +165,9 @@ def test_deaths_count_and_stops_do_not(store: JobStore) -> None:
         assert given.attempts == starts
     assert given.state is JobState.FAILED
     assert given.error is not None
-    assert given.error["code"] == "WORKER_CRASHED"
-    assert "2 times" in given.error["message"]
-    assert "SIGKILL" in given.error["message"]
+    assert given.error.code == "WORKER_CRASHED"
+    assert "2 times" in given.error.message
+    assert "SIGKILL" in given.error.message
 
 
 def test_what_never_began_is_no_attempt(store: JobStore) -> None:
@@ -193,10 +191,7 @@ def test_a_lease_that_ran_out_or_whose_process_is_gone_is_given_back(store: JobS
     assert {job.id for job in reaped} == {out, gone}
     assert {job.state for job in reaped} == {JobState.QUEUED}
     assert store.get(kept).state is store.get(mine).state is JobState.RUNNING
-    beat_after = store.beat(
-        out, "out", 9, worker="1@0", seconds=1, progress=1, phase="late", eta_seconds=None
-    )
-    assert beat_after.lost
+    assert store.beat(out, "out", 9, Beat("1@0", 1, 1, "late")).lost
     assert store.get(out).phase != "late"
 
 
@@ -241,7 +236,7 @@ def test_the_ends_of_jobs_are_numbered_and_none_is_missed(store: JobStore) -> No
     store.cancel(jobs[2])
     seen = store.last_ending()
     assert [job.id for job in store.ended(0)] == [jobs[1], jobs[2]]
-    store.finish(jobs[0], "x", JobState.FAILED, error={})
+    store.finish(jobs[0], "x", JobState.FAILED, error=error_of(Internal("no")))
     assert [job.id for job in store.ended(seen)] == [jobs[0]]
     assert [job.ending for job in store.ended(0)] == [1, 2, 3]
     assert sorted(store.forget(-1, 9)) == sorted(jobs)
@@ -277,7 +272,7 @@ def test_the_job_of_a_subject_that_runs_comes_before_those_that_wait(store: JobS
     active = store.active("toy", "x")
     assert active is not None
     assert active.id == second
-    store.finish(second, "me", JobState.FAILED, error={})
+    store.finish(second, "me", JobState.FAILED, error=error_of(Internal("no")))
     assert store.active("toy", "x") == store.get(third)
     assert store.active("fit", "x") is None
 
@@ -307,5 +302,5 @@ def test_what_a_caller_sends_comes_back_as_it_was(store: JobStore) -> None:
     given = store.give_back(job.id, "me", blame=reason, max_attempts=1)
     assert given is not None
     assert given.error is not None
-    assert reason in given.error["message"]
-    assert given.error["param"] is None
+    assert reason in given.error.message
+    assert given.error.param is None

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 )
 
 from nonet.jobs import JobPolicy, JobState, NewJob, StoreAddress, new_job_id
+from nonet.jobs.job import Beat
 from nonet.runtime.errors import Conflict, QuotaExceeded
 
 POLICY = JobPolicy(max_waiting=5, max_waiting_per_tenant=3)
@@ -68,9 +69,7 @@ class Jobs(RuleBasedStateMachine):
             done = self.store.finish(job, owner, JobState.SUCCEEDED, result={})
             assert done != stranger
         elif what == "beat":
-            orders = self.store.beat(
-                job, owner, 60, worker="1@0", seconds=0, progress=0.1, phase="", eta_seconds=None
-            )
+            orders = self.store.beat(job, owner, 60, Beat("1@0", 0, 0.1, ""))
             assert orders.lost == stranger
         else:
             blame = "it died" if what == "die" else ""

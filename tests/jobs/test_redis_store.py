@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nonet.jobs import JobPolicy, JobState, JobStore, NewJob, StoreAddress, new_job_id
+from nonet.jobs.job import Beat
 from nonet.jobs.process_identity import place
 from nonet.runtime.errors import NotFound, QuotaExceeded, Unavailable
 from tests.support.redis_jobs import POLICY, Keys, beat, new, queue
@@ -107,9 +108,7 @@ def test_processes_of_other_machines_are_judged_by_their_leases_alone(store: Job
     far, near = queue(store, "ann").id, queue(store, "bob").id
     for owner, job in (("far", far), ("near", near)):
         store.claim(owner, 60, 9)
-        store.beat(
-            job, owner, 60, worker="999999@1", seconds=0, progress=0, phase="", eta_seconds=None
-        )  # no process here has that name
+        store.beat(job, owner, 60, Beat("999999@1", 0, 0, ""))  # no process here has that name
     keys.client.hset(keys.of("job", far), "place", "another machine")
     assert [job.id for job in store.reap(3)] == [near]
     keys.client.zadd(keys.of("leases"), {far: keys.now() - 1})

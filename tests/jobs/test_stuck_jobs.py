@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from nonet.jobs import JobPolicy, JobStore, NewJob, new_job_id
+from nonet.jobs.async_store import AsyncStore
 from nonet.jobs.stuck_jobs import StuckJobs
 
 ENGINE = "engine:fast"
@@ -20,10 +19,7 @@ class Watch:
     def __init__(self, store: JobStore) -> None:
         self.now = 0.0
         self.store = store
-        self.waiting = StuckJobs(store, self._blocking, lambda: self.now)
-
-    async def _blocking(self, work: Callable[[], Any]) -> Any:
-        return work()
+        self.waiting = StuckJobs(AsyncStore(store), lambda: self.now)
 
     async def after(self, seconds: float) -> None:
         self.now += seconds

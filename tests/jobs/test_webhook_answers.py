@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -20,10 +19,10 @@ from nonet.jobs import (
     WebhookState,
     new_job_id,
 )
+from nonet.jobs.async_store import AsyncStore
 from nonet.jobs.webhooks import Webhooks
 from tests.support.certificates import made_certificate
 
-T = TypeVar("T")
 Receiver = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -37,9 +36,6 @@ async def told(
 ) -> Webhook:
     """The webhook of a job whose end ``receive`` was told once."""
 
-    async def blocking(work: Callable[[], T]) -> T:
-        return await asyncio.to_thread(work)
-
     async def settled(job: Job) -> None:
         assert job.state.ended
 
@@ -47,7 +43,7 @@ async def told(
         host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         scheme = "http" if context is None else "https"
         job = ended(store, f"{scheme}://{host}/hook")
-        webhooks = Webhooks(store, blocking, WebhookPolicy((host,), b"key", seconds, 1), settled)
+        webhooks = Webhooks(AsyncStore(store), WebhookPolicy((host,), b"key", seconds, 1), settled)
         webhooks.start()
         async with asyncio.timeout(60):
             while (found := store.get(job).webhook) is None or found.state is WebhookState.WAITING:

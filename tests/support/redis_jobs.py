@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nonet.jobs import Job, JobPolicy, JobStore, NewJob, new_job_id
+from nonet.jobs.job import Beat
 from nonet.runtime.errors import ServingError
 from tests.support.redis_server import RedisHouse
 
@@ -36,10 +37,7 @@ def queue(store: JobStore, tenant: str = "ann") -> Job:
 
 
 def beat(store: JobStore, job: str, worker: str = "1@0", lease: float = 60.0) -> None:
-    orders = store.beat(
-        job, "me", lease, worker=worker, seconds=1, progress=0.5, phase="toying", eta_seconds=None
-    )
-    assert not orders.lost
+    assert not store.beat(job, "me", lease, Beat(worker, 1, 0.5, "toying")).lost
 
 
 def works(store: JobStore) -> bool:

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nonet.cli.job_process import Conditions, run_one, say_kinds
-from nonet.jobs import Kind
+from nonet.cli.job_process import run_one, say_kinds
+from nonet.jobs import Assignment, Kind
 from nonet.runtime.errors import InvalidArgument, PermissionDenied
 from nonet.runtime.job_context import JobContext
 from nonet.runtime.repository.manifest import Manifest
@@ -151,21 +151,20 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=float, default=10.0)
     given = parser.parse_args()
     missing = os.environ.get("TOY_MISSING", "")
-    kinds = {FIT: Kind(f"{__name__}:{fit.__name__}", publishes=True)}
+    kinds = {FIT: Kind(f"{__name__}:{fit.__name__}")}
     if given.list:
         say_kinds(kinds, {FIT: missing})
         return 0
-    conditions = Conditions(
-        Path(given.state),
+    assignment = Assignment(
         given.job,
         given.owner,
-        given.parent,
         given.lease_seconds,
         given.stop_seconds,
+        given.parent,
         given.memory_bytes,
         given.nice,
     )
-    return run_one(kinds, given.repository, conditions)
+    return run_one(kinds, Path(given.state), given.repository, assignment)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -16,22 +15,7 @@ from nonet.jobs.files import JobFiles
 from nonet.jobs.store_address import StoreAddress
 from nonet.jobs.worker import Assignment, Kind, run_job
 
-__all__ = ["Conditions", "run_one", "say_kinds"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Conditions:
-    """What the options of ``nonet worker`` say."""
-
-    state: Path
-    job: str
-    owner: str
-    parent: int = 0
-    lease_seconds: float = 15.0
-    stop_seconds: float = 10.0
-    memory_bytes: int = 0
-    nice: int = 0
-    log_format: str = "text"
+__all__ = ["run_one", "say_kinds"]
 
 
 def say_kinds(kinds: Mapping[str, Kind], also: Mapping[str, str] | None = None) -> None:
@@ -40,32 +24,19 @@ def say_kinds(kinds: Mapping[str, Kind], also: Mapping[str, str] | None = None) 
     print(json.dumps({**{name: kind.missing() for name, kind in kinds.items()}, **(also or {})}))
 
 
-def run_one(kinds: Mapping[str, Kind], repository: Path, conditions: Conditions) -> int:
-    """Run the job of ``conditions`` within its limits; returns the exit status."""
-    _set_up_logging(conditions.log_format)
-    if conditions.nice:
+def run_one(
+    kinds: Mapping[str, Kind], state: Path, repository: Path, assignment: Assignment, log_format: str = "text"
+) -> int:
+    """Run the job of ``assignment`` within its limits; returns the exit status."""
+    _set_up_logging(log_format)
+    if assignment.nice:
         with contextlib.suppress(OSError):
-            os.nice(conditions.nice)
-    if conditions.memory_bytes:
+            os.nice(assignment.nice)
+    if assignment.memory_bytes:
         # Private writable memory; what is only reserved, as engines do, does not count.
-        resource.setrlimit(resource.RLIMIT_DATA, (conditions.memory_bytes, conditions.memory_bytes))
-    store = StoreAddress.from_environment().open(conditions.state)
-    try:
-        return run_job(
-            store,
-            JobFiles(conditions.state),
-            kinds,
-            repository,
-            Assignment(
-                conditions.job,
-                conditions.owner,
-                conditions.lease_seconds,
-                conditions.stop_seconds,
-                conditions.parent,
-            ),
-        )
-    finally:
-        store.close()
+        resource.setrlimit(resource.RLIMIT_DATA, (assignment.memory_bytes, assignment.memory_bytes))
+    with contextlib.closing(StoreAddress.from_environment().open(state)) as store:
+        return run_job(store, JobFiles(state), kinds, repository, assignment)
 
 
 def _set_up_logging(form: str) -> None:

@@ -33,21 +33,16 @@ def worker(
 
     Example: nonet worker --list
     """
-    from nonet.cli.job_process import Conditions, run_one, say_kinds
+    from nonet.cli.job_process import run_one, say_kinds
     from nonet.gateway.process.services import works
-    from nonet.jobs import Kind
+    from nonet.jobs import Assignment, Kind
     from nonet.runtime.backends.requirement import installed_engines
 
-    kinds = {
-        kind: Kind(work.run, work.requires, publishes=work.publishes is not None, install=work.install)
-        for kind, (_, work) in works().items()
-    }
+    kinds = {kind: Kind(work.run, work.requires, work.install) for kind, (_, work) in works().items()}
     if list_kinds:
         say_kinds(kinds, installed_engines())
         raise typer.Exit(0)
     if state is None or not job or not owner:
         raise typer.BadParameter("a worker is started by a gateway; it needs --state, --job and --owner")
-    conditions = Conditions(
-        state, job, owner, parent, lease_seconds, stop_seconds, memory_bytes, nice, log_format
-    )
-    raise typer.Exit(run_one(kinds, repository, conditions))
+    assignment = Assignment(job, owner, lease_seconds, stop_seconds, parent, memory_bytes, nice)
+    raise typer.Exit(run_one(kinds, state, repository, assignment, log_format))

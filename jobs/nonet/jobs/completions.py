@@ -11,10 +11,10 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
+from nonet.jobs.async_store import AsyncStore
 from nonet.jobs.job import Job, JobState
-from nonet.jobs.store_contract import JobStore
+from nonet.jobs.wake_loop import WakeLoop
 from nonet.runtime.errors import ServingError
 
 __all__ = ["Completions"]
@@ -23,11 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 class Completions:
-    """Start it, :meth:`stop` it.
+    """Start its ``loop`` to look whenever that is woken.
 
     Args:
         store: where the jobs are.
-        blocking: runs calls on the store.
         changed: called when more jobs are seen to have ended.
 
     Attributes:
@@ -35,46 +34,24 @@ class Completions:
             those of a kind that are found at the same time. Jobs of other kinds are shown as they are.
     """
 
-    def __init__(
-        self,
-        store: JobStore,
-        blocking: Callable[[Callable[[], Any]], Awaitable[Any]],
-        changed: Callable[[], None],
-    ) -> None:
+    def __init__(self, store: AsyncStore, changed: Callable[[], None]) -> None:
         self.uses: Mapping[str, Callable[[Job], Awaitable[None]]] = {}
+        self.loop = WakeLoop("looking for jobs that have ended", self._look)
         self._store = store
-        self._blocking = blocking
         self._changed = changed
         self._done = 0
         self._lock = asyncio.Lock()
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """What has ended until now is usable, or will be when this process has started."""
         with contextlib.suppress(ServingError):  # then all of it is looked at again
-            self._done = await self._blocking(self._store.last_ending)
-
-    def start(self) -> None:
-        """Look whenever woken."""
-        self._task = asyncio.create_task(self._run(), name="job-endings")
-
-    async def stop(self) -> None:
-        """Look no more."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    def wake(self) -> None:
-        """A job may have ended: look now."""
-        self._wake.set()
+            self._done = await self._store.call(lambda store: store.last_ending())
 
     def shown(self, job: Job) -> Job:
         """The job as callers may see it."""
         if job.kind not in self.uses or job.state is not JobState.SUCCEEDED or job.ending <= self._done:
             return job
-        self.wake()
+        self.loop.wake()
         return dataclasses.replace(
             job,
             state=JobState.RUNNING,
@@ -89,20 +66,13 @@ class Completions:
         if job.kind in self.uses and job.ending > self._done:
             await self._look()
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            with contextlib.suppress(ServingError):  # the store has said why in the log
-                await self._look()
-
     async def _look(self) -> None:
         async with self._lock:
-            last = await self._blocking(self._store.last_ending)
+            last = await self._store.call(lambda store: store.last_ending())
             if last < self._done:  # the store was emptied, or went back in time
                 self._done = 0
             while self._done < last:
-                ended = await self._blocking(lambda: self._store.ended(self._done))
+                ended = await self._store.call(lambda store: store.ended(self._done))
                 fresh = {job.kind: job for job in ended if job.state is JobState.SUCCEEDED}
                 for kind in self.uses.keys() & fresh.keys():
                     await self._make_usable(fresh[kind])

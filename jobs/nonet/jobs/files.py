@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ from nonet.runtime.storage_errors import storage_errors
 
 __all__ = ["JobFiles", "KeptResult", "new_job_id"]
 
+_UPLOADS_AT_ONCE = 256
+"""Uploads between their first byte and their job; what they take is counted where they arrive."""
 _UPLOAD_LEFT_AFTER = 3600.0
 _FOLDER_LEFT_AFTER = 86400.0
 """Seconds after which what belongs to nobody was left behind by a process that died."""
@@ -50,16 +52,17 @@ class JobFiles:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self._incoming = root / "incoming"
         self._work = root / "work"
         self._results = root / "results"
+        self._uploads = 0
 
     def identity(self) -> str:
         """A name of the state folder that no other folder has. Raises InsufficientStorage or Unavailable."""
-        path = self._root / "folder-id"
+        path = self.root / "folder-id"
         with storage_errors():
-            self._root.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError), path.open("x") as file:
                 file.write(secrets.token_hex(16))
             name = path.read_text()
@@ -67,11 +70,23 @@ class JobFiles:
             raise Unavailable("the folder of the jobs is being made", code="JOBS_UNAVAILABLE")
         return name
 
-    def incoming(self) -> Path:
-        """Path of a new file for an upload. Raises InsufficientStorage or Unavailable."""
+    @contextlib.contextmanager
+    def receiving(self) -> Iterator[Path]:
+        """Path of a new file for an upload, which is removed at the end of the block.
+
+        Raises Unavailable while too many others arrive, InsufficientStorage when the disk is full.
+        """
+        if self._uploads >= _UPLOADS_AT_ONCE:
+            raise Unavailable("too many uploads arrive at the same time; retry later", retry_after=5.0)
         with storage_errors():
             self._incoming.mkdir(parents=True, exist_ok=True)
-        return self._incoming / secrets.token_hex(12)
+        path = self._incoming / secrets.token_hex(12)
+        self._uploads += 1
+        try:
+            yield path
+        finally:
+            self._uploads -= 1
+            _remove(path)
 
     def folder(self, job: str) -> Path:
         """The folder of a job, which may not exist yet."""

@@ -5,12 +5,28 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Final, Literal
+
+import pydantic
+from pydantic import ConfigDict, Field, PlainSerializer
 
 from nonet.jobs.requirements import requirements_text
 from nonet.runtime.errors import ServingError
 
-__all__ = ["Claim", "Job", "JobState", "NewJob", "Orders", "Page", "Webhook", "WebhookState", "error_of"]
+__all__ = [
+    "JOB",
+    "Beat",
+    "Claim",
+    "Job",
+    "JobError",
+    "JobState",
+    "NewJob",
+    "Orders",
+    "Page",
+    "Webhook",
+    "WebhookState",
+    "error_of",
+]
 
 
 class JobState(enum.StrEnum):
@@ -35,89 +51,82 @@ class WebhookState(enum.StrEnum):
     DEAD = "dead"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+# Callers get all fields but those that are excluded, and no others.
+_PUBLIC: Final = ConfigDict(
+    json_schema_serialization_defaults_required=True, json_schema_extra={"additionalProperties": False}
+)
+Moment = Annotated[float, PlainSerializer(lambda seconds: round(seconds, 3), float)]
+Share = Annotated[float, PlainSerializer(lambda share: round(share, 4), Annotated[float, Field(ge=0, le=1)])]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_PUBLIC)
 class Webhook:
-    """Who is to be told of a job's end, and how that went.
+    """How it goes with telling the caller's URL of the job's end."""
 
-    Args:
-        url: where to send it.
-        state: see :class:`WebhookState`.
-        attempts: how often it was sent, the attempt that is under way included.
-        error: why the last attempt failed, None if it did not.
-    """
-
-    url: str
-    state: WebhookState = WebhookState.WAITING
-    attempts: int = 0
-    error: str | None = None
-
-    def public(self) -> dict[str, Any]:
-        """The webhook as callers see it, JSON-able; without the URL, which may hold a secret."""
-        return {"state": self.state.value, "attempts": self.attempts, "last_error": self.error}
+    url: str = Field(exclude=True)  # it may hold a secret
+    state: WebhookState = Field(
+        WebhookState.WAITING, description="waiting, delivered, or dead: given up after too many attempts."
+    )
+    attempts: int = Field(0, ge=0, description="How often it was sent, the attempt under way included.")
+    error: str | None = Field(
+        None, serialization_alias="last_error", description="Why the last attempt failed."
+    )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=_PUBLIC)
+class JobError:
+    """Why a job has failed, in the fields of an error answer."""
+
+    message: str = Field(description="One sentence.")
+    type: str = Field(description="Class of the error, e.g. invalid_request_error.")
+    param: str | None = Field(description="The field at fault, if there is one.")
+    code: str = Field(description="Exact cause for programs, e.g. WORKER_CRASHED.")
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=_PUBLIC)
 class Job:
-    """A job as it stood when it was read.
-
-    Args:
-        id: ``job_`` and 24 hexadecimal digits.
-        kind: which work it is, e.g. ``models.fit``.
-        subject: what it works on, e.g. the name of a building.
-        tenant: whose job it is, "" when keys are off.
-        state: see :class:`JobState`.
-        phase: what is being done, in a word or two; "" before the first start.
-        progress: share of the work that is done, 0 to 1.
-        eta_seconds: expected seconds to the end while it runs, None if that is not known.
-        result: what came of it, once it has succeeded.
-        error: why it failed, in the fields of an error answer, once it has failed.
-        attempts: how often it was started.
-        cancelling: it runs, and was asked to stop.
-        created, started, ended: seconds since the epoch; None if that has not happened.
-        revision: grows with every change of the job; its webhook, which changes after the end, aside.
-        webhook: who is told of its end, None if nobody.
-        ending: how many jobs of the store had ended when it had, itself included; 0 before.
-    """
+    """Long work, as it stands."""
 
     id: str
-    kind: str
-    subject: str
-    tenant: str
-    state: JobState
-    phase: str
-    progress: float
-    eta_seconds: float | None
-    result: Mapping[str, Any] | None
-    error: Mapping[str, Any] | None
-    attempts: int
-    cancelling: bool
-    created: float
-    started: float | None
-    ended: float | None
-    revision: int
-    webhook: Webhook | None = None
-    ending: int = 0
+    object: Literal["job"] = "job"
+    kind: str = Field(description="Which work it is, e.g. the fitting of a model.")
+    subject: str = Field(description="What it works on, e.g. the name of a building.")
+    tenant: str = Field(exclude=True, description='Whose job it is, "" when keys are off.')
+    state: JobState = Field(
+        description="queued and running may follow each other several times (a worker died, the server was "
+        "stopped); the others are final."
+    )
+    phase: str = Field(
+        description="What is being done, in a word or two; of a job that waits for a worker that nobody has "
+        "heard of, what is missing: `waiting: no worker offers ...`."
+    )
+    progress: Share = Field(description="Share of the work that is done.")
+    eta_seconds: Annotated[float, PlainSerializer(lambda seconds: round(seconds, 1), float)] | None = Field(
+        description="Expected seconds to the end while it runs, if known."
+    )
+    result: dict[str, Any] | None = Field(description="What came of it, once it has succeeded.")
+    error: JobError | None = Field(description="Why it failed, once it has failed.")
+    attempts: int = Field(ge=0, description="How often it was started.")
+    cancelling: bool = Field(description="It runs, and was asked to stop.")
+    created: Moment = Field(serialization_alias="created_at", description="Seconds since the epoch.")
+    started: Moment | None = Field(serialization_alias="started_at")
+    ended: Moment | None = Field(serialization_alias="ended_at")
+    revision: int = Field(
+        exclude=True, description="Grows with every change; the webhook, which changes after the end, aside."
+    )
+    webhook: Webhook | None = Field(description="Null where the submit named none.")
+    ending: int = Field(
+        exclude=True,
+        description="How many jobs had ended when it had, itself included; 0 before.",
+    )
 
     def public(self) -> dict[str, Any]:
         """The job as callers see it, JSON-able."""
-        return {
-            "id": self.id,
-            "object": "job",
-            "kind": self.kind,
-            "subject": self.subject,
-            "state": self.state.value,
-            "phase": self.phase,
-            "progress": round(self.progress, 4),
-            "eta_seconds": None if self.eta_seconds is None else round(self.eta_seconds, 1),
-            "result": None if self.result is None else dict(self.result),
-            "error": None if self.error is None else dict(self.error),
-            "attempts": self.attempts,
-            "cancelling": self.cancelling,
-            "created_at": _moment(self.created),
-            "started_at": _moment(self.started),
-            "ended_at": _moment(self.ended),
-            "webhook": None if self.webhook is None else self.webhook.public(),
-        }
+        shown: dict[str, Any] = JOB.dump_python(self, mode="json", by_alias=True)
+        return shown
+
+
+JOB: Final = pydantic.TypeAdapter(Job)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -164,6 +173,29 @@ class Claim:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Beat:
+    """What a worker says at a heartbeat.
+
+    Args:
+        worker: names its process (:func:`~nonet.jobs.process_identity.process_name`).
+        seconds: how long it has run since the last one.
+        progress: share of the work that is done; what is beyond 0 to 1 is cut off (``share``).
+        phase: what is being done.
+        eta_seconds: expected seconds to the end, None if that is not known.
+    """
+
+    worker: str
+    seconds: float
+    progress: float
+    phase: str
+    eta_seconds: float | None = None
+
+    @property
+    def share(self) -> float:
+        return min(max(self.progress, 0.0), 1.0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Orders:
     """What a worker is told at a heartbeat: the job was cancelled, or is no longer this worker's."""
 
@@ -179,10 +211,6 @@ class Page:
     more: bool
 
 
-def error_of(error: ServingError) -> dict[str, Any]:
-    """A failure in the fields of an error answer: ``message``, ``type``, ``param``, ``code``."""
-    return {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
-
-
-def _moment(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)
+def error_of(error: ServingError) -> JobError:
+    """A failure as a job keeps it."""
+    return JobError(error.message, error.kind, error.param, error.code)

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import orjson
 
-from nonet.jobs.job import Claim, Job, JobState, Webhook, WebhookState
+from nonet.jobs.job import JOB, Claim, Job, JobError, JobState
 from nonet.runtime.errors import Conflict, NotFound, QuotaExceeded, Unavailable
 
 __all__ = [
+    "Record",
     "claim_of",
     "job_ended",
     "job_of",
@@ -24,45 +25,19 @@ __all__ = [
 _RETRY_SECONDS: Final = 30.0
 """Seconds after which a submit that found the queue full may be tried again."""
 Record = Mapping[str, Any]
+"""The fields of a job as a store gives them."""
 
 
 def job_of(record: Record) -> Job:
     """The job of a record. Numbers may be texts; a field that says nothing may be None or absent."""
-
-    def number(name: str) -> float | None:
-        return None if record.get(name) is None else float(record[name])
-
-    def parsed(name: str) -> Any:
-        return None if record.get(name) is None else orjson.loads(record[name])
-
-    return Job(
-        id=record["id"],
-        kind=record["kind"],
-        subject=record["subject"],
-        tenant=record["tenant"],
-        state=JobState(record["state"]),
-        phase=record["phase"],
-        progress=float(record["progress"]),
-        eta_seconds=number("eta"),
-        result=parsed("result"),
-        error=parsed("error"),
-        attempts=int(record["attempts"]),
-        cancelling=bool(int(record["cancelling"])),
-        created=float(record["created"]),
-        started=number("started"),
-        ended=number("ended"),
-        revision=int(record["revision"]),
-        webhook=_webhook_of(record),
-        ending=int(record.get("ending") or 0),
-    )
-
-
-def _webhook_of(record: Record) -> Webhook | None:
-    url = record.get("webhook")
-    if url is None:
-        return None
-    state, attempts = WebhookState(record["webhook_state"]), int(record["webhook_attempts"])
-    return Webhook(url, state, attempts, record.get("webhook_error"))
+    fields: dict[str, Any] = {name: record.get(name) for name in Job.__dataclass_fields__ if name != "object"}
+    fields |= {"eta_seconds": record.get("eta"), "ending": record.get("ending") or 0}
+    for name in ("result", "error"):
+        fields[name] = fields[name] and orjson.loads(fields[name])
+    if fields["webhook"] is not None:
+        states = {name: record.get(f"webhook_{name}") for name in ("state", "attempts", "error")}
+        fields["webhook"] = {"url": fields["webhook"], **states}
+    return JOB.validate_python(fields)
 
 
 def claim_of(record: Record) -> Claim:
@@ -70,9 +45,9 @@ def claim_of(record: Record) -> Claim:
     return Claim(job_of(record), orjson.loads(record["spec"]), float(record["spent"]))
 
 
-def json_of(value: Mapping[str, Any] | None) -> str | None:
+def json_of(value: Mapping[str, Any] | JobError | None) -> str | None:
     """A value as a record keeps it."""
-    return None if value is None else orjson.dumps(dict(value)).decode()
+    return None if value is None else orjson.dumps(value).decode()
 
 
 def unknown_job() -> NotFound:

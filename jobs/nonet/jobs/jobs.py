@@ -1,8 +1,4 @@
-"""Jobs, that is long work, as the REST and gRPC routes use them: submit, look, watch, cancel.
-
-The store blocks, so its calls run in threads of their own. For SQLite that is one: with that the gateway is
-one writer, and its workers, with a write or two a second each, are the only others.
-"""
+"""Jobs, that is long work, as the REST and gRPC routes use them: submit, look, watch, cancel."""
 
 from __future__ import annotations
 
@@ -10,44 +6,32 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-from nonet.jobs.capabilities import Capabilities
+from nonet.jobs.async_store import AsyncStore
 from nonet.jobs.completions import Completions
 from nonet.jobs.files import JobFiles
-from nonet.jobs.incoming_uploads import IncomingUploads
 from nonet.jobs.job import Job, JobState, NewJob, Page
 from nonet.jobs.policy import JobPolicy
 from nonet.jobs.request_parameters import PageQuery
 from nonet.jobs.result_files import ResultFile, result_file
-from nonet.jobs.shared_folder import SharedFolder
 from nonet.jobs.store_contract import JobStore, OutcomeUnknown
 from nonet.jobs.stuck_jobs import StuckJobs
 from nonet.jobs.supervisor import Supervisor, WorkerCommand
+from nonet.jobs.wake_loop import WakeLoop
 from nonet.jobs.webhook_policy import WebhookPolicy
 from nonet.jobs.webhooks import Webhooks
 from nonet.jobs.worker_registry import WorkerRegistry
-from nonet.runtime.errors import (
-    InsufficientStorage,
-    NotFound,
-    NotImplementedHere,
-    ServingError,
-    Unavailable,
-)
+from nonet.runtime.errors import InsufficientStorage, NotFound, ServingError, Unavailable
 
 __all__ = ["Jobs"]
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _ID = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
 _LOOK_SECONDS = 0.25
 _SILENCE_SECONDS = 10.0
 _MAX_WATCHERS = 256
-_SHARED_THREADS = 4
 _TROUBLE_SECONDS = 5.0
 
 
@@ -61,14 +45,16 @@ class Jobs:
         policy: limits.
         webhooks: which webhooks are allowed, None for none.
         shared: whether processes on other machines use the store too.
-        offers: whether others must know what this one does before there is work: they may work for it, or it
-            for them.
         serves: whether this one serves what is published in the model repository.
-        tidies: whether this one removes what is kept no longer.
+        works_only: whether this one only works for others, and leaves it to them to remove what is kept no
+            longer.
 
     Attributes:
         files: the files of jobs.
-        arrivals: the files of uploads that are to become jobs.
+        registry: who can do which work.
+        stuck: the jobs that nobody can take.
+        supervisor: the workers of this process.
+        webhooks: who is told of the ends of jobs.
     """
 
     def __init__(
@@ -80,40 +66,41 @@ class Jobs:
         webhooks: WebhookPolicy | None = None,
         *,
         shared: bool = False,
-        offers: bool = False,
         serves: bool = False,
-        tidies: bool = True,
+        works_only: bool = False,
     ) -> None:
-        self._store = store
+        self._store = AsyncStore(store, shared=shared)
         self._policy = policy
-        self._command = command
-        self._threads = ThreadPoolExecutor(_SHARED_THREADS if shared else 1, thread_name_prefix="jobs")
-        self._capabilities = Capabilities(command.words)
-        self._supervisor: Supervisor | None = None
-        self._completions = Completions(store, self._blocking, self._ended)
-        self._webhooks = Webhooks(
-            store, self._blocking, webhooks or WebhookPolicy(), self._completions.settled
+        self._completions = Completions(self._store, self._ended)
+        self._durability = WakeLoop(
+            "asking what the store promises", self._warn_of_durability, _TROUBLE_SECONDS
         )
-        self._folder = SharedFolder(store, files, self._blocking, command.state, shared=shared)
-        self._registry = WorkerRegistry(
-            store,
-            self._blocking,
-            self._capabilities if policy.concurrency else None,
-            command.repository,
-            serves=serves,
-            eager=offers,
-            check=self._folder.check,
-            changed=self._wake_supervisor,
-        )
-        self._stuck = StuckJobs(store, self._blocking)
-        self._tidies = tidies
-        self._durability: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._changes: set[asyncio.Event] = set()
         self._submits: set[asyncio.Task[tuple[Job, bool]]] = set()
-        self._counts: dict[JobState, int] = dict.fromkeys(JobState, 0)
+        self._counts: Mapping[JobState, int] = dict.fromkeys(JobState, 0)
         self.files = files
-        self.incoming_uploads = IncomingUploads(files)
+        self.stuck = StuckJobs(self._store)
+        self.webhooks = Webhooks(self._store, webhooks or WebhookPolicy(), self._completions.settled)
+        self.supervisor = Supervisor(
+            self._store,
+            files,
+            command,
+            policy,
+            looked=self._looked,
+            takes=lambda: self.registry.available,
+            tidies=not works_only,
+        )
+        self.registry = WorkerRegistry(
+            self._store,
+            files,
+            command,
+            works=policy.concurrency > 0,
+            serves=serves,
+            eager=works_only or shared,  # they may work for others, or others for them
+            shared=shared,
+            changed=self.supervisor.wake,
+        )
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -127,29 +114,13 @@ class Jobs:
         self._completions.uses = uses or {}
         await self._completions.open()
 
-    async def foreign(self, kinds: Collection[str]) -> str:
-        """See :meth:`WorkerRegistry.foreign`; "" while the store cannot be asked."""
-        with contextlib.suppress(ServingError):
-            return await self._registry.foreign(kinds)
-        return ""
-
     async def start(self) -> None:
         """Go on with the jobs that wait and look after those that run."""
-        self._supervisor = Supervisor(
-            self._store,
-            self.files,
-            self._blocking,
-            self._command,
-            self._policy,
-            looked=self._look,
-            takes=lambda: self._registry.available,
-            tidies=self._tidies,
-        )
-        self._completions.start()
-        self._supervisor.start()
-        self._webhooks.start()
-        self._registry.start()
-        self._durability = asyncio.create_task(self._warn_of_durability(), name="job-store-durability")
+        self._completions.loop.start(None)
+        self.supervisor.start()
+        self.webhooks.start()
+        self.registry.start()
+        self._durability.start()
 
     def close_streams(self) -> None:
         """End every :meth:`watch`: the process is about to leave, callers watch on elsewhere."""
@@ -160,70 +131,26 @@ class Jobs:
         """Start no more jobs, let the workers write their checkpoints and end, at most ``seconds``; what runs
         waits for the next start. Jobs can still be submitted and looked at, until :meth:`close`."""
         self.close_streams()
-        if self._durability is not None:
-            self._durability.cancel()
-        await self._registry.stop()
-        if self._supervisor is not None:
-            await asyncio.gather(self._supervisor.stop(seconds), self._webhooks.stop(seconds))
-        await self._completions.stop()
+        await self._durability.cancel()
+        await self.registry.stop()
+        await asyncio.gather(self.supervisor.stop(seconds), self.webhooks.stop(seconds))
+        await self._completions.loop.cancel()
 
     def close(self) -> None:
         """Let go of the store."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
         self._store.close()
-
-    # -- facts for metrics ----------------------------------------------------------------------
 
     def by_state(self) -> Mapping[str, int]:
         """Number of jobs in each state, as of the last look."""
         return {state.value: count for state, count in self._counts.items()}
 
-    def webhooks_by_state(self) -> Mapping[str, int]:
-        """Number of webhooks in each state, as of the last look."""
-        return self._webhooks.by_state()
-
-    def unserved(self) -> Mapping[tuple[str, str], int]:
-        """Number of jobs that wait for nobody, by kind and what is missing, as of the last look."""
-        return self._stuck.counts()
-
-    @property
-    def workers(self) -> int:
-        """Worker processes that run now."""
-        return 0 if self._supervisor is None else self._supervisor.workers
-
     # -- callers --------------------------------------------------------------------------------
 
     async def able(self, kind: str) -> None:
-        """Raises NotImplementedHere, saying what to install, if only this process has workers and they cannot
-        do this kind of work; Unavailable if nobody who can was heard of, that cannot be found out now, or the
-        server is leaving."""
+        """As :meth:`WorkerRegistry.able`; Unavailable also when the server is leaving."""
         if self._closing.is_set():
             raise Unavailable("the server is draining; try another one", code="DRAINING")
-        await self._folder.check()
-        refusal: ServingError = Unavailable(
-            "nobody who can do this work was heard of in the last minute; retry later",
-            code="NO_WORKER",
-            retry_after=10.0,
-        )
-        if self._policy.concurrency:
-            try:
-                missing = await self._capabilities.missing(kind)
-            except Unavailable as error:
-                refusal = error
-            else:
-                if not missing:
-                    return
-                refusal = NotImplementedHere(missing, code="EXTRA_MISSING")
-        if not await self._blocking(lambda: self._store.is_available(kind)):
-            raise refusal
-
-    async def publishing(self) -> tuple[str, ...]:
-        """See :meth:`WorkerRegistry.publishing`."""
-        return await self._registry.publishing()
-
-    def check_webhook(self, url: str) -> None:
-        """Raises InvalidArgument for a webhook that is not allowed, as :meth:`submit` would."""
-        self._webhooks.check(url)
+        await self.registry.able(kind)
 
     async def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Queue a job whose files lie in its folder; the job, and whether it is a new one.
@@ -241,43 +168,42 @@ class Jobs:
         keep = False
         try:
             if new.webhook:
-                self._webhooks.check(new.webhook)
-            job, fresh = await self._blocking(lambda: self._store.submit(new, self._policy))
-            keep = fresh
+                self.webhooks.check(new.webhook)
+            job, keep = await self._store.call(lambda store: store.submit(new, self._policy))
         except OutcomeUnknown:
             keep = True  # if there is no such job the folder is swept later
             raise
         finally:
             if not keep:
                 await asyncio.to_thread(self.files.remove, new.id)
-        self._registry.announce_now()
-        self._wake_supervisor()
-        return self._completions.shown(job), fresh
+        self.registry.announce_now()
+        self.supervisor.wake()
+        return self._completions.shown(job), keep
 
     async def get(self, job: str, tenant: str) -> Job:
         """Raises NotFound for a job that is not there, or another tenant's."""
         _check_id(job)
-        return self._completions.shown(await self._blocking(lambda: self._store.get(job, tenant)))
+        return self._completions.shown(await self._store.call(lambda store: store.get(job, tenant)))
 
     async def result(self, job: str, tenant: str) -> ResultFile:
         """The file that a job has made. Raises NotFound for a job that is not there, another tenant's, or one
         whose kind makes no file, Conflict for one that has not succeeded."""
         _check_id(job)
         # The file is there with the job's end, whatever this process has still to load.
-        return result_file(await self._blocking(lambda: self._store.get(job, tenant)), self.files)
+        return result_file(await self._store.call(lambda store: store.get(job, tenant)), self.files)
 
     async def page(self, tenant: str, limits: PageQuery) -> Page:
         """A tenant's jobs, the newest first. Raises NotFound for an unknown ``after``."""
         if limits.after:
             _check_id(limits.after)
-        page = await self._blocking(
-            lambda: self._store.page(tenant, states=limits.states, after=limits.after, limit=limits.limit)
+        page = await self._store.call(
+            lambda store: store.page(tenant, states=limits.states, after=limits.after, limit=limits.limit)
         )
         return Page(tuple(map(self._completions.shown, page.jobs)), page.more)
 
     async def active(self, kind: str, subject: str) -> Job | None:
         """A job of this kind on this subject that has not ended, whoever's it is."""
-        return await self._blocking(lambda: self._store.active(kind, subject))
+        return await self._store.call(lambda store: store.active(kind, subject))
 
     async def cancel(self, job: str, tenant: str) -> Job:
         """Cancel: a job that waits is cancelled at once, one that runs as soon as its worker has stopped.
@@ -285,11 +211,11 @@ class Jobs:
         Raises NotFound, Conflict (``JOB_ENDED``) for one that has succeeded or failed.
         """
         _check_id(job)
-        cancelled = await self._blocking(lambda: self._store.cancel(job, tenant))
+        cancelled = await self._store.call(lambda store: store.cancel(job, tenant))
         if cancelled.state.ended:
             await asyncio.to_thread(self.files.remove, job)
-        self._wake_supervisor()
-        self._webhooks.wake()
+        self.supervisor.wake()
+        self.webhooks.wake()
         self._changed()
         return cancelled
 
@@ -327,46 +253,29 @@ class Jobs:
 
     # -- inside ---------------------------------------------------------------------------------
 
-    async def _blocking(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except RuntimeError as error:
-            if self._closing.is_set():
-                raise Unavailable("the server is shutting down", code="SHUTTING_DOWN") from error
-            raise
-
     def _changed(self) -> None:
         for change in self._changes:
             change.set()
 
     def _ended(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.tidy_soon()
+        self.supervisor.tidy_soon()
         self._changed()
-
-    def _wake_supervisor(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.wake()
 
     async def _warn_of_durability(self) -> None:
         """Warn the operator of what the store does not promise, once it can be asked."""
-        while True:
-            with contextlib.suppress(ServingError):
-                for concern in await self._blocking(self._store.durability_warnings):
-                    logger.warning("%s", concern)
-                return
-            await asyncio.sleep(_TROUBLE_SECONDS)
+        for concern in await self._store.call(lambda store: store.durability_warnings()):
+            logger.warning("%s", concern)
 
-    async def _look(self) -> None:
+    async def _looked(self) -> None:
         """Bring the counts up to date; they stay as they were while the store cannot be read."""
         with contextlib.suppress(ServingError):
-            self._counts = dict(await self._blocking(self._store.counts))
+            self._counts = await self._store.call(lambda store: store.counts())
             if self._counts[JobState.QUEUED] or self._counts[JobState.RUNNING]:
-                self._registry.announce_soon()
-            if self._counts[JobState.QUEUED] or self._stuck.counts():
-                await self._stuck.look()
-        self._completions.wake()
-        self._webhooks.wake()
+                self.registry.announce_soon()
+            if self._counts[JobState.QUEUED] or self.stuck.counts():
+                await self.stuck.look()
+        self._completions.loop.wake()
+        self.webhooks.wake()
         self._changed()
 
 

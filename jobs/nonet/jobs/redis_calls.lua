@@ -209,11 +209,6 @@ function verbs.reap(max_attempts, ...)
   return 'ok', reaped
 end
 
-function verbs.spent(owner)
-  local id = redis.call('HGET', key('owners'), owner)
-  return 'ok', id and redis.call('HGET', key('job', id), 'spent')
-end
-
 function verbs.forget(keep_seconds, keep_jobs)
   go_on_without_memory()
   local gone = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from nonet.jobs.job import Claim, Job, JobState, NewJob, Orders, Page, WebhookState
+from nonet.jobs.job import Beat, Claim, Job, JobError, JobState, NewJob, Orders, Page, WebhookState
 from nonet.jobs.job_records import (
     claim_of,
     job_ended,
@@ -26,12 +26,11 @@ from nonet.jobs.policy import JobPolicy
 from nonet.jobs.process_identity import is_alive
 from nonet.jobs.redis_connection import RedisLink
 from nonet.jobs.requirements import Demand, Queue, requirements_text
-from nonet.jobs.store_contract import PHASE_LENGTH
+from nonet.jobs.store_contract import ENDINGS_AT_ONCE, PHASE_LENGTH
 
 __all__ = ["RedisJobStore"]
 
 _ANY_TENANT = "*"
-_ENDINGS_AT_ONCE = 100
 Fields = Mapping[str, str]
 
 
@@ -116,23 +115,10 @@ class RedisJobStore:
         _, found = self._link.call("claimed", job, owner)
         return claim_of(_fields(found)) if found else None
 
-    def beat(
-        self,
-        job: str,
-        owner: str,
-        lease_seconds: float,
-        *,
-        worker: str,
-        seconds: float,
-        progress: float,
-        phase: str,
-        eta_seconds: float | None,
-    ) -> Orders:
-        eta = "" if eta_seconds is None else repr(float(eta_seconds))
-        share = repr(float(min(max(progress, 0.0), 1.0)))
-        status, _ = self._link.call(
-            "beat", job, owner, lease_seconds, worker, seconds, share, phase[:PHASE_LENGTH], eta
-        )
+    def beat(self, job: str, owner: str, lease_seconds: float, beat: Beat) -> Orders:
+        eta = "" if beat.eta_seconds is None else repr(float(beat.eta_seconds))
+        far = repr(float(beat.share)), beat.phase[:PHASE_LENGTH], eta
+        status, _ = self._link.call("beat", job, owner, lease_seconds, beat.worker, beat.seconds, *far)
         return Orders(cancelled=status == "cancelled", lost=status == "lost")
 
     def finish(
@@ -142,7 +128,7 @@ class RedisJobStore:
         state: JobState,
         *,
         result: Mapping[str, Any] | None = None,
-        error: Mapping[str, Any] | None = None,
+        error: JobError | None = None,
     ) -> bool:
         given = (json_of(value) or "" for value in (result, error))
         status, _ = self._link.call("finish", job, owner, state.value, *given)
@@ -167,10 +153,6 @@ class RedisJobStore:
         _, reaped = self._link.call("reap", max_attempts, *(word for each in over for word in each))
         return _jobs(reaped)
 
-    def spent(self, owner: str) -> float | None:
-        _, seconds = self._link.call("spent", owner)
-        return None if seconds is None else float(seconds)
-
     def forget(self, keep_seconds: float, keep_jobs: int) -> list[str]:
         ids: list[str] = []
         status = "more"
@@ -191,7 +173,7 @@ class RedisJobStore:
         return int(number or 0)
 
     def ended(self, after: int) -> list[Job]:
-        _, found = self._link.call("ended", after, _ENDINGS_AT_ONCE)
+        _, found = self._link.call("ended", after, ENDINGS_AT_ONCE)
         return _jobs(found)
 
     # -- who works where ------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from nonet.runtime.errors import InsufficientStorage, Internal, ServingError, Unavailable
 
@@ -118,6 +119,11 @@ class SqliteFile:
             except OSError as error:
                 raise InsufficientStorage("the folder of the jobs cannot be written") from error
 
+    def read(self, query: str, *values: object) -> list[dict[str, Any]]:
+        """The rows of a query. Raises as :meth:`transaction`."""
+        with self.transaction(write=False) as db:
+            return db.execute(query, values).fetchall()
+
     def close(self) -> None:
         """Close the file; the next transaction opens it again."""
         with self._lock:
@@ -137,7 +143,7 @@ class SqliteFile:
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.row_factory = sqlite3.Row
+            connection.row_factory = _row
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             _bring_up(connection)
@@ -172,7 +178,11 @@ def _bring_up(connection: sqlite3.Connection) -> None:
 
 
 def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+    return int(connection.execute("PRAGMA user_version").fetchone()["user_version"])
+
+
+def _row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> dict[str, Any]:
+    return {column[0]: value for column, value in zip(cursor.description, values, strict=True)}
 
 
 def _translated(error: sqlite3.Error) -> ServingError:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-from nonet.jobs.requirements import NOTE, Demand, Queue, lacking, note_of
-from nonet.jobs.store_contract import JobStore
+from nonet.jobs.async_store import AsyncStore
+from nonet.jobs.requirements import NOTE, Queue, lacking, note_of
 
 __all__ = ["StuckJobs"]
 
@@ -29,18 +28,11 @@ class StuckJobs:
 
     Args:
         store: where the jobs are.
-        blocking: runs calls on the store.
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self,
-        store: JobStore,
-        blocking: Callable[[Callable[[], Any]], Awaitable[Any]],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, store: AsyncStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
-        self._blocking = blocking
         self._clock = clock
         self._alone: dict[tuple[str, ...], float] = {}
         self._said: set[tuple[str, ...]] = set()
@@ -52,7 +44,7 @@ class StuckJobs:
 
     async def look(self) -> None:
         """Note what waits for nobody, and what does no more. Raises ServingError."""
-        demand: Demand = await self._blocking(self._store.demand)
+        demand = await self._store.call(lambda store: store.demand())
         counts: dict[tuple[str, str], int] = {}
         alone: dict[tuple[str, ...], float] = {}
         for queue in demand.queues:
@@ -71,7 +63,7 @@ class StuckJobs:
 
     async def _note(self, queue: Queue, note: str) -> None:
         if queue.note != note:
-            await self._blocking(lambda: self._store.note(queue.words, note))
+            await self._store.call(lambda store: store.note(queue.words, note))
 
     def _tell(self, queue: Queue, missing: Sequence[str]) -> None:
         if queue.words not in self._said:

@@ -10,7 +10,6 @@ leases run out. No worker is there while no job is: an idle gateway costs no mem
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import logging
@@ -20,24 +19,22 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from nonet.jobs.async_store import AsyncStore
 from nonet.jobs.child_process import Child, start_child
 from nonet.jobs.files import JobFiles
-from nonet.jobs.job import Claim, Job, JobState, error_of
+from nonet.jobs.job import Claim, JobState, error_of
 from nonet.jobs.policy import JobPolicy
 from nonet.jobs.result_files import sweep_results
 from nonet.jobs.store_contract import JobStore
+from nonet.jobs.wake_loop import WakeLoop
 from nonet.runtime.errors import DeadlineExceeded, InsufficientStorage, ServingError
 
 __all__ = ["Supervisor", "WorkerCommand"]
 
 logger = logging.getLogger(__name__)
-
-Blocking = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Runs a blocking call on the store in its turn."""
 
 _WATCH_SECONDS = 0.5
 _IDLE_SECONDS = 1.0
@@ -104,10 +101,6 @@ class _Worker:
                     total += each.memory_info().rss
         return total
 
-    def kill(self) -> None:
-        """End the process and what it has started, now."""
-        self.process.kill()
-
 
 class Supervisor:
     """Start it, :meth:`stop` it.
@@ -115,7 +108,6 @@ class Supervisor:
     Args:
         store: where the jobs are.
         files: their folders.
-        blocking: runs calls on the store.
         command: how workers are started.
         policy: limits.
         looked: awaited after each look.
@@ -125,9 +117,8 @@ class Supervisor:
 
     def __init__(
         self,
-        store: JobStore,
+        store: AsyncStore,
         files: JobFiles,
-        blocking: Blocking,
         command: WorkerCommand,
         policy: JobPolicy,
         *,
@@ -137,17 +128,14 @@ class Supervisor:
     ) -> None:
         self._store = store
         self._files = files
-        self._blocking = blocking
         self._command = command
         self._policy = policy
         self._looked = looked
         self._takes = takes
         self._tidies = tidies
-        self._wake = asyncio.Event()
-        self._workers: dict[asyncio.Task[None], _Worker] = {}
+        self._loop = WakeLoop("looking after the jobs", self._look, _WATCH_SECONDS)
+        self._workers: set[_Worker] = set()
         self._next_owner = secrets.token_hex(8)
-        self._stopping = False
-        self._task: asyncio.Task[None] | None = None
         self._tidied = float("-inf")
         self._tidy_after = _TIDY_SECONDS
 
@@ -156,71 +144,54 @@ class Supervisor:
         """Processes that run now."""
         return len(self._workers)
 
+    def start(self) -> None:
+        """Look after the jobs from now on."""
+        self._loop.start()
+
     def wake(self) -> None:
         """A job waits, or one was cancelled: look now."""
-        self._wake.set()
+        self._loop.wake()
 
     def tidy_soon(self) -> None:
         """More jobs have ended, here or elsewhere: their files may be too many."""
         self._tidy_after = _TIDY_SOON
 
-    def start(self) -> None:
-        """Look after the jobs from now on."""
-        self._task = asyncio.create_task(self._run(), name="job-supervisor")
-
-    async def _run(self) -> None:
-        while not self._stopping:
-            self._wake.clear()
-            try:
-                await self._look()
-            except ServingError:
-                pass  # the store has said why in the log
-            except Exception:
-                logger.exception("looking after the jobs failed")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_WATCH_SECONDS if self._workers else _IDLE_SECONDS):
-                    await self._wake.wait()
-
     async def stop(self, seconds: float) -> None:
         """Start no more workers, tell those that run to write their checkpoint and end, and kill those that
         have not after ``seconds``. Their jobs wait for the next gateway."""
-        self._stopping = True
-        self._wake.set()
-        if self._task is not None:
-            await self._task  # a job that it has just claimed has its worker then
-        for worker in self._workers.values():
+        await self._loop.finish()  # a job that it has just claimed has its worker then
+        for worker in self._workers:
             worker.process.terminate()
-        if self._workers:
-            await asyncio.wait(list(self._workers), timeout=max(seconds, 0.1))
-        for worker in self._workers.values():
+        await self._loop.wait(seconds)
+        for worker in self._workers:
             logger.warning("job %s: its worker did not end in time", worker.job)
-            worker.kill()
-        if self._workers:
-            await asyncio.wait(list(self._workers), timeout=5.0)
+            worker.process.kill()
+        await self._loop.wait(5.0)
 
-    async def _look(self) -> None:
-        for worker in self._workers.values():
+    async def _look(self) -> float:
+        for worker in self._workers:
             self._limit(worker)  # first: it needs no store
-        owners = [worker.owner for worker in self._workers.values()]
-        for job in await self._blocking(lambda: self._store.reap(self._policy.max_attempts, owners)):
+        owners, most = [worker.owner for worker in self._workers], self._policy.max_attempts
+        for job in await self._store.call(lambda store: store.reap(most, owners)):
             logger.warning("job %s was left by its worker: %s", job.id, job.state.value)
             self._ended(job.id, job.state)
-        for worker in list(self._workers.values()):
+        for worker in list(self._workers):
             await self._watch(worker)
         if self._tidies and time.monotonic() > self._tidied + self._tidy_after:
             self._tidied, self._tidy_after = time.monotonic(), _TIDY_SECONDS
-            await self._blocking(self._tidy)
-        while not self._stopping and len(self._workers) < self._policy.concurrency:
+            await self._store.call(self._tidy)
+        while not self._loop.finishing and len(self._workers) < self._policy.concurrency:
             if not await self._start_one():
                 break
         await self._looked()
+        return _WATCH_SECONDS if self._workers else _IDLE_SECONDS
 
-    def _tidy(self) -> None:
-        for job in self._store.forget(self._policy.keep_seconds, self._policy.keep_jobs):
+    def _tidy(self, store: JobStore) -> None:
+        for job in store.forget(self._policy.keep_seconds, self._policy.keep_jobs):
             self._files.remove_result(job)
-        now = self._store.now()
-        self._files.sweep(self._store.unfinished(), now)
-        sweep_results(self._store, self._files, self._policy)
+        now = store.now()
+        self._files.sweep(store.unfinished(), now)
+        sweep_results(store, self._files, self._policy)
 
     async def _start_one(self) -> bool:
         """Claim a job and start its worker; False if there is none."""
@@ -229,8 +200,9 @@ class Supervisor:
             return False
         # If the answer is lost the next try is in the same name, and finds what this one has claimed.
         owner = self._next_owner
-        claim: Claim | None = await self._blocking(
-            lambda: self._store.claim(owner, 2 * self._policy.lease_seconds, self._policy.concurrency, able)
+        lease = 2 * self._policy.lease_seconds
+        claim = await self._store.call(
+            lambda store: store.claim(owner, lease, self._policy.concurrency, able)
         )
         if claim is None:
             return False
@@ -250,49 +222,44 @@ class Supervisor:
             await self._give_back(claim.job.id, owner, "", begun=False)  # tried again at the next look
             return False
         worker = _Worker(claim, owner, process)
-        task = asyncio.create_task(self._follow(worker), name=f"worker-{claim.job.id}")
-        self._workers[task] = worker
-        task.add_done_callback(self._gone)
+        self._workers.add(worker)
+        self._loop.spawn(self._follow(worker))
         return True
-
-    def _gone(self, task: asyncio.Task[None]) -> None:
-        self._workers.pop(task, None)
-        self._wake.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("following a worker failed", exc_info=error)
 
     async def _follow(self, worker: _Worker) -> None:
         """Wait for the end of a worker and settle what it has left open."""
         status = await worker.process.ended()
-        worker.kill()  # what it may have started and left
+        worker.process.kill()  # what it may have started and left
         try:
-            if worker.verdict is not None:
-                error = error_of(worker.verdict)
-                if await self._blocking(
-                    lambda: self._store.finish(worker.job, worker.owner, JobState.FAILED, error=error)
-                ):
-                    logger.warning("job %s failed: %s", worker.job, worker.verdict.message)
-                    self._ended(worker.job, JobState.FAILED)
+            if worker.verdict is None:
+                blame = "" if self._loop.finishing else _blame(status)
+                await self._give_back(worker.job, worker.owner, blame)
                 return
-            blame = "" if self._stopping else _blame(status)
-            await self._give_back(worker.job, worker.owner, blame)
+            verdict = error_of(worker.verdict)
+            if await self._store.call(
+                lambda store: store.finish(worker.job, worker.owner, JobState.FAILED, error=verdict)
+            ):
+                logger.warning("job %s failed: %s", worker.job, worker.verdict.message)
+                self._ended(worker.job, JobState.FAILED)
         except ServingError as error:
             logger.warning("job %s: what became of it cannot be settled now: %s", worker.job, error.message)
+        finally:
+            self._workers.discard(worker)
 
     async def _give_back(self, job: str, owner: str, blame: str, *, begun: bool = True) -> None:
         most = self._policy.max_attempts
-        left = await self._blocking(
-            lambda: self._store.give_back(job, owner, blame=blame, max_attempts=most, begun=begun)
+        left = await self._store.call(
+            lambda store: store.give_back(job, owner, blame=blame, max_attempts=most, begun=begun)
         )
         if left is not None:
             if blame:
                 logger.warning("job %s: its worker was lost, %s; it is %s now", job, blame, left.state.value)
             self._ended(job, left.state)
             return
-        found: Job = await self._blocking(lambda: self._store.get(job))
+        found = await self._store.call(lambda store: store.get(job))
         self._ended(job, found.state)
         if found.state is JobState.SUCCEEDED and self._tidies:
-            await self._blocking(lambda: sweep_results(self._store, self._files, self._policy))
+            await self._store.call(lambda store: sweep_results(store, self._files, self._policy))
 
     def _ended(self, job: str, state: JobState) -> None:
         if state.ended:
@@ -317,18 +284,18 @@ class Supervisor:
                 code="JOB_TIME_LIMIT",
             )
         if worker.verdict is not None:
-            worker.kill()
+            worker.process.kill()
 
     async def _watch(self, worker: _Worker) -> None:
         """Kill a worker that does not stop when told."""
         if worker.verdict is not None:
             return
-        job = await self._blocking(lambda: self._store.get(worker.job))
+        job = await self._store.call(lambda store: store.get(worker.job))
         if job.cancelling:
             worker.told = worker.told or time.monotonic()
             # Its own thread ends it after stop_seconds; a process that hangs as a whole is killed here.
             if time.monotonic() > worker.told + self._policy.stop_seconds + 2.0:
-                worker.kill()
+                worker.process.kill()
 
 
 def _blame(status: int) -> str:

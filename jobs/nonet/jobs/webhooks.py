@@ -21,13 +21,13 @@ import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 import httpx
 import orjson
 
+from nonet.jobs.async_store import AsyncStore
 from nonet.jobs.job import Job, WebhookState
-from nonet.jobs.store_contract import JobStore
+from nonet.jobs.wake_loop import WakeLoop
 from nonet.jobs.webhook_policy import WebhookPolicy
 from nonet.runtime.errors import InvalidArgument, ServingError
 
@@ -61,36 +61,27 @@ class Webhooks:
 
     Args:
         store: where the jobs and their webhooks are.
-        blocking: runs calls on the store in their turn.
         policy: limits.
         settled: awaited with a job before it is told of; callers see it ended when this has returned.
     """
 
     def __init__(
-        self,
-        store: JobStore,
-        blocking: Callable[[Callable[[], Any]], Awaitable[Any]],
-        policy: WebhookPolicy,
-        settled: Callable[[Job], Awaitable[None]],
+        self, store: AsyncStore, policy: WebhookPolicy, settled: Callable[[Job], Awaitable[None]]
     ) -> None:
         self._store = store
-        self._blocking = blocking
         self._policy = policy
         self._settled = settled
-        self._wake = asyncio.Event()
-        self._sending: set[asyncio.Task[None]] = set()
-        self._stopping = False
-        self._task: asyncio.Task[None] | None = None
+        self._loop = WakeLoop("sending webhooks", self._look, _TROUBLE_SECONDS)
         self._counts: Mapping[WebhookState, int] = dict.fromkeys(WebhookState, 0)
 
     def start(self) -> None:
         """Send what is due from now on; nothing without hosts."""
         if self._policy.hosts:
-            self._task = asyncio.create_task(self._run(), name="webhooks")
+            self._loop.start()
 
     def wake(self) -> None:
         """A job may have ended: look now."""
-        self._wake.set()
+        self._loop.wake()
 
     def check(self, url: str) -> None:
         """Raises InvalidArgument for a URL that is none or is not allowed."""
@@ -102,46 +93,21 @@ class Webhooks:
 
     async def stop(self, seconds: float) -> None:
         """Send no more; what is being sent has ``seconds``, and is due again later if it takes longer."""
-        self._stopping = True
-        self._wake.set()
-        if self._task is not None:
-            await self._task
-        if self._sending:
-            await asyncio.wait(self._sending, timeout=max(seconds, 0.1))
-        for task in self._sending:
+        await self._loop.finish()
+        await self._loop.wait(seconds)
+        for task in self._loop.tasks:
             task.cancel()
-        await asyncio.gather(*self._sending, return_exceptions=True)
+        await asyncio.gather(*self._loop.tasks, return_exceptions=True)
 
-    async def _run(self) -> None:
-        while not self._stopping:
-            self._wake.clear()
-            rest = _LOOK_SECONDS
-            try:
-                await self._look()
-            except ServingError:
-                rest = _TROUBLE_SECONDS  # the store has said why in the log
-            except Exception:
-                logger.exception("sending webhooks failed")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(rest):
-                    await self._wake.wait()
-
-    async def _look(self) -> None:
+    async def _look(self) -> float:
         lease = self._policy.timeout + _SLACK_SECONDS
-        while not self._stopping and len(self._sending) < _AT_ONCE:
-            job = await self._blocking(functools.partial(self._store.claim_webhook, lease))
+        while not self._loop.finishing and len(self._loop.tasks) < _AT_ONCE:
+            job = await self._store.call(lambda store: store.claim_webhook(lease))
             if job is None:
                 break
-            task = asyncio.create_task(self._deliver(job), name=f"webhook-{job.id}")
-            self._sending.add(task)
-            task.add_done_callback(self._sent)
-        self._counts = await self._blocking(self._store.webhook_counts)
-
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._sending.discard(task)
-        self._wake.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("sending a webhook failed", exc_info=error)
+            self._loop.spawn(self._deliver(job))
+        self._counts = await self._store.call(lambda store: store.webhook_counts())
+        return _LOOK_SECONDS
 
     async def _deliver(self, job: Job) -> None:
         assert job.webhook is not None
@@ -157,8 +123,8 @@ class Webhooks:
             state = WebhookState.DEAD if attempt >= self._policy.attempts else WebhookState.WAITING
         wait = pause(attempt, self._policy.backoff, random.random())
         with contextlib.suppress(ServingError):  # it is due again when the claim is over
-            kept = await self._blocking(
-                lambda: self._store.settle_webhook(job.id, attempt, state, error=error, again_in=wait)
+            kept = await self._store.call(
+                lambda store: store.settle_webhook(job.id, attempt, state, error=error, again_in=wait)
             )
             if kept and state is WebhookState.DEAD:
                 logger.warning(

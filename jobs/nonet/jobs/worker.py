@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nonet.jobs.files import JobFiles
-from nonet.jobs.job import Claim, JobState, error_of
+from nonet.jobs.job import Beat, Claim, JobState, error_of
 from nonet.jobs.process_identity import process_name
 from nonet.jobs.store_contract import JobStore
 from nonet.runtime.errors import (
@@ -55,13 +55,15 @@ class Stopped(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Assignment:
-    """Which job a worker process is for.
+    """Which job a worker process is for, and within which limits.
 
     Args:
         job, owner: the job, and the name under which it was claimed.
         lease_seconds: how long the job stays the owner's without a beat.
         stop_seconds: how long a runner may take to come to a report after it was told to stop.
         parent: pid of the process that started this one; 0 if nobody watches over it.
+        memory_bytes: memory that the process may reserve; 0 for no limit.
+        nice: how much it steps back for other processes.
     """
 
     job: str
@@ -69,6 +71,8 @@ class Assignment:
     lease_seconds: float = 15.0
     stop_seconds: float = 10.0
     parent: int = 0
+    memory_bytes: int = 0
+    nice: int = 0
 
 
 class RunningJob(JobContext):
@@ -115,14 +119,12 @@ class Kind:
         run: ``"module:function"``, imported only when such a job runs and called with a :class:`JobContext`;
             what it returns becomes the job's result, a ServingError that it raises is told to the caller.
         requires: modules without which it cannot run here.
-        publishes: whether it publishes a version of a model.
         install: what the operator is told when some of ``requires`` are absent; ``{missing}`` stands for
             their names.
     """
 
     run: str
     requires: tuple[str, ...] = ()
-    publishes: bool = False
     install: str = ""
 
     def missing(self) -> str:
@@ -239,16 +241,9 @@ class _Heartbeat:
     def _beat(self) -> None:
         now = time.monotonic()
         try:
-            orders = self._store.beat(
-                self._assignment.job,
-                self._assignment.owner,
-                self._assignment.lease_seconds,
-                worker=self._worker,
-                seconds=now - self._beaten,
-                progress=self._progress,
-                phase=self._phase,
-                eta_seconds=self._eta(now),
-            )
+            beat = Beat(self._worker, now - self._beaten, self._progress, self._phase, self._eta(now))
+            owned = (self._assignment.job, self._assignment.owner, self._assignment.lease_seconds)
+            orders = self._store.beat(*owned, beat)
         except ServingError:
             return  # the store has said why in the log; the disk may have room again at the next beat
         self._beaten = now

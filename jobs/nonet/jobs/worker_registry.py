@@ -2,6 +2,10 @@
 
 An announcement counts for a minute and is repeated; the store thus has a registry of the workers of all
 processes that share it. A job that publishes requires the repository of the gateway it came through.
+
+A machine on which the folder of the jobs is not mounted, or no longer, would take jobs whose files it cannot
+see, and queue jobs that nobody can work on. So the store knows the name that lies in the folder that all
+machines share; who finds another keeps away.
 """
 
 from __future__ import annotations
@@ -11,14 +15,15 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Collection
 
+from nonet.jobs.async_store import AsyncStore
 from nonet.jobs.capabilities import Capabilities
-from nonet.jobs.requirements import REPOSITORY, SERVES, Demand
-from nonet.jobs.store_contract import JobStore
-from nonet.runtime.errors import ServingError
+from nonet.jobs.files import JobFiles
+from nonet.jobs.requirements import REPOSITORY, SERVES
+from nonet.jobs.supervisor import WorkerCommand
+from nonet.jobs.wake_loop import WakeLoop
+from nonet.runtime.errors import NotImplementedHere, ServingError, Unavailable
 from nonet.runtime.repository_identity import name_repository, repository_identity
 
 __all__ = ["WorkerRegistry"]
@@ -36,13 +41,13 @@ class WorkerRegistry:
 
     Args:
         store: keeps the announcements.
-        blocking: runs calls on the store.
-        capabilities: what the workers of this process can do, None if it has none.
-        repository: the model repository that the workers publish in.
-        serves: whether this process serves from it.
+        files: the folder of the jobs.
+        command: how the workers of this process are started, and what they publish in.
+        works: whether this process has workers.
+        serves: whether this process serves from the repository.
         eager: whether others must know before there is work. A gateway that shares its jobs with nobody asks
             its workers, and writes to its disk, when something waits.
-        check: raises ServingError while no job can be worked on here.
+        shared: whether the folder is to be the one that all machines share.
         changed: called when jobs can be taken that could not before.
 
     Attributes:
@@ -51,69 +56,89 @@ class WorkerRegistry:
 
     def __init__(
         self,
-        store: JobStore,
-        blocking: Callable[[Callable[[], Any]], Awaitable[Any]],
-        capabilities: Capabilities | None,
-        repository: Path,
+        store: AsyncStore,
+        files: JobFiles,
+        command: WorkerCommand,
         *,
+        works: bool,
         serves: bool,
         eager: bool,
-        check: Callable[[], Awaitable[None]],
+        shared: bool,
         changed: Callable[[], None],
     ) -> None:
         self.available: Collection[str] = frozenset()
         self._store = store
-        self._blocking = blocking
-        self._capabilities = capabilities
-        self._repository = repository
+        self._files = files
+        self._repository = command.repository
+        self._capabilities = Capabilities(command.words) if works else None
         self._serves = serves
         self._eager = eager
-        self._check = check
+        self._shared = shared
         self._changed = changed
-        self._due = asyncio.Event()
         self._announced: set[str] = set()
         self._announced_at = float("-inf")
-        self._task: asyncio.Task[None] | None = None
+        self._strange_folder = False
+        self._loop = WakeLoop("announcing what the workers can do", self._look, _TROUBLE_SECONDS)
 
     def start(self) -> None:
         """Announce from now on."""
-        self._task = asyncio.create_task(self._run(), name="worker-registry")
+        self._loop.start(0.0 if self._eager else None)
 
     def announce_soon(self) -> None:
         """Something waits or runs: announce now what was not announced lately."""
         if time.monotonic() > self._announced_at + _ANNOUNCE_SECONDS:
-            self._due.set()
+            self._loop.wake()
 
     def announce_now(self) -> None:
         """A job was submitted here, for which the repository may have got its name."""
-        self._due.set()
+        self._loop.wake()
 
     async def stop(self) -> None:
         """Announce no more; nothing is taken any more either."""
         self.available = frozenset()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._loop.cancel()
+
+    async def able(self, kind: str) -> None:
+        """Raises NotImplementedHere, saying what to install, if only this process has workers and they cannot
+        do this kind of work; Unavailable if nobody who can was heard of, or that cannot be found out now."""
+        await self._check_folder()
+        refusal: ServingError = Unavailable(
+            "nobody who can do this work was heard of in the last minute; retry later",
+            code="NO_WORKER",
+            retry_after=10.0,
+        )
+        if self._capabilities is not None:
+            try:
+                missing = await self._capabilities.missing(kind)
+            except Unavailable as error:
+                refusal = error
+            else:
+                if not missing:
+                    return
+                refusal = NotImplementedHere(missing, code="EXTRA_MISSING")
+        if not await self._store.call(lambda store: store.is_available(kind)):
+            raise refusal
 
     async def foreign(self, kinds: Collection[str]) -> str:
         """Why work of ``kinds``, which publish, must not be done here: gateways were heard of, and none of
-        them serves from this repository. "" if there is no such reason, or none of it can be done here
-        anyway. To be asked once, at the start. Raises ServingError."""
-        demand: Demand = await self._blocking(self._store.demand)
-        announced = frozenset[str]().union(*demand.workers)
-        served = {word.removeprefix(SERVES) for word in announced if word.startswith(SERVES)}
-        own = await asyncio.to_thread(repository_identity, self._repository)
-        if not served or own in served or self._capabilities is None:
-            return ""
-        if not await self._capabilities.available() & set(kinds):
-            return ""
-        here = f"is repository {own}" if own else "has no name"
-        return (
-            f"the model repository {self._repository.absolute()} {here}, the gateways serve from repository "
-            f"{', '.join(sorted(served))}: what is published here would be served by nobody; repository.path "
-            "must be the folder of the gateways"
-        )
+        them serves from this repository. "" if there is no such reason, none of it can be done here anyway,
+        or the store cannot be asked. To be asked once, at the start."""
+        with contextlib.suppress(ServingError):
+            demand = await self._store.call(lambda store: store.demand())
+            announced = frozenset[str]().union(*demand.workers)
+            served = {word.removeprefix(SERVES) for word in announced if word.startswith(SERVES)}
+            own = await asyncio.to_thread(repository_identity, self._repository)
+            if not served or own in served or self._capabilities is None:
+                return ""
+            if not await self._capabilities.available() & set(kinds):
+                return ""
+            here = f"is repository {own}" if own else "has no name"
+            return (
+                f"the model repository {self._repository.absolute()} {here}, the gateways serve from "
+                f"repository {', '.join(sorted(served))}: what is published here would be served by nobody; "
+                "repository.path must be the folder of the gateways"
+            )
+        return ""
 
     async def publishing(self) -> tuple[str, ...]:
         """What a job requires that publishes where this process serves: the repository, which gets a name if
@@ -121,23 +146,16 @@ class WorkerRegistry:
         name = await asyncio.to_thread(name_repository, self._repository) if self._serves else ""
         return (REPOSITORY + name,) if name else ()
 
-    async def _run(self) -> None:
-        rest = 0.0 if self._eager else None
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(rest):
-                    await self._due.wait()
-            self._due.clear()
-            rest = _ANNOUNCE_SECONDS if self._eager else None
-            try:
-                await self._announce()
-            except ServingError:
-                self.available, rest = frozenset(), _TROUBLE_SECONDS  # the log says why
-            except Exception:
-                logger.exception("announcing what the workers can do failed")
+    async def _look(self) -> float | None:
+        try:
+            await self._announce()
+        except ServingError:
+            self.available = frozenset()
+            raise
+        return _ANNOUNCE_SECONDS if self._eager else None
 
     async def _announce(self) -> None:
-        await self._check()
+        await self._check_folder()
         able = frozenset[str]() if self._capabilities is None else await self._capabilities.available()
         own, writable = await asyncio.to_thread(self._identify)
         available = able | {REPOSITORY + own} if able and own and writable else able
@@ -145,7 +163,7 @@ class WorkerRegistry:
         now = time.monotonic()
         if announced != self._announced or now >= self._announced_at + _ANNOUNCE_SECONDS:
             if announced:
-                await self._blocking(lambda: self._store.announce(announced, _VALID_SECONDS))
+                await self._store.call(lambda store: store.announce(announced, _VALID_SECONDS))
             self._announced, self._announced_at = announced, now
         if available != self.available:
             logger.info("jobs that can be worked on here: %s", ", ".join(sorted(available)) or "none")
@@ -160,3 +178,22 @@ class WorkerRegistry:
         make = self._serves and self._eager
         name = name_repository(self._repository) if make else repository_identity(self._repository)
         return name, os.access(self._repository, os.W_OK)
+
+    async def _check_folder(self) -> None:
+        """Raises Unavailable if the folder of the jobs is another one, and what the disk and the store
+        raise."""
+        if not self._shared:
+            return
+        name = await asyncio.to_thread(self._files.identity)
+        before = self._strange_folder
+        self._strange_folder = not await self._store.call(lambda store: store.agree_on_folder(name))
+        if self._strange_folder and not before:
+            logger.error(
+                "%s is not the folder that the jobs of this store lie in: jobs.path must be one folder that "
+                "all machines share (its file folder-id tells it from others)",
+                self._files.root.absolute(),
+            )
+        if self._strange_folder:
+            raise Unavailable(
+                "the folder of the jobs is not there now", code="JOBS_UNAVAILABLE", retry_after=10.0
+            )

@@ -179,9 +179,9 @@ def compose(
             publishing = {task.name for task, work in works().values() if work.publishes is not None}
             VersionPruner(catalog, settings.repository.path, settings.repository.keep_versions, publishing)
         state.jobs = jobs.by_state
-        state.workers = lambda: jobs.workers
-        state.webhooks = jobs.webhooks_by_state
-        state.unserved = jobs.unserved
+        state.workers = lambda: jobs.supervisor.workers
+        state.webhooks = jobs.webhooks.by_state
+        state.unserved = jobs.stuck.counts
     parts = FaceParts(
         plane,
         CallReader(Gatekeeper(_keys(settings.auth), clock), clock, settings.scheduler.max_timeout),

@@ -7,7 +7,7 @@ import sys
 
 from nonet.gateway.settings.policies import policy_from
 from nonet.gateway.settings.schema import Settings, SettingsError
-from nonet.jobs import JobFiles, JobPolicy, Jobs, JobStore, StoreAddress, WebhookPolicy, WorkerCommand
+from nonet.jobs import JobFiles, JobPolicy, Jobs, StoreAddress, WebhookPolicy, WorkerCommand
 
 __all__ = ["compose_jobs"]
 
@@ -25,7 +25,23 @@ def compose_jobs(settings: Settings, *, works_only: bool = False, serves: bool =
     Raises SettingsError for a store or for webhooks that cannot be as they are set.
     """
     given = settings.jobs
-    address = _address(settings)
+    try:
+        address = StoreAddress(given.store.get_secret_value(), given.store_prefix, given.store_timeout)
+        store = address.open(given.path)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"setting 'jobs.store' needs {error.name}, which is not installed: pip install 'nonet[redis]'"
+        ) from None
+    except ValueError as error:
+        raise SettingsError(f"setting 'jobs.store': {error}") from None
+    webhooks = None
+    try:
+        if not works_only:
+            secret = given.webhook_secret.get_secret_value().encode()
+            webhooks = policy_from(given, WebhookPolicy, prefix="webhook_", secret=secret)
+    except ValueError as error:
+        raise SettingsError(f"jobs.webhook_hosts and jobs.webhook_secret: {error}") from None
+    logger.info("the jobs are kept in %s", address.shown)
     command = WorkerCommand(
         given.worker or (sys.executable, "-m", "nonet.cli.main", "worker"),
         given.path,
@@ -33,44 +49,13 @@ def compose_jobs(settings: Settings, *, works_only: bool = False, serves: bool =
         settings.logging.format,
         address.environment(),
     )
-    store = _store(address, settings)
-    logger.info("the jobs are kept in %s", address.shown)
     return Jobs(
         store,
         JobFiles(given.path),
         command,
         policy_from(given, JobPolicy),
-        None if works_only else _webhooks(settings),
+        webhooks,
         shared=address.shared,
-        offers=works_only or address.shared,
         serves=serves,
-        tidies=not works_only,  # what gateways show is kept as they are set
+        works_only=works_only,
     )
-
-
-def _address(settings: Settings) -> StoreAddress:
-    given = settings.jobs
-    try:
-        return StoreAddress(given.store.get_secret_value(), given.store_prefix, given.store_timeout)
-    except ValueError as error:
-        raise SettingsError(f"setting 'jobs.store': {error}") from None
-
-
-def _store(address: StoreAddress, settings: Settings) -> JobStore:
-    try:
-        return address.open(settings.jobs.path)
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"setting 'jobs.store' needs {error.name}, which is not installed: pip install 'nonet[redis]'"
-        ) from None
-    except ValueError as error:
-        raise SettingsError(f"setting 'jobs.store': {error}") from None
-
-
-def _webhooks(settings: Settings) -> WebhookPolicy:
-    given = settings.jobs
-    try:
-        secret = given.webhook_secret.get_secret_value().encode()
-        return policy_from(given, WebhookPolicy, prefix="webhook_", secret=secret)
-    except ValueError as error:
-        raise SettingsError(f"jobs.webhook_hosts and jobs.webhook_secret: {error}") from None

@@ -45,9 +45,8 @@ async def _work(jobs: Jobs, settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
     await jobs.open()
-    if foreign := await jobs.foreign(
-        {kind for kind, (_, work) in works().items() if work.publishes is not None}
-    ):
+    publishing = {kind for kind, (_, work) in works().items() if work.publishes is not None}
+    if foreign := await jobs.registry.foreign(publishing):
         jobs.close()
         raise SettingsError(foreign)
     await jobs.start()

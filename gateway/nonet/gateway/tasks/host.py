@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nonet.gateway.core.repository_control import RepositoryControl
-from nonet.jobs import Jobs
+from nonet.jobs import Job, Jobs
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import Conflict, NotImplementedHere, PermissionDenied
 from nonet.runtime.repository import RepositoryManager
@@ -82,24 +82,34 @@ class GatewayHost:
         """Whether the repository of this process, if it has one, holds a model."""
         return self._manager is None or self._catalog.newest(model) is not None
 
+    async def check_yours(self, work: Work, subject: str, tenant: str) -> Job | None:
+        """The job on a subject that has not ended, if there is one.
+
+        Raises PermissionDenied for the model of another tenant: who published it, or will first.
+        """
+        assert work.publishes is not None
+        model = work.publishes(subject)
+        # Asked first: if it ends now, what it left is seen.
+        first = None if self._jobs is None else await self._jobs.active(work.kind, subject)
+        owner = await asyncio.to_thread(owner_of, self.repository, model)
+        if owner is None and first is not None:
+            owner = first.tenant
+        if not may_change(owner, tenant):
+            raise work.not_yours(subject)
+        return first
+
     async def remove(self, kind: str, subject: str, tenant: str) -> None:
         work = self._works[kind]
         if not self._may_remove:
             raise PermissionDenied("models cannot be changed here: repository.control is off")
         if self._manager is None or self._control is None:
             raise NotImplementedHere("the models are kept by another process; delete them there")
-        assert work.publishes is not None
-        model = work.publishes(subject)
-        first = None if self._jobs is None else await self._jobs.active(kind, subject)
-        owner = await asyncio.to_thread(owner_of, self.repository, model)
-        if owner is None and first is not None:
-            owner = first.tenant
-        if not may_change(owner, tenant):
-            raise work.not_yours(subject)
-        if first is not None:
+        if await self.check_yours(work, subject, tenant) is not None:
             raise Conflict(
                 f"a job for '{subject}' waits or runs; cancel it first, or wait for it", code="MODEL_BUSY"
             )
+        assert work.publishes is not None
+        model = work.publishes(subject)
         if await asyncio.to_thread(read_model, self.repository, model) is None:
             raise LookupError(model)
         with storage_errors():

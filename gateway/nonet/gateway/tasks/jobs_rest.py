@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -15,8 +15,9 @@ from nonet.gateway.core.request_context import Exchange, RawHeaders
 from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.query import read_query
 from nonet.gateway.http.reply import RawResponse, Reply, raw_headers
-from nonet.gateway.tasks.jobs_schemas import CANCEL, EVENTS, JOB, JOBS, RESULT, JobBody, JobList
-from nonet.jobs import Job, Jobs, PageQuery, ResultFile, read_states
+from nonet.gateway.tasks.jobs_schemas import CANCEL, EVENTS, JOB, JOBS, RESULT, JobList
+from nonet.gateway.tasks.rest import EVENT_STREAM
+from nonet.jobs import Job, Jobs, PageQuery, read_states
 from nonet.runtime.errors import InvalidArgument, Unprocessable
 
 _PIECE = 256 * 1024
@@ -31,111 +32,79 @@ def jobs_router(jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders
     """The routes, as FastAPI documents them. ``files``: what to say of the files that jobs of a kind make."""
     router = APIRouter(tags=["Jobs"])
 
+    def tenant_of(request: Request) -> str:
+        return calls.authenticate(Exchange.of(request.scope))
+
     @router.get("/v1/jobs", summary="List jobs", response_model=JobList, **JOBS)
     async def page(request: Request) -> Response:
-        tenant = calls.authenticate(Exchange.of(request.scope))
-        limits = _limits(request.scope["query_string"])
-        found = await jobs.page(tenant, limits)
-        return RawResponse(
-            Reply.json(
-                {"object": "list", "data": [job.public() for job in found.jobs], "has_more": found.more}
-            )
-        )
+        tenant = tenant_of(request)
+        found = await jobs.page(tenant, _limits(request.scope["query_string"]))
+        shown = [job.public() for job in found.jobs]
+        return RawResponse(Reply.json({"object": "list", "data": shown, "has_more": found.more}))
 
-    @router.get("/v1/jobs/{job}", summary="Look at a job", response_model=JobBody, **JOB)
+    @router.get("/v1/jobs/{job}", summary="Look at a job", response_model=Job, **JOB)
     async def get(job: str, request: Request) -> Response:
-        tenant = calls.authenticate(Exchange.of(request.scope))
-        return RawResponse(Reply.json((await jobs.get(job, tenant)).public()))
+        return RawResponse(Reply.json((await jobs.get(job, tenant_of(request))).public()))
 
-    @router.delete("/v1/jobs/{job}", summary="Cancel a job", response_model=JobBody, **CANCEL)
+    @router.delete("/v1/jobs/{job}", summary="Cancel a job", response_model=Job, **CANCEL)
     async def cancel(job: str, request: Request) -> Response:
-        tenant = calls.authenticate(Exchange.of(request.scope))
-        cancelled = await jobs.cancel(job, tenant)
+        cancelled = await jobs.cancel(job, tenant_of(request))
         return RawResponse(Reply.json(cancelled.public(), 200 if cancelled.state.ended else 202))
 
     @router.get("/v1/jobs/{job}/result", summary="Fetch a result", response_class=Response, **RESULT)
     async def result(job: str, request: Request) -> Response:
-        tenant = calls.authenticate(Exchange.of(request.scope))
-        found = await jobs.result(job, tenant)
-        describe = files.get(found.job.kind)
-        facts = found.job.result or {}
-        return _FileStream(found, [] if describe is None else raw_headers(describe(facts)))
+        found = await jobs.result(job, tenant_of(request))
+        describe, facts = files.get(found.job.kind), found.job.result or {}
+        headers = [
+            (b"content-type", str(facts["content_type"]).encode()),
+            (b"content-length", b"%d" % found.size),
+            (b"cache-control", b"private, no-cache"),
+            *(raw_headers(describe(facts)) if describe else ()),
+        ]
+        return _Stream(headers, found.pieces(_PIECE))
 
     @router.get("/v1/jobs/{job}/events", summary="Watch a job", response_class=Response, **EVENTS)
     async def events(job: str, request: Request) -> Response:
-        exchange = Exchange.of(request.scope)
-        tenant = calls.authenticate(exchange)
-        seen = _seen(exchange.header(b"last-event-id"))
+        tenant = tenant_of(request)
+        seen = _seen(Exchange.of(request.scope).header(b"last-event-id"))
         found = await jobs.get(job, tenant)
         if found.state.ended and found.revision <= seen:
             # To a browser's EventSource this means: do not connect again.
             return Response(status_code=204)
-        return _EventStream(jobs.watch(job, tenant, seen))
+        return _Stream(EVENT_STREAM, _events(jobs.watch(job, tenant, seen)))
 
     return router
 
 
-class _FileStream(Response):
-    """The file that a job has made, a piece at a time; one that is removed meanwhile is sent to its end."""
+class _Stream(Response):
+    """Bytes as they come. What fails before the first of them is still answered as an error."""
 
-    def __init__(self, result: ResultFile, headers: RawHeaders) -> None:
-        self._result = result
-        self._facts = headers
+    def __init__(self, headers: RawHeaders, pieces: AsyncGenerator[bytes, None]) -> None:
+        self._facts = list(headers)
+        self._pieces = pieces
         self.status_code = 200
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [
-            (b"content-type", str((self._result.job.result or {})["content_type"]).encode()),
-            (b"content-length", b"%d" % self._result.size),
-            (b"cache-control", b"private, no-cache"),
-            *self._facts,
-        ]
-        async with contextlib.aclosing(self._result.pieces(_PIECE)) as pieces:
-            # What fails before the first piece is still answered as an error.
+        async with contextlib.aclosing(self._pieces) as pieces:
             piece = await anext(pieces, b"")
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.start", "status": 200, "headers": self._facts})
             while piece:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 piece = await anext(pieces, b"")
         await send({"type": "http.response.body", "body": b""})
 
 
-class _EventStream(Response):
+async def _events(watched: AsyncIterator[Job | None]) -> AsyncGenerator[bytes, None]:
     """Server-sent events: one for each state that is read of a job, a comment now and then in between."""
-
-    def __init__(self, watched: AsyncIterator[Job | None]) -> None:
-        self._watched = watched
-        self.status_code = 200
-        self.background = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # What fails before the first event is still answered as an error.
-        first = await anext(self._watched, None)
-        headers = [
-            (b"content-type", b"text/event-stream; charset=utf-8"),
-            (b"cache-control", b"no-store"),
-            (b"x-accel-buffering", b"no"),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        state = ""
-        more: Job | None = first
-        while True:
-            if more is not None:
-                name = "progress" if more.state.value == state else "state"
-                state = more.state.value
-                await send({"type": "http.response.body", "body": _event(name, more), "more_body": True})
-            else:
-                await send({"type": "http.response.body", "body": b": still here\n\n", "more_body": True})
-            try:
-                more = await anext(self._watched)
-            except StopAsyncIteration:
-                break
-        await send({"type": "http.response.body", "body": b""})
-
-
-def _event(name: str, job: Job) -> bytes:
-    return b"event: %s\nid: %d\ndata: %s\n\n" % (name.encode(), job.revision, orjson.dumps(job.public()))
+    state = ""
+    async for job in watched:
+        if job is None:
+            yield b": still here\n\n"
+        else:
+            name = b"progress" if job.state.value == state else b"state"
+            state = job.state.value
+            yield b"event: %s\nid: %d\ndata: %s\n\n" % (name, job.revision, orjson.dumps(job.public()))
 
 
 def _seen(text: str) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any
 
 import orjson
+from google.protobuf.json_format import ParseDict
 
 from nonet.gateway.grpc.rpc import Rpc, parse
 from nonet.jobs import DEFAULT_PAGE, Job, Jobs, PageQuery, read_states
@@ -59,28 +61,10 @@ class JobCalls:
 
 def job_message(job: Job) -> Any:
     """A job as a message."""
-    found = message("nonet.v1.Job")(
-        id=job.id,
-        kind=job.kind,
-        subject=job.subject,
-        state=job.state.value,
-        phase=job.phase,
-        progress=job.progress,
-        eta_seconds=job.eta_seconds,
-        result_json="" if job.result is None else orjson.dumps(dict(job.result)).decode(),
-        attempts=job.attempts,
-        cancelling=job.cancelling,
-        created_at=job.created,
-        started_at=job.started,
-        ended_at=job.ended,
-        revision=max(job.revision, 0),
-    )
-    if job.error is not None:
-        for name in ("message", "type", "param", "code"):
-            setattr(found.error, name, job.error[name] or "")
+    fields = dataclasses.asdict(job)
+    fields |= {f"{name}_at": fields[name] for name in ("created", "started", "ended")}
+    fields["result_json"] = None if job.result is None else orjson.dumps(job.result).decode()
+    fields["revision"] = max(job.revision, 0)
     if job.webhook is not None:
-        webhook = job.webhook.public()
-        found.webhook.MergeFrom(
-            message("nonet.v1.JobWebhook")(**{**webhook, "last_error": webhook["last_error"] or ""})
-        )
-    return found
+        fields["webhook"]["last_error"] = job.webhook.error
+    return ParseDict(fields, message("nonet.v1.Job")(), ignore_unknown_fields=True)

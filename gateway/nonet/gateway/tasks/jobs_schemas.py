@@ -7,70 +7,21 @@ from typing import Any, Literal
 from pydantic import Field
 
 from nonet.gateway.tasks.openapi_parts import REQUEST_ID, error_responses, header, parameter
-from nonet.gateway.tasks.schemas import ErrorDetail, Strict
-from nonet.jobs import DEFAULT_PAGE, MAX_PAGE, JobState, WebhookState
-
-__all__ = [
-    "CANCEL",
-    "EVENTS",
-    "IDEMPOTENCY_KEY",
-    "JOB",
-    "JOBS",
-    "RESULT",
-    "SUBMIT_HEADERS",
-    "WEBHOOK",
-    "JobBody",
-    "JobEnvelope",
-    "JobList",
-]
-
-
-class WebhookBody(Strict):
-    """How it goes with telling the caller's URL of the job's end."""
-
-    state: WebhookState = Field(description="waiting, delivered, or dead: given up after too many attempts.")
-    attempts: int = Field(ge=0, description="How often it was sent.")
-    last_error: str | None = Field(description="Why the last attempt failed.")
-
-
-class JobBody(Strict):
-    """Long work, as it stands."""
-
-    id: str
-    object: Literal["job"]
-    kind: str = Field(description="Which work it is, e.g. the fitting of a model.")
-    subject: str = Field(description="What it works on, e.g. the name of a building.")
-    state: JobState = Field(
-        description="queued and running may follow each other several times (a worker died, the server was "
-        "stopped); the others are final."
-    )
-    phase: str = Field(
-        description="What is being done, in a word or two; of a job that waits for a worker that nobody has "
-        "heard of, what is missing: `waiting: no worker offers ...`."
-    )
-    progress: float = Field(ge=0, le=1, description="Share of the work that is done.")
-    eta_seconds: float | None = Field(description="Expected seconds to the end while it runs, if known.")
-    result: dict[str, Any] | None = Field(description="What came of it, once it has succeeded.")
-    error: ErrorDetail | None = Field(description="Why it failed, once it has failed.")
-    attempts: int = Field(ge=0, description="How often it was started.")
-    cancelling: bool = Field(description="It runs, and was asked to stop.")
-    created_at: float = Field(description="Seconds since the epoch.")
-    started_at: float | None
-    ended_at: float | None
-    webhook: WebhookBody | None = Field(description="Null where the submit named none.")
+from nonet.gateway.tasks.schemas import Strict
+from nonet.jobs import DEFAULT_PAGE, MAX_PAGE, Job
 
 
 class JobEnvelope(Strict):
     """The job that a submit became."""
 
-    job: JobBody
+    job: Job
 
 
 class JobList(Strict):
     """Jobs, the newest first."""
 
     object: Literal["list"]
-    data: list[JobBody]
+    data: list[Job]
     has_more: bool = Field(description="Whether there are older ones; send the last id as `after`.")
 
 
@@ -99,11 +50,12 @@ JOBS: dict[str, Any] = {
     "openapi_extra": {
         "parameters": [
             REQUEST_ID,
-            {
-                "name": "limit",
-                "in": "query",
-                "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
-            },
+            parameter(
+                "query",
+                "limit",
+                "At most so many.",
+                {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
+            ),
             parameter("query", "after", "Only jobs older than this one."),
             parameter(
                 "query", "state", "Only jobs in these states, separated by commas or as a repeated field."
@@ -122,7 +74,7 @@ CANCEL: dict[str, Any] = {
     "cancelled as soon as it has. Cancelling a cancelled job again changes nothing; a job that has "
     "succeeded or failed is 409.",
     "responses": {
-        202: {"model": JobBody, "description": "It runs and was asked to stop."},
+        202: {"model": Job, "description": "It runs and was asked to stop."},
         **error_responses(404, 409, 422, 507),
     },
 }

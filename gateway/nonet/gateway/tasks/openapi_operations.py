@@ -41,7 +41,7 @@ def service_paths(services: Iterable[Service]) -> tuple[dict[str, Any], dict[str
 
 def model_schema(model: type[BaseModel], schemas: dict[str, Any]) -> dict[str, str]:
     """A reference to a model's schema, which goes into ``schemas`` with all that it refers to."""
-    schema = model.model_json_schema(ref_template=REF)
+    schema = model.model_json_schema(ref_template=REF, mode="serialization")
     schemas.update(schema.pop("$defs", {}))
     schemas[model.__name__] = schema
     return {"$ref": REF.format(model=model.__name__)}

@@ -127,9 +127,9 @@ class TaskRoute:
             kind = self._reader.media_type(exchange)
             key = read_key(exchange.header(b"idempotency-key"))
             given = self._reader.query(query, job=True)
-            await submits.able(task.work)
+            await submits.jobs.able(task.work.kind)
             await submits.check(task.work, given, call.tenant)
-            with self._bodies.on_disk() as hold, submits.receiving() as path:
+            with self._bodies.on_disk() as hold, submits.jobs.files.receiving() as path:
                 limit = submits.limits.upload_bytes
                 sent = await self._reader.spool(exchange, receive, given, kind, path, limit)
                 if not self._reader.goes_to_disk(exchange):

@@ -185,7 +185,7 @@ class TaskCalls:
     async def _submit_whole(self, method: Method, raw: bytes, rpc: Rpc) -> Any:
         """A job of one message."""
         submits, tenant, key = await self._able(rpc)
-        with self._disk.open() as hold, submits.receiving() as path:
+        with self._disk.open() as hold, submits.jobs.files.receiving() as path:
             self._check_size(raw)
             sent = await asyncio.to_thread(_plain, method, raw)
             assert self._task.work is not None
@@ -201,7 +201,7 @@ class TaskCalls:
     async def _submit_pieces(self, method: Method, messages: AsyncIterator[bytes], rpc: Rpc) -> Any:
         """A job of many messages: the first says what is wanted, the file's bytes of all are the file."""
         submits, tenant, key = await self._able(rpc)
-        with self._disk.open() as hold, submits.receiving() as path:
+        with self._disk.open() as hold, submits.jobs.files.receiving() as path:
             values = await self._spool(method, messages, path, hold, submits.limits.upload_bytes)
             return await self._submitted(method, submits, Submission(path, values, "", tenant, key))
 
@@ -211,7 +211,7 @@ class TaskCalls:
         call = rpc.read()
         key = read_key(rpc.exchange.header(b"idempotency-key"))
         assert self._task.work is not None
-        await self._submits.able(self._task.work)
+        await self._submits.jobs.able(self._task.work.kind)
         return self._submits, call.tenant, key
 
     async def _submitted(self, method: Method, submits: Submits, submission: Submission) -> Any:

@@ -22,7 +22,6 @@ from nonet.gateway.tasks.fields import FieldReader
 from nonet.gateway.tasks.host import GatewayHost
 from nonet.jobs import Job, Jobs, NewJob, new_job_id
 from nonet.runtime.errors import Conflict, PermissionDenied, Unprocessable
-from nonet.runtime.repository.ownership import may_change, owner_of
 from nonet.runtime.storage_errors import storage_errors
 from nonet.runtime.task import Accepted, ServiceLimits, Task, Upload, Work
 
@@ -65,21 +64,13 @@ class Submits:
     """
 
     def __init__(self, plane: DataPlane, jobs: Jobs, host: GatewayHost, limits: ServiceLimits) -> None:
-        self._plane = plane
-        self._jobs = jobs
-        self._host = host
+        self.jobs = jobs
         self.limits = limits
+        self._plane = plane
+        self._host = host
         # Few at a time, also when their callers have left: each reads, and often writes, a whole upload.
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="uploads")
         self._submitting = asyncio.Lock()
-
-    async def able(self, work: Work) -> None:
-        """Raises NotImplementedHere, saying what to install, or Unavailable, if nobody can do the work."""
-        await self._jobs.able(work.kind)
-
-    def receiving(self) -> contextlib.AbstractContextManager[Path]:
-        """A file for an upload, gone when the block ends."""
-        return self._jobs.incoming_uploads.receiving()
 
     async def check(self, work: Work, values: Mapping[str, Any], tenant: str) -> None:
         """Judge what can be judged before the file is read: the subject and the webhook.
@@ -89,11 +80,11 @@ class Submits:
         """
         subject, webhook = values.get(work.subject), values.get("webhook")
         if work.publishes is not None and isinstance(subject, str):
-            await self._check_yours(work, subject, tenant)
+            await self._host.check_yours(work, subject, tenant)
         if webhook is not None and not isinstance(webhook, str):
             raise Unprocessable("field 'webhook' must be a text", param="webhook")
         if webhook:
-            self._jobs.check_webhook(webhook)
+            self.jobs.webhooks.check(webhook)
 
     async def submit(self, task: Task, fields: FieldReader, sent: Submission) -> tuple[Job, bool]:
         """The job that a request becomes, and whether it is a new one.
@@ -109,11 +100,10 @@ class Submits:
         if work.chooses_model:
             model = self._plane.choose(task.name, getattr(checked, "model", None) or "auto", deadline=None)
         await self.check(work, sent.values, sent.tenant)
-        job = new_job_id()
-        files = self._jobs.files
+        job, files = new_job_id(), self.jobs.files
         folder = await asyncio.to_thread(files.make_folder, job)
-        submitting = False
-        try:
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(asyncio.to_thread, files.remove, job)
             upload = Upload(
                 sent.path,
                 folder,
@@ -126,42 +116,19 @@ class Submits:
             accepted = await asyncio.get_running_loop().run_in_executor(
                 self._readers, functools.partial(_accept, work, upload)
             )
-            spec = dict(accepted.spec)
-            webhook = str(spec.pop("webhook", "") or sent.values.get("webhook") or "")
-            subject = accepted.subject
+            new = _new_job(task, job, sent, accepted)
             if work.publishes is None:
-                subject = (
-                    subject
-                    or _UNPRINTABLE.sub("_", sent.filename)[:_LONGEST_SUBJECT]
-                    or (task.file.noun if task.file else work.kind)
-                )
-            new = NewJob(
-                job,
-                work.kind,
-                subject,
-                sent.tenant,
-                spec,
-                accepted.digest,
-                sent.key,
-                webhook,
-                accepted.requirements,
-            )
-            if work.publishes is None:
-                submitting = True  # from here on the folder is the job's
-                return await self._jobs.submit(new)
+                undo.pop_all()  # from here on the folder is the job's
+                return await self.jobs.submit(new)
             async with self._submitting:  # of two that want the same new name the first gets it
-                await self._check_yours(work, subject, sent.tenant)
-                publishing = await self._jobs.publishing()
-                submitting = True
+                await self._host.check_yours(work, new.subject, sent.tenant)
+                publishing = await self.jobs.registry.publishing()
                 new = dataclasses.replace(new, requirements=(*new.requirements, *publishing))
-                made, fresh = await self._jobs.submit(new)
-            if fresh and sent.tenant:
-                await self._check_first(work, made)
-            return made, fresh
-        except BaseException:
-            if not submitting:
-                await asyncio.to_thread(files.remove, job)
-            raise
+                undo.pop_all()
+                made, fresh = await self.jobs.submit(new)
+        if fresh and sent.tenant:
+            await self._check_first(work, made)
+        return made, fresh
 
     async def settle(self, work: Work, job: Job) -> None:
         """A job that publishes has succeeded: load what it has published."""
@@ -175,28 +142,36 @@ class Submits:
                 job.subject,
             )
 
-    async def _check_yours(self, work: Work, subject: str, tenant: str) -> None:
-        """Raises PermissionDenied for the model of another tenant: who published it, or will first."""
-        assert work.publishes is not None
-        model = work.publishes(subject)
-        first = await self._jobs.active(
-            work.kind, subject
-        )  # asked first: if it ends now, what it left is seen
-        owner = await asyncio.to_thread(owner_of, self._host.repository, model)
-        if owner is None and first is not None:
-            owner = first.tenant
-        if not may_change(owner, tenant):
-            raise work.not_yours(subject)
-
     async def _check_first(self, work: Work, job: Job) -> None:
         """A submit through another gateway may have taken the new name at the same moment: the older of the
         two has it, the other job is cancelled. Raises PermissionDenied then."""
         try:
-            await self._check_yours(work, job.subject, job.tenant)
+            await self._host.check_yours(work, job.subject, job.tenant)
         except PermissionDenied:
             with contextlib.suppress(Conflict):  # it has failed for that already
-                await self._jobs.cancel(job.id, job.tenant)
+                await self.jobs.cancel(job.id, job.tenant)
             raise
+
+
+def _new_job(task: Task, job: str, sent: Submission, accepted: Accepted) -> NewJob:
+    assert task.work is not None
+    spec = dict(accepted.spec)
+    webhook = str(spec.pop("webhook", "") or sent.values.get("webhook") or "")
+    subject = accepted.subject
+    if task.work.publishes is None and not subject:
+        kept = _UNPRINTABLE.sub("_", sent.filename)[:_LONGEST_SUBJECT]
+        subject = kept or (task.file.noun if task.file else task.work.kind)
+    return NewJob(
+        id=job,
+        kind=task.work.kind,
+        subject=subject,
+        tenant=sent.tenant,
+        spec=spec,
+        digest=accepted.digest,
+        key=sent.key,
+        webhook=webhook,
+        requirements=accepted.requirements,
+    )
 
 
 def _accept(work: Work, upload: Upload) -> Accepted:
