@@ -25,7 +25,14 @@ from nonet.gateway.executor.contract import BackendCrashed, BatchJob, VersionGon
 from nonet.gateway.executor.errors import from_status
 from nonet.gateway.scheduler import QueueKey
 from nonet.runtime.catalog import Catalog
-from nonet.runtime.errors import ClientClosed, Internal, ModelOutputInvalid, NotFound, ServingError
+from nonet.runtime.errors import (
+    ClientClosed,
+    DeadlineExceeded,
+    Internal,
+    ModelOutputInvalid,
+    NotFound,
+    ServingError,
+)
 from nonet.runtime.oip import proto_codec
 from nonet.runtime.oip.messages import message
 from nonet.runtime.oip.metadata import info_from_proto
@@ -273,6 +280,17 @@ class RemoteDevice:
             self.on_health()
 
     async def _describe(self, name: str, version: str) -> ModelInfo:
+        """What the service says of one version. Raises ServingError if that cannot be told or read, which is
+        no reason to do without its other models; AioRpcError if the service itself is gone or too slow."""
+        try:
+            return await self._ask_description(name, version)
+        except grpc.aio.AioRpcError as error:
+            failure = from_status(error)
+            if failure is None or isinstance(failure, DeadlineExceeded):
+                raise
+            raise failure from None
+
+    async def _ask_description(self, name: str, version: str) -> ModelInfo:
         wait = self._policy.probe_timeout
         request = message("inference.ModelConfigRequest")(name=name, version=version)
         config = await self._call("ModelConfig", request, "inference.ModelConfigResponse", wait)
