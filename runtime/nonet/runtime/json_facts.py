@@ -12,8 +12,8 @@ __all__ = ["json_facts"]
 def json_facts(value: Any) -> Any:
     """``value`` with nothing in it that JSON lacks.
 
-    Mappings (with their keys as text), lists, numbers, texts, truth values and None stay; a number that is not
-    finite becomes None, half a surrogate pair becomes ``?``, anything else its text.
+    Mappings (with their keys as text), lists, numbers, texts, truth values and None stay; a number that is
+    not finite becomes None, half a surrogate pair becomes ``?``, anything else its text.
     """
     if isinstance(value, Mapping):
         return {_text(key): json_facts(item) for key, item in value.items()}
