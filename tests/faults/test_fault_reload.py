@@ -307,7 +307,7 @@ def test_case_67_unload_gives_the_memory_back(start_server: Start, own_repositor
 
 
 def test_at_rest_no_memory_is_held_for_the_largest_batch(start_server: Start, own_repository: Path) -> None:
-    """Warm-up and calibration run 64 rows of 2 MiB; once ready, and after a load by hand, that is given back."""
+    """Warm-up and calibration run 64 rows of 2 MiB: once ready, and after a load, they are given back."""
     handmade_networks.add_broad(own_repository, "broad", 2, batch=64)
     server = start_server(own_repository, MANUAL)
     assert server.most_memory() - server.rss() > 96 << 20

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nonet.gateway.cache import MemoryStore, ResponseCache
@@ -182,11 +182,7 @@ def compose(
     )
     metrics = Metrics()
     plane.add_observer(metrics)
-    repository = (
-        None
-        if remote
-        else _repository(settings, catalog, [services[only]] if only else services.values(), lanes)
-    )
+    repository = None if remote else _repository(settings, catalog, services, only, lanes)
     state = GatewayState(
         ready=plane.ready,
         utilisation=plane.utilisation,
@@ -227,14 +223,18 @@ def compose(
 
 
 def _repository(
-    settings: Settings, catalog: Catalog, services: Iterable[Service], lanes: int
+    settings: Settings, catalog: Catalog, services: Mapping[str, Service], only: str, lanes: int
 ) -> RepositoryManager:
+    """The models of all services, or of one and those that are no service's."""
+    here = [services[only]] if only else list(services.values())
+    tasks = {task.name for service in here for task in service.tasks}
     return RepositoryManager(
         settings.repository.path,
         catalog,
         options=BackendOptions(engine=settings.repository.engine, concurrency=lanes),
-        derivations=[service.derive(_limits(settings)) for service in services],
+        derivations=[service.derive(_limits(settings)) for service in here],
         strict=settings.repository.strict,
+        foreign_tasks={task.name for each in services.values() for task in each.tasks} - tasks,
     )
 
 
