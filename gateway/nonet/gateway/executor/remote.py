@@ -97,16 +97,23 @@ class RemoteDevice:
         address: where its gRPC port listens.
         catalog: where its models are published.
         group: devices of one group (replicas of a service) stand in for each other.
+        number: of the replica in its group; callers see it, and never the address.
         policy: limits.
     """
 
     def __init__(
-        self, address: str, catalog: Catalog, *, group: str, policy: RemotePolicy | None = None
+        self,
+        address: str,
+        catalog: Catalog,
+        *,
+        group: str,
+        number: int = 1,
+        policy: RemotePolicy | None = None,
     ) -> None:
         self._policy = policy or RemotePolicy()
         self._address = address
         self._catalog = catalog
-        self.name = f"remote:{address}"
+        self.name = f"remote:{group}-{number}"
         self.group = group
         self.lanes = self._policy.lanes
         self.on_health: Callable[[], None] = lambda: None
@@ -320,14 +327,15 @@ class RemoteDevice:
     def _failed(self, reason: str) -> None:
         self._failures += 1
         if self._failures == 1:
-            logger.warning("%s did not answer a look: %s", self.name, reason)
+            logger.warning("%s at %s did not answer a look: %s", self.name, self._address, reason)
         if self._failures >= self._policy.failures:
             self._set_health(False)
 
     def _set_health(self, healthy: bool) -> None:
         if healthy != self._healthy:
             self._healthy = healthy
-            logger.warning("%s is %s", self.name, "healthy" if healthy else "not healthy")
+            state = "healthy" if healthy else "not healthy"
+            logger.warning("%s at %s is %s", self.name, self._address, state)
             self.on_health()
 
 

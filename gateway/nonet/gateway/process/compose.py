@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,7 +101,7 @@ class Gateway:
             gatekeeper=self.gatekeeper,
             repository=self.control,
             settings=self.http_settings(),
-            metrics_endpoint=self.page.render,
+            metrics_endpoint=self.page.answer,
             observe=self._observe_http,
             authenticated=bool(self.settings.auth.keys),
             uploads=self.uploads,
@@ -165,7 +166,7 @@ def compose(
     clock = clock or MonotonicClock()
     catalog = Catalog()
     lanes = settings.scheduler.lanes or hardware.lanes()
-    devices: list[Device] = [_remote_device(each, catalog, settings) for each in remote]
+    devices: list[Device] = _remote_devices(remote, catalog, settings)
     if not devices:
         devices = [EmbeddedDevice(lanes)]
     plane = ServingPlane(
@@ -276,11 +277,15 @@ def _keys(auth: AuthSettings) -> list[ApiKey]:
     ]
 
 
-def _remote_device(service: RemoteService, catalog: Catalog, settings: Settings) -> RemoteDevice:
+def _remote_devices(remote: Sequence[RemoteService], catalog: Catalog, settings: Settings) -> list[Device]:
     limit = max(settings.server.max_decoded_bytes, settings.grpc.max_message_bytes)
-    return RemoteDevice(
-        service.address,
-        catalog,
-        group=service.name,
-        policy=RemotePolicy(lanes=service.lanes, max_message_bytes=limit, key=service.key),
-    )
+    replicas: Counter[str] = Counter()
+    devices: list[Device] = []
+    for service in remote:
+        replicas[service.name] += 1
+        policy = RemotePolicy(lanes=service.lanes, max_message_bytes=limit, key=service.key)
+        number = replicas[service.name]
+        devices.append(
+            RemoteDevice(service.address, catalog, group=service.name, number=number, policy=policy)
+        )
+    return devices
