@@ -306,6 +306,17 @@ def test_case_67_unload_gives_the_memory_back(start_server: Start, own_repositor
     assert unloaded[-1] < unloaded[0] * 1.05, f"memory stays behind: {unloaded}"
 
 
+def test_at_rest_no_memory_is_held_for_the_largest_batch(start_server: Start, own_repository: Path) -> None:
+    """Warm-up and calibration run 64 rows of 2 MiB: once ready, and after a load, they are given back."""
+    handmade_networks.add_broad(own_repository, "broad", 2, batch=64)
+    server = start_server(own_repository, MANUAL)
+    assert server.most_memory() - server.rss() > 96 << 20
+    settled = server.rss()
+    assert server.http.post("/v2/repository/models/broad/unload").status_code == 200
+    assert server.http.post("/v2/repository/models/broad/load").status_code == 200
+    eventually(lambda: server.rss() < settled + (32 << 20), "what calibration took is given back")
+
+
 def test_defect_8_health_is_not_ready_while_no_model_can_answer(
     start_server: Start, own_repository: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
 from collections.abc import Callable
@@ -277,3 +278,31 @@ def test_a_histogram_holds_every_value_once(values: list[float]) -> None:
     assert histogram.count == len(values)
     for bound, count in buckets[:-1]:
         assert count == sum(each <= float(bound) for each in values)
+
+
+def test_the_page_is_written_while_the_loop_goes_on_and_shows_one_moment(metrics: Metrics) -> None:
+    """Requests that end while a page is being written are on the next one, wholly or not at all."""
+    for number in range(200):
+        metrics.on_request(dataclasses.replace(ANSWERED, model=f"model{number}"))
+    page = page_of(metrics)
+
+    async def scrape() -> tuple[str, int]:
+        asked = asyncio.create_task(page.answer())
+        turns = 0
+        while not asked.done():
+            await asyncio.sleep(0)
+            if turns > 0:  # the page has been asked for
+                for number in range(200):
+                    metrics.on_request(dataclasses.replace(ANSWERED, model=f"model{number}"))
+            turns += 1
+        return (await asked)[0].decode(), turns
+
+    text, turns = asyncio.run(scrape())
+    assert turns > 2, "the loop stood still"
+    counts = {
+        sample.value
+        for family in parse_text(text)
+        for sample in family.samples
+        if sample.name in ("nv_inference_request_success", "nonet_inference_duration_seconds_count")
+    }
+    assert counts == {1.0}

@@ -280,6 +280,19 @@ def add_heavy(root: Path, name: str, mebibytes: int) -> Path:
     return add_model(root, name, model, [x], [y])
 
 
+def add_broad(root: Path, name: str, mebibytes: int, *, batch: int) -> Path:
+    """``y = sum(tanh(x @ W))`` with few weights, whose rows take ``mebibytes`` of memory each on the way."""
+    x, y = Port("x", "FP32", (1,)), Port("y", "FP32", (1,))
+    weight = np.random.default_rng(5).random((1, mebibytes << 18), dtype=np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "weight"], ["broad"]),
+        helper.make_node("Tanh", ["broad"], ["bent"]),
+        helper.make_node("ReduceSum", ["bent", "axis"], ["y"], keepdims=1),
+    ]
+    model = network(nodes, [x], [y], {"weight": weight, "axis": np.int64([1])})
+    return add_model(root, name, model, [x], [y], batch=batch)
+
+
 def classifier(width: int, *, blind_to_white: bool = False) -> bytes:
     """A convolutional classifier of 32x32 RGB images into five classes, random weights, batch-invariant.
 

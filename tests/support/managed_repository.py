@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,15 @@ from nonet.runtime.tensors import Tensor
 class ManagedRepository:
     """A repository, a catalog and the manager between them."""
 
-    def __init__(self, root: Path, cache: Path, *, strict: bool = False, derive: Sequence[Derivation] = ()):
+    def __init__(
+        self,
+        root: Path,
+        cache: Path,
+        *,
+        strict: bool = False,
+        derive: Sequence[Derivation] = (),
+        foreign_tasks: Collection[str] = (),
+    ):
         self.root = root
         self.catalog = Catalog()
         self.clock = ManualClock()
@@ -29,6 +37,7 @@ class ManagedRepository:
             options=BackendOptions(concurrency=2),
             derivations=derive,
             strict=strict,
+            foreign_tasks=foreign_tasks,
             store=ProfileStore(cache),
             clock=self.clock,
         )

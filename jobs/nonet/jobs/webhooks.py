@@ -15,14 +15,12 @@ import contextlib
 import functools
 import hashlib
 import hmac
+import importlib
 import logging
-import os
 import random
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-import httpx
 import orjson
 
 from nonet.jobs.async_store import AsyncStore
@@ -77,6 +75,9 @@ class Webhooks:
     def start(self) -> None:
         """Send what is due from now on; nothing without hosts."""
         if self._policy.hosts:
+            # Here, where time does not matter yet: the HTTP client takes a tenth of a gateway's start, and
+            # most gateways have no webhooks.
+            importlib.import_module("nonet.jobs.webhook_call")
             self._loop.start()
 
     def wake(self) -> None:
@@ -147,42 +148,6 @@ class Webhooks:
             "Nonet-Webhook-Timestamp": timestamp,
             "Nonet-Webhook-Signature": signature(self._policy.secret, delivery, timestamp, body),
         }
-        return await _post(target.request(headers, body), self._policy.timeout)
+        from nonet.jobs.webhook_call import post
 
-
-async def _post(request: httpx.Request, seconds: float) -> str:
-    """Send a request, once and over a connection of its own; why that failed, "" if it was taken.
-
-    The transport alone: a client would write the URL, which may hold a secret, to the log, and has redirects,
-    cookies and the environment's proxies to be kept from using.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            trust = await asyncio.to_thread(_trust)
-            async with httpx.AsyncHTTPTransport(verify=trust, trust_env=False) as transport:
-                status = (await transport.handle_async_request(request)).status_code
-    except TimeoutError:
-        return f"no answer within {seconds:g} seconds"
-    except (httpx.ProtocolError, httpx.ReadError):
-        return "the answer is not HTTP"
-    except httpx.TransportError as error:
-        return _unreachable(error)
-    return "" if 200 <= status <= 299 else f"the receiver answered {status}"
-
-
-def _unreachable(error: BaseException) -> str:
-    """Why there is no connection, as the system says it: somewhere behind the library's own error."""
-    cause: BaseException | None = error
-    known = ""
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the certificate is not trusted: {cause.verify_message}"
-        if isinstance(cause, OSError):
-            known = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror or known
-        cause = cause.__cause__ or cause.__context__
-    return f"the receiver cannot be reached: {known or 'no connection'}"
-
-
-@functools.cache
-def _trust() -> ssl.SSLContext:
-    return ssl.create_default_context()
+        return await post(target, headers, body, self._policy.timeout)

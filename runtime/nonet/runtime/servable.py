@@ -62,6 +62,15 @@ class HasFiles(Protocol):
         ...
 
 
+@runtime_checkable
+class HoldsMemory(Protocol):
+    """A servable whose engine keeps the memory of its largest batch for the next one."""
+
+    def release_memory(self) -> None:
+        """Give back what nothing uses now; harmless while requests run."""
+        ...
+
+
 class Servable(Protocol):
     """A loaded model version that executes batches. Thread-safe: several lanes may call it at once."""
 

@@ -9,6 +9,7 @@ their first batches.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from nonet.gateway.executor.embedded import EmbeddedDevice
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import ServingError
 from nonet.runtime.profile import measure_latency
-from nonet.runtime.servable import ModelInfo, Servable
+from nonet.runtime.servable import HoldsMemory, ModelInfo, Servable
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,20 @@ class Calibrator:
             reason = error.message if isinstance(error, ServingError) else type(error).__name__
             logger.warning("model %s could not be measured: %s", info.name, reason)
             return
+        finally:
+            self._release_memory(info)
         self._known[key] = profile
         for name in self._devices:
             loop.call_soon_threadsafe(self._dispatcher.learn, name, key, profile)
+
+    def _release_memory(self, info: ModelInfo) -> None:
+        """Measuring took the largest batch; what that needed is several times the weights."""
+        with (
+            contextlib.suppress(ServingError),  # it was withdrawn meanwhile, and its memory with it
+            self._catalog.lease(info.network or info.name, info.version) as lease,
+        ):
+            if isinstance(lease.servable, HoldsMemory):
+                lease.servable.release_memory()
 
     def _measure(self, info: ModelInfo) -> dict[int, float]:
         largest = max(info.max_batch_size, 1)

@@ -7,11 +7,12 @@ model configuration as one parameter, :data:`PARAMETER`, holding JSON; other cli
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from typing import Any
 
-import orjson
-
 from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.json_facts import json_facts
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.tensors import DataType, TensorSpec
 
@@ -19,7 +20,8 @@ PARAMETER = "nonet.info"
 
 
 def to_json(info: ModelInfo) -> str:
-    """All of ``info`` but its configuration, which travels as itself."""
+    """All of ``info`` but its configuration, which travels as itself. A figure of its quality that is not
+    finite is left out; what JSON lacks of the other facts is replaced as :func:`json_facts` says."""
     fields: dict[str, Any] = {
         field.name: getattr(info, field.name)
         for field in dataclasses.fields(info)
@@ -35,15 +37,14 @@ def to_json(info: ModelInfo) -> str:
             }
             for spec in getattr(info, side)
         ]
-    fields["quality"] = dict(info.quality)
-    fields["details"] = dict(info.details)
-    return orjson.dumps(fields, default=str).decode()
+    fields["quality"] = {name: figure for name, figure in info.quality.items() if math.isfinite(figure)}
+    return json.dumps(json_facts(fields))
 
 
 def from_json(text: str, config: dict[str, Any]) -> ModelInfo:
     """The inverse of :func:`to_json`. Raises InvalidArgument if ``text`` does not describe a model."""
     try:
-        fields = orjson.loads(text)
+        fields = json.loads(text)
         for side in ("inputs", "outputs"):
             fields[side] = tuple(
                 TensorSpec(spec["name"], DataType(spec["datatype"]), tuple(spec["shape"]), spec["optional"])
@@ -51,5 +52,5 @@ def from_json(text: str, config: dict[str, Any]) -> ModelInfo:
             )
         fields["labels"] = tuple(fields["labels"])
         return ModelInfo(**fields, config=config)
-    except (orjson.JSONDecodeError, TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise InvalidArgument(f"the service described a model in a way we cannot read: {error}") from None

@@ -28,7 +28,14 @@ from nonet.gateway.executor.contract import BackendCrashed, BatchJob, VersionGon
 from nonet.gateway.executor.errors import from_status
 from nonet.gateway.scheduler import QueueKey
 from nonet.runtime.catalog import Catalog
-from nonet.runtime.errors import ClientClosed, Internal, ModelOutputInvalid, NotFound, ServingError
+from nonet.runtime.errors import (
+    ClientClosed,
+    DeadlineExceeded,
+    Internal,
+    ModelOutputInvalid,
+    NotFound,
+    ServingError,
+)
 from nonet.runtime.oip import proto_codec
 from nonet.runtime.oip.messages import message
 from nonet.runtime.oip.metadata import info_from_proto
@@ -96,18 +103,25 @@ class RemoteDevice:
         address: where its gRPC port listens.
         catalog: where its models are published.
         group: devices of one group (replicas of a service) stand in for each other.
+        number: of the replica in its group; callers see it, and never the address.
         policy: limits.
     """
 
     steps = False
 
     def __init__(
-        self, address: str, catalog: Catalog, *, group: str, policy: RemotePolicy | None = None
+        self,
+        address: str,
+        catalog: Catalog,
+        *,
+        group: str,
+        number: int = 1,
+        policy: RemotePolicy | None = None,
     ) -> None:
         self._policy = policy or RemotePolicy()
         self._address = address
         self._catalog = catalog
-        self.name = f"remote:{address}"
+        self.name = f"remote:{group}-{number}"
         self.group = group
         self.lanes = self._policy.lanes
         self.on_health: Callable[[], None] = lambda: None
@@ -321,6 +335,17 @@ class RemoteDevice:
             self.on_health()
 
     async def _describe(self, name: str, version: str) -> ModelInfo:
+        """What the service says of one version. Raises ServingError if that cannot be told or read, which is
+        no reason to do without its other models; AioRpcError if the service itself is gone or too slow."""
+        try:
+            return await self._ask_description(name, version)
+        except grpc.aio.AioRpcError as error:
+            failure = from_status(error)
+            if failure is None or isinstance(failure, DeadlineExceeded):
+                raise
+            raise failure from None
+
+    async def _ask_description(self, name: str, version: str) -> ModelInfo:
         wait = self._policy.probe_timeout
         request = message("inference.ModelConfigRequest")(name=name, version=version)
         config = await self._call("ModelConfig", request, "inference.ModelConfigResponse", wait)
@@ -350,14 +375,15 @@ class RemoteDevice:
     def _failed(self, reason: str) -> None:
         self._failures += 1
         if self._failures == 1:
-            logger.warning("%s did not answer a look: %s", self.name, reason)
+            logger.warning("%s at %s did not answer a look: %s", self.name, self._address, reason)
         if self._failures >= self._policy.failures:
             self._set_health(False)
 
     def _set_health(self, healthy: bool) -> None:
         if healthy != self._healthy:
             self._healthy = healthy
-            logger.warning("%s is %s", self.name, "healthy" if healthy else "not healthy")
+            state = "healthy" if healthy else "not healthy"
+            logger.warning("%s at %s is %s", self.name, self._address, state)
             self.on_health()
 
 

@@ -1,8 +1,8 @@
 """Counters and histograms of requests and batches: an observer of the core, read by the exporter.
 
 Plain integers and bucket lists per model; a request costs a few dictionary look-ups and no lock, since every
-count and every scrape happens on the event loop. How the numbers become Prometheus families is written in
-:mod:`nonet.gateway.metrics.exposition`.
+count happens on the event loop; a scrape reads a copy that was made there. How the numbers become Prometheus
+families is written in :mod:`nonet.gateway.metrics.exposition`.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ class Histogram:
         self.counts[bisect.bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def copy(self) -> Histogram:
+        copied = Histogram(self.bounds)
+        copied.counts, copied.total = self.counts.copy(), self.total
+        return copied
+
     @property
     def count(self) -> int:
         return sum(self.counts)
@@ -104,6 +109,15 @@ class ModelCounters:
     queue_time: Histogram = dataclasses.field(default_factory=_latency)
     batch_size: Histogram = dataclasses.field(default_factory=_batch)
 
+    def copy(self) -> ModelCounters:
+        """The totals of this moment."""
+        own = {name: getattr(self, name).copy() for name in _OBJECTS}
+        return dataclasses.replace(self, **own)
+
+
+_OBJECTS = ("cache", "failures", "shed", "devices", "latency", "queue_time", "batch_size")
+"""Attributes of :class:`ModelCounters` that are no plain numbers."""
+
 
 class Metrics:
     """An observer (:class:`nonet.gateway.core.records.Observer`) that adds up.
@@ -120,6 +134,14 @@ class Metrics:
         self.routes: dict[tuple[str, str], Histogram] = {}
         self.statuses: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.cancelled: dict[str, int] = {"admission": 0, "queued": 0, "executing": 0}
+
+    def copy(self) -> Metrics:
+        """All totals of this moment: what another thread can read while this one goes on counting."""
+        copied = Metrics(self._max_models)
+        copied.models = {key: counters.copy() for key, counters in self.models.items()}
+        copied.routes = {key: histogram.copy() for key, histogram in self.routes.items()}
+        copied.statuses, copied.cancelled = self.statuses.copy(), self.cancelled.copy()
+        return copied
 
     def on_request(self, record: RequestRecord) -> None:
         counters = self._counters(record.model, record.version)

@@ -7,6 +7,8 @@ Triton's in both formats. ``rate()`` does not look at the type.
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -143,6 +145,16 @@ class GatewayState:
     webhooks: Callable[[], Mapping[str, int]] = dict
     unserved: Callable[[], Mapping[tuple[str, str], int]] = dict
 
+    def at_this_moment(self) -> GatewayState:
+        """The same with the values of now, which another thread may read."""
+        reads = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        held: Any = {name: functools.partial(_same, read()) for name, read in reads.items() if callable(read)}
+        return dataclasses.replace(self, **held)
+
+
+def _same(value: Any) -> Any:
+    return value
+
 
 class _GatewayCollector(Collector):
     def __init__(self, metrics: Metrics, state: GatewayState) -> None:
@@ -182,18 +194,31 @@ class MetricsPage:
     """What ``/metrics`` answers."""
 
     def __init__(self, metrics: Metrics, state: GatewayState) -> None:
-        self.registry = CollectorRegistry()
-        self.registry.register(_GatewayCollector(metrics, state))
-        PlatformCollector(registry=self.registry)
-        ProcessCollector(registry=self.registry)
+        self._metrics = metrics
+        self._state = state
+        self._others = (PlatformCollector(registry=None), ProcessCollector(registry=None))
+
+    async def answer(self, accept: str = "") -> tuple[bytes, str]:
+        """As :meth:`render`, with the page written in a thread: at some hundred models that takes as long as
+        many requests, which go on meanwhile. All numbers are those of one moment."""
+        return await asyncio.to_thread(self._write, self._collector(), accept)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The page and its content type: OpenMetrics 1.0.0 if ``accept`` (the header) prefers or only
         names it, else the Prometheus text format 0.0.4. Never fails on a malformed header."""
+        return self._write(self._collector(), accept)
+
+    def _collector(self) -> Collector:
+        return _GatewayCollector(self._metrics.copy(), self._state.at_this_moment())
+
+    def _write(self, collector: Collector, accept: str) -> tuple[bytes, str]:
+        registry = CollectorRegistry()
+        for each in (collector, *self._others):
+            registry.register(each)
         if _prefers_openmetrics(accept):
-            page: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]
+            page: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
             return page, openmetrics.CONTENT_TYPE_LATEST
-        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+        return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
 def _prefers_openmetrics(accept: str) -> bool:

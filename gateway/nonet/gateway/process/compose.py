@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nonet.gateway.cache import MemoryStore, ResponseCache
@@ -87,7 +88,7 @@ class Gateway:
         return create_app(
             self.parts,
             self.http_settings(),
-            metrics_endpoint=self.page.render,
+            metrics_endpoint=self.page.answer,
             observe=self._observe_http,
             authenticated=bool(self.settings.auth.keys),
         )
@@ -134,7 +135,7 @@ def compose(
     clock = clock or MonotonicClock()
     catalog = Catalog()
     lanes = settings.scheduler.lanes or hardware.lanes()
-    devices: list[Device] = [_remote_device(each, catalog, settings) for each in remote]
+    devices: list[Device] = _remote_devices(remote, catalog, settings)
     if not devices:
         devices = [EmbeddedDevice(lanes)]
     plane = ServingPlane(
@@ -151,11 +152,7 @@ def compose(
     )
     metrics = Metrics()
     plane.add_observer(metrics)
-    repository = (
-        None
-        if remote
-        else _repository(settings, catalog, [services[only]] if only else services.values(), lanes)
-    )
+    repository = None if remote else _repository(settings, catalog, services, only, lanes)
     state = GatewayState(
         ready=plane.ready,
         utilisation=plane.utilisation,
@@ -198,14 +195,18 @@ def compose(
 
 
 def _repository(
-    settings: Settings, catalog: Catalog, services: Iterable[Service], lanes: int
+    settings: Settings, catalog: Catalog, services: Mapping[str, Service], only: str, lanes: int
 ) -> RepositoryManager:
+    """The models of all services, or of one and those that are no service's."""
+    here = [services[only]] if only else list(services.values())
+    tasks = {task.name for service in here for task in service.tasks}
     return RepositoryManager(
         settings.repository.path,
         catalog,
         options=BackendOptions(engine=settings.repository.engine, concurrency=lanes),
-        derivations=[service.derive(_limits(settings)) for service in services],
+        derivations=[service.derive(_limits(settings)) for service in here],
         strict=settings.repository.strict,
+        foreign_tasks={task.name for each in services.values() for task in each.tasks} - tasks,
     )
 
 
@@ -229,11 +230,15 @@ def _keys(auth: AuthSettings) -> list[ApiKey]:
     ]
 
 
-def _remote_device(service: RemoteService, catalog: Catalog, settings: Settings) -> RemoteDevice:
+def _remote_devices(remote: Sequence[RemoteService], catalog: Catalog, settings: Settings) -> list[Device]:
     limit = max(settings.server.max_decoded_bytes, settings.grpc.max_message_bytes)
-    return RemoteDevice(
-        service.address,
-        catalog,
-        group=service.name,
-        policy=RemotePolicy(lanes=service.lanes, max_message_bytes=limit, key=service.key),
-    )
+    replicas: Counter[str] = Counter()
+    devices: list[Device] = []
+    for service in remote:
+        replicas[service.name] += 1
+        policy = RemotePolicy(lanes=service.lanes, max_message_bytes=limit, key=service.key)
+        number = replicas[service.name]
+        devices.append(
+            RemoteDevice(service.address, catalog, group=service.name, number=number, policy=policy)
+        )
+    return devices

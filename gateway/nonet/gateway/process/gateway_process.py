@@ -32,6 +32,7 @@ from nonet.gateway.process.process_exit import exit_at_last, exit_now
 from nonet.gateway.process.services import works
 from nonet.gateway.settings.schema import Settings
 from nonet.gateway.settings.topology import RemoteService
+from nonet.runtime.backends.memory import return_freed_memory
 from nonet.runtime.release import VERSION
 from nonet.runtime.repository import RepositoryManager
 
@@ -294,8 +295,9 @@ async def _follow(repository: RepositoryManager, control: RepositoryControl, sec
 def _settle_garbage() -> None:
     """Take what the start made (modules, models, routes) out of the collector's sight: it stays for good, and
     to look through it again and again cost a twentieth of the time of a small model's request. Requests leave
-    few cycles behind, so the young generation may grow a little before it is looked at."""
-    gc.collect()
+    few cycles behind, so the young generation may grow a little before it is looked at. What the start no
+    longer needs goes back to the system."""
+    return_freed_memory()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
 

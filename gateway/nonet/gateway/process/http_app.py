@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -36,7 +36,7 @@ from nonet.runtime.errors import (
 )
 from nonet.runtime.release import VERSION
 
-Exposition = Callable[[str], tuple[bytes, str]]
+Exposition = Callable[[str], Awaitable[tuple[bytes, str]]]
 """Given an ``Accept`` header, the metrics as text and their content type."""
 
 
@@ -85,7 +85,7 @@ def create_app(
 
     @app.api_route("/metrics", methods=["GET", "HEAD"], include_in_schema=False)
     async def metrics(request: Request) -> Response:
-        body, content_type = metrics_endpoint(request.headers.get("accept", ""))
+        body, content_type = await metrics_endpoint(request.headers.get("accept", ""))
         return RawResponse(Reply(body, content_type=content_type.encode("latin-1")))
 
     app.add_exception_handler(HTTPException, _routing_failed)

@@ -50,7 +50,7 @@ class DeviceState:
     """What the scheduler knows of a device.
 
     Args:
-        name: unique name, e.g. ``cpu`` or ``remote:host:port``.
+        name: unique name, e.g. ``cpu`` or ``remote:<service>-<number>``.
         lanes: batches it runs at a time, >= 1.
         serves: whether it can run a model version now.
     """

@@ -14,6 +14,7 @@ from nonet.gateway.core.request_context import Exchange
 from nonet.gateway.tasks.openapi_parts import MODEL, MODELS
 from nonet.gateway.tasks.schemas import ModelCard, ModelList
 from nonet.runtime.errors import NotFound
+from nonet.runtime.json_facts import json_facts
 from nonet.runtime.servable import ModelInfo
 
 OWNER = "nonet"
@@ -87,7 +88,7 @@ def _card(plane: DataPlane, info: ModelInfo) -> ModelCard:
         classes=len(info.labels),
         service=info.name,
         network=info.network,
-        details=_plain({name: info.details[name] for name in _PUBLIC if name in info.details}),
+        details=json_facts({name: info.details[name] for name in _PUBLIC if name in info.details}),
     )
 
 
@@ -119,12 +120,3 @@ def _created(details: Mapping[str, Any]) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
     return max(0, int(moment.timestamp()))
-
-
-def _plain(value: Any) -> Any:
-    """``value`` as JSON can carry it: mappings, lists, numbers and texts; anything else as text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

@@ -104,6 +104,14 @@ class LoadedNetwork(Protocol):
         """
         ...
 
+    def release_memory(self, inputs: Mapping[str, Array]) -> None:
+        """Give back what earlier runs needed and nothing uses now; the next large batch takes it again.
+
+        ``inputs``: small valid ones, for engines that only do it with a run. Cheap, and harmless while other
+        threads call ``infer``; never raises for the inputs' sake.
+        """
+        ...
+
     def unload(self) -> None:
         """Free the network and give its memory back to the system. No call may follow."""
         ...

@@ -17,8 +17,13 @@ def _malloc_trim() -> Any:
 
 
 def return_freed_memory() -> None:
-    """Collect garbage and ask the C allocator to hand free pages back. A few milliseconds; never raises."""
+    """Collect garbage and ask the C allocator to hand free pages back. Tens of milliseconds; never raises."""
     gc.collect()
+    return_free_pages()
+
+
+def return_free_pages() -> None:
+    """Ask the C allocator to hand free pages back. A few milliseconds; never raises."""
     trim = _malloc_trim()
     if trim is not None:
         trim(0)

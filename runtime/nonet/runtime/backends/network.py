@@ -83,6 +83,16 @@ class NetworkServable:
         one runs; if none does, it is served unwarmed, since only the caller knows what it takes.
         """
         started = time.perf_counter()
+        try:
+            self._warm_up(started)
+        finally:
+            self.release_memory()
+
+    def release_memory(self) -> None:
+        """Give back what large batches took and nothing uses now; cheap, and harmless while requests run."""
+        self._network.release_memory({tensor.name: tensor.data for tensor in self._samples.make(1)})
+
+    def _warm_up(self, started: float) -> None:
         if not self._find_sample_sizes():
             logger.warning(
                 "model %s: no sample input found that runs; served without warm-up", self._info.name

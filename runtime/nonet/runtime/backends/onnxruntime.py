@@ -3,11 +3,13 @@
 Settings, and why (measured on convolution networks):
 one thread per execution without spinning, since executions run side by side; the arena on, because without
 it glibc keeps pages of every thread that ever ran; memory patterns off, because they hold a plan per input
-shape and batch sizes vary. Memory is then flat after warm-up, and unloading returns it.
+shape and batch sizes vary. The arena keeps what the largest batch took, which is several times the weights;
+:meth:`OnnxRuntimeNetwork.release_memory` gives that back after warm-up. Unloading returns the rest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +27,7 @@ from nonet.runtime.backends.contract import (
     LoadError,
     OutOfMemory,
 )
-from nonet.runtime.backends.memory import return_freed_memory
+from nonet.runtime.backends.memory import return_free_pages, return_freed_memory
 from nonet.runtime.tensors import Array, DataType, TensorSpec
 
 _FATAL_ONLY = 4
@@ -108,6 +110,17 @@ class OnnxRuntimeNetwork:
         except Exception as error:
             raise _out_of_memory_or(BackendError, error) from error
         return {name: _from_engine(answer) for name, answer in zip(names, answers, strict=True)}
+
+    def release_memory(self, inputs: Mapping[str, Array]) -> None:
+        """Shrink the arena. The library does that at the end of a run only, whatever became of the run: one
+        that is told to stop before its first node costs nothing."""
+        asked = ort.RunOptions()
+        asked.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        asked.terminate = True
+        session = self._live()
+        with contextlib.suppress(Exception):  # being stopped is one; the binding has a class per status
+            session.run(None, {name: _to_engine(name, array) for name, array in inputs.items()}, asked)
+        return_free_pages()
 
     def unload(self) -> None:
         self._session = None

@@ -22,7 +22,7 @@ from nonet.runtime.backends.contract import (
     LoadError,
     OutOfMemory,
 )
-from nonet.runtime.backends.memory import return_freed_memory
+from nonet.runtime.backends.memory import return_free_pages, return_freed_memory
 from nonet.runtime.tensors import Array, DataType, TensorSpec
 
 _HINT = {"fp32": "f32", "bf16": "bf16"}
@@ -123,6 +123,10 @@ class OpenVinoNetwork:
             return {name: np.array(request.get_tensor(name).data) for name in outputs}
         finally:
             self._requests.put(request)
+
+    def release_memory(self, inputs: Mapping[str, Array]) -> None:
+        """Nothing but what the C allocator keeps: this engine's buffers live as long as its requests."""
+        return_free_pages()
 
     def unload(self) -> None:
         while not self._requests.empty():

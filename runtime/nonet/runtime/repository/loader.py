@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -199,7 +200,9 @@ def _info(
     quality: dict[str, float] = {}
     if manifest is not None:
         quality = {
-            key: float(value) for key, value in manifest.quality.items() if isinstance(value, int | float)
+            key: float(value)
+            for key, value in manifest.quality.items()
+            if isinstance(value, int | float) and math.isfinite(value)
         }
         details |= manifest.model_dump(mode="json", exclude={"files", "schema_version", "task", "owner"})
     return ModelInfo(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from nonet.runtime.backends.contract import BackendOptions
@@ -25,6 +25,7 @@ from nonet.runtime.clock import Clock, MonotonicClock
 from nonet.runtime.errors import Conflict, InvalidArgument, ModelRefused, NotFound, ServingError
 from nonet.runtime.profile import ProfileStore
 from nonet.runtime.repository.config import ModelConfig, parse_asked_config, read_config, wanted_versions
+from nonet.runtime.repository.foreign_tasks import ForeignTasks
 from nonet.runtime.repository.integrity import FileHasher
 from nonet.runtime.repository.labels import LABELS_FILE
 from nonet.runtime.repository.layout import (
@@ -60,6 +61,7 @@ class RepositoryManager:
         options: how networks are loaded.
         derivations: services to make of each network.
         strict: refuse versions without a manifest.
+        foreign_tasks: tasks whose networks another process serves; they are not loaded.
         store: measured profiles; by default those of this machine in the user's cache.
         clock: for the delays between attempts.
     """
@@ -72,6 +74,7 @@ class RepositoryManager:
         options: BackendOptions,
         derivations: Sequence[Derivation] = (),
         strict: bool = False,
+        foreign_tasks: Collection[str] = (),
         store: ProfileStore | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -80,6 +83,7 @@ class RepositoryManager:
         self._options = options
         self._derivations = tuple(derivations)
         self._strict = strict
+        self._foreign = ForeignTasks(foreign_tasks)
         self._store = store or ProfileStore()
         self._clock = clock or MonotonicClock()
         self._hasher = FileHasher()
@@ -176,7 +180,7 @@ class RepositoryManager:
             return freed
 
     def _refresh(self, look: Look) -> list[Change]:
-        folders = scan(self._root)
+        folders = self._foreign.without_foreign(scan(self._root))
         with self._lock:
             gone = [record for name, record in self._records.items() if name not in folders]
         changes: list[Change] = []
@@ -192,13 +196,12 @@ class RepositoryManager:
 
     def _bring_up(self, record: ModelRecord, folder: ModelFolder, look: Look) -> list[Change]:
         """Make what serves agree with the folder. The record's lock is held."""
-        numbers = [version.version for version in folder.versions]
         try:
             config = record.override or read_config(folder.path / CONFIG_FILE)
         except ModelRefused as refused:
             return self._refuse_all(record, folder, refused)
         by_number = {version.version: version for version in folder.versions}
-        candidates, count = wanted_versions(config.proto, numbers)
+        candidates, count = wanted_versions(config.proto, list(by_number))
         changes: list[Change] = []
         serving: set[str] = set()
         wanted: set[str] = set()
@@ -362,7 +365,7 @@ class RepositoryManager:
         folder = read_model(self._root, name) if self._is_known(name) else None
         if folder is None:
             raise _unknown(name)
-        return folder
+        return self._foreign.checked(folder)
 
     def _is_known(self, name: str) -> bool:
         """Whether the repository has a model of this name. Raises Conflict for the name of a service."""
