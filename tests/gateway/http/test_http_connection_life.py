@@ -216,9 +216,8 @@ def test_an_upgrade_changes_nothing_however_the_bytes_are_cut(echo: Echo, cuts: 
 @pytest.mark.parametrize("framing", ["Content-Length: 5\r\nContent-Length: 6", "Transfer-Encoding: gzip"])
 def test_an_upgrade_hides_no_wrong_framing(echo: Echo, framing: str) -> None:
     with echo.connect() as wire:
-        wire.send(
-            f"POST / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n{framing}\r\n\r\n".encode()
-        )
+        upgrade = "Connection: Upgrade\r\nUpgrade: h2c"
+        wire.send(f"POST / HTTP/1.1\r\nHost: test\r\n{upgrade}\r\n{framing}\r\n\r\n".encode())
         assert wire.answer()[0] in (400, 501)
         assert wire.closed()
 

@@ -160,7 +160,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._incomplete()
 
     def _feed(self, data: bytes) -> None:
-        """Parse. A request that asks for another protocol is answered as it stands: we speak HTTP/1.1 only."""
+        """Parse. A request that asks for another protocol is answered in ours, as if it had not."""
         while data:
             try:
                 self.parser.feed_data(data)

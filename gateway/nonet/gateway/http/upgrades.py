@@ -1,8 +1,8 @@
 """Requests that ask for another protocol (``Upgrade``), read as if they did not.
 
 A server may ignore the field (RFC 9110, 7.8), and clients count on it: Java's and curl's offer HTTP/2 with
-every first request. The parser cannot: it takes what follows such a head for the other protocol. So behind the
-head another parser goes on, which is told how the body is framed and nothing else.
+every first request. The parser cannot: it takes what follows such a head for the other protocol. So another
+parser goes on behind the head, which is told how the body is framed and nothing else.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _BehindHead:
 def parser_behind_head(
     protocol: Any, headers: Iterable[tuple[bytes, bytes]]
 ) -> tuple[httptools.HttpRequestParser, bytes]:
-    """A parser for what follows a head, be it a body or the next request, and what it is to be fed with first.
+    """A parser for what follows a head, be it a body or the next request, and what to feed it with first.
 
     Args:
         protocol: gets the callbacks of the parser.

@@ -41,10 +41,11 @@ class Submission:
 
     Args:
         path: its file.
-        values: the fields beside it, as sent, ``webhook`` among them.
+        values: the fields in the body beside it, as sent, ``webhook`` among them.
         filename: what the caller calls the file; "" if nothing.
         tenant: whose it is.
         key: idempotency key, "" for none.
+        query: fields that count where the body has none of that name.
     """
 
     path: Path
@@ -52,6 +53,12 @@ class Submission:
     filename: str
     tenant: str
     key: str
+    query: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """All fields."""
+        return {**self.query, **self.values}
 
 
 class Submits:
@@ -103,12 +110,13 @@ class Submits:
         """
         work = task.work
         assert work is not None
-        values = {name: value for name, value in sent.values.items() if name != "webhook"}
+        given = sent.given
+        values = {name: value for name, value in given.items() if name != "webhook"}
         checked = None if work.checks_fields else fields.check(values)
         model = None
         if work.chooses_model:
             model = self._plane.choose(task.name, getattr(checked, "model", None) or "auto", deadline=None)
-        await self.check(work, sent.values, sent.tenant)
+        await self.check(work, given, sent.tenant)
         job = new_job_id()
         files = self._jobs.files
         folder = await asyncio.to_thread(files.make_folder, job)
@@ -117,17 +125,18 @@ class Submits:
             upload = Upload(
                 sent.path,
                 folder,
-                sent.values if work.checks_fields else values,
+                given if work.checks_fields else values,
                 checked,
                 model,
                 self._host.repository,
                 self.limits,
+                sent.query.keys() - sent.values.keys(),
             )
             accepted = await asyncio.get_running_loop().run_in_executor(
                 self._readers, functools.partial(_accept, work, upload)
             )
             spec = dict(accepted.spec)
-            webhook = str(spec.pop("webhook", "") or sent.values.get("webhook") or "")
+            webhook = str(spec.pop("webhook", "") or given.get("webhook") or "")
             subject = accepted.subject
             if work.publishes is None:
                 subject = (
