@@ -19,7 +19,7 @@ from nonet.gateway.oip.control import (
     log_settings,
     no_region,
 )
-from nonet.gateway.oip.rest_target import Handler, OipTarget, check_content_type, check_same_origin
+from nonet.gateway.oip.rest_target import Handler, OipTarget, check_content_type
 from nonet.runtime.errors import InvalidArgument
 
 _MAX_CONTROL_BODY = 1024 * 1024
@@ -50,12 +50,10 @@ class OipControl:
         self._control = ServerControl(plane, repository, allowed=allowed, how="over HTTP")
         self.trace: Mapping[str, Handler] = {
             "GET": self._read_trace,
-            "HEAD": self._read_trace,
             "POST": self._write_trace,
         }
         self.logging: Mapping[str, Handler] = {
             "GET": self._read_logging,
-            "HEAD": self._read_logging,
             "POST": self._write_logging,
         }
 
@@ -105,7 +103,6 @@ class OipControl:
     def _controlled(self, target: OipTarget) -> str:
         """The tenant who wants to change the repository. Raises PermissionDenied or NotImplementedHere."""
         tenant = self._calls.authenticate(target.exchange)
-        check_same_origin(target.exchange)
         self._control.repository()
         return tenant
 
@@ -130,7 +127,6 @@ class OipControl:
     async def _unchangeable(self, target: OipTarget, current: Mapping[str, Any], what: str) -> None:
         """Accept a change that changes nothing (null asks for the default, which is what we have)."""
         self._calls.authenticate(target.exchange)
-        check_same_origin(target.exchange)
         name = changed_setting(what, await self._json_object(target), current)
         if name is not None:
             raise InvalidArgument(

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-
-import orjson
+from collections.abc import Collection, Mapping
 
 from nonet.gateway.core.model_names import is_name
 from nonet.gateway.core.request_context import Exchange
 from nonet.gateway.http.guard import Receive, Scope, Send
-from nonet.gateway.http.reply import Reply, compressed
+from nonet.gateway.http.reply import compressed
 from nonet.gateway.oip.rest_control import OipControl
 from nonet.gateway.oip.rest_infer import OipInference
 from nonet.gateway.oip.rest_models import OipModels
 from nonet.gateway.oip.rest_paths import segments
 from nonet.gateway.oip.rest_target import Handler, OipTarget
-from nonet.runtime.errors import NotFound
+from nonet.runtime.errors import MethodNotAllowed, NotFound
 
 _KEPT_PATHS = 512
 
@@ -63,12 +61,15 @@ class OipRoutes:
         method = scope["method"]
         handler = endpoint.verbs.get(method)
         if handler is None:
-            await _wrong_verb(method, endpoint.verbs).send(send)
-            return
+            raise MethodNotAllowed(f"{method} is not allowed here")
         target = OipTarget(exchange, receive, endpoint.model, endpoint.version)
         reply = await handler(target)
         reply = await compressed(reply, exchange, self._compress_from)
         await reply.send(send)
+
+    def methods_of(self, scope: Scope) -> Collection[str]:
+        """The methods that a path declares. Raises NotFound if there is no such path."""
+        return self._endpoint(scope.get("raw_path") or scope["path"].encode()).verbs.keys()
 
     def _resolve(self, raw: bytes) -> _Endpoint:
         """The endpoint of a path. Raises NotFound if there is none, or if a name in it cannot be one."""
@@ -139,10 +140,4 @@ class OipRoutes:
 
 
 def _reading(handler: Handler) -> Mapping[str, Handler]:
-    return {"GET": handler, "HEAD": handler}
-
-
-def _wrong_verb(method: str, verbs: Mapping[str, Handler]) -> Reply:
-    allowed = ", ".join(verbs)
-    body = orjson.dumps({"error": f"{method} is not allowed here; use {allowed}"})
-    return Reply(body, 405, headers=[(b"allow", allowed.encode())])
+    return {"GET": handler}
