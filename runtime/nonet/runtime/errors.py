@@ -129,6 +129,7 @@ class NotFound(ServingError):
 
 
 class MethodNotAllowed(ServingError):
+    allowed: tuple[str, ...] = ()  # the methods that are
     http_status = 405
     grpc_status = GrpcStatus.UNIMPLEMENTED
     kind = "invalid_request_error"

@@ -8,7 +8,7 @@ file of the gateway names it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -172,6 +172,7 @@ class Upload:
         model: the version that was chosen, or None if the work names no model.
         repository: folder of the model repository.
         limits: the operator's.
+        in_query: names of the ``values`` that the query gave: a field inside the file goes before.
     """
 
     path: Path
@@ -181,6 +182,7 @@ class Upload:
     model: ModelInfo | None
     repository: Path
     limits: ServiceLimits
+    in_query: Collection[str] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -170,15 +170,56 @@ def test_trailers_do_not_become_headers(echo: Echo) -> None:
         assert (headers["x-request-id"], body) == ("mine", b"ok")
 
 
-@pytest.mark.parametrize(("body", "wanted"), [(b"", 200), (b"hello", 400)])
-def test_an_upgrade_we_do_not_speak_is_answered_in_http_1(echo: Echo, body: bytes, wanted: int) -> None:
+_UPGRADES = {
+    "h2c": ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"),
+    "websocket": ("Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"),
+    "closing": ("Connection: Upgrade, close", "Upgrade: h2c"),
+}
+
+
+@pytest.mark.parametrize("kind", _UPGRADES)
+@pytest.mark.parametrize("body", [b"", b"hello", b"x" * 300_000])
+def test_an_upgrade_changes_nothing(echo: Echo, kind: str, body: bytes) -> None:
     with echo.connect() as wire:
-        upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
-        wire.send(request("/", body, *upgrade))
-        status, headers, _ = wire.answer()
-        assert (status, headers["connection"]) == (wanted, "close")
-        assert wire.closed()
+        wire.send(request("/", body, *_UPGRADES[kind]))
+        status, headers, answer = wire.answer()
+        assert (status, answer) == (200, body)
+        if kind == "closing":
+            assert headers["connection"] == "close"
+            assert wire.closed()
+        else:
+            assert "upgrade" not in headers
+            wire.send(request(body=b"on the same connection"))
+            assert wire.answer()[2] == b"on the same connection"
     eventually(lambda: echo.tasks == 0, "the handler ends")
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(cuts=st.lists(st.integers(1, 900), max_size=8))
+def test_an_upgrade_changes_nothing_however_the_bytes_are_cut(echo: Echo, cuts: list[int]) -> None:
+    asking = "\r\n".join(_UPGRADES["h2c"]).encode()
+    sent = (
+        request("/", b"one", *_UPGRADES["h2c"])
+        + chunked(b"two", b"TWO").replace(b"Host: test", b"Host: test\r\n" + asking)
+        + request("/", b"", *_UPGRADES["websocket"])
+        + request("/refuse", b"three", *_UPGRADES["h2c"])
+        + request(body=b"four")
+    )
+    with echo.connect() as wire:
+        wire.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        bounds = [0, *sorted({cut for cut in cuts if cut < len(sent)}), len(sent)]
+        for start, end in itertools.pairwise(bounds):
+            wire.send(sent[start:end])
+        assert [wire.answer()[2] for _ in range(5)] == [b"one", b"twoTWO", b"", b"", b"four"]
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 5\r\nContent-Length: 6", "Transfer-Encoding: gzip"])
+def test_an_upgrade_hides_no_wrong_framing(echo: Echo, framing: str) -> None:
+    with echo.connect() as wire:
+        upgrade = "Connection: Upgrade\r\nUpgrade: h2c"
+        wire.send(f"POST / HTTP/1.1\r\nHost: test\r\n{upgrade}\r\n{framing}\r\n\r\n".encode())
+        assert wire.answer()[0] in (400, 501)
+        assert wire.closed()
 
 
 def test_while_draining_every_answer_closes_its_connection() -> None:

@@ -142,13 +142,18 @@ def cycle_of(protocol: HttpToolsProtocol) -> Cycle:
     """The cycle of the request whose headers ``protocol`` has just read; completes its ASGI scope."""
     scope = cast(dict[str, Any], protocol.scope)
     version = protocol.parser.get_http_version()
-    url = httptools.parse_url(protocol.url)
-    path = url.path.decode("ascii")
+    raw_path, query = b"*", b""
+    if protocol.url != raw_path:  # of OPTIONS, about the server as a whole
+        url = httptools.parse_url(protocol.url)
+        raw_path, query = url.path or b"/", url.query or b""
+        if url.host:  # the whole URL, as to a proxy: what it says goes before Host (RFC 9112, 3.2.2)
+            _set_host(protocol, url.host, url.port)
+    path = raw_path.decode("ascii")
     scope["http_version"] = version
     scope["method"] = protocol.parser.get_method().decode("ascii")
     scope["path"] = urllib.parse.unquote(path) if "%" in path else path
-    scope["raw_path"] = url.path
-    scope["query_string"] = url.query or b""
+    scope["raw_path"] = raw_path
+    scope["query_string"] = query
     return Cycle(
         scope=scope,
         transport=protocol.transport,
@@ -162,6 +167,13 @@ def cycle_of(protocol: HttpToolsProtocol) -> Cycle:
         keep_alive=version != "1.0" and protocol.parser.should_keep_alive(),
         on_response=protocol.on_response_complete,
     )
+
+
+def _set_host(protocol: HttpToolsProtocol, host: bytes, port: int | None) -> None:
+    host = b"[%b]" % host if b":" in host else host
+    authority = host if port is None else b"%b:%d" % (host, port)
+    protocol.headers[:] = [field for field in protocol.headers if field[0].lower() != b"host"]
+    protocol.headers.append((b"host", authority))
 
 
 @functools.lru_cache(256)

@@ -15,6 +15,7 @@ from typing import Any
 from nonet.gateway.core.request_context import Exchange, request_id, trace_id
 from nonet.gateway.http.access_log import log_exchange
 from nonet.gateway.http.bodies import Bodies
+from nonet.gateway.http.origins import Origins
 from nonet.gateway.http.problems import JSON, error_body, error_headers
 from nonet.runtime.errors import ClientClosed, Internal, PayloadTooLarge, ServingError, Unavailable
 
@@ -65,15 +66,23 @@ class RequestGuard:
         bodies: whose accounts are closed when a request ends.
         access_log: whether to write a line for each request.
         observe: called once for each request when it is over.
+        origins: judges by which name and from whose page a request comes; None lets all in.
     """
 
     def __init__(
-        self, app: App, *, bodies: Bodies, access_log: bool = True, observe: Observe | None = None
+        self,
+        app: App,
+        *,
+        bodies: Bodies,
+        access_log: bool = True,
+        observe: Observe | None = None,
+        origins: Origins | None = None,
     ) -> None:
         self._app = app
         self._bodies = bodies
         self._access_log = access_log
         self._observe = observe
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -89,6 +98,8 @@ class RequestGuard:
             try:
                 if exchange.left:
                     return
+                if self._origins is not None:
+                    self._origins.check(scope["method"], exchange.headers)
                 self._bodies.check_declared(exchange, scope["path"])
                 await self._app(scope, receive, answer)
             except asyncio.CancelledError:

@@ -14,10 +14,15 @@ from nonet.gateway.http.guard import App, Receive, Scope, Send
 from nonet.gateway.http.reply import Reply
 from nonet.gateway.oip.rest_routes import OipRoutes
 
-__all__ = ["HotHandler", "HotRoutes"]
+__all__ = ["HotHandler", "HotRoutes", "is_oip"]
 
 HotHandler = Callable[[Exchange, Receive, bytes], Awaitable[Reply]]
 """Given the exchange, the way to the body and the raw query string; raises ServingErrors."""
+
+
+def is_oip(path: str) -> bool:
+    """Whether a path is one of the Open Inference Protocol."""
+    return path[:4] == "/v2/" or path == "/v2"
 
 
 class HotRoutes:
@@ -41,7 +46,7 @@ class HotRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = scope["path"]
-            if path[:4] == "/v2/" or path == "/v2" or (path in self._hot and scope["method"] == "POST"):
+            if is_oip(path) or (path in self._hot and scope["method"] == "POST"):
                 await self._guarded(scope, receive, send)
                 return
         await self._rest(scope, receive, send)

@@ -7,7 +7,7 @@ import math
 import orjson
 
 from nonet.gateway.core.request_context import RawHeaders
-from nonet.runtime.errors import ServingError, Unauthenticated
+from nonet.runtime.errors import MethodNotAllowed, ServingError, Unauthenticated
 
 JSON = b"application/json"
 
@@ -29,7 +29,8 @@ def error_body(path: str, error: ServingError) -> bytes:
 
 
 def error_headers(error: ServingError) -> RawHeaders:
-    """``Retry-After`` where a retry may help, ``WWW-Authenticate`` where a key is missing."""
+    """``Retry-After`` where a retry may help, ``WWW-Authenticate`` where a key is missing, ``Allow`` where
+    the method is wrong."""
     headers: RawHeaders = []
     if error.http_status in (429, 503):
         # The header counts whole seconds; rounding up never asks for a retry that is too early.
@@ -37,6 +38,8 @@ def error_headers(error: ServingError) -> RawHeaders:
         headers.append((b"retry-after", str(seconds).encode()))
     if isinstance(error, Unauthenticated):
         headers.append((b"www-authenticate", b'Bearer realm="nonet"'))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allowed).encode("ascii")))
     return headers
 
 

@@ -27,6 +27,7 @@ from nonet.gateway.http.cycle import HIGH_WATER_LIMIT, Cycle, Farewell, cycle_of
 from nonet.gateway.http.pool import ConnectionPool
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.settings import HttpSettings
+from nonet.gateway.http.upgrades import parser_behind_head
 from nonet.runtime.errors import (
     InvalidArgument,
     NotImplementedHere,
@@ -150,10 +151,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._since = time.monotonic()
         self._wire_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._upgrade_asked()
-            return
+            self._feed(data)
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, ServingError) else _malformed())
@@ -161,17 +159,15 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._since is not None:
             self._incomplete()
 
-    def _upgrade_asked(self) -> None:
-        """We speak HTTP/1.1 only: the request is answered as it stands and the connection ends with it. The
-        parser takes what follows such a request for the other protocol, so one with a body is refused."""
-        fields = dict(self.headers)
-        if b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0":
-            self._stage = _BODY
-            self._refuse(InvalidArgument("this server does not upgrade; send the request without Upgrade"))
-            return
-        self._deaf = True
-        if self._unanswered:
-            self._unanswered[-1].keep_alive = False
+    def _feed(self, data: bytes) -> None:
+        """Parse. A request that asks for another protocol is answered in ours, as if it had not."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                self.parser, framing = parser_behind_head(self, self.headers)
+                data = framing + data[upgrade.args[0] :]
 
     def _incomplete(self) -> None:
         """A request has arrived in part: check what it has cost so far and see that it comes to an end."""
@@ -259,6 +255,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # of the head alone: another parser reads what follows
         super().on_message_complete()
         # uvicorn stops reading while it holds 64 KiB that the application has not taken. Who waits for the
         # answer takes nothing more, and only reading on shows that the client leaves.

@@ -48,8 +48,12 @@ class HttpSettings:
         compress_from: answers below this size are not compressed.
         repository_control: whether models may be loaded and unloaded over HTTP (403 if not).
         access_log: whether each answered request writes one log line.
+        host: the address that is listened on.
+        hosts: the names that callers know the server by; see :class:`~nonet.gateway.http.origins.Origins`.
+        cors_origins: origins of other sites whose pages may use the server, ``*`` for all.
+        root_path: where a proxy shows the server, e.g. ``/nonet``; "" for the root.
 
-    Raises ValueError, naming the field, for a value that is not positive (or below 0 where 0 has a meaning).
+    Raises ValueError, naming the field, for a number that is not positive (or below 0 where 0 has a meaning).
     """
 
     max_body_bytes: int = 64 * MIB
@@ -72,12 +76,16 @@ class HttpSettings:
     compress_from: int = KIB
     repository_control: bool = True
     access_log: bool = True
+    host: str = "127.0.0.1"
+    hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    root_path: str = ""
 
     def __post_init__(self) -> None:
         may_be_zero = {"max_connections", "compress_from"}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool):
+            if isinstance(value, bool | str | tuple):
                 continue
             if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in may_be_zero):
                 raise ValueError(f"{field.name} must be a positive number, got {value!r}")

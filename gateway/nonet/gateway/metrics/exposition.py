@@ -8,8 +8,8 @@ Triton's in both formats. ``rate()`` does not look at the type.
 from __future__ import annotations
 
 import asyncio
-import functools
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 

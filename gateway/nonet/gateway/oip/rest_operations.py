@@ -17,14 +17,14 @@ class RestOperation:
     """One verb of one path.
 
     Args:
-        verb: ``GET`` (then ``HEAD`` is answered too) or ``POST``.
+        verb: ``GET`` or ``POST``.
         path: with names in braces.
         summary: for the description.
         run: what is done.
         answer: schema of the answer; None for one without a body.
         failures: statuses beside those that every route has.
         body: schema of the body; None where no body is read.
-        changes: what it changes ("settings", "repository"); pages of other sites may not call it then.
+        of_repository: whether it needs a repository that can be changed.
         keyless: whether it is answered without a key.
     """
 
@@ -35,7 +35,7 @@ class RestOperation:
     answer: Json | None
     failures: tuple[int, ...] = ()
     body: Json | None = None
-    changes: str = ""
+    of_repository: bool = False
     keyless: bool = False
 
 
@@ -66,7 +66,7 @@ def _of_repository(action: str, run: Callable[[Operations, Asked], Any], **param
     path, summary = f"/v2/repository/models/{{model}}/{action}", f"{action.capitalize()} a model"
     body = _body(parameters=closed_object(**parameter))
     failures = (403, 404, 409, 415, 422, 501, 507)
-    return RestOperation("POST", path, summary, run, _ANY, failures, body, "repository")
+    return RestOperation("POST", path, summary, run, _ANY, failures, body, of_repository=True)
 
 
 def _of_settings(
@@ -75,7 +75,7 @@ def _of_settings(
     body = closed_object(**dict.fromkeys(names, _FIXED))
     return [
         RestOperation("GET", path, f"Read {what} settings", run, _ANY, (404,)),
-        RestOperation("POST", path, f"Change {what} settings", run, _ANY, (404, 415), body, "settings"),
+        RestOperation("POST", path, f"Change {what} settings", run, _ANY, (404, 415), body),
     ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -25,8 +25,8 @@ from nonet.gateway.http.reply import Reply, compressed
 from nonet.gateway.oip.operations import Asked, Operations
 from nonet.gateway.oip.rest_infer import OipInference
 from nonet.gateway.oip.rest_operations import OPERATIONS, RestOperation
-from nonet.gateway.oip.rest_target import Handler, OipTarget, check_content_type, check_same_origin
-from nonet.runtime.errors import InvalidArgument, NotFound
+from nonet.gateway.oip.rest_target import Handler, OipTarget, check_content_type
+from nonet.runtime.errors import InvalidArgument, MethodNotAllowed, NotFound
 
 __all__ = ["OipRoutes"]
 
@@ -72,9 +72,7 @@ class OipRoutes:
             "/v2/models/{model}/versions/{version}/infer": {"POST": inference.infer},
         }
         for each in OPERATIONS:
-            handler: Handler = functools.partial(self._run, each)
-            verbs = ("GET", "HEAD") if each.verb == "GET" else (each.verb,)
-            self._verbs.setdefault(each.path, {}).update(dict.fromkeys(verbs, handler))
+            self._verbs.setdefault(each.path, {})[each.verb] = functools.partial(self._run, each)
         # Names are short, and only paths that exist are kept.
         self._endpoint = functools.lru_cache(_KEPT_PATHS)(self._resolve)
 
@@ -86,12 +84,15 @@ class OipRoutes:
         method = scope["method"]
         handler = endpoint.verbs.get(method)
         if handler is None:
-            await _wrong_verb(method, endpoint.verbs).send(send)
-            return
+            raise MethodNotAllowed(f"{method} is not allowed here")
         target = OipTarget(exchange, receive, endpoint.model, endpoint.version)
         reply = await handler(target)
         reply = await compressed(reply, exchange, self._compress_from)
         await reply.send(send)
+
+    def methods_of(self, scope: Scope) -> Collection[str]:
+        """The methods that a path declares. Raises NotFound if there is no such path."""
+        return self._endpoint(scope.get("raw_path") or scope["path"].encode()).verbs.keys()
 
     def _resolve(self, raw: bytes) -> _Endpoint:
         """The endpoint of a path. Raises NotFound if there is none, or if a name in it cannot be one."""
@@ -105,9 +106,7 @@ class OipRoutes:
 
     async def _run(self, operation: RestOperation, target: OipTarget) -> Reply:
         tenant = "" if operation.keyless else self._calls.authenticate(target.exchange)
-        if operation.changes:
-            check_same_origin(target.exchange)
-        if operation.changes == "repository":
+        if operation.of_repository:
             self._operations.repository()  # refused before the body is read
         sent = {} if operation.body is None else await self._json_object(target)
         answer = operation.run(self._operations, Asked(target.model, target.version, sent, tenant))
@@ -160,9 +159,3 @@ def _match(template: list[str], parts: list[str]) -> list[str] | None:
         elif wanted != part:
             return None
     return names
-
-
-def _wrong_verb(method: str, verbs: Mapping[str, Handler]) -> Reply:
-    allowed = ", ".join(verbs)
-    body = orjson.dumps({"error": f"{method} is not allowed here; use {allowed}"})
-    return Reply(body, 405, headers=[(b"allow", allowed.encode())])

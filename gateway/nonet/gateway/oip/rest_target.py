@@ -9,9 +9,9 @@ from typing import TypeAlias
 from nonet.gateway.core.request_context import Exchange
 from nonet.gateway.http.guard import Receive
 from nonet.gateway.http.reply import Reply
-from nonet.runtime.errors import PermissionDenied, UnsupportedMediaType
+from nonet.runtime.errors import UnsupportedMediaType
 
-__all__ = ["Handler", "OipTarget", "check_content_type", "check_same_origin"]
+__all__ = ["Handler", "OipTarget", "check_content_type"]
 
 # What clients send for JSON and for tensors: browsers and curl name other types by default.
 _SPOKEN = frozenset(
@@ -25,8 +25,6 @@ _SPOKEN = frozenset(
         b"text/plain",
     }
 )
-
-_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 
 @dataclasses.dataclass(slots=True)
@@ -52,25 +50,3 @@ def check_content_type(exchange: Exchange) -> None:
         f"not {exchange.header(b'content-type')[:80]!r}",
         param="Content-Type",
     )
-
-
-def check_same_origin(exchange: Exchange) -> None:
-    """Refuse what a page of another site makes a browser send: it must not change this server.
-
-    Only browsers send these headers, and no page can forge them; other clients are not affected. Raises
-    PermissionDenied (``CROSS_SITE``).
-    """
-    headers = exchange.headers
-    site = headers.get(b"sec-fetch-site", b"").strip().lower()
-    if site == b"same-origin":
-        return
-    origin = headers.get(b"origin")
-    foreign = site == b"cross-site" if origin is None else not _is_own(origin, headers.get(b"host", b""))
-    if foreign:
-        raise PermissionDenied("pages of other sites may not change this server", code="CROSS_SITE")
-
-
-def _is_own(origin: bytes, host: bytes) -> bool:
-    scheme, _, place = origin.strip().lower().partition(b"://")
-    port = _DEFAULT_PORTS.get(scheme, b"")
-    return bool(place) and place.removesuffix(port) == host.strip().lower().removesuffix(port)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
 
 from nonet.gateway.http.bodies import Bodies, Spooling
-from nonet.gateway.http.guard import App, Observe, RequestGuard
-from nonet.gateway.http.hot_routes import HotRoutes
+from nonet.gateway.http.guard import App, Observe, RequestGuard, Scope
+from nonet.gateway.http.hot_routes import HotRoutes, is_oip
+from nonet.gateway.http.origins import Origins, is_loopback
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.reply import RawResponse, Reply
+from nonet.gateway.http.root_path import UnderRootPath
+from nonet.gateway.http.route_methods import ANY_PATH, RouteMethods
 from nonet.gateway.http.settings import HttpSettings
 from nonet.gateway.oip.operations import Operations
 from nonet.gateway.oip.rest_infer import OipInference
@@ -68,7 +71,22 @@ def create_app(
     )
     spooled: dict[str, Spooling] = {}
     bodies = Bodies(settings, parts.uploads, spooled, parts.disk)
-    guard = functools.partial(RequestGuard, bodies=bodies, access_log=settings.access_log, observe=observe)
+    origins = Origins(settings.hosts, settings.cors_origins, loopback=is_loopback(settings.host))
+
+    def methods_of(scope: Scope) -> Collection[str]:
+        if scope["path"] == ANY_PATH:
+            return ("DELETE", "GET", "POST")
+        return oip.methods_of(scope) if is_oip(scope["path"]) else _declared(app, scope)
+
+    def guard(app: App) -> App:
+        return RequestGuard(
+            RouteMethods(app, methods_of),
+            bodies=bodies,
+            access_log=settings.access_log,
+            observe=observe,
+            origins=origins,
+        )
+
     app.add_middleware(guard)
     routes: dict[str, TaskRoute] = {}
     for service in services:
@@ -83,7 +101,7 @@ def create_app(
     app.include_router(model_router(plane, calls))
     app.include_router(page_router(services))
 
-    @app.api_route("/metrics", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:
         body, content_type = await metrics_endpoint(request.headers.get("accept", ""))
         return RawResponse(Reply(body, content_type=content_type.encode("latin-1")))
@@ -105,30 +123,42 @@ def create_app(
         settings.compress_from,
     )
     hot = {path: route for path, route in routes.items() if not path_parameters(path)}
-    return HotRoutes(oip, hot, guard, app)
+    served: App = HotRoutes(oip, hot, guard, app)
+    if settings.cors_origins:
+        served = CORSMiddleware(
+            served,
+            allow_origins=settings.cors_origins,
+            allow_methods=["DELETE", "GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    return UnderRootPath(served, settings.root_path) if settings.root_path else served
 
 
 async def _routing_failed(request: Request, error: Exception) -> Response:
     """FastAPI's own refusals, in our shapes."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        allowed = _verbs(request)
-        refusal = MethodNotAllowed(f"{request.method} is not allowed here; use {allowed}")
-        return _failure(request, refusal, (b"allow", allowed.encode("latin-1")))
+        raise MethodNotAllowed(f"{request.method} is not allowed here")
     if error.status_code == 404:
-        return _failure(request, NotFound("there is no such route; see /docs", code="ROUTE_NOT_FOUND"))
+        return _failure(request, _no_route())
     return _failure(request, InvalidArgument(str(error.detail)))
 
 
-def _verbs(request: Request) -> str:
-    """The verbs that the request's path has, over all its routes: one may be there for each verb."""
-    routes = request.app.router.routes
-    asked = {verb: {**request.scope, "method": verb} for verb in ("DELETE", "GET", "HEAD", "POST")}
-    return ", ".join(
-        verb
-        for verb, scope in asked.items()
-        if any(route.matches(scope)[0] is Match.FULL for route in routes)
-    )
+def _declared(app: FastAPI, scope: Scope) -> Collection[str]:
+    """The methods that a path has, over all its routes. Raises NotFound if there is no such path."""
+    found = []
+    for method in ("DELETE", "GET", "POST"):
+        asked = {**scope, "method": method}
+        if any(route.matches(asked)[0] is Match.FULL for route in app.router.routes):
+            found.append(method)
+    if not found:
+        raise _no_route()
+    return found
+
+
+def _no_route() -> NotFound:
+    return NotFound("there is no such route; see /docs", code="ROUTE_NOT_FOUND")
 
 
 async def _validation_failed(request: Request, error: Exception) -> Response:
@@ -140,6 +170,6 @@ async def _validation_failed(request: Request, error: Exception) -> Response:
     )
 
 
-def _failure(request: Request, error: ServingError, *headers: tuple[bytes, bytes]) -> RawResponse:
+def _failure(request: Request, error: ServingError) -> RawResponse:
     body = error_body(request.scope["path"], error)
-    return RawResponse(Reply(body, error.http_status, headers=[*error_headers(error), *headers]))
+    return RawResponse(Reply(body, error.http_status, headers=error_headers(error)))

@@ -18,7 +18,18 @@ from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from nonet.gateway.settings.job_settings import JobSettings
-from nonet.gateway.settings.types import KIB, MIB, Port, PositiveSeconds, Seconds, Section, TenantName
+from nonet.gateway.settings.types import (
+    KIB,
+    MIB,
+    HostName,
+    Origin,
+    Port,
+    PositiveSeconds,
+    RootPath,
+    Seconds,
+    Section,
+    TenantName,
+)
 
 __all__ = [
     "AuthSettings",
@@ -100,6 +111,26 @@ class ServerSettings(Section):
         ge=0,
         description="Open HTTP connections. A newcomer takes the place of the one that has been idle the "
         "longest, and gets 503 if none is idle. 0 takes what the file-descriptor limit (ulimit -n) allows.",
+    )
+    hosts: tuple[HostName, ...] = Field(
+        default=(),
+        description="Names that callers and their pages know this server by, without ports, e.g. "
+        "nonet.example.org; *.example.org for all under it, * for every name. A request by another name is "
+        "answered 403: so the page of a stranger cannot lead its own name here (DNS rebinding). Addresses "
+        "and localhost always count. Empty: where host is a loopback address, names that nobody can register "
+        "(one word, .local, .internal, .test, .home.arpa), else every name, since keys are what counts "
+        "there.",
+    )
+    cors_origins: tuple[Origin, ...] = Field(
+        default=(),
+        description="Origins of other sites, e.g. https://app.example.org, whose pages may use this server "
+        "(CORS), * for all. Empty: none may, and whatever they ask a browser to change is answered 403.",
+    )
+    root_path: RootPath = Field(
+        default="",
+        description="Path under which a reverse proxy shows this server, e.g. /nonet. It goes before what is "
+        "told to callers (Location, result.file, the servers of /openapi.json); requests may come with it or "
+        "without. The pages need none.",
     )
     drain_delay: Seconds = Field(
         default=0.0,

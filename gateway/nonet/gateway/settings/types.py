@@ -6,7 +6,18 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-__all__ = ["KIB", "MIB", "Port", "PositiveSeconds", "Seconds", "Section", "TenantName"]
+__all__ = [
+    "KIB",
+    "MIB",
+    "HostName",
+    "Origin",
+    "Port",
+    "PositiveSeconds",
+    "RootPath",
+    "Seconds",
+    "Section",
+    "TenantName",
+]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -14,6 +25,9 @@ MIB = 1024 * KIB
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+HostName = Annotated[str, StringConstraints(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)$")]
+Origin = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
+RootPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)*$")]
 TenantName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 

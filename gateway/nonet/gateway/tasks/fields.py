@@ -63,11 +63,16 @@ class FieldReader:
         file = () if self._task.file is None else (self._task.file.name,)
         return (*file, *self.names, *(("webhook",) if job and "webhook" not in self._known else ()))
 
-    def check_name(self, name: str, *, job: bool = False) -> None:
-        """Raises Unprocessable (``UNKNOWN_FIELD``) for a field that the task does not have."""
-        if name not in self._known and not (job and name == "webhook"):
+    def check_name(self, name: str, *, job: bool = False, beside: bool = False) -> None:
+        """Raises Unprocessable (``UNKNOWN_FIELD``) for a field that the task does not have; ``beside`` the
+        body the file is none."""
+        file = self._task.file
+        in_body = beside and file is not None and name == file.name
+        if in_body or (name not in self._known and not (job and name == "webhook")):
+            known = self.known(job=job)[1 if beside and file is not None else 0 :]
+            where = " in the query" if beside else ""
             raise Unprocessable(
-                f"unknown field {name[:80]!r}; the fields are {', '.join(self.known(job=job))}",
+                f"unknown field {name[:80]!r}{where}; the fields are {', '.join(known)}",
                 param=name[:80],
                 code="UNKNOWN_FIELD",
             )

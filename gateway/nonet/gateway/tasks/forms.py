@@ -15,9 +15,9 @@ from multipart import (
     MultipartSegment,
     ParserLimitReached,
     PushMultipartParser,
-    parse_options_header,
 )
 
+from nonet.gateway.tasks.form_delimiters import PlainDelimiters
 from nonet.runtime.errors import InvalidArgument, PayloadTooLarge, ServingError
 
 __all__ = ["Form", "FormReader", "boundary_of"]
@@ -26,7 +26,13 @@ MAX_PARTS = 64
 MAX_PART_HEADERS = 16
 MAX_PART_HEADER_BYTES = 8 * 1024
 
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]", re.ASCII)
+_STEP = 256 * 1024
+"""Bytes that are parsed at once: of more, another copy would be in memory."""
+
+# Wider than RFC 2046 has them, as senders are: many quote no boundary, and any printable one can be found.
+_PARAMETER = re.compile(r';\s*([^\s;="]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))')
+_ESCAPED = re.compile(r"\\(.)")
+_BOUNDARY = re.compile(r"[\x20-\x7e]{0,69}[\x21-\x7e]")
 
 
 @dataclasses.dataclass(slots=True)
@@ -73,6 +79,7 @@ class FormReader:
         too_long: Callable[[str], ServingError],
     ) -> None:
         self.form = Form()
+        self._delimiters = PlainDelimiters(boundary)
         self._parser = PushMultipartParser(
             boundary,
             max_header_size=MAX_PART_HEADER_BYTES,
@@ -87,10 +94,11 @@ class FormReader:
 
     def feed(self, piece: bytes) -> None:
         """Read on."""
-        if piece and not self._parser.closed:
-            self._begun = True
-            for event in self._events(self._parser.parse(piece)):
-                self._take(event)
+        self._begun = self._begun or bool(piece)
+        for start in range(0, len(piece), _STEP):
+            for plain in self._delimiters.pieces(piece[start : start + _STEP]):
+                for event in self._events(self._parser.parse(plain)):
+                    self._take(event)
 
     def end(self) -> Form:
         """All of it has come."""
@@ -150,11 +158,14 @@ class FormReader:
 
 def boundary_of(content_type: str) -> str:
     """The boundary in a ``multipart/form-data`` content type. Raises InvalidArgument without a valid one."""
-    _, options = parse_options_header(content_type)
-    boundary: str = options.get("boundary", "")
-    if _BOUNDARY.fullmatch(boundary) is None:
+    given = {
+        _ESCAPED.sub(r"\1", quoted) if quoted else plain.rstrip()
+        for name, quoted, plain in _PARAMETER.findall(content_type)
+        if name.lower() == "boundary"
+    }
+    if len(given) != 1 or _BOUNDARY.fullmatch(boundary := given.pop()) is None:
         raise InvalidArgument(
-            "Content-Type multipart/form-data needs a boundary of 1 to 70 characters", param="Content-Type"
+            "Content-Type multipart/form-data needs one boundary of 1 to 70 characters", param="Content-Type"
         )
     return boundary
 

@@ -36,13 +36,11 @@ def model_router(plane: DataPlane, calls: CallReader) -> APIRouter:
     """The routes ``/v1/models`` and ``/v1/models/{id}``."""
     router = APIRouter(tags=["Models"])
 
-    @router.head("/v1/models", include_in_schema=False)
     @router.get("/v1/models", summary="List models", response_model=ModelList, **MODELS)
     async def models(request: Request) -> ModelList:
         calls.authenticate(Exchange.of(request.scope))
         return ModelList(object="list", data=cards(plane))
 
-    @router.head("/v1/models/{model}", include_in_schema=False)
     @router.get("/v1/models/{model}", summary="Describe a model", response_model=ModelCard, **MODEL)
     async def model(model: str, request: Request) -> ModelCard:
         calls.authenticate(Exchange.of(request.scope))

@@ -71,11 +71,7 @@ def _task(task: Task, schemas: dict[str, Any]) -> dict[str, Any]:
     if job:
         parameters.append({**IDEMPOTENCY_KEY, "description": f"Of a job. {IDEMPOTENCY_KEY['description']}"})
     if task.file is not None:
-        about = (
-            "As in the form; give each field once, here or in the body."
-            if always
-            else "As in the body; read only when the body is the file alone."
-        )
+        about = "As in the body, which goes before where both have the field."
         parameters += [
             {"name": name, "in": "query", "description": about, "schema": _bare(schema)}
             for name, schema in _texts(fields, job=job).items()

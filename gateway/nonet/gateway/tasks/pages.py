@@ -55,7 +55,7 @@ def page_router(services: Iterable[Service]) -> APIRouter:
     texts = {page.path: _read(page.package, page.file) for page in pages}
     texts["/docs"] = _read(__package__, "pages/reference.html")
     for path, text in texts.items():
-        router.add_api_route(path, _sender(load_page(text, path, pages)), methods=["GET", "HEAD"])
+        router.add_api_route(path, _sender(load_page(text, path, pages)), methods=["GET"])
     return router
 
 

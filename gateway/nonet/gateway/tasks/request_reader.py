@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,17 +101,18 @@ class RequestReader:
         return not (file.inline and kind.strip().lower() == JSON)
 
     def query(self, query: bytes, *, job: bool) -> dict[str, Any]:
-        """The fields that stand in the query. Raises Unprocessable for a repeated one, and for an unknown
-        one where
-        every request becomes a job: there the query is read beside every body."""
-        pairs = read_query(query, _MOST_QUERY)
-        if self._always:
-            for name, _ in pairs:
-                self._fields.check_name(name, job=True)
-        known = self._fields.known(job=job)[0 if self._task.file is None else 1 :]
-        return self._fields.gather((name, text) for name, text in pairs if name in known)
+        """The fields that stand in the query, which count where the body has none of that name.
 
-    async def read(self, exchange: Exchange, receive: Receive, query: bytes, kind: str) -> Sent:
+        Raises Unprocessable for an unknown field (``UNKNOWN_FIELD``) and for a repeated one.
+        """
+        if not query:
+            return {}
+        pairs = read_query(query, _MOST_QUERY)
+        for name, _ in pairs:
+            self._fields.check_name(name, job=job, beside=True)
+        return self._fields.gather(pairs)
+
+    async def read(self, exchange: Exchange, receive: Receive, kind: str) -> Sent:
         """A request in memory. ``kind`` is of :meth:`media_type`.
 
         Raises what the body's limits raise, Unprocessable for a missing, unknown or repeated field,
@@ -131,13 +131,12 @@ class RequestReader:
             return self._from_json(body)
         if kind == FORM:
             return self._from_form(body, exchange.header(b"content-type"))
-        return Sent(self.query(query, job=False) if query else {}, _filled(body, file, alone=True))
+        return Sent({}, _filled(body, file, alone=True))
 
     async def spool(
         self,
         exchange: Exchange,
         receive: Receive,
-        query: Mapping[str, Any],
         kind: str,
         path: Path,
         limit: int,
@@ -145,8 +144,6 @@ class RequestReader:
         """A request whose file is written to the new file ``path`` while it comes.
 
         Args:
-            query: of :meth:`query`; counts for a body that is the file alone, and where every request is a
-                job.
             limit: bytes of the body, as sent and decoded.
 
         Raises as :meth:`read`, and what a full disk raises.
@@ -162,19 +159,13 @@ class RequestReader:
             with storage_errors(), path.open("xb") as target:
                 await self._bodies.spool(exchange, receive, path, limit, target.write)
             await asyncio.to_thread(self._check_file, path, kind)
-            return SentToDisk(dict(query))
+            return SentToDisk({})
         with storage_errors(), path.open("xb") as target:
             reader = self._form_reader(exchange.header(b"content-type"), target.write, job=True)
             await self._bodies.spool(exchange, receive, path, limit, reader.feed)
             form = reader.end()
         values = self._form_values(form)
         await asyncio.to_thread(self._check_spooled, form, path)
-        if self._always:
-            for name in values.keys() & query.keys():
-                raise Unprocessable(
-                    f"field '{name}' is given in the query and in the form; give it once", param=name
-                )
-            values = {**query, **values}
         return SentToDisk(values, form.filename)
 
     # -- inside ---------------------------------------------------------------------------------

@@ -86,12 +86,13 @@ class TaskRoute:
                 plane.admit(task=task.name, deadline=call.deadline, priority=call.priority)
             )
             kind = self._reader.media_type(exchange)
+            beside = self._reader.query(query, job=False)
             info = None if task.find is None else await task.find(self._host, parameters or {})
-            sent = await self._reader.read(exchange, receive, query, kind)
+            sent = await self._reader.read(exchange, receive, kind)
             self._calls.in_time(call)
 
             start = time.perf_counter()
-            fields = self.fields.check({**sent.values, **parameters} if parameters else sent.values)
+            fields = self.fields.check({**beside, **sent.values, **(parameters or {})})
             question = task.ask(fields, sent.file)
             del sent
             if info is None:
@@ -126,16 +127,16 @@ class TaskRoute:
         with self._plane.admit():
             kind = self._reader.media_type(exchange)
             key = read_key(exchange.header(b"idempotency-key"))
-            given = self._reader.query(query, job=True)
+            beside = self._reader.query(query, job=True)
             await submits.jobs.able(task.work.kind)
-            await submits.check(task.work, given, call.tenant)
+            await submits.check(task.work, beside, call.tenant)
             with self._bodies.on_disk() as hold, submits.jobs.files.receiving() as path:
                 limit = submits.limits.upload_bytes
-                sent = await self._reader.spool(exchange, receive, given, kind, path, limit)
+                sent = await self._reader.spool(exchange, receive, kind, path, limit)
                 if not self._reader.goes_to_disk(exchange):
                     hold.take(path.stat().st_size)
                 self._calls.in_time(call)
-                submission = Submission(path, sent.values, sent.filename, call.tenant, key)
+                submission = Submission(path, sent.values, sent.filename, call.tenant, key, beside)
                 job, fresh = await submits.submit(task, self.fields, submission)
         reply = Reply.json({"job": job.public()}, 202)
         reply.headers.append((b"location", f"/v1/jobs/{job.id}".encode()))

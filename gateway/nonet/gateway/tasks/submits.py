@@ -40,10 +40,11 @@ class Submission:
 
     Args:
         path: its file.
-        values: the fields beside it, as sent, ``webhook`` among them.
+        values: the fields in the body beside it, as sent, ``webhook`` among them.
         filename: what the caller calls the file; "" if nothing.
         tenant: whose it is.
         key: idempotency key, "" for none.
+        query: fields that count where the body has none of that name.
     """
 
     path: Path
@@ -51,6 +52,12 @@ class Submission:
     filename: str
     tenant: str
     key: str
+    query: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """All fields."""
+        return {**self.query, **self.values}
 
 
 class Submits:
@@ -94,12 +101,13 @@ class Submits:
         """
         work = task.work
         assert work is not None
-        values = {name: value for name, value in sent.values.items() if name != "webhook"}
+        given = sent.given
+        values = {name: value for name, value in given.items() if name != "webhook"}
         checked = None if work.checks_fields else fields.check(values)
         model = None
         if work.chooses_model:
             model = self._plane.choose(task.name, getattr(checked, "model", None) or "auto", deadline=None)
-        await self.check(work, sent.values, sent.tenant)
+        await self.check(work, given, sent.tenant)
         job, files = new_job_id(), self.jobs.files
         folder = await asyncio.to_thread(files.make_folder, job)
         async with contextlib.AsyncExitStack() as undo:
@@ -107,11 +115,12 @@ class Submits:
             upload = Upload(
                 sent.path,
                 folder,
-                sent.values if work.checks_fields else values,
+                given if work.checks_fields else values,
                 checked,
                 model,
                 self._host.repository,
                 self.limits,
+                sent.query.keys() - sent.values.keys(),
             )
             accepted = await asyncio.get_running_loop().run_in_executor(
                 self._readers, functools.partial(_accept, work, upload)
@@ -156,7 +165,7 @@ class Submits:
 def _new_job(task: Task, job: str, sent: Submission, accepted: Accepted) -> NewJob:
     assert task.work is not None
     spec = dict(accepted.spec)
-    webhook = str(spec.pop("webhook", "") or sent.values.get("webhook") or "")
+    webhook = str(spec.pop("webhook", "") or sent.given.get("webhook") or "")
     subject = accepted.subject
     if task.work.publishes is None and not subject:
         kept = _UNPRINTABLE.sub("_", sent.filename)[:_LONGEST_SUBJECT]

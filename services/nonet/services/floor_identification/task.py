@@ -104,7 +104,7 @@ class FitFields:
 
 def _accept_fit(upload: Upload) -> Accepted:
     """The scans of a building, read in a process of their own and checked with the fields beside them."""
-    read = read_upload(upload.path, upload.folder / SCANS, upload.values)
+    read = read_upload(upload.path, upload.folder / SCANS, upload.values, in_query=upload.in_query)
     return Accepted(read.spec, read.digest, subject=str(read.spec["building"]))
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +48,7 @@ def read_upload(
     output: Path,
     fields: Mapping[str, Any],
     *,
+    in_query: Collection[str] = (),
     offset: int = 0,
     length: int | None = None,
     limits: UploadLimits | None = None,
@@ -58,6 +59,7 @@ def read_upload(
         path: the upload.
         output: file for the scans (:meth:`~nonet.runtime.scans.Scans.save`).
         fields: sent beside the file; a JSON file may hold them itself.
+        in_query: names of those that the query gave: a field of the file goes before.
         offset, length: part of ``path`` that is the file, in bytes; by default all of it.
         limits: bounds.
 
@@ -71,6 +73,7 @@ def read_upload(
         "length": path.stat().st_size - offset if length is None else length,
         "output": str(output),
         "fields": dict(fields),
+        "in_query": sorted(in_query),
         "limits": dataclasses.asdict(limits.read),
         "memory_bytes": limits.memory_bytes,
     }

@@ -77,6 +77,8 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
     limits = ReadLimits(**asked["limits"])
     scans, inside = read_file(io.BufferedReader(section, 1 << 20), limits)
     fields = asked["fields"]
+    for name in inside.keys() & asked["in_query"]:
+        del fields[name]
     for name in inside.keys() & fields.keys():
         raise Unprocessable(
             f"field {name[:80]!r} is given beside the file and in it; give it once", param=name[:80]
