@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request
 
 from nonet.gateway.core.call_headers import CallReader
@@ -87,7 +88,7 @@ def _card(plane: DataPlane, info: ModelInfo) -> ModelCard:
         classes=len(info.labels),
         service=info.name,
         network=info.network,
-        details=_plain({name: info.details[name] for name in _PUBLIC if name in info.details}),
+        details=_as_json({name: info.details[name] for name in _PUBLIC if name in info.details}),
     )
 
 
@@ -99,16 +100,12 @@ def _family_card(name: str, members: list[ModelCard], rank: str) -> ModelCard:
             "id": name,
             "variants": [card.id for card in ladder],
             "versions": [],
-            "devices": _distinct(device for card in ladder for device in card.devices),
+            "devices": list(dict.fromkeys(device for card in ladder for device in card.devices)),
             "service": "",
             "network": "",
             "details": {},
         }
     )
-
-
-def _distinct(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
 
 
 def _created(details: Mapping[str, Any]) -> int:
@@ -121,10 +118,13 @@ def _created(details: Mapping[str, Any]) -> int:
     return max(0, int(moment.timestamp()))
 
 
+def _as_json(details: Mapping[str, Any]) -> dict[str, Any]:
+    """``details`` as JSON carries them; what it cannot, as text."""
+    found: dict[str, Any] = orjson.loads(
+        orjson.dumps(details, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+    )
+    return found
+
+
 def _plain(value: Any) -> Any:
-    """``value`` as JSON can carry it: mappings, lists, numbers and texts; anything else as text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+    return dict(value) if isinstance(value, Mapping) else str(value)
