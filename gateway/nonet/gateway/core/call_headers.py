@@ -6,6 +6,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from nonet.gateway.core.gatekeeper import Gatekeeper
 from nonet.gateway.core.request_context import Exchange, RawHeaders
@@ -54,23 +55,21 @@ class Call:
             version=info.version if exact else "",
             inputs=inputs,
             parameters=parameters,
-            deadline=self.deadline,
-            priority=self.priority,
-            tenant=self.tenant,
-            use_cache=self.use_cache,
-            store_in_cache=self.store_in_cache,
+            **self._handling(),
         )
 
     def applied_to(self, request: InferRequest) -> InferRequest:
         """``request``, to be handled as the call says."""
-        return dataclasses.replace(
-            request,
-            deadline=self.deadline,
-            priority=self.priority,
-            tenant=self.tenant,
-            use_cache=self.use_cache,
-            store_in_cache=self.store_in_cache,
-        )
+        return dataclasses.replace(request, **self._handling())
+
+    def _handling(self) -> dict[str, Any]:
+        return {
+            "deadline": self.deadline,
+            "priority": self.priority,
+            "tenant": self.tenant,
+            "use_cache": self.use_cache,
+            "store_in_cache": self.store_in_cache,
+        }
 
 
 class CallReader:

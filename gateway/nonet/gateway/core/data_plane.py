@@ -127,10 +127,6 @@ class DataPlane:
         """Requests between arrival and answer."""
         return self._in_flight.count
 
-    def live(self) -> bool:
-        """The process works; it may not be ready."""
-        return True
-
     def ready(self) -> bool:
         """Accepting, something to serve, and a healthy device in each group of devices."""
         groups: dict[str, bool] = {}

@@ -217,7 +217,9 @@ class Dispatcher:
             tickets[0].lease.servable,
             [ticket.request for ticket in tickets],
             lambda result, seconds: self._finished(batch, result, seconds),
-            lambda index, partial: self._partial(batch, tickets[index], partial),
+            lambda index, partial: self._partial(
+                batch, tickets[index], partial, self._clock.now() - batch.started
+            ),
         )
         self._depth_changed(batch.key)
         self._running[id(batch)] = (batch, device.submit(job))
@@ -261,15 +263,11 @@ class Dispatcher:
     def _step(self, batch: Batch, ticket: Ticket, outcome: Continued, seconds: float, now: float) -> None:
         """A request has taken a step: on to the next, unless nobody waits for it any more."""
         item = ticket.item
+        if outcome.partial is not None:
+            self._partial(batch, ticket, outcome.partial, seconds)
         if ticket.done.done():
             self._end(ticket)
             return
-        if outcome.partial is not None:
-            try:
-                self._deliver(batch, ticket, outcome.partial, seconds)
-            except ServingError as error:
-                self._end(ticket, error)
-                return
         if not self._servable(item.key):
             self._end(ticket, _lost(item.key))
             return
@@ -280,19 +278,16 @@ class Dispatcher:
             self._stepping[item.key] += 1
         self.scheduler.requeue_step(item, now)
 
-    def _partial(self, batch: Batch, ticket: Ticket, partial: InferResponse) -> None:
-        """A partial answer of a request that is being executed to its end."""
+    def _partial(self, batch: Batch, ticket: Ticket, partial: InferResponse, seconds: float) -> None:
+        """Hand on a partial answer of a request, if anybody still waits for it."""
         if ticket.done.done():
             return
         try:
-            self._deliver(batch, ticket, partial, self._clock.now() - batch.started)
+            if ticket.deliver(_described(partial, batch, ticket, seconds, final=False)):
+                ticket.retried = True
         except ServingError as error:
             self._settle(ticket, error)
             self._abandon_if_nobody_waits(ticket)
-
-    def _deliver(self, batch: Batch, ticket: Ticket, partial: InferResponse, seconds: float) -> None:
-        if ticket.deliver(_described(partial, batch, ticket, seconds, final=False)):
-            ticket.retried = True
 
     def _batch_failed(self, batch: Batch, tickets: list[Ticket], error: BaseException) -> None:
         """Give what may be innocent another chance: elsewhere after a crash, in halves after a failure."""

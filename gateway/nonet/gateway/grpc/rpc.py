@@ -167,21 +167,16 @@ class RpcFace:
         headers arrive, and an upload that is under way when the server is told to stop is finished.
         """
 
-        async def behaviour(messages: AsyncIterator[bytes], context: Context) -> bytes:
-            rpc = Rpc(self, context)
-            async with _Settled(self, route, rpc):
-                with admit(rpc) if admit else contextlib.nullcontext(), self.uploads.open() as hold:
-                    raw = await self._receive(messages, self._message_timeout)
-                    if raw is None:
-                        raise InvalidArgument("the call ended before its message")
-                    hold.take(len(raw))
-                    request = raw if request_class is None else parse(request_class, raw)
-                    del raw
-                    reply = await handler(request, rpc)
-                    data: bytes = reply.SerializeToString()
-                    return data
+        async def handle(messages: AsyncIterator[bytes], rpc: Rpc, hold: Hold) -> Any:
+            raw = await self._receive(messages, self._message_timeout)
+            if raw is None:
+                raise InvalidArgument("the call ended before its message")
+            hold.take(len(raw))
+            request = raw if request_class is None else parse(request_class, raw)
+            del raw
+            return await handler(request, rpc)
 
-        return grpc.stream_unary_rpc_method_handler(behaviour)
+        return self._answering_once(route, handle, admit)
 
     def collecting(
         self, route: str, handler: Callable[[AsyncIterator[bytes], Rpc], Awaitable[Any]]
@@ -204,12 +199,22 @@ class RpcFace:
                 del raw
                 hold.give_back(size)
 
+        async def handle(messages: AsyncIterator[bytes], rpc: Rpc, hold: Hold) -> Any:
+            return await handler(arriving(messages, hold), rpc)
+
+        return self._answering_once(route, handle, self.admit)
+
+    def _answering_once(
+        self,
+        route: str,
+        handle: Callable[[AsyncIterator[bytes], Rpc, Hold], Awaitable[Any]],
+        admit: Admit | None,
+    ) -> grpc.RpcMethodHandler:
         async def behaviour(messages: AsyncIterator[bytes], context: Context) -> bytes:
             rpc = Rpc(self, context)
             async with _Settled(self, route, rpc):
-                with self.admit(rpc), self.uploads.open() as hold:
-                    reply = await handler(arriving(messages, hold), rpc)
-                    data: bytes = reply.SerializeToString()
+                with admit(rpc) if admit else contextlib.nullcontext(), self.uploads.open() as hold:
+                    data: bytes = (await handle(messages, rpc, hold)).SerializeToString()
                     return data
 
         return grpc.stream_unary_rpc_method_handler(behaviour)

@@ -1,16 +1,36 @@
-"""The end of a process, also when something of it does not want to end."""
+"""The end of a process: the signals that ask for it, also when something of it does not want to end."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import signal
 import sys
 import threading
 
-__all__ = ["exit_at_last", "exit_now"]
+__all__ = ["exit_at_last", "exit_now", "stop_signal"]
+
+logger = logging.getLogger(__name__)
 
 _SLACK = 5.0
 """Seconds after the grace at which the process ends even if a thread of it hangs."""
+
+
+def stop_signal() -> asyncio.Future[signal.Signals]:
+    """Done with the first SIGTERM or SIGINT; from then on another ends the process on the spot."""
+    loop = asyncio.get_running_loop()
+    first: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def arrived(number: signal.Signals) -> None:
+        if first.done():
+            logger.warning("a second signal: exiting now")
+            exit_now(128 + number)
+        first.set_result(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, arrived, number)
+    return first
 
 
 def exit_at_last(grace: float) -> None:

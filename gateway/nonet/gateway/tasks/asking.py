@@ -1,21 +1,92 @@
-"""Asking the core for a task: the answer, with failures in the words of the task's callers."""
+"""Asking the core for a task, for both faces: from checked fields to the answer, or to several."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from nonet.gateway.core.call_headers import Call
 from nonet.gateway.core.data_plane import DataPlane
+from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.requests import InferRequest, InferResponse
-from nonet.runtime.task import Task
+from nonet.runtime.servable import ModelInfo
+from nonet.runtime.task import Answer, Event, Task
 
-__all__ = ["answered"]
+__all__ = ["Asking", "Question"]
 
 
-async def answered(plane: DataPlane, task: Task, request: InferRequest) -> InferResponse:
-    """The answer to a request that was let in. Raises as :meth:`DataPlane.infer`."""
-    try:
-        return await plane.infer(request, admitted=True)
-    except InvalidArgument as error:
-        # What the service calls its input may not be what callers do; a service elsewhere names none.
-        if not task.input_field or error.param not in (request.inputs[0].name, None):
-            raise
-        raise InvalidArgument(error.message, param=task.input_field, code=error.code) from None
+@dataclasses.dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of which model, and the fields it was made of."""
+
+    info: ModelInfo
+    request: InferRequest
+    fields: Any
+
+
+class Asking:
+    """The questions of one task.
+
+    Args:
+        task: what is asked.
+        parts: what the faces share.
+    """
+
+    def __init__(self, task: Task, parts: FaceParts) -> None:
+        self._task = task
+        self._plane: DataPlane = parts.plane
+        self._host = parts.host
+
+    def admit(self, call: Call) -> contextlib.AbstractContextManager[None]:
+        """Let a call in, or refuse it, by its headers alone; see :meth:`DataPlane.admit`."""
+        return self._plane.admit(task=self._task.name, deadline=call.deadline, priority=call.priority)
+
+    async def find(self, parameters: Mapping[str, Any]) -> ModelInfo | None:
+        """The model that the path names, given the parameters in it; None if the fields name it. Raises what
+        the task has for one that is not there."""
+        find = self._task.find
+        return None if find is None else await find(self._host, parameters)
+
+    def question(self, fields: Any, file: bytes, call: Call, info: ModelInfo | None) -> Question:
+        """What the fields and the file ask, of the model found or of the one that they name.
+
+        Raises InvalidArgument for what the task does not take, and as :meth:`Router.choose`.
+        """
+        task = self._task
+        assert task.ask is not None
+        asked = task.ask(fields, file)
+        exact = info is None
+        info = info or self._plane.choose(
+            task.name, fields.model or "auto", deadline=call.deadline, priority=call.priority
+        )
+        return Question(info, call.request(info, asked.inputs, asked.parameters, exact=exact), fields)
+
+    async def response(self, question: Question) -> InferResponse:
+        """The model's answer to a question that was let in, with failures in the words of the task's
+        callers. Raises as :meth:`DataPlane.infer`."""
+        try:
+            return await self._plane.infer(question.request, admitted=True)
+        except InvalidArgument as error:
+            # What the service calls its input may not be what callers do; a service elsewhere names none.
+            field = self._task.input_field
+            if not field or error.param not in (question.request.inputs[0].name, None):
+                raise
+            raise InvalidArgument(error.message, param=field, code=error.code) from None
+
+    def answer(self, question: Question, response: InferResponse) -> Answer:
+        """What the caller is told of a model's answer."""
+        assert self._task.answer is not None
+        return self._task.answer(question.info, response, question.fields)
+
+    async def events(self, question: Question) -> AsyncGenerator[tuple[InferResponse, Event], None]:
+        """Each of the model's answers, and what the caller is told of it. Raises as
+        :meth:`DataPlane.stream`."""
+        assert self._task.event is not None
+        number = 0
+        async with contextlib.aclosing(self._plane.stream(question.request, admitted=True)) as responses:
+            async for response in responses:
+                yield response, self._task.event(question.fields, question.info, response, number)
+                number += 1

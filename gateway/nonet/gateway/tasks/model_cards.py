@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -98,16 +98,12 @@ def _family_card(name: str, members: list[ModelCard], rank: str) -> ModelCard:
             "id": name,
             "variants": [card.id for card in ladder],
             "versions": [],
-            "devices": _distinct(device for card in ladder for device in card.devices),
+            "devices": list(dict.fromkeys(device for card in ladder for device in card.devices)),
             "service": "",
             "network": "",
             "details": {},
         }
     )
-
-
-def _distinct(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
 
 
 def _created(details: Mapping[str, Any]) -> int:

@@ -14,6 +14,8 @@ from nonet.gateway.tasks.openapi_parts import (
     CALL_PARAMETERS,
     REQUEST_ID,
     error_responses,
+    header,
+    parameter,
 )
 from nonet.runtime.task import BlobDescription, Resource, Service, Task
 
@@ -25,6 +27,11 @@ _JSON = "application/json"
 _TASK_FAILURES = (415, 422, 504)
 _MODEL_FAILURES = (404, 502, 507)
 _WORK_FAILURES = (409, 501, 507)
+_PREFER = parameter(
+    "header",
+    "Prefer",
+    "`respond-async` (RFC 7240) makes a job of the request; other preferences are ignored.",
+)
 
 
 def service_paths(services: Iterable[Service]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -51,30 +58,17 @@ def _task(task: Task, schemas: dict[str, Any]) -> dict[str, Any]:
     fields = FieldReader(task)
     schemas.update(fields.definitions)
     job, always = task.work is not None, task.work is not None and task.work.always
-    if job and not always:
-        failures = {*_TASK_FAILURES, *_MODEL_FAILURES, *_WORK_FAILURES, *task.statuses}
-    elif always:
-        failures = {*_TASK_FAILURES, *_WORK_FAILURES, *task.statuses}
-    else:
-        failures = {*_TASK_FAILURES, *_MODEL_FAILURES, *task.statuses}
+    failures = {*_TASK_FAILURES, *task.statuses}
+    failures.update(() if always else _MODEL_FAILURES, _WORK_FAILURES if job else ())
     parameters = [*_in_path(task.path), *(CALL_PARAMETERS[:2] if always else CALL_PARAMETERS)]
     if job and not always:
-        parameters.append(
-            {
-                "name": "Prefer",
-                "in": "header",
-                "description": "`respond-async` (RFC 7240) makes a job of the request; other preferences "
-                "are ignored.",
-                "schema": {"type": "string"},
-            }
-        )
+        parameters.append(_PREFER)
     if job:
         parameters.append({**IDEMPOTENCY_KEY, "description": f"Of a job. {IDEMPOTENCY_KEY['description']}"})
     if task.file is not None:
         about = "As in the body, which goes before where both have the field."
         parameters += [
-            {"name": name, "in": "query", "description": about, "schema": _bare(schema)}
-            for name, schema in _texts(fields, job=job).items()
+            parameter("query", name, about, _bare(schema)) for name, schema in _texts(fields, job=job).items()
         ]
     responses: dict[str, Any] = {}
     if not always:
@@ -115,10 +109,7 @@ def _answer(
     response: Any, schemas: dict[str, Any], streams: bool, headers: Mapping[str, Any] = CALL_HEADERS
 ) -> dict[str, Any]:
     if isinstance(response, BlobDescription):
-        own = {
-            name: {"description": about, "schema": {"type": kind}}
-            for name, (kind, about) in response.headers.items()
-        }
+        own = {name: header(about, {"type": kind}) for name, (kind, about) in response.headers.items()}
         content = {kind: {"schema": {**_BYTES, "minLength": 0}} for kind in response.content_types}
         return {"description": response.description, "headers": {**headers, **own}, "content": content}
     content = {_JSON: {"schema": model_schema(response, schemas)}}
@@ -131,7 +122,7 @@ def _answer(
 def _job(always: bool) -> dict[str, Any]:
     headers = dict(SUBMIT_HEADERS)
     if not always:
-        headers["Preference-Applied"] = {"description": "respond-async", "schema": {"type": "string"}}
+        headers["Preference-Applied"] = header("respond-async")
     return {
         "description": "The job." if always else "The job (`Prefer: respond-async`).",
         "headers": headers,

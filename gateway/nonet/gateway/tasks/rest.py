@@ -18,15 +18,14 @@ from nonet.gateway.http.guard import Receive, Send
 from nonet.gateway.http.prefer_header import APPLIED, prefers_async
 from nonet.gateway.http.problems import error_body
 from nonet.gateway.http.reply import RawResponse, Reply, raw_headers
-from nonet.gateway.tasks.asking import answered
+from nonet.gateway.tasks.asking import Asking
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.fields import FieldReader, path_parameters
 from nonet.gateway.tasks.request_reader import RequestReader
 from nonet.gateway.tasks.submits import Submission, Submits
 from nonet.jobs import read_key
 from nonet.runtime.errors import ServingError
-from nonet.runtime.requests import InferRequest
-from nonet.runtime.servable import ModelInfo
+from nonet.runtime.requests import InferResponse
 from nonet.runtime.task import Answer, Blob, Event, Resource, Service, Task
 
 __all__ = ["EVENT_STREAM", "EventStream", "TaskRoute", "answer_reply", "service_router"]
@@ -50,11 +49,11 @@ class TaskRoute:
     def __init__(self, task: Task, parts: FaceParts, bodies: Bodies) -> None:
         self.task = task
         self.fields = FieldReader(task)
+        self._asking = Asking(task, parts)
         self._reader = RequestReader(task, self.fields, bodies)
         self._plane = parts.plane
         self._calls = parts.calls
         self._bodies = bodies
-        self._host = parts.host
         self._submits = parts.submits if task.work is not None else None
         self._always = task.work is not None and task.work.always
         self._streams = task.event is not None
@@ -76,47 +75,29 @@ class TaskRoute:
         call = self._calls.read(exchange)
         if self._submits is not None and (self._always or prefers_async(exchange)):
             return await self._submit(self._submits, exchange, call, receive, query)
-        task, plane = self.task, self._plane
-        assert task.ask is not None
-        assert task.answer is not None
+        asking = self._asking
         with contextlib.ExitStack() as admission:
             # Let in with its headers: an upload that is under way when the server is told to stop is
             # finished.
-            admission.enter_context(
-                plane.admit(task=task.name, deadline=call.deadline, priority=call.priority)
-            )
+            admission.enter_context(asking.admit(call))
             kind = self._reader.media_type(exchange)
             beside = self._reader.query(query, job=False)
-            info = None if task.find is None else await task.find(self._host, parameters or {})
+            info = await asking.find(parameters or {})
             sent = await self._reader.read(exchange, receive, kind)
             self._calls.in_time(call)
 
             start = time.perf_counter()
             fields = self.fields.check({**beside, **sent.values, **(parameters or {})})
-            question = task.ask(fields, sent.file)
+            question = asking.question(fields, sent.file, call, info)
             del sent
-            if info is None:
-                info = plane.choose(
-                    task.name, fields.model or "auto", deadline=call.deadline, priority=call.priority
-                )
-            request = call.request(info, question.inputs, question.parameters, exact=task.find is None)
             decoded = time.perf_counter()
             if self._streams and fields.stream:
-                return EventStream(self._events(info, request, fields), admission.pop_all())
-            response = await answered(plane, task, request)
+                return EventStream(asking.events(question), admission.pop_all())
+            response = await asking.response(question)
             inferred = time.perf_counter()
-        answer = task.answer(info, response, fields)
-        reply = answer_reply(answer)
+        reply = answer_reply(asking.answer(question, response))
         reply.headers += answer_headers(response, decoded - start, time.perf_counter() - inferred)
         return reply
-
-    async def _events(self, info: ModelInfo, request: InferRequest, fields: Any) -> AsyncIterator[Event]:
-        assert self.task.event is not None
-        number = 0
-        async with contextlib.aclosing(self._plane.stream(request, admitted=True)) as answers:
-            async for response in answers:
-                yield self.task.event(fields, info, response, number)
-                number += 1
 
     async def _submit(
         self, submits: Submits, exchange: Exchange, call: Call, receive: Receive, query: bytes
@@ -159,7 +140,9 @@ def answer_reply(answer: Answer) -> Reply:
 class EventStream(Reply):
     """Several answers as server-sent events; a failure after the first is the last event, ``error``."""
 
-    def __init__(self, events: AsyncIterator[Event], admission: contextlib.ExitStack) -> None:
+    def __init__(
+        self, events: AsyncIterator[tuple[InferResponse, Event]], admission: contextlib.ExitStack
+    ) -> None:
         super().__init__()
         self._events = events
         self._admission = admission
@@ -168,12 +151,12 @@ class EventStream(Reply):
         """Put the events on the wire as they come."""
         with self._admission:
             # What fails before the first event is still answered as an error.
-            event = await anext(self._events, None)
+            told = await anext(self._events, None)
             await send({"type": "http.response.start", "status": 200, "headers": list(EVENT_STREAM)})
             try:
-                while event is not None:
-                    await send({"type": "http.response.body", "body": _event(event), "more_body": True})
-                    event = await anext(self._events, None)
+                while told is not None:
+                    await send({"type": "http.response.body", "body": _event(told[1]), "more_body": True})
+                    told = await anext(self._events, None)
             except ServingError as error:
                 body = b"event: error\ndata: %s\n\n" % error_body("/v1/", error)
                 await send({"type": "http.response.body", "body": body, "more_body": True})

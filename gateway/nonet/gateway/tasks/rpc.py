@@ -15,7 +15,7 @@ import grpc
 
 from nonet.gateway.core.upload_budget import Hold
 from nonet.gateway.grpc.rpc import Handler, Rpc, RpcFace, parse, service
-from nonet.gateway.tasks.asking import answered
+from nonet.gateway.tasks.asking import Asking, Question
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.fields import FieldReader, path_parameters
 from nonet.gateway.tasks.jobs_rpc import job_message
@@ -24,8 +24,6 @@ from nonet.gateway.tasks.submits import Submission, Submits
 from nonet.jobs import read_key
 from nonet.runtime.errors import InvalidArgument, NotImplementedHere, PayloadTooLarge
 from nonet.runtime.oip.messages import Method, message, methods
-from nonet.runtime.requests import InferRequest
-from nonet.runtime.servable import ModelInfo
 from nonet.runtime.storage_errors import storage_errors
 from nonet.runtime.task import Blob, Host, Resource, Service, Task
 
@@ -74,7 +72,7 @@ class TaskCalls:
         self._task = task
         self._fields = FieldReader(task)
         self._plane = parts.plane
-        self._host = parts.host
+        self._asking = Asking(task, parts)
         self._submits = parts.submits
         self._disk = parts.disk
         name, _, _ = task.rpc.partition("/")
@@ -99,27 +97,20 @@ class TaskCalls:
             stream = functools.partial(self._stream, method)
             return face.stream(method.path, stream, request_streaming=False)
         handler: Handler = functools.partial(self._unary, method)
-        return face.unary(method.path, None, handler, admit=self._admit)
-
-    def _admit(self, rpc: Rpc) -> contextlib.AbstractContextManager[None]:
-        """Let a call in, or refuse it, by its metadata alone."""
-        call = rpc.read()
-        return self._plane.admit(task=self._task.name, deadline=call.deadline, priority=call.priority)
+        return face.unary(method.path, None, handler, admit=lambda rpc: self._asking.admit(rpc.read()))
 
     # -- answers --------------------------------------------------------------------------------
 
     async def _unary(self, method: Method, raw: bytes, rpc: Rpc) -> Any:
-        call = rpc.read()
         started = time.perf_counter()
-        info, request, fields = await self._question(method, raw, rpc, call)
+        question = await self._question(method, raw, rpc)
         inferring = time.perf_counter()
-        response = await answered(self._plane, self._task, request)
+        response = await self._asking.response(question)
         inferred = time.perf_counter()
         rpc.model = response.model
-        assert self._task.answer is not None
-        answer = self._task.answer(info, response, fields)
+        answer = self._asking.answer(question, response)
         reply = method.response()
-        fill(reply, {"model": info.network or info.name, "version": response.version})
+        fill(reply, {"model": question.info.network or question.info.name, "version": response.version})
         if isinstance(answer, Blob):
             fill(reply, {answer.field: answer.content, "content_type": answer.content_type, **answer.facts})
         else:
@@ -128,22 +119,15 @@ class TaskCalls:
         return reply
 
     async def _stream(self, method: Method, raw: bytes, rpc: Rpc) -> None:
-        call = rpc.read()
-        with self._admit(rpc):
-            info, request, fields = await self._question(method, raw, rpc, call)
-            assert self._task.event is not None
-            number = 0
-            async with contextlib.aclosing(self._plane.stream(request, admitted=True)) as answers:
-                async for response in answers:
+        with self._asking.admit(rpc.read()):
+            question = await self._question(method, raw, rpc)
+            async with contextlib.aclosing(self._asking.events(question)) as answers:
+                async for response, event in answers:
                     rpc.model = response.model
-                    event = self._task.event(fields, info, response, number)
                     reply = fill(method.response(), {"version": response.version, **event.data})
                     await rpc.context.write(reply.SerializeToString())
-                    number += 1
 
-    async def _question(
-        self, method: Method, raw: bytes, rpc: Rpc, call: Any
-    ) -> tuple[ModelInfo, InferRequest, Any]:
+    async def _question(self, method: Method, raw: bytes, rpc: Rpc) -> Question:
         task = self._task
         values, file = self._values(method, raw)
         if task.work is not None and "webhook" in values:
@@ -152,17 +136,9 @@ class TaskCalls:
         if task.file is not None and not file:
             raise _empty(task)
         fields = self._fields.check(values)
-        assert task.ask is not None
-        question = task.ask(fields, file)
-        if task.find is not None:
-            parameters = {name: str(getattr(fields, name)) for name in path_parameters(task.path)}
-            info = await task.find(self._host, parameters)
-        else:
-            info = self._plane.choose(
-                task.name, fields.model or "auto", deadline=call.deadline, priority=call.priority
-            )
-        request = call.request(info, question.inputs, question.parameters, exact=task.find is None)
-        return info, request, fields
+        named = {name: str(getattr(fields, name)) for name in path_parameters(task.path)}
+        info = await self._asking.find(named)
+        return self._asking.question(fields, file, rpc.read(), info)
 
     def _check_size(self, raw: bytes) -> None:
         limit = self._task.max_bytes
