@@ -19,6 +19,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -28,7 +29,7 @@ from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import server_config
 from nonet.gateway.process.compose import Gateway, compose
 from nonet.gateway.process.logs import set_up_logging
-from nonet.gateway.process.process_exit import exit_at_last, exit_now
+from nonet.gateway.process.process_exit import exit_at_last, exit_now, first_signal
 from nonet.gateway.process.services import works
 from nonet.gateway.settings.schema import Settings
 from nonet.gateway.settings.topology import RemoteService
@@ -91,15 +92,11 @@ class _Process:
         self._plane = gateway.plane
         self._server = gateway.settings.server
         self._with_http = http
-        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-        self._signalled = False
 
     async def serve(self) -> int:
         """Live; returns the exit status."""
         begun = time.monotonic()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        stopping = first_signal()
         grpc_server = self._gateway.grpc_server()
         grpc_port = _bind_grpc(grpc_server, self._server.host, self._server.grpc_port, self._grpc_flag)
         with contextlib.ExitStack() as sockets:
@@ -107,7 +104,6 @@ class _Process:
             if self._with_http:
                 listener = _listen(self._server.host, self._server.http_port, "--http-port")
                 sockets.enter_context(listener)
-            stopping = asyncio.create_task(self._signals.get())
             await self._open_jobs()
             await self._load_unless(stopping)
             await self._plane.start()
@@ -120,20 +116,13 @@ class _Process:
             repository, poll = self._gateway.repository, self._gateway.settings.repository.poll_seconds
             async with _following(repository, self._gateway.control, poll):
                 self._announce(http_port, grpc_port, time.monotonic() - begun)
-                watched = {stopping} if http is None else {stopping, http[1]}
-                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                ended: list[asyncio.Future[Any]] = [stopping, *([] if http is None else [http[1]])]
+                await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
             if not stopping.done():
                 logger.error("the HTTP server ended by itself")
                 return 1
             await self._leave(stopping.result(), grpc_server, http)
         return 0
-
-    def _on_signal(self, number: signal.Signals) -> None:
-        if self._signalled:
-            logger.warning("a second signal: exiting now")
-            exit_now(128 + number)
-        self._signalled = True
-        self._signals.put_nowait(number)
 
     async def _open_jobs(self) -> None:
         """Open the store of the jobs; what they publish is loaded before callers see that they have
@@ -149,10 +138,11 @@ class _Process:
 
     # -- arriving -------------------------------------------------------------------------------
 
-    async def _load_unless(self, stopping: asyncio.Task[signal.Signals]) -> None:
+    async def _load_unless(self, stopping: asyncio.Future[signal.Signals]) -> None:
         """Load everything; a signal meanwhile ends the process."""
-        loading = asyncio.create_task(self._load())
-        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        loading: asyncio.Future[None] = asyncio.create_task(self._load())
+        ended: list[asyncio.Future[Any]] = [loading, stopping]
+        await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
         if stopping.done():
             exit_now(0)  # nothing is served yet, and a thread that loads cannot be cancelled
         await loading

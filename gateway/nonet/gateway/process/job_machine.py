@@ -8,13 +8,11 @@ the spot.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import signal
 
 from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.logs import set_up_logging
-from nonet.gateway.process.process_exit import exit_at_last, exit_now
+from nonet.gateway.process.process_exit import exit_at_last, first_signal
 from nonet.gateway.process.services import works
 from nonet.gateway.settings.schema import Settings, SettingsError
 from nonet.jobs import Jobs
@@ -40,10 +38,7 @@ def run_work(settings: Settings) -> int:
 
 
 async def _work(jobs: Jobs, settings: Settings) -> None:
-    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, number)
+    told = first_signal()
     await jobs.open()
     publishing = {kind for kind, (_, work) in works().items() if work.publishes is not None}
     if foreign := await jobs.registry.foreign(publishing):
@@ -55,18 +50,9 @@ async def _work(jobs: Jobs, settings: Settings) -> None:
     print(  # noqa: T201
         f"nonet {VERSION} works on jobs, {count} at a time, with the models in {where}", flush=True
     )
-    number = await signals.get()
+    number = await told
     logger.info("%s: leaving", number.name)
     exit_at_last(settings.server.grace)
-    impatient = asyncio.create_task(signals.get())
-    stopping = asyncio.create_task(jobs.stop(settings.server.grace))
-    await asyncio.wait({impatient, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if not stopping.done():
-        logger.warning("a second signal: exiting now")
-        exit_now(128 + impatient.result())
-    impatient.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await impatient
-    await stopping
+    await jobs.stop(settings.server.grace)
     jobs.close()
     logger.info("left")
