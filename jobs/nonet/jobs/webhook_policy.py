@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
-
-import httpx
 
 from nonet.runtime.errors import InvalidArgument
 
@@ -35,13 +32,6 @@ class Target:
     authority: str
     path: str
     secure: bool
-
-    def request(self, headers: Mapping[str, str], body: bytes) -> httpx.Request:
-        """A POST to what was judged, byte for byte: no second reading of the URL can differ."""
-        url = httpx.URL(scheme="https" if self.secure else "http", host=self.host, port=self.port)
-        headers = {"Host": self.authority, **headers}
-        extensions = {"target": self.path.encode()}
-        return httpx.Request("POST", url, headers=headers, content=body, extensions=extensions)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,20 +15,21 @@ import contextlib
 import functools
 import hashlib
 import hmac
+import importlib
 import logging
 import os
 import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
-import httpx
 import orjson
 
 from nonet.jobs.async_store import AsyncStore
 from nonet.jobs.job import Job, WebhookState
 from nonet.jobs.wake_loop import WakeLoop
-from nonet.jobs.webhook_policy import WebhookPolicy
+from nonet.jobs.webhook_policy import Target, WebhookPolicy
 from nonet.runtime.errors import InvalidArgument, ServingError
 
 __all__ = ["Webhooks", "pause", "signature"]
@@ -139,20 +140,27 @@ class Webhooks:
             "Nonet-Webhook-Timestamp": timestamp,
             "Nonet-Webhook-Signature": signature(self.policy.secret, delivery, timestamp, body),
         }
-        return await _post(target.request(headers, body), self.policy.timeout)
+        return await _post(target, headers, body, self.policy.timeout)
 
 
-async def _post(request: httpx.Request, seconds: float) -> str:
+async def _post(target: Target, headers: Mapping[str, str], body: bytes, seconds: float) -> str:
     """Send a request, once and over a connection of its own; why that failed, "" if it was taken.
 
     The transport alone: a client would write the URL, which may hold a secret, to the log, and has redirects,
-    cookies and the environment's proxies to be kept from using.
+    cookies and the environment's proxies to be kept from using. It goes to what was judged, byte for byte: no
+    second reading of the URL can differ.
     """
+    httpx, trust = await asyncio.to_thread(_client)
+    request = httpx.Request(
+        "POST",
+        httpx.URL(scheme="https" if target.secure else "http", host=target.host, port=target.port),
+        headers={"Host": target.authority, **headers},
+        content=body,
+        extensions={"target": target.path.encode()},
+    )
     try:
-        async with asyncio.timeout(seconds):
-            trust = await asyncio.to_thread(_trust)
-            async with httpx.AsyncHTTPTransport(verify=trust, trust_env=False) as transport:
-                status = (await transport.handle_async_request(request)).status_code
+        async with asyncio.timeout(seconds), httpx.AsyncHTTPTransport(verify=trust, trust_env=False) as sent:
+            status = (await sent.handle_async_request(request)).status_code
     except TimeoutError:
         return f"no answer within {seconds:g} seconds"
     except (httpx.ProtocolError, httpx.ReadError):
@@ -176,5 +184,6 @@ def _unreachable(error: BaseException) -> str:
 
 
 @functools.cache
-def _trust() -> ssl.SSLContext:
-    return ssl.create_default_context()
+def _client() -> tuple[Any, ssl.SSLContext]:
+    """The HTTP client and whom it trusts, loaded when the first webhook is sent: workers send none."""
+    return importlib.import_module("httpx"), ssl.create_default_context()
