@@ -99,7 +99,7 @@ class Jobs:
             serves=serves,
             eager=works_only or shared,  # they may work for others, or others for them
             shared=shared,
-            changed=self.supervisor.wake,
+            changed=self.supervisor.loop.wake,
         )
 
     # -- life -----------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Jobs:
     async def start(self) -> None:
         """Go on with the jobs that wait and look after those that run."""
         self._completions.loop.start(None)
-        self.supervisor.start()
+        self.supervisor.loop.start()
         self.webhooks.start()
         self.registry.start()
         self._durability.start()
@@ -168,7 +168,7 @@ class Jobs:
         keep = False
         try:
             if new.webhook:
-                self.webhooks.check(new.webhook)
+                self.webhooks.policy.target(new.webhook)
             job, keep = await self._store.call(lambda store: store.submit(new, self._policy))
         except OutcomeUnknown:
             keep = True  # if there is no such job the folder is swept later
@@ -176,8 +176,8 @@ class Jobs:
         finally:
             if not keep:
                 await asyncio.to_thread(self.files.remove, new.id)
-        self.registry.announce_now()
-        self.supervisor.wake()
+        self.registry.loop.wake()
+        self.supervisor.loop.wake()
         return self._completions.shown(job), keep
 
     async def get(self, job: str, tenant: str) -> Job:
@@ -214,8 +214,8 @@ class Jobs:
         cancelled = await self._store.call(lambda store: store.cancel(job, tenant))
         if cancelled.state.ended:
             await asyncio.to_thread(self.files.remove, job)
-        self.supervisor.wake()
-        self.webhooks.wake()
+        self.supervisor.loop.wake()
+        self.webhooks.loop.wake()
         self._changed()
         return cancelled
 
@@ -275,7 +275,7 @@ class Jobs:
             if self._counts[JobState.QUEUED] or self.stuck.counts():
                 await self.stuck.look()
         self._completions.loop.wake()
-        self.webhooks.wake()
+        self.webhooks.loop.wake()
         self._changed()
 
 

@@ -7,13 +7,14 @@ later either: it names the moment, on the server's clock, after which the script
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.resources
 import logging
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 import redis
@@ -105,32 +106,29 @@ class RedisLink:
             raise self._failed(f"no call gets through ({status})", _unavailable())
         return status, answer
 
-    def facts(self, section: str) -> Mapping[str, str]:
-        """What the server says in ``INFO section``, nothing if it may not. Raises Unavailable."""
-        said = str(self._query("INFO", section) or "")
-        return dict(line.split(":", 1) for line in said.split("\r\n") if ":" in line)
-
-    def setting(self, name: str) -> str:
-        """A setting of the server, "" if it may not be asked. Raises Unavailable."""
-        return (self._query("CONFIG", "GET", name) or (name, ""))[1]
+    def query(self, *words: str) -> Any:
+        """What the server answers to a command of its own, None if it refuses. Raises Unavailable."""
+        try:
+            with self._connected() as connection:
+                return _ask(connection, *words)
+        except redis.ResponseError:
+            return None
+        except (redis.RedisError, OSError) as error:
+            raise self._failed(str(error), _unavailable()) from error
 
     def close(self) -> None:
         """Close the connections that are idle; a later call makes new ones."""
         self._home.disconnect(inuse_connections=False)
         self._pool.disconnect(inuse_connections=False)
 
-    def _query(self, *words: str) -> Any:
-        """What the server answers, None if it refuses."""
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[Any]:
+        pool = self._pool
+        connection = pool.get_connection()
         try:
-            connection = self._pool.get_connection()
-            try:
-                return _ask(connection, *words)
-            finally:
-                self._pool.release(connection)
-        except redis.ResponseError:
-            return None
-        except (redis.RedisError, OSError) as error:
-            raise self._failed(str(error), _unavailable()) from error
+            yield connection
+        finally:
+            pool.release(connection)
 
     def _guarded(self, verb: str, given: tuple[object, ...]) -> tuple[str, Any]:
         """One attempt, and a second one over a new connection if the first was broken from the start."""
@@ -139,13 +137,10 @@ class RedisLink:
         for last in (False, True):
             sent = False
             try:
-                connection = self._pool.get_connection()
-                try:
+                with self._connected() as connection:
                     latest = self._latest(connection)
                     sent = True
                     status, clock, answer = self._run(connection, verb, latest, given)
-                finally:
-                    self._pool.release(connection)
             except MovedError as error:
                 self._follow(error)
                 return "moved", None

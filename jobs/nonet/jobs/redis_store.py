@@ -198,11 +198,13 @@ class RedisJobStore:
         return bool(self._link.call("agree_on_folder", folder)[1] == folder)
 
     def durability_warnings(self) -> list[str]:
-        facts = {**self._link.facts("memory"), **self._link.facts("persistence")}
+        said = "\r\n".join(self._link.query("INFO", each) or "" for each in ("memory", "persistence"))
+        facts = dict(line.split(":", 1) for line in said.split("\r\n") if ":" in line)
+        _, fsync = self._link.query("CONFIG", "GET", "appendfsync") or ("", "")
         found = []
         if facts.get("aof_enabled", "1") != "1":
             found.append("Redis writes no append-only file, so a restart loses jobs: set appendonly yes")
-        elif self._link.setting("appendfsync") not in ("", "always"):
+        elif fsync not in ("", "always"):
             found.append("Redis may lose jobs of the last seconds when it crashes: set appendfsync always")
         if facts.get("maxmemory", "0") != "0" and facts.get("maxmemory_policy") != "noeviction":
             found.append("Redis may evict jobs when memory is short: set maxmemory-policy noeviction")

@@ -103,7 +103,7 @@ class _Worker:
 
 
 class Supervisor:
-    """Start it, :meth:`stop` it.
+    """Start its ``loop``, wake that when a job waits or was cancelled; :meth:`stop` it.
 
     Args:
         store: where the jobs are.
@@ -133,7 +133,7 @@ class Supervisor:
         self._looked = looked
         self._takes = takes
         self._tidies = tidies
-        self._loop = WakeLoop("looking after the jobs", self._look, _WATCH_SECONDS)
+        self.loop = WakeLoop("looking after the jobs", self._look, _WATCH_SECONDS)
         self._workers: set[_Worker] = set()
         self._next_owner = secrets.token_hex(8)
         self._tidied = float("-inf")
@@ -144,14 +144,6 @@ class Supervisor:
         """Processes that run now."""
         return len(self._workers)
 
-    def start(self) -> None:
-        """Look after the jobs from now on."""
-        self._loop.start()
-
-    def wake(self) -> None:
-        """A job waits, or one was cancelled: look now."""
-        self._loop.wake()
-
     def tidy_soon(self) -> None:
         """More jobs have ended, here or elsewhere: their files may be too many."""
         self._tidy_after = _TIDY_SOON
@@ -159,14 +151,14 @@ class Supervisor:
     async def stop(self, seconds: float) -> None:
         """Start no more workers, tell those that run to write their checkpoint and end, and kill those that
         have not after ``seconds``. Their jobs wait for the next gateway."""
-        await self._loop.finish()  # a job that it has just claimed has its worker then
+        await self.loop.finish()  # a job that it has just claimed has its worker then
         for worker in self._workers:
             worker.process.terminate()
-        await self._loop.wait(seconds)
+        await self.loop.wait(seconds)
         for worker in self._workers:
             logger.warning("job %s: its worker did not end in time", worker.job)
             worker.process.kill()
-        await self._loop.wait(5.0)
+        await self.loop.wait(5.0)
 
     async def _look(self) -> float:
         for worker in self._workers:
@@ -180,7 +172,7 @@ class Supervisor:
         if self._tidies and time.monotonic() > self._tidied + self._tidy_after:
             self._tidied, self._tidy_after = time.monotonic(), _TIDY_SECONDS
             await self._store.call(self._tidy)
-        while not self._loop.finishing and len(self._workers) < self._policy.concurrency:
+        while not self.loop.finishing and len(self._workers) < self._policy.concurrency:
             if not await self._start_one():
                 break
         await self._looked()
@@ -223,7 +215,7 @@ class Supervisor:
             return False
         worker = _Worker(claim, owner, process)
         self._workers.add(worker)
-        self._loop.spawn(self._follow(worker))
+        self.loop.spawn(self._follow(worker))
         return True
 
     async def _follow(self, worker: _Worker) -> None:
@@ -232,7 +224,7 @@ class Supervisor:
         worker.process.kill()  # what it may have started and left
         try:
             if worker.verdict is None:
-                blame = "" if self._loop.finishing else _blame(status)
+                blame = "" if self.loop.finishing else _blame(status)
                 await self._give_back(worker.job, worker.owner, blame)
                 return
             verdict = error_of(worker.verdict)

@@ -54,7 +54,7 @@ def pause(attempt: int, backoff: float, share: float) -> float:
 
 
 class Webhooks:
-    """Start it, :meth:`stop` it.
+    """Start it, wake its ``loop`` when a job may have ended; :meth:`stop` it.
 
     Args:
         store: where the jobs and their webhooks are.
@@ -66,26 +66,18 @@ class Webhooks:
         self, store: AsyncStore, policy: WebhookPolicy, settled: Callable[[Job], Awaitable[None]]
     ) -> None:
         self._store = store
-        self._policy = policy
+        self.policy = policy
         self._settled = settled
-        self._loop = WakeLoop("sending webhooks", self._look, _TROUBLE_SECONDS)
+        self.loop = WakeLoop("sending webhooks", self._look, _TROUBLE_SECONDS)
         self._counts: Mapping[WebhookState, int] = dict.fromkeys(WebhookState, 0)
 
     def start(self) -> None:
         """Send what is due from now on; nothing without hosts."""
-        if self._policy.hosts:
+        if self.policy.hosts:
             # Here, where time does not matter yet: the HTTP client takes a tenth of a gateway's start, and
             # most gateways have no webhooks.
             importlib.import_module("nonet.jobs.webhook_call")
-            self._loop.start()
-
-    def wake(self) -> None:
-        """A job may have ended: look now."""
-        self._loop.wake()
-
-    def check(self, url: str) -> None:
-        """Raises InvalidArgument for a URL that is none or is not allowed."""
-        self._policy.target(url)
+            self.loop.start()
 
     def by_state(self) -> Mapping[str, int]:
         """Number of webhooks in each state, as of the last look."""
@@ -93,19 +85,19 @@ class Webhooks:
 
     async def stop(self, seconds: float) -> None:
         """Send no more; what is being sent has ``seconds``, and is due again later if it takes longer."""
-        await self._loop.finish()
-        await self._loop.wait(seconds)
-        for task in self._loop.tasks:
+        await self.loop.finish()
+        await self.loop.wait(seconds)
+        for task in self.loop.tasks:
             task.cancel()
-        await asyncio.gather(*self._loop.tasks, return_exceptions=True)
+        await asyncio.gather(*self.loop.tasks, return_exceptions=True)
 
     async def _look(self) -> float:
-        lease = self._policy.timeout + _SLACK_SECONDS
-        while not self._loop.finishing and len(self._loop.tasks) < _AT_ONCE:
+        lease = self.policy.timeout + _SLACK_SECONDS
+        while not self.loop.finishing and len(self.loop.tasks) < _AT_ONCE:
             job = await self._store.call(lambda store: store.claim_webhook(lease))
             if job is None:
                 break
-            self._loop.spawn(self._deliver(job))
+            self.loop.spawn(self._deliver(job))
         self._counts = await self._store.call(lambda store: store.webhook_counts())
         return _LOOK_SECONDS
 
@@ -120,8 +112,8 @@ class Webhooks:
         if not error:
             state = WebhookState.DELIVERED
         else:
-            state = WebhookState.DEAD if attempt >= self._policy.attempts else WebhookState.WAITING
-        wait = pause(attempt, self._policy.backoff, random.random())
+            state = WebhookState.DEAD if attempt >= self.policy.attempts else WebhookState.WAITING
+        wait = pause(attempt, self.policy.backoff, random.random())
         with contextlib.suppress(ServingError):  # it is due again when the claim is over
             kept = await self._store.call(
                 lambda store: store.settle_webhook(job.id, attempt, state, error=error, again_in=wait)
@@ -134,7 +126,7 @@ class Webhooks:
     async def _attempt(self, job: Job, url: str) -> str:
         """Send once; why it failed, "" if it was taken."""
         try:
-            target = self._policy.target(url)
+            target = self.policy.target(url)
         except InvalidArgument as error:  # the operator has changed the setting
             return error.message
         delivery, timestamp = f"ended_{job.id}", str(int(time.time()))
@@ -145,8 +137,8 @@ class Webhooks:
             "Connection": "close",
             "Nonet-Webhook-Id": delivery,
             "Nonet-Webhook-Timestamp": timestamp,
-            "Nonet-Webhook-Signature": signature(self._policy.secret, delivery, timestamp, body),
+            "Nonet-Webhook-Signature": signature(self.policy.secret, delivery, timestamp, body),
         }
         from nonet.jobs.webhook_call import post
 
-        return await post(target, headers, body, self._policy.timeout)
+        return await post(target, headers, body, self.policy.timeout)

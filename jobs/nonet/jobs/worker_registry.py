@@ -37,7 +37,7 @@ _VALID_SECONDS = 60.0
 
 
 class WorkerRegistry:
-    """Start it, :meth:`stop` it.
+    """Start it, wake its ``loop`` when the repository may have got its name; :meth:`stop` it.
 
     Args:
         store: keeps the announcements.
@@ -78,25 +78,21 @@ class WorkerRegistry:
         self._announced: set[str] = set()
         self._announced_at = float("-inf")
         self._strange_folder = False
-        self._loop = WakeLoop("announcing what the workers can do", self._look, _TROUBLE_SECONDS)
+        self.loop = WakeLoop("announcing what the workers can do", self._look, _TROUBLE_SECONDS)
 
     def start(self) -> None:
         """Announce from now on."""
-        self._loop.start(0.0 if self._eager else None)
+        self.loop.start(0.0 if self._eager else None)
 
     def announce_soon(self) -> None:
         """Something waits or runs: announce now what was not announced lately."""
         if time.monotonic() > self._announced_at + _ANNOUNCE_SECONDS:
-            self._loop.wake()
-
-    def announce_now(self) -> None:
-        """A job was submitted here, for which the repository may have got its name."""
-        self._loop.wake()
+            self.loop.wake()
 
     async def stop(self) -> None:
         """Announce no more; nothing is taken any more either."""
         self.available = frozenset()
-        await self._loop.cancel()
+        await self.loop.cancel()
 
     async def able(self, kind: str) -> None:
         """Raises NotImplementedHere, saying what to install, if only this process has workers and they cannot

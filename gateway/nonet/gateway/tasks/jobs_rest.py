@@ -17,7 +17,7 @@ from nonet.gateway.http.query import read_query
 from nonet.gateway.http.reply import RawResponse, Reply, raw_headers
 from nonet.gateway.tasks.jobs_schemas import CANCEL, EVENTS, JOB, JOBS, RESULT, JobList
 from nonet.gateway.tasks.rest import EVENT_STREAM
-from nonet.jobs import Job, Jobs, PageQuery, read_states
+from nonet.jobs import DEFAULT_PAGE, Job, Jobs, PageQuery, read_states
 from nonet.runtime.errors import InvalidArgument, Unprocessable
 
 _PIECE = 256 * 1024
@@ -120,23 +120,17 @@ def _seen(text: str) -> int:
 
 def _limits(query: bytes) -> PageQuery:
     """The page that a query asks for. Raises Unprocessable for an unknown field, InvalidArgument."""
-    given: dict[str, Any] = {}
-    states: list[str] = []
+    given: dict[str, str] = {}
     for name, value in read_query(query, 16):
-        if name == "state":
-            states += value.split(",")
-        elif name not in ("limit", "after"):
+        if name not in ("limit", "after", "state"):
             raise Unprocessable(
                 f"unknown field {name[:80]!r}; the fields are limit, after, state", param=name[:80]
             )
-        elif name in given:
+        if name in given and name != "state":
             raise Unprocessable(f"field '{name}' is repeated", param=name)
-        else:
-            given[name] = value
-    if "limit" in given:
-        if _NUMBER.fullmatch(given["limit"]) is None:
-            raise Unprocessable(
-                f"field 'limit' must be an integer, got {given['limit'][:40]!r}", param="limit"
-            )
-        given["limit"] = int(given["limit"])
-    return PageQuery(states=read_states(states), **given)
+        given[name] = f"{given[name]},{value}" if name in given else value
+    limit = given.get("limit", str(DEFAULT_PAGE))
+    if _NUMBER.fullmatch(limit) is None:
+        raise Unprocessable(f"field 'limit' must be an integer, got {limit[:40]!r}", param="limit")
+    states = given["state"].split(",") if "state" in given else []
+    return PageQuery(int(limit), given.get("after", ""), read_states(states))

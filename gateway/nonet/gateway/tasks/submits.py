@@ -91,7 +91,7 @@ class Submits:
         if webhook is not None and not isinstance(webhook, str):
             raise Unprocessable("field 'webhook' must be a text", param="webhook")
         if webhook:
-            self.jobs.webhooks.check(webhook)
+            self.jobs.webhooks.policy.target(webhook)
 
     async def submit(self, task: Task, fields: FieldReader, sent: Submission) -> tuple[Job, bool]:
         """The job that a request becomes, and whether it is a new one.
