@@ -16,8 +16,8 @@ from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.executor import EmbeddedDevice
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
-from nonet.gateway.process.compose import ServingPlane
 from nonet.gateway.process.services import installed_services
+from nonet.gateway.process.serving_plane import ServingPlane
 from nonet.gateway.tasks.host import GatewayHost
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import MonotonicClock

@@ -90,7 +90,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, typer.Abort):
         return "aborted", 1
     if isinstance(error, CommandFailed | ServingError):
-        return _one_line(str(error)), 1
+        return _one_line(str(error)), getattr(error, "status", 1)
     if isinstance(error, OSError) and error.strerror:
         name = f": {error.filename}" if error.filename else ""
         return f"{error.strerror.lower()}{name}", 1

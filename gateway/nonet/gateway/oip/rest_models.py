@@ -30,9 +30,10 @@ class OipModels:
 
     async def ready(self, target: OipTarget) -> Reply:
         """200 while inference requests are accepted and can be executed, else 503."""
-        if self._plane.ready():
+        why = self._plane.why_unready()
+        if not why:
             return Reply.json({"ready": True})
-        reply = Reply.json({"ready": False, "error": "the server is not ready"}, 503)
+        reply = Reply.json({"ready": False, "error": f"the server is not ready: {why}"}, 503)
         reply.headers.append((b"retry-after", b"1"))
         return reply
 

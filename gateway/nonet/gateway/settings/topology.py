@@ -15,6 +15,8 @@ import dataclasses
 import difflib
 import re
 import tomllib
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +58,15 @@ class RemoteService:
             raise ValueError("key must be a string of printable ASCII characters")
 
 
-def load_topology(path: Path) -> tuple[RemoteService, ...]:
-    """Read a topology file. Raises SettingsError, in one line, for anything wrong with it."""
+def load_topology(path: Path, known: Sequence[str] | None = None) -> tuple[RemoteService, ...]:
+    """Read a topology file.
+
+    Args:
+        path: of the file.
+        known: names of the services that there are; None takes any name.
+
+    Raises SettingsError with everything that is wrong with the file, each in one line.
+    """
     try:
         with path.open("rb") as file:
             data = tomllib.load(file)
@@ -65,34 +74,49 @@ def load_topology(path: Path) -> tuple[RemoteService, ...]:
         raise SettingsError(f"cannot read the topology {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from None
-    _refuse_unknown(data, ["service"], str(path))
+    wrong = _unknown_keys(data, ["service"], str(path))
     entries = data.get("service", [])
     if not isinstance(entries, list) or not entries:
-        raise SettingsError(f"{path} names no service; write each as a table [[service]]")
-    services = tuple(_service(entry, f"{path}, service {number}") for number, entry in enumerate(entries, 1))
-    addresses = [service.address for service in services]
-    twice = next((address for address in addresses if addresses.count(address) > 1), None)
-    if twice is not None:
-        raise SettingsError(f"{path} names the address {twice} twice")
-    return services
+        raise SettingsError(*wrong, f"{path} names no service; write each as a table [[service]]")
+    services: list[RemoteService] = []
+    for number, entry in enumerate(entries, 1):
+        where = f"{path}, service {number}"
+        try:
+            services.append(_service(entry, where))
+        except SettingsError as error:
+            wrong += error.mistakes
+            continue
+        name = services[-1].name
+        if known is not None and name not in known:
+            wrong.append(f"{where}: unknown service '{name}'; known: {', '.join(known)}")
+    addresses = Counter(service.address for service in services)
+    wrong += [
+        f"{path} names the address {address} twice" for address, times in addresses.items() if times > 1
+    ]
+    if wrong:
+        raise SettingsError(*wrong)
+    return tuple(services)
 
 
 def _service(entry: Any, where: str) -> RemoteService:
     if not isinstance(entry, dict):
         raise SettingsError(f"{where}: write it as a table [[service]]")
     fields = [field.name for field in dataclasses.fields(RemoteService)]
-    _refuse_unknown(entry, fields, where)
-    missing = [name for name in ("name", "address") if name not in entry]
-    if missing:
-        raise SettingsError(f"{where}: {missing[0]} is missing")
+    wrong = _unknown_keys(entry, fields, where)
+    wrong += [f"{where}: {name} is missing" for name in ("name", "address") if name not in entry]
+    if wrong:
+        raise SettingsError(*wrong)
     try:
         return RemoteService(**entry)
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from None
 
 
-def _refuse_unknown(data: dict[str, Any], known: list[str], where: str) -> None:
-    for key in data:
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise SettingsError(f"unknown key '{key}' in {where}; did you mean '{nearest}'?")
+def _unknown_keys(data: dict[str, Any], known: list[str], where: str) -> list[str]:
+    """What is wrong with the keys of a table that are none of ``known``."""
+    return [
+        f"unknown key '{key}' in {where}; did you mean "
+        f"'{difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]}'?"
+        for key in data
+        if key not in known
+    ]
