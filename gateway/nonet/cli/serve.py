@@ -40,7 +40,10 @@ def serve(
     ] = None,
     topology: Annotated[
         Path | None,
-        typer.Option(help="TOML file of remote services. Without it all services run in this process."),
+        typer.Option(
+            help="TOML file that says where services run: a table [[service]] with name and address for "
+            "each (docs/operating.md). Without it all services run in this process."
+        ),
     ] = None,
 ) -> None:
     """Serve the models over HTTP and gRPC until told to stop (SIGTERM or Ctrl-C).
@@ -48,7 +51,7 @@ def serve(
     Prints one line with the URLs when it is ready. Flags win over NONET_<SECTION>__<FIELD> variables, which
     win over the file.
 
-    Example: nonet serve --repository model_repository --http-port 8000 --grpc-port 8001
+    Example: nonet serve --repository model_repository --http-port 8080
     """
     given_server = {
         "host": host,

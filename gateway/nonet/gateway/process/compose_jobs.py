@@ -8,6 +8,7 @@ import sys
 from nonet.gateway.settings.policies import policy_from
 from nonet.gateway.settings.schema import Settings, SettingsError
 from nonet.jobs import JobFiles, JobPolicy, Jobs, JobStore, StoreAddress, WebhookPolicy, WorkerCommand
+from nonet.runtime.extras import how_to_install
 
 __all__ = ["compose_jobs"]
 
@@ -61,7 +62,7 @@ def _store(address: StoreAddress, settings: Settings) -> JobStore:
         return address.open(settings.jobs.path)
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"setting 'jobs.store' needs {error.name}, which is not installed: pip install 'nonet[redis]'"
+            f"setting 'jobs.store' needs {error.name}, which is not installed: {how_to_install('redis')}"
         ) from None
     except ValueError as error:
         raise SettingsError(f"setting 'jobs.store': {error}") from None

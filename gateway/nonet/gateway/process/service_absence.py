@@ -25,9 +25,11 @@ class ServiceAbsence:
     devices: Sequence[Device]
 
     def __call__(self, task: str) -> ServingError | None:
-        """NotImplementedHere (``SERVICE_NOT_IN_TOPOLOGY``) if nobody answers the task,
-        Unavailable (``SERVICE_UNREACHABLE``) if one should and does not, None if it is there without a
-        model."""
+        """What a caller is told, or None if the service is there and lacks a model.
+
+        NotImplementedHere (``SERVICE_NOT_IN_TOPOLOGY``) if the topology names no service for the task,
+        Unavailable (``SERVICE_UNREACHABLE``) if it does and none answers.
+        """
         name = next((name for name, each in self.services.items() if task in _tasks(each)), "")
         replicas = [device for device in self.devices if device.group == name]
         if not replicas:
