@@ -17,8 +17,8 @@ from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.executor import Device, EmbeddedDevice
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
-from nonet.gateway.process.compose import ServingPlane
 from nonet.gateway.process.services import installed_services
+from nonet.gateway.process.serving_plane import ServingPlane
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.host import GatewayHost
 from nonet.runtime.catalog import Catalog

@@ -8,24 +8,27 @@ import importlib.util
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nonet.runtime.extras import how_to_install
+
 __all__ = ["Finding", "doctor", "examine"]
 
 SERVING = ("fastapi", "uvicorn", "uvloop", "grpcio", "protobuf", "numpy", "onnxruntime", "pillow", "orjson")
 
 EXTRAS = (
-    ("openvino", "openvino", "OpenVINO engine, faster for some models on CPUs with bf16", "nonet[openvino]"),
-    ("torch", "torch", "training and evaluation (nonet train, nonet evaluate)", "nonet[research]"),
-    ("onnxscript", "onnxscript", "export of trained networks", "nonet[research]"),
-    ("matplotlib", "matplotlib", "pictures of fitted buildings", "nonet[research]"),
-    ("pyarrow", "pyarrow", "uploads of scans as Parquet", "nonet[parquet]"),
-    ("redis", "redis", "jobs that several machines share (jobs.store)", "nonet[redis]"),
-    ("tritonclient", "tritonclient", "official clients of the inference protocol", "nonet[triton]"),
+    ("openvino", "openvino", "OpenVINO engine, faster for some models on CPUs with bf16", "openvino"),
+    ("torch", "torch", "training and evaluation (nonet train, nonet evaluate)", "research"),
+    ("onnxscript", "onnxscript", "export of trained networks", "research"),
+    ("matplotlib", "matplotlib", "pictures of fitted buildings", "research"),
+    ("pyarrow", "pyarrow", "uploads of scans as Parquet", "parquet"),
+    ("redis", "redis", "jobs that several machines share (jobs.store)", "redis"),
+    ("tritonclient", "tritonclient", "official clients of the inference protocol", "triton"),
 )
 """(module, distribution, what for, extra)"""
 
@@ -55,10 +58,10 @@ def _packages() -> Iterator[Finding]:
         try:
             yield Finding("package", name, "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding("package", name, "broken", "pip install nonet")
+            yield Finding("package", name, "broken", f"{sys.executable} -m pip install {name}")
     for module, distribution, purpose, extra in EXTRAS:
         if importlib.util.find_spec(module) is None:
-            yield Finding("extra", distribution, "missing", f"{purpose}: pip install '{extra}'")
+            yield Finding("extra", distribution, "missing", f"{purpose}: {how_to_install(extra)}")
         else:
             yield Finding(
                 "extra", distribution, "ok", f"{importlib.metadata.version(distribution)}, {purpose}"
@@ -187,7 +190,7 @@ def _print(findings: list[Finding]) -> None:
         table.add_column(title, no_wrap=True)
     table.add_column("detail", overflow="fold")
     for finding in findings:
-        # Text, not str: brackets as in nonet[research] are markup to rich otherwise.
+        # Text, not str: brackets as in tritonclient[grpc] are markup to rich otherwise.
         table.add_row(
             finding.area,
             Text(finding.subject),

@@ -15,6 +15,7 @@ import typer
 from nonet.cli import data, doctor, models, research, serve, service, settings, work, worker
 from nonet.cli.failure import CommandFailed
 from nonet.runtime.errors import ServingError
+from nonet.runtime.extras import how_to_install
 from nonet.runtime.release import VERSION
 
 __all__ = ["app", "main"]
@@ -26,7 +27,7 @@ app = typer.Typer(
     help="Nine research systems for efficient vision and sensing, served as one product.\n\n"
     "Example: nonet serve --repository model_repository",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,  # with it, [[service]] and the like would be taken for markup and vanish
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -58,7 +59,7 @@ app.command("doctor")(doctor.doctor)
 app.command("data")(data.data)
 app.command("settings")(settings.settings)
 app.command("work")(work.work)
-app.command("worker")(worker.worker)
+app.command("worker", hidden=True)(worker.worker)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,14 +91,14 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, typer.Abort):
         return "aborted", 1
     if isinstance(error, CommandFailed | ServingError):
-        return _one_line(str(error)), 1
+        return _one_line(str(error)), getattr(error, "status", 1)
     if isinstance(error, OSError) and error.strerror:
         name = f": {error.filename}" if error.filename else ""
         return f"{error.strerror.lower()}{name}", 1
     if isinstance(error, ModuleNotFoundError):
         extra = "research" if error.name in ("torch", "onnxscript") else ""
-        hint = f"; pip install 'nonet[{extra}]'" if extra else "; see 'nonet doctor'"
-        return f"the module {error.name} is not installed{hint}", 1
+        hint = how_to_install(extra) if extra else "see 'nonet doctor'"
+        return f"the module {error.name} is not installed: {hint}", 1
     return f"{_one_line(str(error)) or type(error).__name__} (details: {DEBUG_FLAG})", 1
 
 

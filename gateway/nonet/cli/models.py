@@ -21,6 +21,7 @@ __all__ = ["app"]
 app = typer.Typer(
     help="The model repository: list, show, verify, pull, import, profile.\n\nExample: nonet models list",
     no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 Repository = Annotated[Path, typer.Option("--repository", help="Folder of the models.")]
@@ -201,17 +202,20 @@ def import_model(
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
     credit: Annotated[str, typer.Option(help="Whom to credit.")] = "",
 ) -> None:
-    """Convert an official FasterNet checkpoint to ONNX and publish it. Needs the extra nonet[research].
+    """Convert an official FasterNet checkpoint to ONNX and publish it.
+
+    Needs the extra research; 'nonet doctor' says how to get it.
 
     Example: nonet models import fasternet_t0.pth --as fasternet_t0 --licence MIT
     """
     from nonet.runtime.errors import ModelRefused
+    from nonet.runtime.extras import how_to_install
     from nonet.runtime.repository.labels import read_labels
 
     try:
         from nonet.research.fasternet.importer import import_checkpoint
     except ModuleNotFoundError as error:
-        raise CommandFailed(f"importing needs {error.name}; pip install 'nonet[research]'") from error
+        raise CommandFailed(f"importing needs {error.name}: {how_to_install('research')}") from error
     try:
         names = read_labels(labels) if labels else ()
     except ModelRefused as refused:

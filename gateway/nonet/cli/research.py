@@ -105,7 +105,7 @@ def evaluate(
     ),
     output: Annotated[Path | None, typer.Option(help="Also write the results here, as JSON.")] = None,
     baseline: Annotated[
-        bool, typer.Option("--baseline", help="Measure the baseline again (needs nonet[research]).")
+        bool, typer.Option("--baseline", help="Measure the baseline again (needs the extra research).")
     ] = False,
     weights: Annotated[
         Path | None, typer.Option(help="Pretrained weights of the baseline; downloaded by default.")

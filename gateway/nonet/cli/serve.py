@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nonet.cli.failure import CommandFailed
+from nonet.cli.given_settings import given_topology, wrongly_given
 
 __all__ = ["serve"]
 
@@ -29,9 +30,20 @@ def serve(
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings; see 'nonet settings --reference'.")
     ] = None,
+    allow_without_keys: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-without-keys",
+            show_default=False,
+            help="Listen beyond this machine although auth.keys is empty: for closed networks.",
+        ),
+    ] = None,
     topology: Annotated[
         Path | None,
-        typer.Option(help="TOML file of remote services. Without it all services run in this process."),
+        typer.Option(
+            help="TOML file that says where services run: a table [[service]] with name and address for "
+            "each (docs/operating.md). Without it all services run in this process."
+        ),
     ] = None,
 ) -> None:
     """Serve the models over HTTP and gRPC until told to stop (SIGTERM or Ctrl-C).
@@ -39,23 +51,24 @@ def serve(
     Prints one line with the URLs when it is ready. Flags win over NONET_<SECTION>__<FIELD> variables, which
     win over the file.
 
-    Example: nonet serve --repository model_repository --http-port 8000 --grpc-port 8001
+    Example: nonet serve --repository model_repository --http-port 8080
     """
+    given_server = {
+        "host": host,
+        "http_port": http_port,
+        "grpc_port": grpc_port,
+        "allow_without_keys": allow_without_keys,
+    }
+    settings, services = given_topology(
+        config, {"server": given_server, "repository": {"path": repository}}, topology
+    )
     from nonet.gateway.process.gateway_process import StartError, run
-    from nonet.gateway.settings.loader import load_settings
     from nonet.gateway.settings.schema import SettingsError
-    from nonet.gateway.settings.topology import load_topology
 
     try:
-        settings = load_settings(
-            config,
-            {
-                "server": {"host": host, "http_port": http_port, "grpc_port": grpc_port},
-                "repository": {"path": repository},
-            },
-        )
-        services = load_topology(topology) if topology is not None else ()
         status = run(settings, services)
-    except (SettingsError, StartError) as error:
+    except SettingsError as error:
+        raise wrongly_given(error.mistakes) from None
+    except StartError as error:
         raise CommandFailed(str(error)) from None
     raise typer.Exit(status)

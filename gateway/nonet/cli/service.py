@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nonet.cli.failure import CommandFailed
+from nonet.cli.given_settings import given_settings, wrongly_given
 
 __all__ = ["service"]
 
@@ -21,6 +22,14 @@ def service(
     http_port: Annotated[
         int | None,
         typer.Option(min=0, max=65535, help="Port of an HTTP face too (metrics, health); none if not given."),
+    ] = None,
+    allow_without_keys: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-without-keys",
+            show_default=False,
+            help="Listen beyond this machine although auth.keys is empty: for closed networks.",
+        ),
     ] = None,
     repository: Annotated[
         Path | None,
@@ -36,22 +45,26 @@ def service(
 
     Example: nonet service recognition --port 9001
     """
+    from nonet.gateway.process.service_names import service_names
+
+    if name not in (known := service_names()):
+        raise typer.BadParameter(f"unknown service '{name}'; known: {', '.join(known)}")
+    given_server = {
+        "host": host,
+        "grpc_port": port,
+        "http_port": http_port,
+        "allow_without_keys": allow_without_keys,
+    }
+    settings = given_settings(
+        config, {"server": given_server, "repository": {"path": repository}}, listens=True
+    )
     from nonet.gateway.process.gateway_process import StartError, run_service
-    from nonet.gateway.process.services import installed_services
-    from nonet.gateway.settings.loader import load_settings
     from nonet.gateway.settings.schema import SettingsError
 
-    if name not in (known := installed_services()):
-        raise typer.BadParameter(f"unknown service '{name}'; known: {', '.join(known)}")
     try:
-        settings = load_settings(
-            config,
-            {
-                "server": {"host": host, "grpc_port": port, "http_port": http_port},
-                "repository": {"path": repository},
-            },
-        )
         status = run_service(name, settings, http=http_port is not None)
-    except (SettingsError, StartError) as error:
+    except SettingsError as error:
+        raise wrongly_given(error.mistakes) from None
+    except StartError as error:
         raise CommandFailed(str(error)) from None
     raise typer.Exit(status)

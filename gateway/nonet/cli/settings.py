@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nonet.cli.failure import CommandFailed
+from nonet.cli.given_settings import given_settings
 
 __all__ = ["settings"]
 
@@ -23,17 +23,13 @@ def settings(
 
     Example: nonet settings --config nonet.toml
     """
-    from nonet.gateway.settings.loader import load_settings
     from nonet.gateway.settings.reference import reference_page
-    from nonet.gateway.settings.schema import SettingsError, sections
+    from nonet.gateway.settings.schema import sections
 
     if reference:
         print(reference_page(), end="")
         return
-    try:
-        values = load_settings(config).model_dump(mode="json")
-    except SettingsError as error:
-        raise CommandFailed(str(error)) from None
+    values = given_settings(config).model_dump(mode="json")
     blocks = [
         "\n".join([f"[{section}]", *(f"{name} = {_toml(value)}" for name, value in values[section].items())])
         for section, _ in sections()

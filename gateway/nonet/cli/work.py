@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nonet.cli.failure import CommandFailed
+from nonet.cli.given_settings import given_settings, wrongly_given
 
 __all__ = ["work"]
 
@@ -33,15 +33,14 @@ def work(
 
     Example: NONET_JOBS__STORE=redis://queue:6379/0 nonet work --repository /shared/models
     """
+    settings = given_settings(
+        config, {"repository": {"path": repository}, "jobs": {"concurrency": concurrency}}
+    )
     from nonet.gateway.process.job_machine import run_work
-    from nonet.gateway.settings.loader import load_settings
     from nonet.gateway.settings.schema import SettingsError
 
     try:
-        settings = load_settings(
-            config, {"repository": {"path": repository}, "jobs": {"concurrency": concurrency}}
-        )
         status = run_work(settings)
     except SettingsError as error:
-        raise CommandFailed(str(error)) from None
+        raise wrongly_given(error.mistakes) from None
     raise typer.Exit(status)

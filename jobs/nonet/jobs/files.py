@@ -10,10 +10,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,10 +55,26 @@ class JobFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._proved = False
         self._incoming = root / "incoming"
         self._work = root / "work"
         self._results = root / "results"
         self._uploads = 0
+
+    def unwritable(self) -> str:
+        """Why nothing can be written into the state folder, "" if it can be. A full disk is no reason: it
+        passes, and who meets it is told."""
+        if os.access(self.root, os.W_OK | os.X_OK) and self.root.is_dir() and self._proved:
+            return ""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                self._proved = True
+        except OSError as error:
+            self._proved = False
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                return (error.strerror or type(error).__name__).lower()
+        return ""
 
     def identity(self) -> str:
         """A name of the state folder that no other folder has. Raises InsufficientStorage or Unavailable."""

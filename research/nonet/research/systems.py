@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nonet.runtime.errors import InvalidArgument, NotFound, NotImplementedHere
+from nonet.runtime.extras import how_to_install
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,6 @@ def command_of(system: System, verb: str, needs: tuple[str, ...]) -> Callable[[A
     """The function behind `nonet VERB`. Raises NotImplementedHere if a package it needs is absent."""
     for package in needs:
         if importlib.util.find_spec(package) is None:
-            raise NotImplementedHere(f"this needs {package}: pip install 'nonet[research]'")
+            raise NotImplementedHere(f"this needs {package}: {how_to_install('research')}")
     command: Callable[[Any], None] = getattr(importlib.import_module(system.module), verb)
     return command

@@ -24,7 +24,7 @@ def test_a_worker_has_the_words_of_what_it_can_compute_with_and_no_others(
     assert engine_requirements("openvino", "bf16") == ("engine:openvino:bf16",)
     registry.backend.cache_clear()
     monkeypatch.setattr(registry.openvino, "installed", lambda: False)
-    assert "pip install 'nonet[openvino]'" in installed_engines()["engine:openvino"]
+    assert "pip install" in installed_engines()["engine:openvino"]
     monkeypatch.setattr(registry.openvino, "installed", lambda: True)
 
     def broken() -> None:

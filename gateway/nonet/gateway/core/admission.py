@@ -24,6 +24,7 @@ class Admission:
 
     Attributes:
         open: whether new requests are let in.
+        begun: whether they ever were.
         held_bytes: of the inputs of all requests between arrival and answer.
 
     Args:
@@ -36,7 +37,7 @@ class Admission:
     def __init__(
         self, catalog: Catalog, router: Router, scheduler: Scheduler, clock: Clock, max_bytes: int
     ) -> None:
-        self.open = False
+        self.open = self.begun = False
         self.held_bytes = 0
         self._catalog = catalog
         self._router = router
@@ -45,7 +46,9 @@ class Admission:
         self._max_bytes = max_bytes
 
     def check_open(self) -> None:
-        """Raises Unavailable (``DRAINING``) if nothing new is let in."""
+        """Raises Unavailable (``STARTING``, ``DRAINING``) if nothing new is let in."""
+        if not self.open and not self.begun:
+            raise Unavailable("the server is loading its models; retry later", code="STARTING")
         if not self.open:
             raise Unavailable("the server is draining; try another one", code="DRAINING")
 

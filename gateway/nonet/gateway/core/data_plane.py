@@ -28,7 +28,7 @@ from nonet.gateway.core.plane_policy import PlanePolicy
 from nonet.gateway.core.protocol_parameters import normalised
 from nonet.gateway.core.records import ModelStatistics, Observer
 from nonet.gateway.core.request_progress import RequestProgress
-from nonet.gateway.core.routing import Router
+from nonet.gateway.core.routing import Absence, Router, no_more_than_a_model
 from nonet.gateway.core.statistics import StatisticsKeeper
 from nonet.gateway.core.time_limit import TimeLimit
 from nonet.gateway.executor.contract import Device, VersionGone
@@ -57,6 +57,8 @@ class DataPlane:
         clock: the monotonic clock of all deadlines; while serving it must tick with the event loop's.
         scheduling, policy: limits.
         cache: the response cache, or None for none at all.
+        ranks: by task, the quality figure that orders a family.
+        absence: says of a task without a model what is missing, if it is more than the model.
         costs: tells the cost of the requests of a task; where there is none, it is their rows.
     """
 
@@ -71,6 +73,7 @@ class DataPlane:
         cache: ResponseCache | None = None,
         costs: Mapping[str, Cost] | None = None,
         ranks: Mapping[str, str] | None = None,
+        absence: Absence = no_more_than_a_model,
     ) -> None:
         self.catalog = catalog
         self.clock = clock
@@ -81,7 +84,7 @@ class DataPlane:
         self._dispatcher = Dispatcher(devices, scheduling or SchedulerPolicy(), clock, self._observers)
         self._calibrator = Calibrator(catalog, self._dispatcher)
         self._model_events = ModelEvents(catalog, self._dispatcher, self._observers)
-        self._router = Router(catalog, self._answered_at, self._policy.preferred_families, ranks)
+        self._router = Router(catalog, self._answered_at, self._policy.preferred_families, ranks, absence)
         self._admission = Admission(
             catalog, self._router, self._dispatcher.scheduler, clock, self._policy.max_in_flight_bytes
         )
@@ -97,7 +100,7 @@ class DataPlane:
         self._model_events.start()
         await self._dispatcher.start()
         await self._calibrator.start()
-        self._admission.open = True
+        self._admission.open = self._admission.begun = True
 
     async def drain(self, grace: float) -> bool:
         """Refuse what is new and let what is in flight finish, for at most ``grace`` seconds.
@@ -129,10 +132,18 @@ class DataPlane:
 
     def ready(self) -> bool:
         """Accepting, something to serve, and a healthy device in each group of devices."""
+        return not self.why_unready()
+
+    def why_unready(self) -> str:
+        """What is missing to be ready, in words for everybody; "" if nothing is."""
+        if not self.accepting:
+            return "its models are being loaded" if not self._admission.begun else "it is draining"
         groups: dict[str, bool] = {}
         for device in self._dispatcher.devices.values():
             groups[device.group] = groups.get(device.group, False) or device.healthy
-        return self.accepting and not self.catalog.empty and all(groups.values())
+        if dead := [group for group, healthy in groups.items() if not healthy]:
+            return f"the service {dead[0]} does not answer"
+        return "no model is loaded" if self.catalog.empty else ""
 
     def model_ready(self, name: str, version: str = "") -> bool:
         """Whether a version would be served now. Raises NotFound for one nobody knows."""

@@ -12,13 +12,20 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from nonet.runtime.catalog import Catalog
-from nonet.runtime.errors import NotFound, Unavailable
+from nonet.runtime.errors import NotFound, ServingError, Unavailable
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.task_index import TaskIndex
 
 AUTO = "auto"
 RANK = "top1"
 """The quality figure that orders a family where a task names no other; the larger the better."""
+
+Absence = Callable[[str], ServingError | None]
+"""Given a task that nothing answers: what is missing, or None if that is a model and nothing else."""
+
+
+def no_more_than_a_model(task: str) -> None:
+    """What is missing where every service is part of the process."""
 
 
 class Router:
@@ -30,6 +37,7 @@ class Router:
             given priority and deadline, would be answered; ``math.inf`` if nothing serves it.
         preferred_families: the families ``auto`` tries, in order, before the others by name.
         ranks: by task, the quality figure that orders a family; :data:`RANK` for a task that is not in it.
+        absence: says of a task without a model what is missing, if it is more than the model.
     """
 
     def __init__(
@@ -38,22 +46,25 @@ class Router:
         answered_at: Callable[[ModelInfo, int, float], float],
         preferred_families: Sequence[str],
         ranks: Mapping[str, str] | None = None,
+        absence: Absence = no_more_than_a_model,
     ) -> None:
         self._catalog = catalog
         self._answered_at = answered_at
         self._preferred = tuple(preferred_families)
         self._ranks = dict(ranks or {})
+        self._absence = absence
 
     def choose(self, task: str, model: str, *, deadline: float | None, priority: int = 1) -> ModelInfo:
         """The service to call for ``model``; see the module's text.
 
         Raises NotFound, naming what there is, for an unknown name; Unavailable for a model that is known but
-        not ready (``MODEL_NOT_READY``), or if the task has no model at all (``NO_MODEL``).
+        not ready (``MODEL_NOT_READY``), or if the task has no model at all (``NO_MODEL``, or what the
+        router was given as the reason).
         """
         figure = self.rank(task)
         members, services = self._catalog.find(task, lambda index: self._look(index, model or AUTO, figure))
         if not services:
-            raise Unavailable(
+            raise self._absence(task) or Unavailable(
                 f"no model for {task} is loaded; train or pull one, see 'nonet models list'",
                 param="model",
                 code="NO_MODEL",

@@ -29,7 +29,7 @@ OTHER = "other"
 SHED_CODES = frozenset(
     {
         "DEADLINE_UNATTAINABLE", "DRAINING", "MODEL_NOT_READY", "NO_DEVICE", "OVERLOADED", "QUEUE_FULL",
-        "SHUTTING_DOWN", "UNAVAILABLE",
+        "SHUTTING_DOWN", "STARTING", "UNAVAILABLE",
     }
 )  # fmt: skip
 """Codes that mean: refused to protect the others, before any work was done."""

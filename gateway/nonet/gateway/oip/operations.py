@@ -92,7 +92,8 @@ class Operations:
 
     def ready(self, asked: Asked) -> dict[str, Any]:
         """Whether inference requests are accepted and can be executed."""
-        return {"ready": self._plane.ready()}
+        why = self._plane.why_unready()
+        return {"ready": False, "error": f"the server is not ready: {why}"} if why else {"ready": True}
 
     def model_ready(self, asked: Asked) -> dict[str, Any]:
         """Whether a version would be served now. Raises NotFound for one that nobody knows."""

@@ -114,7 +114,7 @@ class OipRoutes:
             answer = await answer
         if isinstance(answer, dict) and answer.get("ready") is False:
             error = f"the {'model' if target.model else 'server'} is not ready"
-            reply = Reply.json({**answer, "error": error}, 503)
+            reply = Reply.json({"error": error, **answer}, 503)
             reply.headers.append((b"retry-after", b"1"))
             return reply
         return Reply.json(answer)

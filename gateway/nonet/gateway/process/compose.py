@@ -15,9 +15,10 @@ from typing import Any
 from nonet.gateway.cache import MemoryStore, ResponseCache
 from nonet.gateway.cache.memory import MemoryLimits
 from nonet.gateway.core.call_headers import CallReader
-from nonet.gateway.core.data_plane import DataPlane, PlanePolicy
+from nonet.gateway.core.data_plane import PlanePolicy
 from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
+from nonet.gateway.core.routing import no_more_than_a_model
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.core.version_pruning import VersionPruner
 from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
@@ -28,7 +29,9 @@ from nonet.gateway.metrics.counters import Metrics
 from nonet.gateway.metrics.exposition import GatewayState, MetricsPage
 from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.http_app import create_app
+from nonet.gateway.process.service_absence import ServiceAbsence
 from nonet.gateway.process.services import installed_services, works
+from nonet.gateway.process.serving_plane import ServingPlane
 from nonet.gateway.scheduler import SchedulerPolicy
 from nonet.gateway.settings.policies import policy_from
 from nonet.gateway.settings.schema import AuthSettings, Settings, SettingsError
@@ -46,17 +49,7 @@ from nonet.runtime.task import Service, ServiceLimits
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Gateway", "ServingPlane", "compose"]
-
-
-class ServingPlane(DataPlane):
-    """A data plane that can be taken out of rotation before it stops accepting."""
-
-    leaving = False
-    """True from the first signal on: readiness says no, requests are still served."""
-
-    def ready(self) -> bool:
-        return not self.leaving and super().ready()
+__all__ = ["Gateway", "compose"]
 
 
 @dataclasses.dataclass(slots=True)
@@ -149,6 +142,7 @@ def compose(
         cache=_cache(settings, clock),
         costs={task.name: task.cost for task in tasks if task.cost is not None},
         ranks={task.name: task.rank for task in tasks},
+        absence=ServiceAbsence(services, devices) if remote else no_more_than_a_model,
     )
     metrics = Metrics()
     plane.add_observer(metrics)

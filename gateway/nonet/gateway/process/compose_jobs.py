@@ -8,6 +8,7 @@ import sys
 from nonet.gateway.settings.policies import policy_from
 from nonet.gateway.settings.schema import Settings, SettingsError
 from nonet.jobs import JobFiles, JobPolicy, Jobs, StoreAddress, WebhookPolicy, WorkerCommand
+from nonet.runtime.extras import how_to_install
 
 __all__ = ["compose_jobs"]
 
@@ -30,7 +31,7 @@ def compose_jobs(settings: Settings, *, works_only: bool = False, serves: bool =
         store = address.open(given.path)
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"setting 'jobs.store' needs {error.name}, which is not installed: pip install 'nonet[redis]'"
+            f"setting 'jobs.store' needs {error.name}, which is not installed: {how_to_install('redis')}"
         ) from None
     except ValueError as error:
         raise SettingsError(f"setting 'jobs.store': {error}") from None

@@ -1,6 +1,8 @@
 """The life of a gateway process.
 
-    listen -> load and warm up the models -> start the devices -> serve -> leave
+    listen -> say that it lives -> load and warm up the models -> start the devices -> serve -> leave
+
+While the models are loaded, health and metrics are answered and requests refused (``STARTING``).
 
 Leaving (SIGTERM, SIGINT): readiness says 503 at once, for ``drain_delay`` everything is still served so that
 balancers can notice, then new work is refused and what is in flight may finish; ``grace`` after the signal
@@ -15,10 +17,12 @@ import functools
 import gc
 import logging
 import math
+import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -31,6 +35,7 @@ from nonet.gateway.process.compose import Gateway, compose
 from nonet.gateway.process.logs import set_up_logging
 from nonet.gateway.process.process_exit import exit_at_last, exit_now, stop_signal
 from nonet.gateway.process.services import works
+from nonet.gateway.process.storage_watch import StorageWatch
 from nonet.gateway.settings.schema import Settings
 from nonet.gateway.settings.topology import RemoteService
 from nonet.runtime.backends.memory import return_freed_memory
@@ -105,17 +110,25 @@ class _Process:
             if self._with_http:
                 listener = _listen(self._server.host, self._server.http_port, "--http-port")
                 sockets.enter_context(listener)
+            self._check_repository()
             await self._open_jobs()
+            watch = self._watch_storage()
+            if watch is not None:
+                await watch.look()
+            await grpc_server.start()
+            http = await self._start_http(listener) if listener is not None else None
             await self._load_unless(stopping)
             await self._plane.start()
             if self._gateway.parts.jobs is not None:
                 await self._gateway.parts.jobs.start()
-            await grpc_server.start()
-            http = await self._start_http(listener) if listener is not None else None
+            grpc_server.health.changed()
             _settle_garbage()
             http_port = listener.getsockname()[1] if listener is not None else None
             repository, poll = self._gateway.repository, self._gateway.settings.repository.poll_seconds
-            async with _following(repository, self._gateway.parts.repository, poll):
+            async with (
+                _following(repository, self._gateway.parts.repository, poll),
+                _running(watch.run() if watch is not None else None, "storage-watch"),
+            ):
                 self._announce(http_port, grpc_port, time.monotonic() - begun)
                 watched: set[asyncio.Future[Any]] = {stopping} if http is None else {stopping, http[1]}
                 await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
@@ -137,6 +150,10 @@ class _Process:
             }
             await jobs.open(settle)
 
+    def _watch_storage(self) -> StorageWatch | None:
+        jobs, folder = self._gateway.parts.jobs, self._gateway.settings.jobs.path
+        return None if jobs is None else StorageWatch(jobs.files, folder, self._plane)
+
     # -- arriving -------------------------------------------------------------------------------
 
     async def _load_unless(self, stopping: asyncio.Future[signal.Signals]) -> None:
@@ -148,6 +165,16 @@ class _Process:
             exit_now(0)  # nothing is served yet, and a thread that loads cannot be cancelled
         await loading
 
+    def _check_repository(self) -> None:
+        """Raises StartError if there is no repository to load from, before anybody is answered."""
+        repository = self._gateway.repository
+        if repository is None:
+            return
+        try:
+            os.scandir(repository.root).close()
+        except OSError as error:
+            raise _unreadable(repository.root, error) from None
+
     async def _load(self) -> None:
         """Load and warm up every model of the repository."""
         repository, control = self._gateway.repository, self._gateway.parts.repository
@@ -156,11 +183,7 @@ class _Process:
         try:
             await control.run(repository.load_all)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise StartError(
-                f"cannot read the model repository {repository.root}: {reason}; "
-                "create the folder or name another with --repository"
-            ) from None
+            raise _unreadable(repository.root, error) from None
         if not self._gateway.catalog.infos():
             logger.warning(
                 "no model is loaded from %s; get one with: nonet models pull efficientnet_lite0",
@@ -192,6 +215,8 @@ class _Process:
         count = len(self._gateway.catalog.infos())
         # Without a model, or a service it needs, it listens all the same: readiness turns when that comes.
         missing = "a model" if self._gateway.repository is not None else "its services"
+        if self._plane.storage_trouble:
+            missing = "a folder of its jobs that can be written"
         state = "is ready" if self._plane.ready() else f"waits for {missing}"
         print(  # noqa: T201
             f"nonet {VERSION} {state} at {' '.join(urls)} ({count} models, {seconds:.1f} s)",
@@ -237,6 +262,14 @@ class _Process:
         logger.info("left")
 
 
+def _unreadable(root: Path, error: OSError) -> StartError:
+    reason = (error.strerror or str(error)).lower()
+    return StartError(
+        f"cannot read the model repository {root}: {reason}; create the folder or name another with "
+        "--repository"
+    )
+
+
 async def _stop_http(http: tuple[_HttpServer, asyncio.Task[None]] | None, grace: float) -> None:
     if http is None:
         return
@@ -251,10 +284,20 @@ async def _following(
     repository: RepositoryManager | None, control: RepositoryControl | None, seconds: float
 ) -> AsyncIterator[None]:
     """Look for changed models every ``seconds`` while the block runs (never for 0)."""
-    if repository is None or control is None or seconds <= 0:
+    follow = None
+    if repository is not None and control is not None and seconds > 0:
+        follow = _follow(repository, control, seconds)
+    async with _running(follow, "repository-poll"):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[None, None, None] | None, name: str) -> AsyncIterator[None]:
+    """Do ``work`` beside the block, and no longer; None is nothing to do."""
+    if work is None:
         yield
         return
-    task = asyncio.create_task(_follow(repository, control, seconds), name="repository-poll")
+    task = asyncio.create_task(work, name=name)
     try:
         yield
     finally:

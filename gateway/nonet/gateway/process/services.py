@@ -9,29 +9,22 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
-import pkgutil
 from collections.abc import Mapping
 
+from nonet.gateway.process.service_names import NAMESPACE, service_names
 from nonet.runtime.oip.messages import add_descriptors
 from nonet.runtime.task import Service, Task, Work
 
 __all__ = ["installed_services", "works"]
-
-_NAMESPACE = "nonet.services"
 
 
 @functools.cache
 def installed_services() -> Mapping[str, Service]:
     """Each service by name, in the order of their names. Raises ValueError for two tasks with one path or
     method."""
-    package = importlib.import_module(_NAMESPACE)
     found: dict[str, Service] = {}
-    for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
-        module = f"{_NAMESPACE}.{info.name}.task"
-        if not info.ispkg or importlib.util.find_spec(module) is None:
-            continue
-        service: Service = importlib.import_module(module).SERVICE
+    for name in service_names():
+        service: Service = importlib.import_module(f"{NAMESPACE}.{name}.task").SERVICE
         if service.descriptors:
             add_descriptors(service.descriptors)
         found[service.name] = service

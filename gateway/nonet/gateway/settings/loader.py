@@ -39,14 +39,10 @@ def load_settings(
     Raises:
         SettingsError: the file is missing or not TOML, a key is unknown, or a value is not accepted.
     """
-    from_file = read_toml(config) if config is not None else {}
-    for section, fields in from_file.items():
-        if not isinstance(fields, dict):
-            if section in dict(sections()):
-                raise SettingsError(f"{config}: '{section}' is a section; write it as a table [{section}]")
-            raise SettingsError(_unknown(section, str(config)))
-    _refuse_unknown_variables(os.environ)
-    from_env = _read_environment()
+    wrong: list[str] = []
+    from_file = _known(read_toml(config), config, wrong) if config is not None else {}
+    wrong += _unknown_variables(os.environ)
+    from_env = _read_environment(wrong)
     given = {
         section: {field: value for field, value in fields.items() if value is not None}
         for section, fields in (flags or {}).items()
@@ -57,9 +53,13 @@ def load_settings(
         for section, fields in layer.items():
             merged.setdefault(section, {}).update(fields)
     try:
-        return Settings(**merged)  # type: ignore[arg-type]  # validated by pydantic, which is the point
+        settings = Settings(**merged)  # type: ignore[arg-type]  # validated by pydantic, which is the point
     except ValidationError as error:
-        raise SettingsError(_explain(error, layers)) from None
+        wrong += _explain(error, layers)
+        settings = None
+    if settings is None or wrong:
+        raise SettingsError(*dict.fromkeys(wrong))
+    return settings
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -75,7 +75,23 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not valid TOML: {error}") from None
 
 
-def _read_environment() -> dict[str, dict[str, Any]]:
+def _known(data: Mapping[str, Any], path: Path, wrong: list[str]) -> dict[str, dict[str, Any]]:
+    """What a file says of the settings that there are; what it says of others goes to ``wrong``."""
+    known = dict(sections())
+    found: dict[str, dict[str, Any]] = {}
+    for section, fields in data.items():
+        if section not in known:
+            wrong.append(_unknown(section, str(path)))
+        elif not isinstance(fields, dict):
+            wrong.append(f"{path}: '{section}' is a section; write it as a table [{section}]")
+        else:
+            names = known[section].model_fields
+            wrong += [_unknown(f"{section}.{field}", str(path)) for field in fields if field not in names]
+            found[section] = {field: value for field, value in fields.items() if field in names}
+    return found
+
+
+def _read_environment(wrong: list[str]) -> dict[str, dict[str, Any]]:
     source = EnvSettingsSource(
         Settings,
         env_prefix=ENV_PREFIX,
@@ -90,10 +106,13 @@ def _read_environment() -> dict[str, dict[str, Any]]:
     except EnvironmentValueError as error:
         cause = error.__cause__
         hint = f" ({cause})" if cause is not None else ""
-        raise SettingsError(
-            f"in the environment: {error}; lists and tables are written as JSON{hint}"
-        ) from None
-    return values
+        wrong.append(f"in the environment: {error}; lists and tables are written as JSON{hint}")
+        return {}
+    known = dict(sections())  # a variable that is no setting is named with the nearest that is
+    return {
+        section: {field: value for field, value in fields.items() if field in known[section].model_fields}
+        for section, fields in values.items()
+    }
 
 
 def variable_name(key: str) -> str:
@@ -101,14 +120,15 @@ def variable_name(key: str) -> str:
     return ENV_PREFIX + key.replace(".", ENV_DELIMITER).upper()
 
 
-def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
-    """Refuse NONET_ variables that look like settings but are none.
+def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """What is wrong with the NONET_ variables that look like settings but are none.
 
-    Names without the delimiter are refused only if they are a setting's name with one underscore: Kubernetes
+    Names without the delimiter are wrong only if they are a setting's name with one underscore: Kubernetes
     puts NONET_SERVICE_HOST and the like into every pod beside a service called nonet.
     """
     known = {variable_name(key): key for key in setting_keys()}
     flattened = {name.replace(ENV_DELIMITER, "_"): name for name in known}
+    wrong = []
     for raw in environ:
         name = raw.upper()
         if not name.startswith(ENV_PREFIX) or name in known:
@@ -120,7 +140,8 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
             nearest = flattened[name]
         else:
             continue
-        raise SettingsError(f"unknown setting {raw} in the environment; did you mean {nearest}?")
+        wrong.append(f"unknown setting {raw} in the environment; did you mean {nearest}?")
+    return wrong
 
 
 def _unknown(key: str, origin: str) -> str:
@@ -143,9 +164,12 @@ def _nearest(key: str) -> str:
     return max(keys, key=likeness)
 
 
-def _explain(error: ValidationError, layers: list[tuple[str, dict[str, dict[str, Any]]]]) -> str:
-    """The first problem in one line, with the layer the value came from; secrets are not repeated."""
-    problem = error.errors(include_url=False, include_context=False)[0]
+def _explain(error: ValidationError, layers: list[tuple[str, dict[str, dict[str, Any]]]]) -> list[str]:
+    """Each problem in one line, with the layer the value came from; secrets are not repeated."""
+    return [_problem(dict(each), layers) for each in error.errors(include_url=False, include_context=False)]
+
+
+def _problem(problem: Mapping[str, Any], layers: list[tuple[str, dict[str, dict[str, Any]]]]) -> str:
     path = [str(part) for part in problem["loc"]]
     key = ".".join(path[:2])
     origin = "the settings"

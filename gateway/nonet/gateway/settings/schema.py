@@ -49,7 +49,15 @@ __all__ = [
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; the message is one line that names the key and what is accepted."""
+    """The settings cannot be used.
+
+    Args:
+        mistakes: what is wrong, at least one; each one line that names the key and what is accepted.
+    """
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("; ".join(mistakes))
+        self.mistakes = mistakes
 
 
 class ServerSettings(Section):
@@ -60,6 +68,12 @@ class ServerSettings(Section):
         min_length=1,
         description="Address both ports listen on. Only this machine by default, because keys are off by "
         "default; use 0.0.0.0 in a container and set auth.keys.",
+    )
+    allow_without_keys: bool = Field(
+        default=False,
+        description="Whether to listen beyond this machine (`host`) while auth.keys is empty, so that "
+        "whoever reaches the ports may call, load and unload models and start jobs. For closed networks "
+        "only: behind a proxy that asks who calls, or between the containers of one deployment.",
     )
     http_port: Port = Field(
         default=8000, description="TCP port of the HTTP face. 0 takes a free one (printed in the ready line)."

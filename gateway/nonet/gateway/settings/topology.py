@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,34 +60,46 @@ class _Topology(Section):
     service: Annotated[tuple[RemoteService, ...], Field(min_length=1)]
 
 
-def load_topology(path: Path) -> tuple[RemoteService, ...]:
-    """Read a topology file. Raises SettingsError, in one line, for anything wrong with it."""
+def load_topology(path: Path, known: Sequence[str] | None = None) -> tuple[RemoteService, ...]:
+    """Read a topology file.
+
+    Args:
+        path: of the file.
+        known: names of the services that there are; None takes any name.
+
+    Raises SettingsError with everything that is wrong with the file, each in one line.
+    """
     data = read_toml(path)
     try:
         services = _Topology(**data).service
     except ValidationError as error:
-        raise SettingsError(f"{path}, {_explain(error)}") from None
-    addresses = [service.address for service in services]
-    twice = next((address for address in addresses if addresses.count(address) > 1), None)
-    if twice is not None:
-        raise SettingsError(f"{path} names the address {twice} twice")
+        raise SettingsError(*dict.fromkeys(f"{path}, {line}" for line in _explain(error))) from None
+    wrong = [
+        f"{path}, service {number}: unknown service '{service.name}'; known: {', '.join(known)}"
+        for number, service in enumerate(services, 1)
+        if known is not None and service.name not in known
+    ]
+    addresses = Counter(service.address for service in services)
+    wrong += [f"{path} names the address {each} twice" for each, times in addresses.items() if times > 1]
+    if wrong:
+        raise SettingsError(*wrong)
     return services
 
 
-def _explain(error: ValidationError) -> str:
-    """The first problem: where it is and what is accepted; a key is not repeated."""
+def _explain(error: ValidationError) -> Iterator[str]:
+    """The problems: where they are and what is accepted; a key is not repeated."""
     known: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(RemoteService)}
     problems: list[Any] = error.errors(include_url=False)
     for problem in problems:
+        place = problem["loc"]
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            wrong, names = problem["loc"][-1], known if len(problem["loc"]) > 1 else ["service"]
-            nearest = difflib.get_close_matches(wrong, names, n=1, cutoff=0.0)[0]
-            return f"unknown key '{wrong}'; did you mean '{nearest}'?"
-    place = problems[0]["loc"]
-    if len(place) < 3:
-        return "write each service as a table [[service]]"
-    what = f"service {place[1] + 1}: {place[2]}"
-    if problems[0]["type"] == "missing":
-        return f"{what} is missing"
-    got = "" if place[2] == "key" else f", got {problems[0]['input']!r}"
-    return f"{what} must be {known[place[2]].description}{got}"
+            names = known if len(place) > 1 else ["service"]
+            nearest = difflib.get_close_matches(place[-1], names, n=1, cutoff=0.0)[0]
+            yield f"unknown key '{place[-1]}'; did you mean '{nearest}'?"
+        elif len(place) < 3:
+            yield "write each service as a table [[service]]"
+        elif problem["type"] == "missing":
+            yield f"service {place[1] + 1}: {place[2]} is missing"
+        else:
+            got = "" if place[2] == "key" else f", got {problem['input']!r}"
+            yield f"service {place[1] + 1}: {place[2]} must be {known[place[2]].description}{got}"

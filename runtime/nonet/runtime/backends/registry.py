@@ -7,6 +7,7 @@ from functools import cache
 from nonet.runtime.backends import openvino
 from nonet.runtime.backends.contract import ENGINES, Backend, LoadError
 from nonet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from nonet.runtime.extras import how_to_install
 
 
 @cache
@@ -16,7 +17,9 @@ def backend(name: str) -> Backend:
         return OnnxRuntimeBackend()
     if name == "openvino":
         if not openvino.installed():
-            raise LoadError("the engine openvino is not installed; pip install 'nonet[openvino]'")
+            raise LoadError(
+                f"the engine openvino is not installed: {how_to_install('openvino', for_callers=True)}"
+            )
         return openvino.OpenVinoBackend()
     raise LoadError(f"unknown engine '{name}'; known: {', '.join(ENGINES)}")
 

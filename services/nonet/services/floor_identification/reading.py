@@ -249,7 +249,7 @@ def _from_parquet(stream: BinaryIO, limits: ReadLimits) -> Scans:
         import pyarrow.parquet
     except ImportError:
         raise NotImplementedHere(
-            "Parquet needs pyarrow on the server: pip install 'nonet[parquet]'; CSV and JSON work without",
+            "Parquet needs pyarrow on the server: pip install pyarrow; CSV and JSON work without",
             param="scans",
             code="EXTRA_MISSING",
         ) from None
