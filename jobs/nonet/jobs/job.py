@@ -98,8 +98,8 @@ class Job:
     webhook: Webhook | None = None
     ending: int = 0
 
-    def public(self) -> dict[str, Any]:
-        """The job as callers see it, JSON-able."""
+    def public(self, root: str = "") -> dict[str, Any]:
+        """The job as callers see it, JSON-able; ``root`` goes before the path of the file it has made."""
         return {
             "id": self.id,
             "object": "job",
@@ -109,7 +109,7 @@ class Job:
             "phase": self.phase,
             "progress": round(self.progress, 4),
             "eta_seconds": None if self.eta_seconds is None else round(self.eta_seconds, 1),
-            "result": None if self.result is None else dict(self.result),
+            "result": None if self.result is None else _linked(self.result, root),
             "error": None if self.error is None else dict(self.error),
             "attempts": self.attempts,
             "cancelling": self.cancelling,
@@ -118,6 +118,11 @@ class Job:
             "ended_at": _moment(self.ended),
             "webhook": None if self.webhook is None else self.webhook.public(),
         }
+
+
+def _linked(result: Mapping[str, Any], root: str) -> dict[str, Any]:
+    file = result.get("file")
+    return {**result, "file": root + file} if root and isinstance(file, str) else dict(result)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

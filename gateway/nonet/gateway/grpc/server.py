@@ -18,6 +18,7 @@ from nonet.gateway.grpc.health import SERVICE as HEALTH
 from nonet.gateway.grpc.health import Health
 from nonet.gateway.grpc.reflection import Reflection
 from nonet.gateway.grpc.rpc import Admit, Handler, Observe, Rpc, RpcFace, service
+from nonet.gateway.grpc.transport import GrpcTransport
 from nonet.gateway.oip.rpc_control import Control
 from nonet.gateway.oip.rpc_inference import Inference
 from nonet.gateway.oip.rpc_streaming import InferenceStream
@@ -67,6 +68,7 @@ class GrpcServer:
         plane: the core.
         reader: reads who calls and how.
         limits: see :class:`GrpcLimits`.
+        transport: see :class:`~nonet.gateway.grpc.transport.GrpcTransport`.
         repository: controls the model repository; None if there is none.
         uploads: accounts for the messages in flight; by default a budget of eight of the largest.
         disk: accounts for what of them goes to the disk; by default a budget for this face alone.
@@ -84,6 +86,7 @@ class GrpcServer:
         reader: CallReader,
         *,
         limits: GrpcLimits | None = None,
+        transport: GrpcTransport | None = None,
         repository: RepositoryControl | None = None,
         uploads: UploadBudget | None = None,
         disk: UploadBudget | None = None,
@@ -108,8 +111,8 @@ class GrpcServer:
                 ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
                 # Two servers on one port would share its connections silently.
                 ("grpc.so_reuseport", 0),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.max_metadata_size", 64 << 10),
+                *(transport or GrpcTransport()).channel_arguments(),
             ],
         )
         inference = Inference(plane, describe_models=describe_models)

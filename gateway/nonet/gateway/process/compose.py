@@ -22,6 +22,7 @@ from nonet.gateway.core.version_pruning import VersionPruner
 from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
 from nonet.gateway.executor.remote import RemotePolicy
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
+from nonet.gateway.grpc.transport import GrpcTransport
 from nonet.gateway.http import HttpRecord, HttpSettings
 from nonet.gateway.metrics.counters import Metrics
 from nonet.gateway.metrics.exposition import GatewayState, MetricsPage
@@ -122,6 +123,7 @@ class Gateway:
                 message_timeout=self.settings.server.body_timeout,
                 repository_control=self.settings.repository.control,
             ),
+            transport=policy_from(self.settings.grpc, GrpcTransport),
             repository=self.control,
             uploads=self.uploads,
             disk=self.disk,

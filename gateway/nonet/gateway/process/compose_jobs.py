@@ -71,6 +71,8 @@ def _webhooks(settings: Settings) -> WebhookPolicy:
     given = settings.jobs
     try:
         secret = given.webhook_secret.get_secret_value().encode()
-        return policy_from(given, WebhookPolicy, prefix="webhook_", secret=secret)
+        return policy_from(
+            given, WebhookPolicy, prefix="webhook_", secret=secret, root_path=settings.server.root_path
+        )
     except ValueError as error:
         raise SettingsError(f"jobs.webhook_hosts and jobs.webhook_secret: {error}") from None

@@ -117,13 +117,17 @@ def create_app(
     for service in services:
         assert host is not None
         for task in service.tasks:
-            routes[task.path] = route = TaskRoute(task, plane, calls, bodies, host, submits)
+            routes[task.path] = route = TaskRoute(
+                task, plane, calls, bodies, host, submits, settings.root_path
+            )
             if (spooling := route.spooling()) is not None:
                 spooled[task.path] = spooling
         app.include_router(service_router(service, routes, calls, host))
     if jobs is not None:
         works = [task.work for service in services for task in service.tasks if task.work is not None]
-        app.include_router(jobs_router(jobs, calls, {work.kind: work.headers for work in works}))
+        app.include_router(
+            jobs_router(jobs, calls, {work.kind: work.headers for work in works}, settings.root_path)
+        )
     ranks = {task.name: task.rank for service in services for task in service.tasks}
     app.include_router(model_router(plane, calls, ranks))
     app.include_router(page_router(services))
@@ -135,7 +139,13 @@ def create_app(
 
     app.add_exception_handler(HTTPException, _routing_failed)
     app.add_exception_handler(RequestValidationError, _validation_failed)
-    describe(app, services, authenticated=authenticated, max_timeout=settings.max_timeout)
+    describe(
+        app,
+        services,
+        authenticated=authenticated,
+        max_timeout=settings.max_timeout,
+        root_path=settings.root_path,
+    )
     oip = OipRoutes(
         OipInference(plane, calls, bodies),
         OipModels(plane, calls),

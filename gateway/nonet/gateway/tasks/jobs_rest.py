@@ -27,8 +27,15 @@ ResultHeaders = Callable[[Mapping[str, Any]], Mapping[str, str]]
 """Given a job's result, the headers of the file that it has made."""
 
 
-def jobs_router(jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders]) -> APIRouter:
-    """The routes, as FastAPI documents them. ``files``: what to say of the files that jobs of a kind make."""
+def jobs_router(
+    jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders], root_path: str = ""
+) -> APIRouter:
+    """The routes, as FastAPI documents them.
+
+    Args:
+        files: what to say of the files that jobs of a kind make.
+        root_path: goes before the paths that callers are told.
+    """
     router = APIRouter(tags=["Jobs"])
 
     @router.get("/v1/jobs", summary="List jobs", response_model=JobList, **JOBS)
@@ -38,20 +45,24 @@ def jobs_router(jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders
         found = await jobs.page(tenant, limits)
         return RawResponse(
             Reply.json(
-                {"object": "list", "data": [job.public() for job in found.jobs], "has_more": found.more}
+                {
+                    "object": "list",
+                    "data": [job.public(root_path) for job in found.jobs],
+                    "has_more": found.more,
+                }
             )
         )
 
     @router.get("/v1/jobs/{job}", summary="Look at a job", response_model=JobBody, **JOB)
     async def get(job: str, request: Request) -> Response:
         tenant = calls.authenticate(Exchange.of(request.scope))
-        return RawResponse(Reply.json((await jobs.get(job, tenant)).public()))
+        return RawResponse(Reply.json((await jobs.get(job, tenant)).public(root_path)))
 
     @router.delete("/v1/jobs/{job}", summary="Cancel a job", response_model=JobBody, **CANCEL)
     async def cancel(job: str, request: Request) -> Response:
         tenant = calls.authenticate(Exchange.of(request.scope))
         cancelled = await jobs.cancel(job, tenant)
-        return RawResponse(Reply.json(cancelled.public(), 200 if cancelled.state.ended else 202))
+        return RawResponse(Reply.json(cancelled.public(root_path), 200 if cancelled.state.ended else 202))
 
     @router.get("/v1/jobs/{job}/result", summary="Fetch a result", response_class=Response, **RESULT)
     async def result(job: str, request: Request) -> Response:
@@ -65,12 +76,14 @@ def jobs_router(jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders
     async def events(job: str, request: Request) -> Response:
         exchange = Exchange.of(request.scope)
         tenant = calls.authenticate(exchange)
-        seen = _seen(exchange.header(b"last-event-id"))
+        seen = _seen(exchange.given(b"last-event-id"))
         found = await jobs.get(job, tenant)
+        if seen > found.revision:
+            raise _no_event(str(seen))
         if found.state.ended and found.revision <= seen:
             # To a browser's EventSource this means: do not connect again.
             return Response(status_code=204)
-        return _EventStream(jobs.watch(job, tenant, seen))
+        return _EventStream(jobs.watch(job, tenant, seen), root_path)
 
     return router
 
@@ -104,8 +117,9 @@ class _FileStream(Response):
 class _EventStream(Response):
     """Server-sent events: one for each state that is read of a job, a comment now and then in between."""
 
-    def __init__(self, watched: AsyncIterator[Job | None]) -> None:
+    def __init__(self, watched: AsyncIterator[Job | None], root_path: str) -> None:
         self._watched = watched
+        self._root_path = root_path
         self.status_code = 200
         self.background = None
 
@@ -124,7 +138,8 @@ class _EventStream(Response):
             if more is not None:
                 name = "progress" if more.state.value == state else "state"
                 state = more.state.value
-                await send({"type": "http.response.body", "body": _event(name, more), "more_body": True})
+                event = _event(name, more, self._root_path)
+                await send({"type": "http.response.body", "body": event, "more_body": True})
             else:
                 await send({"type": "http.response.body", "body": b": still here\n\n", "more_body": True})
             try:
@@ -134,19 +149,24 @@ class _EventStream(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-def _event(name: str, job: Job) -> bytes:
-    return b"event: %s\nid: %d\ndata: %s\n\n" % (name.encode(), job.revision, orjson.dumps(job.public()))
+def _event(name: str, job: Job, root_path: str) -> bytes:
+    data = orjson.dumps(job.public(root_path))
+    return b"event: %s\nid: %d\ndata: %s\n\n" % (name.encode(), job.revision, data)
 
 
-def _seen(text: str) -> int:
+def _seen(text: str | None) -> int:
     """The revision after which events are wanted."""
-    if not text:
+    if text is None:
         return 0
     if _NUMBER.fullmatch(text) is None:
-        raise InvalidArgument(
-            f"Last-Event-ID must be the id of an event of this job, got {text[:40]!r}", param="Last-Event-ID"
-        )
+        raise _no_event(text)
     return int(text)
+
+
+def _no_event(text: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"Last-Event-ID must be the id of an event of this job, got {text[:40]!r}", param="Last-Event-ID"
+    )
 
 
 def _limits(query: bytes) -> PageQuery:
@@ -170,4 +190,6 @@ def _limits(query: bytes) -> PageQuery:
                 f"field 'limit' must be an integer, got {given['limit'][:40]!r}", param="limit"
             )
         given["limit"] = int(given["limit"])
+    if given.get("after") == "":
+        raise InvalidArgument("field 'after' must be the id of a job, got ''", param="after")
     return PageQuery(states=read_states(states), **given)

@@ -48,6 +48,7 @@ class TaskRoute:
         bodies: reads bodies within their limits.
         host: lent to the service's own handlers.
         submits: makes jobs of requests; None where there are no jobs.
+        root_path: goes before the paths that callers are told.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class TaskRoute:
         bodies: Bodies,
         host: Host,
         submits: Submits | None,
+        root_path: str = "",
     ) -> None:
         self.task = task
         self.fields = FieldReader(task)
@@ -66,6 +68,7 @@ class TaskRoute:
         self._calls = calls
         self._bodies = bodies
         self._host = host
+        self._root_path = root_path
         self._submits = submits if task.work is not None else None
         self._always = task.work is not None and task.work.always
         self._streams = task.event is not None
@@ -97,6 +100,8 @@ class TaskRoute:
                 plane.admit(task=task.name, deadline=call.deadline, priority=call.priority)
             )
             kind = self._reader.media_type(exchange)
+            if task.work is not None:
+                read_key(exchange.given(b"idempotency-key"))  # of no use here, but it must be one
             beside = self._reader.query(query, job=False)
             info = None if task.find is None else await task.find(self._host, parameters or {})
             sent = await self._reader.read(exchange, receive, kind)
@@ -137,7 +142,7 @@ class TaskRoute:
         assert task.work is not None
         with self._plane.admit():
             kind = self._reader.media_type(exchange)
-            key = read_key(exchange.header(b"idempotency-key"))
+            key = read_key(exchange.given(b"idempotency-key"))
             beside = self._reader.query(query, job=True)
             await submits.able(task.work)
             await submits.check(task.work, beside, call.tenant)
@@ -149,8 +154,8 @@ class TaskRoute:
                 self._calls.in_time(call)
                 submission = Submission(path, sent.values, sent.filename, call.tenant, key, beside)
                 job, fresh = await submits.submit(task, self.fields, submission)
-        reply = Reply.json({"job": job.public()}, 202)
-        reply.headers.append((b"location", f"/v1/jobs/{job.id}".encode()))
+        reply = Reply.json({"job": job.public(self._root_path)}, 202)
+        reply.headers.append((b"location", f"{self._root_path}/v1/jobs/{job.id}".encode()))
         if not self._always:
             reply.headers.append(APPLIED)
         if not fresh:

@@ -99,7 +99,7 @@ class Submits:
             await self._check_yours(work, subject, tenant)
         if webhook is not None and not isinstance(webhook, str):
             raise Unprocessable("field 'webhook' must be a text", param="webhook")
-        if webhook:
+        if webhook is not None:
             self._jobs.check_webhook(webhook)
 
     async def submit(self, task: Task, fields: FieldReader, sent: Submission) -> tuple[Job, bool]:
