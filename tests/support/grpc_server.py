@@ -31,10 +31,13 @@ METHODS = {method.name: method for method in methods(OPEN_INFERENCE)}
 class Face:
     """A running face, and a client of it."""
 
-    def __init__(self, plane: ServingPlane, server: GrpcServer, channel: Any, routes: list[Any]) -> None:
+    def __init__(
+        self, plane: ServingPlane, server: GrpcServer, channel: Any, routes: list[Any], port: int
+    ) -> None:
         self.plane = plane
         self.server = server
         self.channel = channel
+        self.port = port
         self.routes = routes
         """What was observed: (route, status, seconds, model)."""
 
@@ -79,6 +82,7 @@ async def serving_grpc(
     limits: GrpcLimits | None = None,
     repository: Any = None,
     services: Sequence[Service] | None = None,
+    channel: Sequence[tuple[str, int]] = (),
     **options: Any,
 ) -> AsyncIterator[Face]:
     catalog, clock = Catalog(), MonotonicClock()
@@ -102,10 +106,12 @@ async def serving_grpc(
     port = server.bind("127.0.0.1:0")
     await server.start()
     async with AsyncExitStack() as stack:
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_send_message_length", -1)])
-        await stack.enter_async_context(channel)
+        client = grpc.aio.insecure_channel(
+            f"127.0.0.1:{port}", [("grpc.max_send_message_length", -1), *channel]
+        )
+        await stack.enter_async_context(client)
         try:
-            yield Face(plane, server, channel, routes)
+            yield Face(plane, server, client, routes, port)
         finally:
             for servable in servables:
                 servable.close()

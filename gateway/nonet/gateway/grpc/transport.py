@@ -44,6 +44,8 @@ class GrpcTransport:
         arguments = [
             ("grpc.keepalive_time_ms", self.keepalive_time),
             ("grpc.keepalive_timeout_ms", self.keepalive_timeout),
+            # Without it the library gives an idle connection a minute, whatever the keepalive says.
+            ("grpc.http2.ping_timeout_ms", self.keepalive_timeout),
             ("grpc.keepalive_permit_without_calls", int(self.keepalive_permit_without_calls)),
             ("grpc.http2.max_pings_without_data", self.http2_max_pings_without_data),
             # Of the pings that are received, in spite of its name.

@@ -112,6 +112,10 @@ class Gateway:
             disk=self.disk,
         )
 
+    def grpc_transport(self) -> GrpcTransport:
+        """How long gRPC connections live."""
+        return policy_from(self.settings.grpc, GrpcTransport)
+
     def grpc_server(self) -> GrpcServer:
         """The gRPC server; call it inside the event loop."""
         return GrpcServer(
@@ -123,7 +127,7 @@ class Gateway:
                 message_timeout=self.settings.server.body_timeout,
                 repository_control=self.settings.repository.control,
             ),
-            transport=policy_from(self.settings.grpc, GrpcTransport),
+            transport=self.grpc_transport(),
             repository=self.control,
             uploads=self.uploads,
             disk=self.disk,
