@@ -17,6 +17,7 @@ from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.executor import Device, EmbeddedDevice
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
+from nonet.gateway.grpc.transport import GrpcTransport
 from nonet.gateway.process.services import installed_services
 from nonet.gateway.process.serving_plane import ServingPlane
 from nonet.gateway.tasks.face_parts import FaceParts
@@ -33,10 +34,13 @@ METHODS = {method.name: method for method in methods(OPEN_INFERENCE)}
 class Face:
     """A running face, and a client of it."""
 
-    def __init__(self, plane: ServingPlane, server: GrpcServer, channel: Any, routes: list[Any]) -> None:
+    def __init__(
+        self, plane: ServingPlane, server: GrpcServer, channel: Any, routes: list[Any], port: int
+    ) -> None:
         self.plane = plane
         self.server = server
         self.channel = channel
+        self.port = port
         self.routes = routes
         """What was observed: (route, status, seconds, model)."""
 
@@ -85,6 +89,8 @@ async def serving_grpc(
     devices: Sequence[Device] | None = None,
     uploads: UploadBudget | None = None,
     describe_models: bool = False,
+    channel: Sequence[tuple[str, int]] = (),
+    transport: GrpcTransport | None = None,
 ) -> AsyncIterator[Face]:
     catalog, clock = catalog or Catalog(), MonotonicClock()
     plane = ServingPlane(catalog, devices or [EmbeddedDevice(lanes)], clock=clock, cache=ResponseCache(None))
@@ -105,15 +111,21 @@ async def serving_grpc(
         repository=None if repository is None else RepositoryControl(repository),
     )
     server = GrpcServer(
-        parts, limits, observe=lambda *record: routes.append(record), describe_models=describe_models
+        parts,
+        limits,
+        transport=transport,
+        observe=lambda *record: routes.append(record),
+        describe_models=describe_models,
     )
     port = server.bind("127.0.0.1:0")
     await server.start()
     async with AsyncExitStack() as stack:
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_send_message_length", -1)])
-        await stack.enter_async_context(channel)
+        client = grpc.aio.insecure_channel(
+            f"127.0.0.1:{port}", [("grpc.max_send_message_length", -1), *channel]
+        )
+        await stack.enter_async_context(client)
         try:
-            yield Face(plane, server, channel, routes)
+            yield Face(plane, server, client, routes, port)
         finally:
             for servable in servables:
                 servable.close()

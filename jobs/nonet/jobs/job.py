@@ -120,9 +120,11 @@ class Job:
         description="How many jobs had ended when it had, itself included; 0 before.",
     )
 
-    def public(self) -> dict[str, Any]:
-        """The job as callers see it, JSON-able."""
+    def public(self, root: str = "") -> dict[str, Any]:
+        """The job as callers see it, JSON-able; ``root`` goes before the path of the file it has made."""
         shown: dict[str, Any] = JOB.dump_python(self, mode="json", by_alias=True)
+        if root and self.result is not None and isinstance(file := self.result.get("file"), str):
+            shown["result"]["file"] = root + file
         return shown
 
 

@@ -22,7 +22,7 @@ from nonet.jobs.wake_loop import WakeLoop
 from nonet.jobs.webhook_policy import WebhookPolicy
 from nonet.jobs.webhooks import Webhooks
 from nonet.jobs.worker_registry import WorkerRegistry
-from nonet.runtime.errors import InsufficientStorage, NotFound, ServingError, Unavailable
+from nonet.runtime.errors import InsufficientStorage, InvalidArgument, NotFound, ServingError, Unavailable
 
 __all__ = ["Jobs"]
 
@@ -224,7 +224,7 @@ class Jobs:
         when nothing happens, so that a connection can be kept open.
 
         While the store is away nothing happens. The iterator also ends, early, when the server leaves. Raises
-        NotFound, Unavailable (too many watch).
+        NotFound, Unavailable (too many watch), InvalidArgument for a revision that the job does not have yet.
         """
         if len(self._changes) >= _MAX_WATCHERS:
             raise Unavailable("too many callers watch jobs; retry later", code="OVERLOADED", retry_after=5.0)
@@ -232,6 +232,8 @@ class Jobs:
         self._changes.add(change)
         try:
             silent, found = 0.0, await self.get(job, tenant)
+            if not 0 <= after <= found.revision:
+                raise InvalidArgument(f"the job has no revision {after}", param="after_revision")
             while True:
                 if found.revision > after:
                     after, silent = found.revision, 0.0

@@ -31,9 +31,11 @@ class PageQuery:
             raise InvalidArgument(f"limit must be from 1 to {MAX_PAGE}, got {self.limit}", param="limit")
 
 
-def read_key(text: str) -> str:
-    """An ``Idempotency-Key``; "" if none was sent. Raises InvalidArgument for one that cannot be."""
-    if text and _KEY.fullmatch(text) is None:
+def read_key(text: str | None) -> str:
+    """An ``Idempotency-Key``; "" for None: none was sent. Raises InvalidArgument for one that cannot be."""
+    if text is None:
+        return ""
+    if _KEY.fullmatch(text) is None:
         raise InvalidArgument(
             "Idempotency-Key must be 1 to 200 printable characters without blanks", param="Idempotency-Key"
         )

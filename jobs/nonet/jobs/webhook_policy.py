@@ -44,6 +44,7 @@ class WebhookPolicy:
         timeout: seconds from the connection to the answer.
         attempts: how often a webhook is sent before it is given up.
         backoff: seconds before the second attempt; doubled with each, up to an hour.
+        root_path: goes before the path of the file that a job has made.
 
     Raises ValueError for what is no host, hosts without a secret, or a number that is not positive.
     """
@@ -53,6 +54,7 @@ class WebhookPolicy:
     timeout: float = 10.0
     attempts: int = 12
     backoff: float = 5.0
+    root_path: str = ""
 
     def __post_init__(self) -> None:
         for name in ("timeout", "attempts", "backoff"):

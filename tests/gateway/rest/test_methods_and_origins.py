@@ -32,7 +32,7 @@ def test_options_tell_the_methods_of_every_path(rest: Any) -> None:
         assert (reply.status_code, reply.content) == (204, b""), path
         assert set(reply.headers["allow"].split(", ")) == declared | implied, path
         assert reply.headers["x-request-id"]
-        for method in {"PUT", "PATCH", "DELETE", "POST", "GET", "HEAD", "BREW"} - declared - implied:
+        for method in {"PUT", "PATCH", "DELETE", "POST", "GET", "HEAD", "PROPFIND"} - declared - implied:
             refused = rest.http.request(method, path)
             assert refused.status_code == 405, (method, path)
             assert refused.headers["allow"] == reply.headers["allow"], (method, path)

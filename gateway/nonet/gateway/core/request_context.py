@@ -7,7 +7,7 @@ import contextvars
 import os
 import re
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from nonet.gateway.core.upload_budget import Hold
@@ -27,6 +27,23 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+# Headers of one value, of which another would make it another request.
+_SINGLE = frozenset(
+    {
+        b"authorization",
+        b"content-type",
+        b"host",
+        b"idempotency-key",
+        b"inference-header-content-length",
+        b"last-event-id",
+        b"origin",
+        b"sec-fetch-site",
+        b"x-priority",
+        b"x-request-timeout-ms",
+    }
+)
+
+
 class Exchange:
     """What is known of one HTTP request beside its ASGI scope.
 
@@ -34,6 +51,8 @@ class Exchange:
         arrived: monotonic instant (``time.monotonic``) of the request's first byte.
         headers: the request's headers, lower-case name to value; of repeated fields the last, but of
             ``Prefer``, which is a list, all together.
+        ambiguous: a header that says how the request is to be handled and was sent with two values; "" if
+            there is none.
         request_id: the caller's ``X-Request-Id`` if it is sane, else one of ours.
         trace_id: of the caller's ``traceparent``, or "".
         route: the route's template for metrics, e.g. ``/v2/models/{model}/infer``; "" until it is known.
@@ -45,6 +64,7 @@ class Exchange:
 
     __slots__ = (
         "_task",
+        "ambiguous",
         "arrived",
         "headers",
         "hold",
@@ -58,6 +78,7 @@ class Exchange:
     def __init__(self, arrived: float) -> None:
         self.arrived = arrived
         self.headers: dict[bytes, bytes] = {}
+        self.ambiguous = ""
         self.request_id = ""
         self.trace_id = ""
         self.route = ""
@@ -79,6 +100,8 @@ class Exchange:
     def begin(self, raw_headers: list[tuple[bytes, bytes]]) -> None:
         """Take in the headers: fills ``headers``, ``request_id`` and ``trace_id``."""
         self.headers = headers = dict(raw_headers)
+        if len(headers) != len(raw_headers):
+            self.ambiguous = _contradicted(raw_headers, headers)
         if b"prefer" in headers:
             headers[b"prefer"] = b", ".join(value for name, value in raw_headers if name == b"prefer")
         given = headers.get(b"x-request-id", b"").decode("latin-1")
@@ -89,8 +112,12 @@ class Exchange:
 
     def header(self, name: bytes) -> str:
         """A header as text, "" if it is absent."""
+        return self.given(name) or ""
+
+    def given(self, name: bytes) -> str | None:
+        """A header as text, None if it is absent: an empty one is not as if it had not been sent."""
         value = self.headers.get(name)
-        return "" if value is None else value.decode("latin-1").strip()
+        return None if value is None else value.decode("latin-1").strip()
 
     def attend(self) -> None:
         """From now on the current task is cancelled when the client leaves."""
@@ -106,3 +133,9 @@ class Exchange:
             self.left = status
             if self._task is not None:
                 self._task.cancel()
+
+
+def _contradicted(raw_headers: RawHeaders, last: Mapping[bytes, bytes]) -> str:
+    """The name of a header of one value that was sent with two, "" if there is none."""
+    found = (name for name, value in raw_headers if name in _SINGLE and value != last[name])
+    return next(found, b"").decode("ascii")

@@ -13,6 +13,7 @@ from nonet.gateway.grpc.health import SERVICE as HEALTH
 from nonet.gateway.grpc.health import Health
 from nonet.gateway.grpc.reflection import Reflection
 from nonet.gateway.grpc.rpc import Admit, Handler, Observe, RpcFace, service
+from nonet.gateway.grpc.transport import GrpcTransport
 from nonet.gateway.oip.operations import Operations
 from nonet.gateway.oip.rpc_inference import Inference
 from nonet.gateway.oip.rpc_operations import operation_handlers
@@ -61,6 +62,7 @@ class GrpcServer:
     Args:
         parts: what is served.
         limits: see :class:`GrpcLimits`.
+        transport: see :class:`~nonet.gateway.grpc.transport.GrpcTransport`.
         observe: told of each RPC when it is over.
         describe_models: whether this process is the remote service of a gateway, which is told all of them.
     """
@@ -70,6 +72,7 @@ class GrpcServer:
         parts: FaceParts,
         limits: GrpcLimits,
         *,
+        transport: GrpcTransport | None = None,
         observe: Observe | None = None,
         describe_models: bool = False,
     ) -> None:
@@ -85,8 +88,8 @@ class GrpcServer:
                 ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
                 # Two servers on one port would share its connections silently.
                 ("grpc.so_reuseport", 0),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.max_metadata_size", 64 << 10),
+                *(transport or GrpcTransport()).channel_arguments(),
             ],
         )
         inference = Inference(plane)

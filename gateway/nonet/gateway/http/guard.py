@@ -17,7 +17,14 @@ from nonet.gateway.http.access_log import log_exchange
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.origins import Origins
 from nonet.gateway.http.problems import JSON, error_body, error_headers
-from nonet.runtime.errors import ClientClosed, Internal, PayloadTooLarge, ServingError, Unavailable
+from nonet.runtime.errors import (
+    ClientClosed,
+    Internal,
+    InvalidArgument,
+    PayloadTooLarge,
+    ServingError,
+    Unavailable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +105,8 @@ class RequestGuard:
             try:
                 if exchange.left:
                     return
+                if exchange.ambiguous:
+                    raise _given_twice(exchange.ambiguous)
                 if self._origins is not None:
                     self._origins.check(scope["method"], exchange.headers)
                 self._bodies.check_declared(exchange, scope["path"])
@@ -179,6 +188,10 @@ class _Answer:
             headers.append((b"connection", b"close"))
         await self({"type": "http.response.start", "status": error.http_status, "headers": headers})
         await self({"type": "http.response.body", "body": body})
+
+
+def _given_twice(name: str) -> InvalidArgument:
+    return InvalidArgument(f"the header {name} is given twice, with different values", param=name)
 
 
 def _internal_message(exchange: Exchange) -> str:

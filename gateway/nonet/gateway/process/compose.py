@@ -24,6 +24,7 @@ from nonet.gateway.core.version_pruning import VersionPruner
 from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
 from nonet.gateway.executor.remote import RemotePolicy
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
+from nonet.gateway.grpc.transport import GrpcTransport
 from nonet.gateway.http import HttpRecord, HttpSettings
 from nonet.gateway.metrics.counters import Metrics
 from nonet.gateway.metrics.exposition import GatewayState, MetricsPage
@@ -86,6 +87,10 @@ class Gateway:
             authenticated=bool(self.settings.auth.keys),
         )
 
+    def grpc_transport(self) -> GrpcTransport:
+        """How long gRPC connections live."""
+        return policy_from(self.settings.grpc, GrpcTransport)
+
     def grpc_server(self) -> GrpcServer:
         """The gRPC server; call it inside the event loop, which it belongs to."""
         limits = policy_from(
@@ -94,7 +99,13 @@ class Gateway:
             message_timeout=self.settings.server.body_timeout,
             repository_control=self.settings.repository.control,
         )
-        return GrpcServer(self.parts, limits, observe=self.metrics.observe_route, describe_models=self.alone)
+        return GrpcServer(
+            self.parts,
+            limits,
+            transport=self.grpc_transport(),
+            observe=self.metrics.observe_route,
+            describe_models=self.alone,
+        )
 
     def _observe_http(self, record: HttpRecord) -> None:
         self.metrics.observe_route(record.route, record.status, record.seconds)
@@ -183,6 +194,7 @@ def compose(
         repository=control,
         jobs=jobs,
         submits=None if jobs is None else Submits(plane, jobs, host, _limits(settings)),
+        root_path=settings.server.root_path,
     )
     page = MetricsPage(metrics, state)
     return Gateway(settings, catalog, plane, repository, metrics, page, parts, alone=bool(only))

@@ -39,7 +39,9 @@ def compose_jobs(settings: Settings, *, works_only: bool = False, serves: bool =
     try:
         if not works_only:
             secret = given.webhook_secret.get_secret_value().encode()
-            webhooks = policy_from(given, WebhookPolicy, prefix="webhook_", secret=secret)
+            webhooks = policy_from(
+                given, WebhookPolicy, prefix="webhook_", secret=secret, root_path=settings.server.root_path
+            )
     except ValueError as error:
         raise SettingsError(f"jobs.webhook_hosts and jobs.webhook_secret: {error}") from None
     logger.info("the jobs are kept in %s", address.shown)

@@ -97,7 +97,9 @@ def create_app(
         app.include_router(service_router(service, routes, parts))
     if parts.jobs is not None:
         works = [task.work for service in services for task in service.tasks if task.work is not None]
-        app.include_router(jobs_router(parts.jobs, calls, {work.kind: work.headers for work in works}))
+        app.include_router(
+            jobs_router(parts.jobs, calls, {work.kind: work.headers for work in works}, parts.root_path)
+        )
     app.include_router(model_router(plane, calls))
     app.include_router(page_router(services))
 
@@ -108,7 +110,13 @@ def create_app(
 
     app.add_exception_handler(HTTPException, _routing_failed)
     app.add_exception_handler(RequestValidationError, _validation_failed)
-    describe(app, services, authenticated=authenticated, max_timeout=settings.max_timeout)
+    describe(
+        app,
+        services,
+        authenticated=authenticated,
+        max_timeout=settings.max_timeout,
+        root_path=settings.root_path,
+    )
     oip = OipRoutes(
         Operations(
             plane,

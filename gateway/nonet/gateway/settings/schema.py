@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from nonet.gateway.settings.grpc_settings import GrpcSettings
 from nonet.gateway.settings.job_settings import JobSettings
 from nonet.gateway.settings.types import (
     KIB,
@@ -296,34 +297,6 @@ class RepositorySettings(Section):
         description="Versions of a model that are kept where jobs publish them. When a newer one serves, "
         "the oldest beyond this number are removed, never one that serves or still has requests. 0 keeps "
         "all.",
-    )
-
-
-class GrpcSettings(Section):
-    """Limits of the gRPC face."""
-
-    max_message_bytes: int = Field(
-        default=64 * MIB,
-        ge=KIB,
-        description="Largest gRPC message in bytes; more is answered RESOURCE_EXHAUSTED. As max_body_bytes.",
-    )
-    max_concurrent_streams: int = Field(
-        default=1024,
-        ge=1,
-        description="Calls in flight on one connection; further ones wait in the client.",
-    )
-    max_concurrent_rpcs: int = Field(
-        default=4096,
-        ge=1,
-        description="Calls in flight on all connections together; further ones are answered "
-        "RESOURCE_EXHAUSTED. Bounds how many messages can be in memory before they are looked at.",
-    )
-    stream_window: int = Field(
-        default=32,
-        ge=1,
-        le=4096,
-        description="Requests of one ModelStreamInfer stream that run at the same time; while so many are "
-        "open the stream is read no further, which pushes back on the client.",
     )
 
 

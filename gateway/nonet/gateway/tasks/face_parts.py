@@ -30,6 +30,7 @@ class FaceParts:
         repository: what ``load`` and ``unload`` act on; None if models are fixed.
         jobs: long work; None where there is none.
         submits: makes jobs of requests; None where there are no jobs.
+        root_path: goes before the paths that callers are told over HTTP.
     """
 
     plane: DataPlane
@@ -41,3 +42,4 @@ class FaceParts:
     repository: RepositoryControl | None = None
     jobs: Jobs | None = None
     submits: Submits | None = None
+    root_path: str = ""

@@ -28,8 +28,15 @@ ResultHeaders = Callable[[Mapping[str, Any]], Mapping[str, str]]
 """Given a job's result, the headers of the file that it has made."""
 
 
-def jobs_router(jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders]) -> APIRouter:
-    """The routes, as FastAPI documents them. ``files``: what to say of the files that jobs of a kind make."""
+def jobs_router(
+    jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders], root_path: str = ""
+) -> APIRouter:
+    """The routes, as FastAPI documents them.
+
+    Args:
+        files: what to say of the files that jobs of a kind make.
+        root_path: goes before the paths that callers are told.
+    """
     router = APIRouter(tags=["Jobs"])
 
     def tenant_of(request: Request) -> str:
@@ -39,17 +46,18 @@ def jobs_router(jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders
     async def page(request: Request) -> Response:
         tenant = tenant_of(request)
         found = await jobs.page(tenant, _limits(request.scope["query_string"]))
-        shown = [job.public() for job in found.jobs]
+        shown = [job.public(root_path) for job in found.jobs]
         return RawResponse(Reply.json({"object": "list", "data": shown, "has_more": found.more}))
 
     @router.get("/v1/jobs/{job}", summary="Look at a job", response_model=Job, **JOB)
     async def get(job: str, request: Request) -> Response:
-        return RawResponse(Reply.json((await jobs.get(job, tenant_of(request))).public()))
+        found = await jobs.get(job, tenant_of(request))
+        return RawResponse(Reply.json(found.public(root_path)))
 
     @router.delete("/v1/jobs/{job}", summary="Cancel a job", response_model=Job, **CANCEL)
     async def cancel(job: str, request: Request) -> Response:
         cancelled = await jobs.cancel(job, tenant_of(request))
-        return RawResponse(Reply.json(cancelled.public(), 200 if cancelled.state.ended else 202))
+        return RawResponse(Reply.json(cancelled.public(root_path), 200 if cancelled.state.ended else 202))
 
     @router.get("/v1/jobs/{job}/result", summary="Fetch a result", response_class=Response, **RESULT)
     async def result(job: str, request: Request) -> Response:
@@ -66,12 +74,14 @@ def jobs_router(jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders
     @router.get("/v1/jobs/{job}/events", summary="Watch a job", response_class=Response, **EVENTS)
     async def events(job: str, request: Request) -> Response:
         tenant = tenant_of(request)
-        seen = _seen(Exchange.of(request.scope).header(b"last-event-id"))
+        seen = _seen(Exchange.of(request.scope).given(b"last-event-id"))
         found = await jobs.get(job, tenant)
+        if seen > found.revision:
+            raise _no_event(str(seen))
         if found.state.ended and found.revision <= seen:
             # To a browser's EventSource this means: do not connect again.
             return Response(status_code=204)
-        return _Stream(EVENT_STREAM, _events(jobs.watch(job, tenant, seen)))
+        return _Stream(EVENT_STREAM, _events(jobs.watch(job, tenant, seen), root_path))
 
     return router
 
@@ -95,7 +105,7 @@ class _Stream(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _events(watched: AsyncIterator[Job | None]) -> AsyncGenerator[bytes, None]:
+async def _events(watched: AsyncIterator[Job | None], root_path: str) -> AsyncGenerator[bytes, None]:
     """Server-sent events: one for each state that is read of a job, a comment now and then in between."""
     state = ""
     async for job in watched:
@@ -104,18 +114,23 @@ async def _events(watched: AsyncIterator[Job | None]) -> AsyncGenerator[bytes, N
         else:
             name = b"progress" if job.state.value == state else b"state"
             state = job.state.value
-            yield b"event: %s\nid: %d\ndata: %s\n\n" % (name, job.revision, orjson.dumps(job.public()))
+            data = orjson.dumps(job.public(root_path))
+            yield b"event: %s\nid: %d\ndata: %s\n\n" % (name, job.revision, data)
 
 
-def _seen(text: str) -> int:
+def _seen(text: str | None) -> int:
     """The revision after which events are wanted."""
-    if not text:
+    if text is None:
         return 0
     if _NUMBER.fullmatch(text) is None:
-        raise InvalidArgument(
-            f"Last-Event-ID must be the id of an event of this job, got {text[:40]!r}", param="Last-Event-ID"
-        )
+        raise _no_event(text)
     return int(text)
+
+
+def _no_event(text: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"Last-Event-ID must be the id of an event of this job, got {text[:40]!r}", param="Last-Event-ID"
+    )
 
 
 def _limits(query: bytes) -> PageQuery:
@@ -132,5 +147,7 @@ def _limits(query: bytes) -> PageQuery:
     limit = given.get("limit", str(DEFAULT_PAGE))
     if _NUMBER.fullmatch(limit) is None:
         raise Unprocessable(f"field 'limit' must be an integer, got {limit[:40]!r}", param="limit")
+    if given.get("after") == "":
+        raise InvalidArgument("field 'after' must be the id of a job, got ''", param="after")
     states = given["state"].split(",") if "state" in given else []
     return PageQuery(int(limit), given.get("after", ""), read_states(states))

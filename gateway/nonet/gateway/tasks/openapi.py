@@ -23,13 +23,16 @@ _ABOUT = (
 )
 
 
-def describe(app: FastAPI, services: Sequence[Service], *, authenticated: bool, max_timeout: float) -> None:
+def describe(
+    app: FastAPI, services: Sequence[Service], *, authenticated: bool, max_timeout: float, root_path: str = ""
+) -> None:
     """Give ``app`` its description, built when it is first asked for.
 
     Args:
         services: whose tasks and resources are described.
         authenticated: whether keys are on; then each route but the health checks names the bearer scheme.
         max_timeout: the largest timeout a caller may ask for, seconds.
+        root_path: where a proxy shows the server, "" for the root.
     """
 
     @functools.cache
@@ -37,6 +40,7 @@ def describe(app: FastAPI, services: Sequence[Service], *, authenticated: bool, 
         document = get_openapi(
             title=app.title, version=app.version, summary=app.summary, description=_ABOUT, routes=app.routes
         )
+        document["servers"] = [{"url": root_path or "/"}]
         paths, schemas = service_paths(services)
         for model in (ErrorEnvelope, JobEnvelope):
             model_schema(model, schemas)

@@ -26,8 +26,8 @@ _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 _CURRENT: Final = ' aria-current="page"'
 _LINKS: Final = (
-    '<a href="/docs">API reference</a> &middot; <a href="/v1/models">Models</a> &middot; '
-    '<a href="/metrics">Metrics</a>'
+    '<a href="docs">API reference</a> &middot; <a href="v1/models">Models</a> &middot; '
+    '<a href="metrics">Metrics</a>'
 )
 
 
@@ -46,12 +46,18 @@ def load_page(text: str, path: str, pages: Sequence[Page]) -> Reply:
 
 
 def page_router(services: Iterable[Service]) -> APIRouter:
-    """The routes of all tasks' pages and ``/docs``."""
+    """The routes of all tasks' pages and ``/docs``.
+
+    Raises ValueError for a path of several segments: what the pages link to is relative to the first.
+    """
     router = APIRouter(include_in_schema=False)
     pages = sorted(
         (task.page for service in services for task in service.tasks if task.page is not None),
         key=lambda page: page.path,
     )
+    for page in pages:
+        if page.path.count("/") != 1:
+            raise ValueError(f"a page's path has one segment, not {page.path!r}")
     texts = {page.path: _read(page.package, page.file) for page in pages}
     texts["/docs"] = _read(__package__, "pages/reference.html")
     for path, text in texts.items():
@@ -73,8 +79,14 @@ def _read(package: str, name: str) -> str:
 def _task_links(current: str, pages: Sequence[Page]) -> str:
     """Links to the pages of the playground, the current one marked."""
     return " ".join(
-        f'<a href="{page.path}"{_CURRENT if page.path == current else ""}>{page.title}</a>' for page in pages
+        f'<a href="{_relative(page.path)}"{_CURRENT if page.path == current else ""}>{page.title}</a>'
+        for page in pages
     )
+
+
+def _relative(path: str) -> str:
+    """A page's path as another page links to it: a proxy may show all of them under a path of its own."""
+    return path.removeprefix("/") or "./"
 
 
 def _headers(text: str) -> RawHeaders:

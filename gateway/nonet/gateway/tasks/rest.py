@@ -54,6 +54,7 @@ class TaskRoute:
         self._plane = parts.plane
         self._calls = parts.calls
         self._bodies = bodies
+        self._root_path = parts.root_path
         self._submits = parts.submits if task.work is not None else None
         self._always = task.work is not None and task.work.always
         self._streams = task.event is not None
@@ -81,6 +82,8 @@ class TaskRoute:
             # finished.
             admission.enter_context(asking.admit(call))
             kind = self._reader.media_type(exchange)
+            if task.work is not None:
+                read_key(exchange.given(b"idempotency-key"))  # of no use here, but it must be one
             beside = self._reader.query(query, job=False)
             info = await asking.find(parameters or {})
             sent = await self._reader.read(exchange, receive, kind)
@@ -107,7 +110,7 @@ class TaskRoute:
         assert task.work is not None
         with self._plane.admit():
             kind = self._reader.media_type(exchange)
-            key = read_key(exchange.header(b"idempotency-key"))
+            key = read_key(exchange.given(b"idempotency-key"))
             beside = self._reader.query(query, job=True)
             await submits.jobs.able(task.work.kind)
             await submits.check(task.work, beside, call.tenant)
@@ -119,8 +122,8 @@ class TaskRoute:
                 self._calls.in_time(call)
                 submission = Submission(path, sent.values, sent.filename, call.tenant, key, beside)
                 job, fresh = await submits.submit(task, self.fields, submission)
-        reply = Reply.json({"job": job.public()}, 202)
-        reply.headers.append((b"location", f"/v1/jobs/{job.id}".encode()))
+        reply = Reply.json({"job": job.public(self._root_path)}, 202)
+        reply.headers.append((b"location", f"{self._root_path}/v1/jobs/{job.id}".encode()))
         if not self._always:
             reply.headers.append(APPLIED)
         if not fresh:

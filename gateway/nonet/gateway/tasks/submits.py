@@ -90,7 +90,7 @@ class Submits:
             await self._host.check_yours(work, subject, tenant)
         if webhook is not None and not isinstance(webhook, str):
             raise Unprocessable("field 'webhook' must be a text", param="webhook")
-        if webhook:
+        if webhook is not None:
             self.jobs.webhooks.policy.target(webhook)
 
     async def submit(self, task: Task, fields: FieldReader, sent: Submission) -> tuple[Job, bool]:

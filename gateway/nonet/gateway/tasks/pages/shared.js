@@ -2,6 +2,9 @@
 const at = (id) => document.getElementById(id);
 const quote = (text) => "'" + text.replaceAll("'", "'\\''") + "'";
 
+// Routes are relative to the page: a proxy may show all of this under a path of its own.
+const absolute = (route) => new URL(route, location.href).href;
+
 function element(name, text, attributes) {
   const made = document.createElement(name);
   if (text !== undefined) made.textContent = text;
@@ -59,7 +62,7 @@ function once() {
 
 async function* events(job, after, signal) {
   const asked = { headers: { ...headers(), "Last-Event-ID": String(after) }, signal };
-  const response = await fetch("/v1/jobs/" + job + "/events", asked);
+  const response = await fetch("v1/jobs/" + job + "/events", asked);
   if (!response.ok) throw new Error(await said(response));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -97,7 +100,7 @@ async function follow(id, present, lost, signal) {
 }
 
 function cancelJob(id) {
-  return fetch("/v1/jobs/" + id, { method: "DELETE", headers: headers() });
+  return fetch("v1/jobs/" + id, { method: "DELETE", headers: headers() });
 }
 
 function jobView(job, own) {
@@ -125,7 +128,7 @@ function jobView(job, own) {
 
 async function listModels(task) {
   try {
-    const response = await fetch("/v1/models", { headers: headers() });
+    const response = await fetch("v1/models", { headers: headers() });
     if (!response.ok) return;
     const kept = at("model").value;
     const options = [element("option", "auto", { value: "auto" })];
