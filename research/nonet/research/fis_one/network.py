@@ -55,9 +55,7 @@ class RfGnn:
             drawn[f"{name}.bias"] = generator.uniform(-bound, bound, high).astype(np.float32)
         return cls(drawn)
 
-    def inner_states(
-        self, initial: NDArray[np.floating], inner: sparse.csr_matrix
-    ) -> NDArray[np.floating]:
+    def inner_states(self, initial: NDArray[np.floating], inner: sparse.csr_matrix) -> NDArray[np.floating]:
         """States (n, hidden) after the first layer, from initial states (n, dimension) and the inner hop's
         neighbourhoods (n, n), rows of which add up to 1."""
         return np.maximum(self._layer("first", initial, inner @ initial), 0)
