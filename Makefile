@@ -58,8 +58,9 @@ proto: $(VENV)/.test  ## compile proto/ into the descriptors that the gateway ma
 
 lock: $(VENV)/.uv  ## resolve the dependencies anew and write requirements/*.lock
 	$(LOCK) --upgrade pyproject.toml requirements/build.in requirements/research.in \
-	    --extra test --extra openvino -o requirements/test.lock
-	$(LOCK) --upgrade pyproject.toml requirements/build.in --extra redis -c requirements/test.lock -o requirements/serve.lock
+	    --extra test --extra openvino --extra floors -o requirements/test.lock
+	$(LOCK) --upgrade pyproject.toml requirements/build.in --extra redis --extra floors \
+	    -c requirements/test.lock -o requirements/serve.lock
 
 clean:  ## remove caches (the environment stays)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

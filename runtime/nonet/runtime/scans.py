@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -25,8 +26,11 @@ from nonet.runtime.errors import InvalidArgument, PayloadTooLarge
 WEAKEST, STRONGEST = -150.0, 0.0
 """Range of a reading in dBm, ends included."""
 
+SILENT = 0.0
+"""What phones and drivers give where they heard nothing: no receiver reads 0 dBm. Never a reading."""
+
 NOT_HEARD = 100.0
-"""What public data sets write for a transmitter that was not heard."""
+"""What public data sets write for a transmitter that was not heard; a mark of tables, not a value elsewhere."""
 
 MOST_SCANS = 2_000_000
 MOST_TRANSMITTERS = 1_000_000
@@ -37,7 +41,15 @@ LONGEST_NAME = 256
 _FORMAT = "nonet-scans-1"
 _LARGEST_FILE = 2 << 30
 _LOUDEST_STORED = -1.0
-_MAC = re.compile(r"[0-9A-Fa-f]{2}([:\-]?)(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}")
+_HEX = "[0-9A-Fa-f]"
+_ADDRESS = re.compile(
+    rf"(?:0[xX])?{_HEX}{{12}}"
+    rf"|{_HEX}{{2}}([._ ])(?:{_HEX}{{2}}\1){{4}}{_HEX}{{2}}"
+    rf"|{_HEX}{{1,2}}([:\-])(?:{_HEX}{{1,2}}\2){{4}}{_HEX}{{1,2}}"  # some systems leave out leading zeros
+    rf"|{_HEX}{{4}}([.:\-])(?:{_HEX}{{4}}\3){_HEX}{{4}}"
+    rf"|{_HEX}{{6}}[.:\-]{_HEX}{{6}}"
+)
+_AROUND = " \t[](){}<>\"'`"
 
 Readings = Mapping[str, float] | Iterable[tuple[str, float]]
 
@@ -51,8 +63,8 @@ class Scans:
         transmitters: names of the transmitters (M), unique.
         offsets: int64 (N + 1); the readings of scan i are those from ``offsets[i]`` to ``offsets[i + 1]``.
         transmitter: int32 (E), index into ``transmitters``, rising within a scan.
-        rssi: float32 (E), received power in dBm, -150 to -1. A stronger reading is stored as -1, since 0
-            means "not heard" where scans are dense rows.
+        rssi: float32 (E), received power in dBm, -150 to -1. A stronger reading is stored as -1; 0 means
+            "not heard".
 
     Raises InvalidArgument if the arrays do not fit together.
     """
@@ -100,9 +112,8 @@ class Scans:
         """Gather scans one by one; memory grows with the readings, not with how they were written down.
 
         Args:
-            scans: (id, readings) pairs; readings map a transmitter to dBm, -150 to 0, or are such pairs. Of
-                several readings of one transmitter in a scan the strongest is kept. MAC addresses are written
-                alike (see ``transmitter_key``). Transmitters are numbered in the order they are met.
+            scans: (id, readings) pairs; readings map a transmitter to dBm, -150 to 0, or are such pairs. 0 is
+                x (see ``transmitter_key``). Transmitters are numbered in the order they are met.
             most_scans, most_readings: above these, PayloadTooLarge is raised.
 
         Raises InvalidArgument for a repeated id, a name that is empty or too long, a value out of range.
@@ -142,15 +153,17 @@ class Scans:
     ) -> Scans:
         """Gather a long table: reading e is of scan ``ids[scan[e]]`` and ``transmitters[transmitter[e]]``.
 
-        The order of the table does not matter; of several readings of a pair the strongest is kept. Names are
-        taken as they are. Raises InvalidArgument for numbers without a name and values out of range.
+        The order of the table does not matter; of several readings of a pair the strongest is kept, and 0 is
+        none. Names are taken as they are. Raises InvalidArgument for numbers without a name and values out of
+        range.
         """
         if len(scan) and not (scan.min() >= 0 and scan.max() < len(ids)):
             raise InvalidArgument(f"scans: scans are numbered from 0 to {len(ids) - 1}", param="scans")
         values = rssi.astype(np.float32)
         if not ((values >= WEAKEST) & (values <= STRONGEST)).all():
             raise InvalidArgument(f"scans: rssi must be {WEAKEST:.0f} to {STRONGEST:.0f} dBm", param="scans")
-        order = np.lexsort((-values, transmitter, scan))
+        there = np.flatnonzero(values != SILENT)
+        order = there[np.lexsort((-values[there], transmitter[there], scan[there]))]
         rows, columns = scan[order].astype(np.int64), transmitter[order].astype(np.int32)
         first = np.ones(len(order), bool)
         first[1:] = (np.diff(rows) != 0) | (np.diff(columns) != 0)
@@ -224,14 +237,26 @@ class Scans:
             raise InvalidArgument("the file of scans is damaged") from None
 
 
+@functools.lru_cache(maxsize=65_536)
 def transmitter_key(name: str) -> str:
-    """The form in which a transmitter's name is compared: a MAC address in lower case with colons, anything
-    else (a network name, a hash) without surrounding blanks."""
+    """The form in which a transmitter's name is compared.
+
+    A 48-bit address, however it is spelled (``AA-BB-..``, ``aabb.ccdd.eeff``, ``aabbcc-ddeeff``, ``0:1b:..``,
+    in brackets or quotes), is in lower case with colons; anything else (a network name, a hash) is as it is,
+    without surrounding blanks.
+    """
     text = name.strip()
-    if _MAC.fullmatch(text):
-        digits = re.sub(r"[:\-]", "", text).lower()
+    bare = text.strip(_AROUND)
+    if _ADDRESS.fullmatch(bare):
+        groups = re.split(r"[:\-._ ]", bare.lower().removeprefix("0x"))
+        digits = "".join(group.zfill(2) for group in groups)
         return ":".join(digits[index : index + 2] for index in range(0, 12, 2))
     return text
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is a 48-bit address in one of the spellings that ``transmitter_key`` knows."""
+    return _ADDRESS.fullmatch(name.strip(_AROUND)) is not None
 
 
 def out_of_range(power: float) -> str:
@@ -257,6 +282,8 @@ def _strongest(scan: str, readings: Readings, known: dict[str, int]) -> dict[int
                 f"scan '{_short(scan)}': {out_of_range(value)}",
                 param="scans",
             )
+        if value == SILENT:
+            continue
         column = known.setdefault(key, len(known))
         if column not in found or value > found[column]:
             found[column] = value

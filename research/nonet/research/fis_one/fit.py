@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
-from torch import Tensor
 
 from nonet.research.fis_one.building import (
     FEWEST_FLOORS,
@@ -72,7 +70,6 @@ def fit_building(
     """
     asked = options or FitOptions()
     settings = recipe or RECIPES[asked.preset]
-    torch.set_num_threads(asked.threads)
     with threadpool_limits(asked.threads):
         return _Fit(scans, label, asked, settings, report, checkpoint).run()
 
@@ -181,28 +178,27 @@ class _Fit:
         rows = self._trained_rows()
         part = self.graph if rows is None else build_graph(self.scans.take(rows), recipe.rule)
         found = self._checkpoint.load()
-        tensors, facts = found or ({}, {"losses": []})
+        arrays, facts = found or ({}, {"losses": []})
         losses: list[float] = list(facts["losses"])
-        done = {name: value for name, value in tensors.items() if name.startswith("done.")}
-        networks = [_rebuilt(recipe, done, index) for index in range(len(losses))]
+        done = {name: value for name, value in arrays.items() if name.startswith("done.")}
+        networks = [_rebuilt(done, index) for index in range(len(losses))]
         for index in range(len(losses), recipe.networks):
             initial = self._initial(index)
             if rows is not None:
                 initial = initial[self._nodes_of(part, rows)]
             trainer = Trainer(part, initial, recipe, _seed(self.options.seed, index))
             if "step" in facts:
-                trainer.restore(tensors, facts)
+                trainer.restore(arrays, facts)
                 facts = {}
             trainer.run(self._observer(index, done, losses))
             networks.append(trainer.network)
             losses.append(trainer.loss)
-            state = trainer.network.state_dict()
-            done |= {f"done.{index}.{name}": value.clone() for name, value in state.items()}
+            done |= {f"done.{index}.{name}": value for name, value in trainer.network.parameters.items()}
             self._checkpoint.save(done, {"losses": losses})
         return networks, losses
 
     def _observer(
-        self, index: int, done: dict[str, Tensor], losses: list[float]
+        self, index: int, done: dict[str, NDArray[Any]], losses: list[float]
     ) -> Callable[[Trainer], None]:
         saved = time.monotonic()
 
@@ -213,8 +209,8 @@ class _Fit:
                 0.01 + (_TRAINED - 0.01) * part, "learning how scans and transmitters belong together"
             )
             if time.monotonic() - saved >= _SAVE_EVERY:
-                tensors, facts = trainer.state()
-                self._checkpoint.save(done | tensors, {"losses": losses, **facts})
+                arrays, facts = trainer.state()
+                self._checkpoint.save(done | arrays, {"losses": losses, **facts})
                 saved = time.monotonic()
 
         return observe
@@ -227,7 +223,7 @@ class _Fit:
         chosen = generator.choice(self.graph.scans, self.recipe.most_trained, replace=False)
         return self.graph.scan_rows[np.sort(chosen)]
 
-    def _initial(self, index: int) -> Tensor:
+    def _initial(self, index: int) -> NDArray[np.float32]:
         """The fixed states of all nodes for network ``index`` (n, D)."""
         generator = np.random.default_rng([_seed(self.options.seed, index), 4])
         return initial_states(self.graph.nodes, self.recipe.dimension, generator)
@@ -259,13 +255,9 @@ def _seed(seed: int, index: int) -> int:
     return seed if index == 0 else (seed + 1) * 1000 + index
 
 
-def _rebuilt(recipe: Recipe, done: dict[str, Tensor], index: int) -> RfGnn:
-    network = RfGnn(recipe.dimension, recipe.dimension, recipe.dimension, recipe.dropout)
+def _rebuilt(done: dict[str, NDArray[Any]], index: int) -> RfGnn:
     prefix = f"done.{index}."
-    network.load_state_dict(
-        {name[len(prefix) :]: value for name, value in done.items() if name.startswith(prefix)}
-    )
-    return network
+    return RfGnn({name[len(prefix) :]: value for name, value in done.items() if name.startswith(prefix)})
 
 
 def _labelled_node(scans: Scans, graph: SignalGraph, label: FloorLabel) -> int:
@@ -288,7 +280,7 @@ def _shared_with_label(
     return float(heard[own].sum() / max(int(heard.sum()), 1))
 
 
-def _plane(points: NDArray[np.float32], count: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def _plane(points: NDArray[np.floating], count: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """The scans on the two axes of largest variance (count, 2); scans that are no points lie at 0."""
     centred: Any = points - points.mean(0)
     axes = np.linalg.eigh(centred.T @ centred)[1][:, -2:]

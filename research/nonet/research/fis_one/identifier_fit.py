@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
-from torch import Tensor
 
 from nonet.research.fis_one.clustering import centroids
 from nonet.research.fis_one.graph import WEIGHTS, SignalGraph
@@ -44,8 +43,8 @@ def scan_weights(graph: SignalGraph) -> sparse.csr_matrix:
 def fit_identifier(
     graph: SignalGraph,
     network: RfGnn,
-    initial: Tensor,
-    hidden: NDArray[np.float32],
+    initial: NDArray[np.float32],
+    hidden: NDArray[np.floating],
     floor: NDArray[np.integer],
     floors: int,
     recipe: Recipe,
@@ -61,9 +60,9 @@ def fit_identifier(
     """
     weights = scan_weights(graph)
     arrays = {
-        "outer_states": initial[graph.scans :].numpy(),
+        "outer_states": initial[graph.scans :],
         "inner_states": hidden[graph.scans :],
-        **{name: value.numpy() for name, value in network.state_dict().items()},
+        **network.parameters,
         "directions": leading_directions(weights, _DIRECTIONS, seed),
         "rule": np.array([recipe.rule.weakest, WEIGHTS.index(recipe.rule.weight), recipe.rule.sharpness]),
         "even": np.array([recipe.attention == "none"]),

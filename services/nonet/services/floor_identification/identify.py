@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ import orjson
 
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.row_service import RowService, service_info
-from nonet.runtime.scans import STRONGEST, WEAKEST, described, out_of_range, transmitter_key
+from nonet.runtime.scans import SILENT, STRONGEST, WEAKEST, described, out_of_range, transmitter_key
 from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
 from nonet.services.floor_identification.foreign_transmitters import WEAKEST as WEAKEST_COUNTED
@@ -21,7 +20,7 @@ from nonet.services.floor_identification.foreign_transmitters import beside_stra
 SERVICE_PREFIX: Final = "identify."
 INPUT: Final = "scan"
 
-_RULES: Final = 2  # raise when a scan gets another answer than before
+_RULES: Final = 3  # raise when a scan gets another answer than before
 _MAX_BATCH: Final = 1024
 _MOST_READINGS: Final = 100_000
 _LONGEST: Final = 8 << 20
@@ -41,7 +40,7 @@ class _Heard:
 
 
 class IdentifyServable(RowService[_Heard]):
-    """``scan`` BYTES [N], each a JSON object of transmitter to dBm (-150 to 0), to
+    """``scan`` BYTES [N], each a JSON object of transmitter to dBm (-150 to 0, where 0 is not heard), to
 
     - ``floor`` BYTES [N]: name of the likeliest floor, empty if nothing tells;
     - ``confidence`` FP32 [N]: probability that it is right: that of the floor times that of the building;
@@ -62,7 +61,10 @@ class IdentifyServable(RowService[_Heard]):
     """
 
     def __init__(self, network: Servable, transmitters: Sequence[str], facts: Mapping[str, Any]) -> None:
-        self._column = {name: index for index, name in enumerate(transmitters)}
+        # By their keys too: a building may have been fitted when fewer spellings of an address were known.
+        self._column = {transmitter_key(name): index for index, name in enumerate(transmitters)}
+        self._column |= {name: index for index, name in enumerate(transmitters)}
+        self._width = len(transmitters)
         self._floors = [floor.encode() for floor in network.info.labels]
         self._usual = orjson.dumps(dict.fromkeys(list(transmitters)[:_SAMPLE_READINGS], -60))
         floors = len(self._floors)
@@ -90,7 +92,7 @@ class IdentifyServable(RowService[_Heard]):
 
     def _read(self, rows: Sequence[bytes]) -> tuple[Array, _Heard]:
         """The readings in dBm [N, M], 0 for what is not heard, and what each scan holds."""
-        rssi = np.zeros((len(rows), len(self._column)), np.float32)
+        rssi = np.zeros((len(rows), self._width), np.float32)
         strangers = np.zeros(len(rows), np.int32)
         for row, data in enumerate(rows):
             try:
@@ -122,12 +124,14 @@ class IdentifyServable(RowService[_Heard]):
                 )
             if not WEAKEST <= power <= STRONGEST:
                 raise InvalidArgument(f"transmitter {name[:40]!r}: {out_of_range(power)}")
+            if power == SILENT:
+                continue
             column = self._column.get(name)
             if column is None:
-                column = self._column.get(_key(name), -1)
+                column = self._column.get(transmitter_key(name), -1)
             if column < 0:
                 if power >= WEAKEST_COUNTED:
-                    strangers.add(_key(name))
+                    strangers.add(transmitter_key(name))
             else:
                 power = min(power, _LOUDEST_STORED)
                 # Two spellings of one transmitter: the stronger reading counts, as in a fit.
@@ -151,8 +155,3 @@ class IdentifyServable(RowService[_Heard]):
             Tensor("known", DataType.FP32, known),
             Tensor("heard", DataType.INT32, noted.heard),
         )
-
-
-@functools.lru_cache(maxsize=65_536)
-def _key(name: str) -> str:
-    return transmitter_key(name)

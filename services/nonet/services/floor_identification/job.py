@@ -1,4 +1,4 @@
-"""Fitting a building as a job, in a worker's process: the one place of this service that needs PyTorch."""
+"""Fitting a building as a job, in a worker's process: the one place of this service that needs SciPy."""
 
 from __future__ import annotations
 

@@ -27,20 +27,27 @@ from nonet.runtime.errors import (
     Unprocessable,
     UnsupportedMediaType,
 )
-from nonet.runtime.scans import NOT_HEARD, STRONGEST, WEAKEST, Scans, described, out_of_range, transmitter_key
+from nonet.runtime.scans import (
+    NOT_HEARD,
+    SILENT,
+    STRONGEST,
+    WEAKEST,
+    Scans,
+    described,
+    is_address,
+    out_of_range,
+    transmitter_key,
+)
+from nonet.services.floor_identification.table_columns import TableColumns, number
 
 __all__ = ["ReadLimits", "read_file", "read_json_scans"]
 
 _SCAN = ("scan", "scan_id", "obs", "id")
 _TRANSMITTER = ("bssid", "ap", "mac", "transmitter")
 _RSSI = ("rssi", "dbm", "level")
-_NO_TRANSMITTERS = """
-longitude latitude floor floorid buildingid building spaceid relativeposition userid phoneid timestamp ecoord
-ncoord sceneid sampletimes t_ms path site x y
-"""
-_OTHER = frozenset(_NO_TRANSMITTERS.split())
-"""Columns of the public data sets that are no transmitters."""
-
+_NO_COLUMNS = (
+    "the CSV needs the columns scan, bssid and rssi, or one for each transmitter, with commas between"
+)
 _LONGEST_CELL = 1000
 _LONGEST_LINE = 4 << 20
 _MOST_COLUMNS = 20_000
@@ -178,7 +185,7 @@ def _columns(names: list[str]) -> tuple[int, int, int] | None:
         next((lower.index(name) for name in among if name in lower), -1)
         for among in (_SCAN, _TRANSMITTER, _RSSI)
     ]
-    if min(found) < 0:
+    if min(found) < 0 or sum(map(is_address, names)) > 1:
         return None
     for index in found:
         if lower.count(lower[index]) > 1:
@@ -200,17 +207,9 @@ def _long(rows: Iterator[list[str]], columns: tuple[int, int, int], gather: _Gat
 def _wide(rows: Iterator[list[str]], names: list[str], gather: _Gather) -> None:
     lower = [name.lower() for name in names]
     identity = next((lower.index(name) for name in _SCAN if name in lower), -1)
-    heard = [
-        (index, name)
-        for index, name in enumerate(names)
-        if index != identity and name and name.lower() not in _OTHER
-    ]
-    if not heard or len(names) < 2:
-        raise InvalidArgument(
-            "the CSV needs the columns scan, bssid and rssi, or a column for each transmitter, with commas "
-            "between them",
-            param="scans",
-        )
+    columns = TableColumns(names, identity)
+    if not columns or len(names) < 2:
+        raise InvalidArgument(_NO_COLUMNS, param="scans")
     for line, row in enumerate(rows, 2):
         if not row:
             continue
@@ -222,24 +221,16 @@ def _wide(rows: Iterator[list[str]], names: list[str], gather: _Gather) -> None:
         if name in gather.ids:
             raise InvalidArgument(f"line {line}: scan '{name[:40]}' is given twice", param="scans")
         scan = gather.scan(name)
-        for index, transmitter in heard:
-            text = row[index].strip()
-            if text and (value := _number(text, line, transmitter)) != NOT_HEARD:
-                gather.add(scan, transmitter, value, line)
+        for transmitter, value in columns.readings(row, line):
+            gather.add(scan, transmitter, value, line)
+    gather.drop(columns.others())
 
 
-def _number(text: str, line: int, column: str = "") -> float:
-    """The number that a text is; what Python alone reads, underscores and foreign digits, is none. ``column``
-    is the one that a transmitter has to itself."""
-    try:
-        if text.isascii() and "_" not in text:
-            return float(text)
-    except ValueError:
-        pass
-    where = f" in column {column[:40]!r}; is it a transmitter?" if column else ""
-    raise InvalidArgument(
-        f"line {line}: rssi must be a number of dBm, got {text[:40]!r}{where}", param="scans"
-    )
+def _number(text: str, line: int) -> float:
+    value = number(text)
+    if value is None:
+        raise InvalidArgument(f"line {line}: rssi must be a number of dBm, got {text[:40]!r}", param="scans")
+    return value
 
 
 def _from_parquet(stream: BinaryIO, limits: ReadLimits) -> Scans:
@@ -287,6 +278,7 @@ class _Gather:
         self.ids: dict[str, int] = {}
         self._written: dict[str, int] = {}
         self._keys: dict[str, int] = {}
+        self._gone: list[int] = []
         self._scan, self._transmitter, self._rssi = array.array("i"), array.array("i"), array.array("f")
 
     def scan(self, name: str) -> int:
@@ -297,6 +289,8 @@ class _Gather:
         return number
 
     def add(self, scan: int, transmitter: str, value: float, line: int) -> None:
+        if value in (SILENT, NOT_HEARD):
+            return
         if not WEAKEST <= value <= STRONGEST or math.isnan(value):
             raise InvalidArgument(f"line {line}: {out_of_range(value)}", param="scans")
         number = self._written.get(transmitter)
@@ -309,15 +303,23 @@ class _Gather:
         if len(self._rssi) > self._limits.readings:
             raise PayloadTooLarge(f"more than {self._limits.readings} readings", param="scans")
 
+    def drop(self, written: set[str]) -> None:
+        """Forget the readings of what turned out to be no transmitters, named as they were written."""
+        self._gone = [self._written[name] for name in written if name in self._written]
+
     def scans(self) -> Scans:
         """All of it. Raises InvalidArgument without any scan."""
         if not self.ids:
             raise InvalidArgument("field 'scans' has no rows; send at least one scan", param="scans")
-        if not self._rssi:
-            raise InvalidArgument("field 'scans' has no readings", param="scans")
-        scan = np.frombuffer(self._scan, np.int32)
         transmitter = np.frombuffer(self._transmitter, np.int32)
-        rssi = np.frombuffer(self._rssi, np.float32)
+        left = np.ones(len(self._keys), np.int32)
+        left[self._gone] = 0
+        kept = left[transmitter] > 0
+        if not kept.any():
+            raise InvalidArgument("field 'scans' has no readings", param="scans")
+        transmitter = (np.cumsum(left, dtype=np.int32) - 1)[transmitter[kept]]
+        scan = np.frombuffer(self._scan, np.int32)[kept]
+        rssi = np.frombuffer(self._rssi, np.float32)[kept]
         order = np.lexsort((-rssi, transmitter, scan))
         scan, transmitter, rssi = scan[order], transmitter[order], rssi[order]
         first = np.ones(len(scan), bool)
@@ -327,7 +329,7 @@ class _Gather:
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         return Scans(
             tuple(self.ids),
-            tuple(self._keys),
+            tuple(key for key, index in self._keys.items() if left[index]),
             offsets,
             transmitter,
             np.minimum(rssi, np.float32(_LOUDEST_STORED)),

@@ -51,7 +51,7 @@ class _Strict(BaseModel):
 
 Rssi = Annotated[
     dict[str, Annotated[float, Field(ge=-150, le=0)]],
-    Field(description="Transmitter (BSSID, or any other name) to received power in dBm."),
+    Field(description="Transmitter (BSSID, or any other name) to received power in dBm; 0 is not heard."),
 ]
 
 
@@ -182,8 +182,8 @@ FIT_BUILDING = Task(
         subject="building",
         publishes=network_of,
         not_yours=not_yours,
-        requires=("torch", "scipy", "sklearn"),
-        install="fitting a building needs {missing}; install it with: pip install 'nonet[research]'",
+        requires=("scipy", "sklearn", "threadpoolctl"),
+        install="fitting a building needs {missing}; install it with: pip install scikit-learn scipy",
     ),
     page=Page("/floors", "Floors", __package__ or ""),
     statuses=(403, 409, 501),
