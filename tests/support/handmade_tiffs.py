@@ -41,7 +41,7 @@ def page(
     samples: np.ndarray,
     bits: int,
     photometric: int,
-    storage: Storage = Storage(),  # noqa: B008
+    storage: Storage = Storage(),
     tags: Mapping[int, Tag | None] | None = None,
 ) -> bytes:
     """A file of one page of samples [height, width, n]; floats and signed integers are stored as such.
@@ -77,7 +77,10 @@ def assembled(entries: Mapping[int, Tag | None], pieces: Sequence[bytes], order:
     """A file of one directory; the offsets in tag 273 or 324 are filled in."""
     kept = {tag: value for tag, value in sorted(entries.items()) if value is not None}
     start = 8 + 2 + 12 * len(kept) + 4
-    sizes = {tag: len(values) * SIZES[kind] // (2 if kind in (5, 10) else 1) for tag, (kind, values) in kept.items()}
+    sizes = {
+        tag: len(values) * SIZES[kind] // (2 if kind in (5, 10) else 1)
+        for tag, (kind, values) in kept.items()
+    }
     extra = sum(size + size % 2 for size in sizes.values() if size > 4)
     at, offsets = start + extra, []
     for piece in pieces:

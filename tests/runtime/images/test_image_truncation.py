@@ -117,7 +117,7 @@ def test_a_progressive_file_may_leave_out_refinements(kept: str, corpus: dict[st
     assert len(file) < len(data)
     pixels = decode_image(file).pixels
     np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(file)).convert("RGB")))
-    assert np.abs(pixels.astype(int) - whole).mean() < 25
+    assert np.abs(pixels.astype(int) - whole).mean() < 40
 
 
 def test_a_progressive_file_that_never_codes_a_component_is_refused(corpus: dict[str, bytes]) -> None:

@@ -1,8 +1,8 @@
 """TIFF: what the first page says of its pixels, judged before any of them is decoded.
 
-One table, :data:`KINDS`, says which photometric interpretations become a picture, with how many colours and at
-which depths; :mod:`.tiff_colour` holds the conversion of each. What the table does not hold is refused by its
-name: signed, floating-point and 32-bit samples, for which TIFF defines no brightness, among them.
+One table, :data:`KINDS`, says which photometric interpretations become a picture, with how many colours and
+at which depths; :mod:`.tiff_colour` holds the conversion of each. What the table does not hold is refused by
+its name: signed, floating-point and 32-bit samples, for which TIFF defines no brightness, among them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _COEFFICIENTS, _SUBSAMPLING, _REFERENCE, _PROFILE = 529, 530, 532, 34675
 _PIECES_LIMIT: Final = 1 << 20
 _MOST_SAMPLES: Final = 8
 _BYTES_A_PIXEL: Final = 6
-"""A page may hold this many bytes of samples for each pixel that the limit allows: 16 bits for each of three."""
+"""Bytes of samples that a page may hold for each pixel that the limit allows: three of 16 bits."""
 
 UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACK_BITS = 1, 5, 8, 32946, 32773
 COMPRESSIONS: Final = frozenset({UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACK_BITS})
-"""Whose decoders notice missing or damaged data. In fax codes and JPEG what is missing is filled in silently."""
+"""Whose decoders notice missing data. In fax codes and JPEG what is missing is filled in silently."""
 _COMPRESSION_NAMES: Final[Mapping[int, str]] = {
     2: "CCITT modified Huffman",
     3: "CCITT group 3",
@@ -53,7 +53,7 @@ UNSPECIFIED, ASSOCIATED, STRAIGHT = 0, 1, 2
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Kind:
-    """A photometric interpretation that becomes a picture: its name, its colours, and bits that it may have."""
+    """A photometric interpretation that becomes a picture: its name, colours, and depths it may have."""
 
     name: str
     colours: int
@@ -73,6 +73,7 @@ KINDS: Final[Mapping[int, Kind]] = {
     ICCLAB: Kind("ICCLab", 3, frozenset({8, 16})),
 }
 """Every kind of page that is decoded, by the tag PhotometricInterpretation."""
+_SUBSAMPLINGS: Final = frozenset({(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4)})
 _OTHER_KINDS: Final[Mapping[int, str]] = {
     4: "a transparency mask",
     10: "ITULab",
@@ -204,7 +205,9 @@ def read_layout(data: bytes, limits: ImageLimits) -> tuple[TiffLayout, Tags, int
     compression, predictor = one(_COMPRESSION, 1), one(_PREDICTOR, 1)
     if compression not in COMPRESSIONS:
         name = _COMPRESSION_NAMES.get(compression, f"number {compression}")
-        raise unsupported(f"a TIFF in the compression {name} is not decoded; store it in LZW, Deflate or none")
+        raise unsupported(
+            f"a TIFF in the compression {name} is not decoded; store it in LZW, Deflate or none"
+        )
     tiled = _TILE_OFFSETS in tags
     piece = (one(_TILE_WIDTH, 0), one(_TILE_HEIGHT, 0)) if tiled else (width, one(_ROWS_PER_STRIP, height))
     if min(piece) < 1:
@@ -267,8 +270,8 @@ def _extra(tags: Tags, samples: int, photometric: int) -> tuple[int | None, ...]
 
 def _subsampling(tags: Tags) -> tuple[int, int]:
     across, down = _whole(tags.get(_SUBSAMPLING, (2, 2)))
-    if across not in (1, 2, 4) or down not in (1, 2, 4):
-        raise corrupt("a YCbCr TIFF with impossible subsampling")
+    if (across, down) not in _SUBSAMPLINGS:
+        raise unsupported(f"a YCbCr TIFF subsampled by {across} x {down} is not decoded")
     return across, down
 
 

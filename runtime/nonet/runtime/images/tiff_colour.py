@@ -1,15 +1,15 @@
 """From the samples of a TIFF page to colours of 8 bits, by the rule of its photometric interpretation.
 
 - Depth: of more than 8 bits the high ones count; fewer are spread over 0 to 255.
-- White is 0: the scale is turned over. Palette: the high bytes of the colour map; a map without any value above
-  255 is taken for one of bytes, as libtiff does, since old writers made such.
+- White is 0: the scale is turned over. Palette: the high bytes of the colour map; a map without any value
+  above 255 is taken for one of bytes, as libtiff does, since old writers made such.
 - CMYK: 0 is no ink.
-- YCbCr: TIFF 6.0, section 21, with the page's own coefficients and reference levels; colours that pixels share
-  are repeated.
+- YCbCr: TIFF 6.0, section 21, with the page's own coefficients and reference levels; colours that pixels
+  share are repeated.
 - CIELab and ICCLab: by LittleCMS, white being its own.
-- Extra samples: the first that is said to be opacity is; associated opacity is divided out. Those of no stated
-  meaning are no opacity. A single one that the page does not mention at all is opacity, as old writers left the
-  tag out, unless it would hide the whole page.
+- Extra samples: the first that is said to be opacity is; associated opacity is divided out. Those of no
+  stated meaning are no opacity. A single one that the page does not mention at all is opacity, as old writers
+  left the tag out, unless it would hide the whole page.
 """
 
 from __future__ import annotations
@@ -145,4 +145,6 @@ def _from_lab(colours: Bytes, *, signed: bool) -> Image.Image:
 @functools.cache
 def _lab_transform() -> ImageCms.ImageCmsTransform:
     lab, srgb = (ImageCms.ImageCmsProfile(ImageCms.createProfile(name)) for name in ("LAB", "sRGB"))
-    return ImageCms.ImageCmsTransform(lab, srgb, "LAB", "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)
+    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+    # The table that LittleCMS makes for speed is off by a dozen levels in dark colours.
+    return ImageCms.ImageCmsTransform(lab, srgb, "LAB", "RGB", intent, flags=ImageCms.Flags.NOOPTIMIZE)

@@ -2,9 +2,9 @@
 
 Every way to lay samples out comes down to rows of bytes: pieces are decompressed to bytes, and depth, byte
 order, planes and predictor are undone in NumPy by one set of rules. LZW and PackBits are decompressed by
-libtiff, given as a page of bare bytes, so that it applies no rule of its own; Deflate by zlib. Both notice data
-that is missing. A few million samples are worked on at a time, so a page of many bits takes no more memory than
-its bytes and what becomes of them.
+libtiff, given as a page of bare bytes, so that it applies no rule of its own; Deflate by zlib. Both notice
+data that is missing. A few million samples are worked on at a time, so a page of many bits takes no more
+memory than its bytes and what becomes of them.
 """
 
 from __future__ import annotations
@@ -98,9 +98,7 @@ def _pieces(data: bytes, layout: TiffLayout) -> Iterator[tuple[tuple[int, int, i
         ]
         if layout.reversed_bits:
             stored = [piece.translate(_REVERSED) for piece in stored]
-        yield from zip(
-            places[start:end], _decompressed(stored, layout, heights[start]), strict=True
-        )
+        yield from zip(places[start:end], _decompressed(stored, layout, heights[start]), strict=True)
         start = end
 
 
