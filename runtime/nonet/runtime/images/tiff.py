@@ -173,10 +173,13 @@ def inspect_tiff(data: bytes, limits: ImageLimits) -> ImageHeader:
 Tags = Mapping[int, tuple[float, ...]]
 
 
-def read_layout(data: bytes, limits: ImageLimits) -> tuple[TiffLayout, Tags, int]:
+def read_layout(
+    data: bytes, limits: ImageLimits, more: Mapping[int, int] | None = None
+) -> tuple[TiffLayout, Tags, int]:
     """The layout of the first page whatever its samples mean, its tags, and the offset of the next page.
 
-    Raises Refusal as :func:`inspect_tiff`, for kinds of storage that are not read.
+    ``more`` are further tags that are wanted, with the largest counts. Raises Refusal as
+    :func:`inspect_tiff`, for kinds of storage that are not read.
     """
     wanted = {
         **dict.fromkeys((_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _SAMPLES), 1),
@@ -189,6 +192,7 @@ def read_layout(data: bytes, limits: ImageLimits) -> tuple[TiffLayout, Tags, int
         _COEFFICIENTS: 3,
         _REFERENCE: 6,
         _PROFILE: limits.profile_bytes,
+        **(more or {}),
     }
     directory = read_first_directory(data, wanted)
     if directory is None:
