@@ -169,8 +169,8 @@ def test_a_profile_that_cannot_be_used_is_ignored(kind: str, encode: Encode, pic
 
 
 def test_pixels_without_a_rule_are_refused(encode: Encode) -> None:
-    for mode in ("F", "I", "LAB"):
-        with pytest.raises(UndecodableMedia, match="accepted"):
+    for mode in ("F", "I"):
+        with pytest.raises(UndecodableMedia, match=r"no brightness is defined.*accepted"):
             decode_image(encode(Image.new(mode, (4, 4)), "TIFF"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -38,10 +39,16 @@ def test_a_file_cut_at_any_byte_is_refused(kind: str, corpus: dict[str, bytes]) 
             codes[error.code] += 1
             assert error.http_status in (400, 415)
         else:
-            assert kind.startswith("tiff"), f"{cut} of {len(data)} bytes were accepted"
+            nothing_lost = kind.startswith("tiff") or (kind.startswith("gif") and ends_a_block(data, cut))
+            assert nothing_lost, f"{cut} of {len(data)} bytes were accepted"
             np.testing.assert_array_equal(part.pixels, whole)
     assert codes["IMAGE_TRUNCATED"] >= 0.9 * len(cuts) - 12
     assert codes["IMAGE_UNSUPPORTED"] <= 12  # only where not even the magic number is whole
+
+
+def ends_a_block(data: bytes, cut: int) -> bool:
+    """Whether a GIF cut there lacks its trailer, or whole blocks behind its first frame, and no more."""
+    return data[cut - 1] == 0 and data[cut] in (0x21, 0x2C, 0x3B)
 
 
 def test_a_real_photograph_cut_anywhere_is_refused(shared_data: Path) -> None:
@@ -78,14 +85,50 @@ def test_a_picture_that_is_mid_grey_is_not_mistaken_for_a_short_scan(
     assert np.abs(pixels.astype(int) - 128).max() <= 2
 
 
-def test_a_progressive_file_without_its_last_scans_is_refused(corpus: dict[str, bytes]) -> None:
+def scans(data: bytes) -> list[tuple[int, int, bytes]]:
+    """Start of the tables or header of each scan of a JPEG, its end, and the body of its header."""
+    found, position, start = [], 2, None
+    while data[position + 1] != 0xD9:
+        kind, length = data[position + 1], struct.unpack_from(">H", data, position + 2)[0]
+        end = position + 2 + length
+        if kind in (0xC4, 0xDA) and start is None:
+            start = position
+        if kind == 0xDA:
+            body = data[position + 4 : end]
+            while data[end] != 0xFF or data[end + 1] in (0, *range(0xD0, 0xD8)):
+                end += 1
+            found.append((start, end, body))
+            start = None
+        position = end
+    return found
+
+
+@pytest.mark.parametrize("kept", ["first", "no last", "no detail of colours"])
+def test_a_progressive_file_may_leave_out_refinements(kept: str, corpus: dict[str, bytes]) -> None:
     data = corpus["jpeg progressive"]
-    last_scan = data.rindex(b"\xff\xda")
-    last_tables = data.rindex(b"\xff\xc4", 0, last_scan)
-    for cut in (last_scan, last_tables):
-        with pytest.raises(InvalidArgument) as caught:
-            decode_image(data[:cut] + b"\xff\xd9")
-        assert caught.value.code == "IMAGE_TRUNCATED"
+    parts = scans(data)
+    head, whole = data[: parts[0][0]], np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    wanted = {
+        "first": parts[:1],
+        "no last": parts[:-1],
+        "no detail of colours": [part for part in parts if part[2][0] > 1 or part[2][1] == 1],
+    }[kept]
+    file = head + b"".join(data[start:end] for start, end, _ in wanted) + b"\xff\xd9"
+    assert len(file) < len(data)
+    pixels = decode_image(file).pixels
+    np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(file)).convert("RGB")))
+    assert np.abs(pixels.astype(int) - whole).mean() < 40
+
+
+def test_a_progressive_file_that_never_codes_a_component_is_refused(corpus: dict[str, bytes]) -> None:
+    """Detail of the brightness alone: what would be shown of the means is made up."""
+    data = corpus["jpeg progressive"]
+    parts = scans(data)
+    detail = [part for part in parts if part[2][-3] > 0]
+    file = data[: parts[0][0]] + b"".join(data[start:end] for start, end, _ in detail) + b"\xff\xd9"
+    with pytest.raises(InvalidArgument) as caught:
+        decode_image(file)
+    assert caught.value.code == "IMAGE_TRUNCATED"
 
 
 def test_missing_restart_markers_are_noticed(corpus: dict[str, bytes]) -> None:
@@ -131,6 +174,21 @@ def test_a_well_formed_interlaced_png_with_too_few_rows_is_refused() -> None:
         data = png(ihdr, chunk(b"IDAT", zlib.compress(rows[:-missing])), chunk(b"IEND", b""))
         with pytest.raises(InvalidArgument):
             decode_image(data)
+
+
+def test_a_gif_may_lack_its_trailer_and_hold_empty_blocks(corpus: dict[str, bytes]) -> None:
+    data = corpus["gif"]
+    assert data[-1] == 0x3B
+    whole = decode_image(data).pixels
+    for file in (data[:-1], data[:-1] + b"\0", data[:-1] + b"\0\0\x3b"):
+        np.testing.assert_array_equal(decode_image(file).pixels, whole)
+
+
+def test_a_gif_frame_that_reaches_beyond_the_screen_makes_it_larger(corpus: dict[str, bytes]) -> None:
+    data = bytearray(corpus["gif"])
+    whole = decode_image(bytes(data)).pixels
+    struct.pack_into("<HH", data, 6, 40, 30)
+    np.testing.assert_array_equal(decode_image(bytes(data)).pixels, whole)
 
 
 def test_a_gif_whose_codes_end_early_is_refused(corpus: dict[str, bytes]) -> None:

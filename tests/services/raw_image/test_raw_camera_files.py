@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from nonet.runtime.errors import DeadlineExceeded, ServingError
 from nonet.services.raw_image.camera import read_camera_file
-from nonet.services.raw_image.colour import srgb_matrix
+from nonet.services.raw_image.dng import DngColours
 from nonet.services.raw_image.limits import RawLimits
 from nonet.services.raw_image.options import DevelopOptions
 from nonet.services.raw_image.reading import read_capture
@@ -27,17 +28,18 @@ def test_a_dng_says_everything_itself(cfa: str) -> None:
     assert np.array_equal(capture.mosaic, mosaic)
     assert capture.cfa == cfa
     assert capture.black == (512.0,) * 4
-    assert capture.white == 16383.0
+    assert capture.white == (16383.0,) * 4
     assert capture.gains == pytest.approx((2.0, 1.0, 1.6), rel=1e-3)
     wanted = [[0.9020, -0.2890, -0.0715], [-0.4535, 1.2436, 0.2348], [-0.0934, 0.1919, 0.7086]]
-    assert srgb_matrix(capture.matrix) == pytest.approx(srgb_matrix(np.array(wanted)), abs=0.01)
+    assert isinstance(capture.colours, DngColours)
+    assert capture.colours.matrices[0] == pytest.approx(np.array(wanted))
 
 
 def test_the_callers_levels_replace_the_files_and_another_phase_is_refused() -> None:
     file = handmade_captures.dng(MOSAIC, "GBRG")
-    told = DevelopOptions(black=(600.0,) * 4, white=9000.0, cfa="GBRG")
+    told = DevelopOptions(black=(600.0,) * 4, white=(9000.0,) * 4, cfa="GBRG")
     capture = read_capture(file, told, RawLimits(), seconds=30)
-    assert (capture.black, capture.white) == ((600.0,) * 4, 9000.0)
+    assert (capture.black, capture.white) == ((600.0,) * 4, (9000.0,) * 4)
     with pytest.raises(ServingError, match="contradicts") as caught:
         read_capture(file, DevelopOptions(cfa="RGGB"), RawLimits(), seconds=30)
     assert caught.value.http_status == 400
@@ -71,9 +73,11 @@ def test_the_largest_claims_are_refused_quickly() -> None:
 def test_a_camera_file_is_turned_upright_and_rendered(lab) -> None:
     flat = lab.picture(handmade_captures.dng(MOSAIC, "GBRG"))
     assert flat.shape == (44, 60, 3)
-    for orientation, turns in ((3, 2), (6, 3), (8, 1)):
+    for orientation in range(1, 9):
         turned = lab.picture(handmade_captures.dng(MOSAIC, "GBRG", orientation=orientation))
-        assert np.array_equal(turned, np.rot90(flat, turns))
+        meant = Image.fromarray(flat)
+        meant.getexif()[274] = orientation
+        assert np.array_equal(turned, np.asarray(ImageOps.exif_transpose(meant)))
 
 
 def test_camera_values_come_without_rendering_too(lab) -> None:

@@ -20,7 +20,7 @@ def noisy(
     level = handmade_captures.mosaicked(handmade_captures.picture(*size, seed), cfa)
     random = np.random.default_rng(seed)
     values = level + random.standard_normal(level.shape) * np.sqrt(a * level + b)
-    return Capture((1000 + 10_000 * values).astype(np.float32), cfa, (1000.0,) * 4, 11_000.0)
+    return Capture((1000 + 10_000 * values).astype(np.float32), cfa, (1000.0,) * 4, (11_000.0,) * 4)
 
 
 @pytest.mark.parametrize("sigma", [1, 5, 15, 40])
@@ -43,9 +43,9 @@ def test_a_clean_capture_has_no_noise_to_speak_of() -> None:
 
 
 def test_a_capture_without_usable_blocks_has_an_unknown_noise() -> None:
-    tiny = Capture(np.zeros((8, 8), np.uint16), "RGGB", (0.0,) * 4, 100.0)
+    tiny = Capture(np.zeros((8, 8), np.uint16), "RGGB", (0.0,) * 4, (100.0,) * 4)
     assert estimate_noise(tiny) == NOTHING
-    blown = Capture(np.full((200, 200), 5000, np.uint16), "RGGB", (0.0,) * 4, 100.0)
+    blown = Capture(np.full((200, 200), 5000, np.uint16), "RGGB", (0.0,) * 4, (100.0,) * 4)
     assert not estimate_noise(blown).known
 
 
@@ -67,7 +67,7 @@ def test_photographs_with_known_noise(data_root) -> None:
         for sigma in (0, 5, 15):
             random = np.random.default_rng(sigma)
             values = mosaic + random.standard_normal(mosaic.shape) * sigma / 255
-            found = estimate_noise(Capture(values.astype(np.float32), "RGGB", (0.0,) * 4, 1.0))
+            found = estimate_noise(Capture(values.astype(np.float32), "RGGB", (0.0,) * 4, (1.0,) * 4))
             assert sigma * 0.9 <= 255 * found.sigma(found.level) <= sigma * 1.33 + 2
 
 

@@ -17,8 +17,8 @@ _UNCOMPRESSED, _BITFIELDS = 0, 3
 def inspect_bmp(data: bytes, limits: ImageLimits) -> ImageHeader:
     """Read the two headers and compare the sizes with the file's.
 
-    Run-length and embedded compression are not decoded. Raises InvalidArgument for a cut or damaged file,
-    PayloadTooLarge from the limits, UndecodableMedia for a compressed one or one that is an archive too.
+    Run-length and embedded compression are not decoded. Raises Refusal for a file that is
+    cut off, damaged, over a limit, compressed, or an archive too.
     """
     if len(data) < 26:
         raise truncated("the headers of the BMP are missing")

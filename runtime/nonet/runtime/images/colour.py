@@ -1,4 +1,4 @@
-"""Every pixel format to RGB of 8 bits, by fixed rules.
+"""Every pixel format to RGB of 8 bits, by fixed rules; those of TIFF are in :mod:`.tiff_colour`.
 
 - Depth: of 16-bit channels the high byte counts. 1, 2 and 4 bits are spread over 0 to 255.
 - Transparency is laid on white, as a page would show it.
@@ -30,10 +30,14 @@ _CACHED_TRANSFORMS: Final = 8
 def to_rgb(image: Image.Image, header: ImageHeader) -> Image.Image:
     """``image`` (loaded, any accepted mode) as sRGB on a white background; same size.
 
-    Raises UndecodableMedia for 32-bit and floating-point pixels and other modes without a rule.
+    Raises Refusal for modes without a rule.
     """
-    alpha = _alpha(image, header)
-    colours = _to_srgb(_opaque(image), header.profile)
+    return on_white(_opaque(image), _alpha(image, header), header.profile)
+
+
+def on_white(colours: Image.Image, alpha: Image.Image | None, profile: bytes) -> Image.Image:
+    """Colours in mode L, RGB or CMYK and their opacity, in mode L or None, as sRGB on a white background."""
+    colours = _to_srgb(colours, profile)
     if alpha is None:
         return colours
     canvas = Image.new("RGB", colours.size, BACKGROUND)

@@ -36,7 +36,7 @@ _BLOCK: Final = 1 << 16
 
 
 def check_whole(image: Image.Image, header: ImageHeader, reload: Reload) -> None:
-    """Raises InvalidArgument (truncated) if the last pixels of ``image`` are not in the file."""
+    """Raises Refusal (truncated) if the last pixels of ``image`` are not in the file."""
     if header.mcu is not None and _ends_in_grey(image, header.mcu, header.width, header.height):
         _check_jpeg_scan(header.payload, reload)
     elif header.format == "PNG" and (_is_interlaced(header.payload) or _ends_in_black(image)):

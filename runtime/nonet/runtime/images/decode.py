@@ -20,15 +20,16 @@ from PIL import Image, ImageFile
 
 from nonet.runtime.errors import InsufficientStorage, InvalidArgument, ServingError
 from nonet.runtime.images.bmp import inspect_bmp
-from nonet.runtime.images.colour import to_rgb
+from nonet.runtime.images.colour import on_white, to_rgb
 from nonet.runtime.images.completeness import check_whole
 from nonet.runtime.images.gif import inspect_gif
 from nonet.runtime.images.header import ImageHeader
 from nonet.runtime.images.jpeg import inspect_jpeg
-from nonet.runtime.images.limits import ImageLimits, corrupt, too_large, truncated
+from nonet.runtime.images.limits import ImageLimits, Refusal, corrupt, too_large, truncated
 from nonet.runtime.images.png import inspect_png
 from nonet.runtime.images.sniffing import sniff
 from nonet.runtime.images.tiff import inspect_tiff
+from nonet.runtime.images.tiff_colour import read_page
 from nonet.runtime.images.webp import inspect_webp
 
 _INSPECTORS: Final[dict[str, Callable[[bytes, ImageLimits], ImageHeader]]] = {
@@ -96,6 +97,13 @@ def decode_image(
     limits = limits or ImageLimits()
     if not data:
         raise InvalidArgument("image: the file is empty", param="image", code="IMAGE_EMPTY")
+    try:
+        return _decode(data, limits, target)
+    except Refusal as refusal:
+        raise refusal.as_image() from refusal
+
+
+def _decode(data: bytes, limits: ImageLimits, target: tuple[int, int] | None) -> DecodedImage:
     if len(data) > limits.encoded_bytes:
         raise too_large(f"{len(data)} bytes are more than the limit of {limits.encoded_bytes} bytes")
     kind = sniff(data)
@@ -106,7 +114,7 @@ def decode_image(
         image = _pixels(header, wanted)
         if header.orientation in _TURNS:
             image = image.transpose(_TURNS[header.orientation])
-    except ServingError:
+    except (Refusal, ServingError):
         raise
     except MemoryError as error:
         raise InsufficientStorage("there is not enough memory for this image now") from error
@@ -118,7 +126,7 @@ def decode_image(
     return DecodedImage(image, width, height, header.format, header.frames)
 
 
-def _refusal(error: Exception) -> ServingError:
+def _refusal(error: Exception) -> Refusal:
     text = str(error).lower()
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return too_large("it has more pixels than allowed")
@@ -128,7 +136,11 @@ def _refusal(error: Exception) -> ServingError:
 
 
 def _pixels(header: ImageHeader, target: tuple[int, int] | None) -> Image.Image:
+    layout = header.layout
     with _LARGE_AT_ONCE if _memory_pixels(header, target) > _LARGE_PIXELS else contextlib.nullcontext():
+        if layout is not None:
+            page = read_page(header.payload, layout)
+            return on_white(page.colours, page.alpha, header.profile)
         image = _load(header.payload, header, target)
         check_whole(image, header, lambda payload: _load(payload, header, (1, 1)))
         return to_rgb(image, header)

@@ -1,4 +1,4 @@
-"""GIF: the blocks are walked to the trailer, so that a cut file and the number of frames are known."""
+"""GIF: the blocks are walked to the end, so that a cut file and the number of frames are known."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from nonet.runtime.images.header import ImageHeader
 from nonet.runtime.images.limits import ImageLimits, corrupt, truncated
 from nonet.runtime.images.sniffing import refuse_archive
 
-_IMAGE, _EXTENSION, _TRAILER = 0x2C, 0x21, 0x3B
+_NOTHING, _IMAGE, _EXTENSION, _TRAILER = 0x00, 0x2C, 0x21, 0x3B
 _GRAPHIC_CONTROL: Final = 0xF9
 
 
 def inspect_gif(data: bytes, limits: ImageLimits) -> ImageHeader:
     """Walk every block up to the trailer; the payload holds the first frame only.
 
-    Raises InvalidArgument for a cut or damaged file, PayloadTooLarge from the limits, UndecodableMedia for a
-    file that is an archive too.
+    A file that ends behind a whole frame is whole, though its trailer is missing, and the empty blocks that
+    some writers leave between two are passed over, as browsers do. A frame that reaches beyond the screen
+    makes the screen larger. Raises Refusal for a file that is cut off, damaged, over a limit, or an archive
+    too.
     """
     if len(data) < 13:
         raise truncated("a GIF without its screen descriptor")
@@ -30,11 +32,16 @@ def inspect_gif(data: bytes, limits: ImageLimits) -> ImageHeader:
     box = (0, 0, width, height)
     frames = 0
     while True:
+        if position >= len(data) and frames:
+            break
         if position >= len(data):
-            raise truncated("the trailer of the GIF is missing")
+            raise truncated("the GIF ends before its first frame")
         kind, start = data[position], position
         if kind == _TRAILER:
             break
+        if kind == _NOTHING:
+            position += 1
+            continue
         if kind == _EXTENSION:
             label = data[position + 1 : position + 2]
             position = _skip_sub_blocks(data, position + 2)
@@ -58,12 +65,10 @@ def inspect_gif(data: bytes, limits: ImageLimits) -> ImageHeader:
     if not frames:
         raise truncated("a GIF without pixel data")
     refuse_archive(data, position + 1)
-    if box[2] > width or box[3] > height:
-        raise corrupt("a GIF frame reaches beyond the screen")
     return ImageHeader(
         format="GIF",
-        width=width,
-        height=height,
+        width=max(width, box[2]),
+        height=max(height, box[3]),
         payload=data[:screen_end] + control + first + bytes([_TRAILER]),
         frames=frames,
         frame_box=box,

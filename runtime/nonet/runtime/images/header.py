@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nonet.runtime.images.tiff import TiffLayout
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class ImageHeader:
         colour_key: the one colour that is transparent (PNG), in 8 bits, or 16 for ``I;16``; None if none.
         frame_box: left, top, right, bottom of the first frame where it does not fill the canvas (GIF);
             what is outside is transparent.
+        layout: where a TIFF keeps its samples and what they mean; None for the other formats.
         mcu: width and height in pixels of the last-coded unit of a JPEG of one sequential scan, else None.
     """
 
@@ -33,3 +38,4 @@ class ImageHeader:
     colour_key: tuple[int, ...] | None = None
     frame_box: tuple[int, int, int, int] | None = None
     mcu: tuple[int, int] | None = None
+    layout: TiffLayout | None = None

@@ -1,8 +1,10 @@
 """JPEG: the segments are walked to the end marker, so that a cut or unfinished file is known before decoding.
 
 libjpeg fills what is missing with grey and only warns, so completeness is established here: the end marker
-is there, every scan has data and its restart markers, and the scans of a progressive file bring every
-coefficient to full precision. A bit error inside a scan cannot be detected in this format.
+is there, every scan has data and its restart markers, and every component was coded. A progressive file may
+leave out refinements and even all detail of a component (ITU-T T.81, G.1.1.1), as encoders do where it is not
+worth its bytes: what it must bring is the first scan of every component's means. A bit error inside a scan
+cannot be detected in this format.
 """
 
 from __future__ import annotations
@@ -29,8 +31,7 @@ def inspect_jpeg(data: bytes, limits: ImageLimits) -> ImageHeader:
     """Walk the segments up to the end marker.
 
     Accepted are baseline, extended and progressive Huffman files of 8 bits with 1, 3 or 4 components. Raises
-    InvalidArgument for a cut or damaged file, PayloadTooLarge from the limits, UndecodableMedia for other
-    kinds of JPEG and for a file that is an archive too.
+    Refusal for a file that is cut off, damaged, over a limit, of another kind, or an archive too.
     """
     walk = _Walk(data, limits)
     walk.run()
@@ -74,8 +75,7 @@ class _Frame:
             raise corrupt("a JPEG with two components of the same name")
         self._widest = max(horizontal for horizontal, _ in self._sampling.values())
         self._tallest = max(vertical for _, vertical in self._sampling.values())
-        # Bits still missing of each coefficient; 255 where no scan has come yet.
-        self._missing = {name: bytearray(b"\xff" * 64) for name in self._sampling}
+        self._uncoded = set(self._sampling)  # components whose mean levels no scan has brought yet
 
     @property
     def mcu(self) -> tuple[int, int]:
@@ -90,13 +90,11 @@ class _Frame:
         names = [body[1 + 2 * index] for index in range(count)]
         if any(name not in self._sampling for name in names):
             raise corrupt("a JPEG scan of a component that is not there")
-        first, last, low = body[-3], body[-2], body[-1] & 15
-        if not self.progressive:
-            first, last, low = 0, 63, 0
-        if first > last or last > 63:
+        first, last = body[-3], body[-2]
+        if self.progressive and (first > last or last > 63):
             raise corrupt("a JPEG scan of impossible coefficients")
-        for name in names:
-            self._missing[name][first : last + 1] = bytes([low]) * (last + 1 - first)
+        if not self.progressive or first == 0:
+            self._uncoded.difference_update(names)
         if count > 1:
             return -(-self.width // (8 * self._widest)) * -(-self.height // (8 * self._tallest))
         horizontal, vertical = self._sampling[names[0]]
@@ -106,7 +104,7 @@ class _Frame:
 
     @property
     def complete(self) -> bool:
-        return not any(any(bits) for bits in self._missing.values())
+        return not self._uncoded
 
 
 class _Walk:

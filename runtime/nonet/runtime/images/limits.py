@@ -1,6 +1,7 @@
-"""Limits on the size and format of images, and the four errors with which an image is refused.
+"""Limits on the size and format of images, and the ways in which one is refused.
 
-Limits on size are decided from the header, before any pixel is decoded.
+Limits on size are decided from the header, before any pixel is decoded. Why a picture is refused is told as a
+:class:`Refusal` first: only who asked for the picture knows which field of the request it came in.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from nonet.runtime.errors import InvalidArgument, PayloadTooLarge, UndecodableMedia
+from nonet.runtime.errors import InvalidArgument, PayloadTooLarge, ServingError, UndecodableMedia
 
 ACCEPTED: Final = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 """The accepted formats as messages name them."""
@@ -48,7 +49,7 @@ class ImageLimits:
             raise ValueError(f"ImageLimits.pixels must be at most {_PILLOW_WARNS_ABOVE}")
 
     def check_size(self, width: int, height: int) -> None:
-        """Raises PayloadTooLarge for a picture over the limits, InvalidArgument for one without pixels."""
+        """Raises Refusal for a picture over the limits, and for one without pixels."""
         if width <= 0 or height <= 0:
             raise corrupt(f"its header says {width} x {height} pixels")
         if width * height > self.pixels:
@@ -57,34 +58,60 @@ class ImageLimits:
             raise too_large(f"{width} x {height} pixels have a side longer than the limit of {self.side}")
 
     def check_frames(self, frames: int) -> None:
-        """Raises InvalidArgument for an animation where none is allowed, PayloadTooLarge for a long one."""
+        """Raises Refusal for an animation where none is allowed, and for a long one."""
         if frames > 1 and not self.animation:
-            raise InvalidArgument(
-                "image: it is animated; send a still picture", param="image", code="IMAGE_ANIMATED"
-            )
+            raise Refusal("animated", "it is animated; send a still picture")
         if frames > self.frames:
             raise too_large(f"it has more than the limit of {self.frames} frames")
 
 
-def truncated(what: str) -> InvalidArgument:
-    """400: the file ends before its pixels do."""
-    return InvalidArgument(
-        f"image: the file is cut off ({what}); send the whole file", param="image", code="IMAGE_TRUNCATED"
-    )
+class Refusal(Exception):
+    """Why a picture is refused, before it has the name of a field.
+
+    Args:
+        kind: ``truncated`` (bytes are missing), ``corrupt`` (the file contradicts itself or its checksums),
+            ``too_large`` (over a limit), ``unsupported`` (sound, but of a kind that is not decoded) or
+            ``animated`` (where only stills are taken).
+        what: the reason, to follow the name of a field and a colon.
+    """
+
+    def __init__(self, kind: str, what: str) -> None:
+        super().__init__(what)
+        self.kind = kind
+        self.what = what
+
+    def as_image(self) -> ServingError:
+        """The error of a request whose field ``image`` holds the picture."""
+        match self.kind:
+            case "truncated":
+                text = f"image: the file is cut off ({self.what}); send the whole file"
+                return InvalidArgument(text, param="image", code="IMAGE_TRUNCATED")
+            case "corrupt":
+                text = f"image: the file is damaged ({self.what})"
+                return InvalidArgument(text, param="image", code="IMAGE_CORRUPT")
+            case "animated":
+                return InvalidArgument(f"image: {self.what}", param="image", code="IMAGE_ANIMATED")
+            case "too_large":
+                return PayloadTooLarge(f"image: {self.what}", param="image", code="IMAGE_TOO_LARGE")
+        text = f"image: {self.what}; accepted are {ACCEPTED}"
+        return UndecodableMedia(text, param="image", code="IMAGE_UNSUPPORTED")
 
 
-def corrupt(what: str) -> InvalidArgument:
-    """400: the file contradicts itself or its checksums."""
-    return InvalidArgument(f"image: the file is damaged ({what})", param="image", code="IMAGE_CORRUPT")
+def truncated(what: str) -> Refusal:
+    """The file ends before its pixels do."""
+    return Refusal("truncated", what)
 
 
-def too_large(what: str) -> PayloadTooLarge:
-    """413: over a limit."""
-    return PayloadTooLarge(f"image: {what}", param="image", code="IMAGE_TOO_LARGE")
+def corrupt(what: str) -> Refusal:
+    """The file contradicts itself or its checksums."""
+    return Refusal("corrupt", what)
 
 
-def unsupported(what: str) -> UndecodableMedia:
-    """415: a kind of file, or a variant of an accepted one, that is not decoded."""
-    return UndecodableMedia(
-        f"image: {what}; accepted are {ACCEPTED}", param="image", code="IMAGE_UNSUPPORTED"
-    )
+def too_large(what: str) -> Refusal:
+    """Over a limit."""
+    return Refusal("too_large", what)
+
+
+def unsupported(what: str) -> Refusal:
+    """A kind of file, or a variant of an accepted one, that is not decoded."""
+    return Refusal("unsupported", what)

@@ -36,8 +36,8 @@ class _Picture:
 def inspect_png(data: bytes, limits: ImageLimits) -> ImageHeader:
     """Walk the chunks up to IEND. Of an animated PNG the still picture for simple viewers is taken.
 
-    Gamma and chromaticity chunks are ignored. Raises InvalidArgument for a missing or damaged chunk,
-    PayloadTooLarge from the limits, UndecodableMedia for a file that is an archive too.
+    Gamma and chromaticity chunks are ignored. Raises Refusal for a missing or damaged chunk,
+    what is over a limit, and a file that is an archive too.
     """
     view = memoryview(data)
     kept = [view[:_SIGNATURE_LENGTH]]

@@ -34,7 +34,7 @@ _ARCHIVE_TAIL: Final = 22 + 65_535
 def sniff(data: bytes) -> str:
     """Pillow's name of the accepted format that ``data`` starts as.
 
-    Raises UndecodableMedia for every other content, named where it is well known.
+    Raises Refusal for every other content, named where it is well known.
     """
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"

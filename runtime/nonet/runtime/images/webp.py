@@ -17,8 +17,7 @@ _LOSSLESS_MARK: Final = 0x2F
 def inspect_webp(data: bytes, limits: ImageLimits) -> ImageHeader:
     """Walk the chunks of the RIFF container.
 
-    Raises InvalidArgument for a cut or damaged file, PayloadTooLarge from the limits, UndecodableMedia for a
-    file that is an archive too.
+    Raises Refusal for a file that is cut off, damaged, over a limit, or an archive too.
     """
     (size,) = struct.unpack_from("<I", data, 4)
     end = 8 + size

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,12 +14,14 @@ import numpy as np
 
 from nonet.runtime.errors import DeadlineExceeded, InsufficientStorage, NotImplementedHere, ServingError
 from nonet.services.raw_image.capture import Capture
-from nonet.services.raw_image.colour import XYZ_OF_SRGB
+from nonet.services.raw_image.colour_models import XYZ_OF_SRGB, OneMatrix
+from nonet.services.raw_image.dng import read_dng
 from nonet.services.raw_image.limits import RawLimits, corrupt, too_large, truncated, unsupported
+from nonet.services.raw_image.shot import find_shot
 
 _SCRIPT: Final = Path(__file__).with_name("libraw_process.py")
-_ORIENTATIONS: Final = {0: 1, 3: 3, 5: 8, 6: 6}
-"""LibRaw's ``flip`` as EXIF orientation: half a turn, a quarter to the left, a quarter to the right."""
+_ORIENTATIONS: Final = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
+"""LibRaw's ``flip`` as EXIF orientation. Its bits: columns mirrored, rows mirrored, transposed at last."""
 _MAX_GAIN: Final = 64.0
 
 
@@ -55,7 +58,7 @@ def read_camera_file(data: bytes, limits: RawLimits, *, seconds: float) -> Captu
         raise _died(done.returncode) from None
     if "error" in header:
         raise _refusal(header)
-    return _capture(header, samples)
+    return _capture(header, samples, data)
 
 
 def _died(status: int) -> ServingError:
@@ -83,31 +86,40 @@ def _refusal(header: dict[str, Any]) -> ServingError:
             return corrupt("its pixels cannot be decoded")
 
 
-def _capture(header: dict[str, Any], samples: bytes) -> Capture:
+def _capture(header: dict[str, Any], samples: bytes, data: bytes) -> Capture:
     width, height = header["width"], header["height"]
     if len(samples) != width * height * 2:
         raise corrupt("its decoder failed on it")
+    known = bool(np.any(header["matrix"]))
+    colours, gains = read_dng(data)
+    a, b, c, d = header["black"]
+    e, f, g, h = header["white"]
+    return Capture(
+        mosaic=np.frombuffer(samples, dtype="<u2").reshape((height, width)),
+        cfa=header["cfa"],
+        black=(a, b, c, d),
+        white=(e, f, g, h),
+        orientation=_ORIENTATIONS.get(header["flip"], 1),
+        gains=_gains(gains or header["gains"], known or gains is not None)
+        or _gains(header["daylight"], known),
+        colours=colours or _libraw_colours(header),
+        source="camera file",
+        shot=find_shot(data),
+    )
+
+
+def _libraw_colours(header: dict[str, Any]) -> OneMatrix | None:
+    """The matrix that LibRaw has for the camera, by its name or as it develops with it; None without any."""
     matrix = np.array(header["matrix"], dtype=np.float64)
     if header.get("srgb"):
         to_srgb = np.array(header["srgb"], dtype=np.float64)
         if abs(np.linalg.det(to_srgb)) > 1e-6:
             matrix = np.asarray(np.linalg.inv(XYZ_OF_SRGB @ to_srgb), dtype=np.float64)
     usable = matrix.shape == (3, 3) and abs(np.linalg.det(matrix)) > 1e-6
-    known = bool(np.any(header["matrix"]))
-    a, b, c, d = header["black"]
-    return Capture(
-        mosaic=np.frombuffer(samples, dtype="<u2").reshape((height, width)),
-        cfa=header["cfa"],
-        black=(a, b, c, d),
-        white=header["white"],
-        orientation=_ORIENTATIONS.get(header["flip"], 1),
-        gains=_gains(header["gains"], known) or _gains(header["daylight"], known),
-        matrix=matrix if usable else None,
-        source="camera file",
-    )
+    return OneMatrix(matrix) if usable else None
 
 
-def _gains(values: list[float], known_camera: bool) -> tuple[float, float, float] | None:
+def _gains(values: Sequence[float], known_camera: bool) -> tuple[float, float, float] | None:
     """R, G, B with G = 1. All ones from a camera that LibRaw does not know means that none were found."""
     red, green, blue = values[:3]
     if not all(math.isfinite(value) and value > 0 for value in (red, green, blue)):

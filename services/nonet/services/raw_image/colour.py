@@ -1,10 +1,13 @@
 """From camera RGB, linear in light, to sRGB: white balance, camera matrix, exposure, tone.
 
 - White balance: the camera's gains, the caller's, or grey world (G. Buchsbaum, J. Franklin Inst. 310, 1980)
-  over what is neither black nor clipped. The smallest gain is 1, and what the sensor clipped is clipped in
-  all channels alike, so highlights stay neutral.
-- Matrix: XYZ (D65) -> camera times sRGB -> XYZ, its rows scaled so that white stays white, inverted.
-- Exposure: the brightest half per cent goes just below white, by a gain from 1 to 8.
+  over what is neither black nor clipped. The smallest gain is 1.
+- Highlights: channels clip at their gains, the first of them at 1. A colour beyond that keeps its
+  brightness, and the chroma that it has with all channels clipped alike: so it turns neutral without a step
+  or a tint, and what the channels that are not clipped still show is there (as the blending of D. Coffin's
+  dcraw, in a space of brightness and two opponents).
+- Matrix: what the model of the camera's colours says (:mod:`.colour_models`).
+- Exposure: the brightest half per cent goes just below white, by a gain from 1 to 8; or the caller's stops.
 - Tone: the sRGB transfer curve (IEC 61966-2-1), then a gentle S for contrast.
 """
 
@@ -19,16 +22,12 @@ import numpy.typing as npt
 
 from nonet.runtime.tensors import Array
 from nonet.services.raw_image.capture import Capture
+from nonet.services.raw_image.colour_models import ColourModel
 
-XYZ_OF_SRGB: Final = np.array(
-    [
-        [0.4124564, 0.3575761, 0.1804375],
-        [0.2126729, 0.7151522, 0.0721750],
-        [0.0193339, 0.1191920, 0.9503041],
-    ]
+_OPPONENTS: Final[npt.NDArray[np.float32]] = np.array(
+    [[0.5**0.5, -(0.5**0.5), 0], [6**-0.5, 6**-0.5, -2 * 6**-0.5]], dtype=np.float32
 )
-"""Linear sRGB to XYZ, both with white D65 (IEC 61966-2-1)."""
-
+"""Two directions at right angles to grey and to each other, of length 1."""
 _BRIGHT_SHARE: Final = 99.5
 _BRIGHT_LEVEL: Final = 0.92
 _MOST_EXPOSURE: Final = 8.0
@@ -61,7 +60,7 @@ class Rendering:
 
     def picture(self, levels: Array) -> Array:
         """sRGB in 0..1 [3, H, W] of balanced camera RGB."""
-        return _looked_up(self._exposed(levels), _tone_curve())
+        return _looked_up(self._exposed(blended(levels)), _tone_curve())
 
     def deviation(self, levels: Array, deviation: Array) -> Array:
         """Standard deviation of :meth:`picture`, to first order, for independent channels."""
@@ -74,14 +73,18 @@ class Rendering:
 
 
 def rendering_of(
-    capture: Capture, white_balance: str | tuple[float, float, float], matrix: npt.NDArray[np.float64] | None
+    capture: Capture,
+    white_balance: str | tuple[float, float, float],
+    colours: ColourModel | None,
+    stops: float | None = None,
 ) -> Rendering:
     """The rendering of a capture.
 
     Args:
         capture: for its statistics.
         white_balance: ``auto``, ``none``, or gains. ``camera`` is resolved by the caller.
-        matrix: XYZ (D65) to camera RGB, None if unknown: camera RGB is then taken for linear sRGB.
+        colours: None if unknown: camera RGB is then taken for linear sRGB.
+        stops: exposure; None for what the capture's brightest parts ask for.
     """
     sample = _sampled(capture)
     if isinstance(white_balance, tuple):
@@ -93,24 +96,27 @@ def rendering_of(
     least = min(gains)
     red, green, blue = (gain / least for gain in gains)
     balanced = np.minimum(sample * np.array([red, green, blue]), 1.0)
-    to_srgb = srgb_matrix(matrix)
+    to_srgb = np.eye(3) if colours is None else colours.to_srgb((red, green, blue))
+    if stops is not None:
+        return Rendering((red, green, blue), to_srgb.astype(np.float32), 2.0**stops)
     bright = float(np.percentile((balanced @ to_srgb.T).max(axis=1), _BRIGHT_SHARE)) if len(sample) else 1.0
     exposure = min(max(_BRIGHT_LEVEL / max(bright, 1e-6), 1.0), _MOST_EXPOSURE)
     return Rendering((red, green, blue), to_srgb.astype(np.float32), exposure)
 
 
-def srgb_matrix(matrix: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
-    """Balanced camera RGB to linear sRGB; the identity if the camera is unknown."""
-    if matrix is None:
-        return np.eye(3)
-    camera = matrix @ XYZ_OF_SRGB
-    sums = camera.sum(axis=1, keepdims=True)
-    if np.abs(sums).min() < 1e-6:
-        return np.eye(3)
-    camera = camera / sums
-    if abs(np.linalg.det(camera)) < 1e-6:
-        return np.eye(3)
-    return np.asarray(np.linalg.inv(camera))
+def blended(levels: Array) -> Array:
+    """Balanced camera RGB [3, ...] with the chroma of what is beyond 1 replaced; the rest as it is."""
+    beyond = levels.max(axis=0) > 1
+    if not beyond.any():
+        return levels
+    colours = levels[:, beyond]
+    opponents = _OPPONENTS @ colours
+    chroma = np.hypot(*opponents)
+    clipped = np.hypot(*(_OPPONENTS @ np.minimum(colours, 1)))
+    scale = np.divide(clipped, chroma, out=np.ones_like(chroma), where=chroma > 0)
+    out: Array = levels.copy()
+    out[:, beyond] = colours.mean(axis=0) + _OPPONENTS.T @ (opponents * np.minimum(scale, 1))
+    return out
 
 
 def _sampled(capture: Capture) -> npt.NDArray[np.float64]:
@@ -119,10 +125,10 @@ def _sampled(capture: Capture) -> npt.NDArray[np.float64]:
     quads = capture.mosaic[down:, right:]
     height, width = quads.shape[0] // 2 * 2, quads.shape[1] // 2 * 2
     step = 2 * max(1, round((height * width / 4 / _SAMPLES) ** 0.5))
-    black = capture.plane_black.astype(np.float64)
+    black, white = capture.plane_black.astype(np.float64), capture.plane_white.astype(np.float64)
     planes = [
         (quads[row:height:step, column:width:step].astype(np.float64) - black[2 * row + column])
-        / (capture.white - black[2 * row + column])
+        / (white[2 * row + column] - black[2 * row + column])
         for row in (0, 1)
         for column in (0, 1)
     ]

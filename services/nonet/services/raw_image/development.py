@@ -16,19 +16,20 @@ from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.tensors import Array
 from nonet.services.raw_image.capture import FARTHEST, Capture
 from nonet.services.raw_image.colour import Rendering, rendering_of
+from nonet.services.raw_image.colour_models import ColourModel, OneMatrix
+from nonet.services.raw_image.defects import NO_DEFECTS, find_defects
 from nonet.services.raw_image.domain import Domain
 from nonet.services.raw_image.encoding import CONTENT_TYPES, DEPTHS, Sink, write_picture
 from nonet.services.raw_image.noise import NoiseModel, estimate_noise
 from nonet.services.raw_image.options import DevelopOptions
-from nonet.services.raw_image.tiling import TileForm, Tiling, packed, spread
+from nonet.services.raw_image.tiling import Tile, TileForm, Tiling, packed, spread
 
-RULES: Final = 2
+RULES: Final = 3
 """To be raised when a capture turns into other pixels than before."""
 
 DEVIATION_RANGE: Final = 0.125
 """Standard deviation, as a share of black to white, that the largest stored value of the map stands for."""
 _CAMERA_FILE: Final = "camera file"
-_TURNS: Final = {1: 0, 3: 2, 6: 3, 8: 1}
 _TRUSTED: Final = 1.5
 
 
@@ -56,15 +57,20 @@ class Development:
         self.render = render_of(capture, options)
         self._balance = white_balance_of(capture, options)
         self.noise = estimate_noise(capture)
+        gives_all_back = options.noise == 0 or options.strength == 0
+        self._defects = NO_DEFECTS if gives_all_back else find_defects(capture, self.noise)
         self.tiling = Tiling(form, capture.height, capture.width, capture.shift)
         self._told = None if options.noise is None else options.noise / 255
         self._rendering: Rendering | None = None
         if self.render == "srgb":
-            self._rendering = rendering_of(capture, self._balance, self._camera_matrix())
+            self._rendering = rendering_of(capture, self._balance, self._colours(), options.exposure)
             self._domain = Domain.of_light(_balanced_noise(self.noise, self._rendering), self._told)
         else:
             self._domain = Domain.of_data(self.noise, self._told)
-        self._kept = self._residual_kept()
+        self._kept = 1 - options.strength * (1 - self._residual_kept())
+        self._black, self._white = (
+            self._by_place(each) for each in (capture.plane_black, capture.plane_white)
+        )
         depth = np.uint8 if DEPTHS[options.output] == 8 else np.uint16
         self._picture = canvas((capture.height, capture.width, 3), depth)
 
@@ -76,15 +82,18 @@ class Development:
     def planes(self, index: int) -> Array:
         """What the network takes for a tile: float32 [4, size / 2, size / 2]."""
         capture = self.capture
-        samples = packed(self.tiling.cut(capture.mosaic, index)).astype(np.float32)
-        black = capture.plane_black.reshape(4, 1, 1)
+        tile = self.tiling.cut(capture.mosaic, index)
+        if len(self._defects.rows):
+            tile = self._defects.mended(tile, *self.tiling.sources(index))
+        samples = packed(tile).astype(np.float32)
+        black, white = (each.reshape(4, 1, 1) for each in (capture.plane_black, capture.plane_white))
         samples -= black
         with np.errstate(over="ignore"):
-            samples /= np.float32(capture.white) - black
+            samples /= white - black
         np.clip(samples, -FARTHEST, FARTHEST, out=samples)
         if self._rendering is not None:
-            samples *= self._rendering.plane_gains
             np.minimum(samples, np.float32(1), out=samples)
+            samples *= self._rendering.plane_gains
         return self._domain.forth(samples)
 
     def place(self, index: int, seen: Array, image: Array, deviation: Array | None) -> None:
@@ -105,7 +114,7 @@ class Development:
         if deviation is not None:
             values = self._deviation(levels, self._domain.back_deviation(image, deviation[inner]))
         else:
-            values = self._values(levels)
+            values = self._values(levels, tile)
         top = np.float32(np.iinfo(self._picture.dtype).max)
         stored = np.rint(np.clip(values, 0, top)).astype(self._picture.dtype)
         self._picture[tile.rows, tile.columns] = stored.transpose(1, 2, 0)
@@ -118,15 +127,15 @@ class Development:
 
     def write(self, sink: Sink) -> None:
         """Write the finished picture, upright, as a file."""
-        upright = np.rot90(self._picture, _TURNS[self.capture.orientation])
         srgb = self.render == "srgb" and not self.options.uncertainty
-        write_picture(sink, upright, self.options.output, srgb=srgb)
+        turned = upright(self._picture, self.capture.orientation)
+        write_picture(sink, turned, self.options.output, srgb=srgb, shot=self.capture.shot)
 
     def details(self) -> dict[str, Any]:
         """What was done, JSON-able."""
         capture = self.capture
         height, width = capture.height, capture.width
-        if capture.orientation in (6, 8):
+        if capture.orientation >= 5:
             height, width = width, height
         facts: dict[str, Any] = {
             "width": width,
@@ -135,9 +144,10 @@ class Development:
             "source": capture.source,
             "cfa": capture.cfa,
             "black_level": list(capture.black),
-            "white_level": capture.white,
+            "white_level": capture.white[0] if len(set(capture.white)) == 1 else list(capture.white),
             "render": self.render,
             "tiles": self.tiles,
+            "defects": len(self._defects.rows),
             "noise": {
                 "sigma": round(255 * self.noise.sigma(self.noise.level), 4),
                 "a": float(f"{self.noise.a:.4g}"),
@@ -152,14 +162,16 @@ class Development:
             facts["std_scale"] = self._deviation_scale()
         return facts
 
-    def _values(self, levels: Array) -> Array:
-        """Stored values of levels [3, h, w]."""
+    def _values(self, levels: Array, tile: Tile) -> Array:
+        """Stored values of levels [3, h, w] of the inner part of a tile."""
         top = np.iinfo(self._picture.dtype).max
         if self._rendering is not None:
             return self._rendering.picture(levels) * np.float32(top)
-        black = self._colour_black()
-        own = levels * (np.float32(self.capture.white) - black) + black
-        return own if top > 255 else own * np.float32(255 / self.capture.white)
+        inner = (slice(None), tile.inner_rows, tile.inner_columns)
+        black, white = self._black[inner], self._white[inner]
+        own = levels * (white - black) + black
+        stored: Array = own if top > 255 else own * np.float32(255 / max(self.capture.white))
+        return stored
 
     def _deviation(self, levels: Array, deviation: Array) -> Array:
         top = np.iinfo(self._picture.dtype).max
@@ -172,17 +184,28 @@ class Development:
         top = int(np.iinfo(self._picture.dtype).max)
         if self._rendering is not None:
             return DEVIATION_RANGE  # both are stored on the same range
-        span = self.capture.white - float(np.mean(self.capture.black))
-        return DEVIATION_RANGE * (span if top > 255 else 255 * span / self.capture.white) / top
+        span = float(np.mean(self.capture.white)) - float(np.mean(self.capture.black))
+        return DEVIATION_RANGE * (span if top > 255 else 255 * span / max(self.capture.white)) / top
 
-    def _colour_black(self) -> Array:
-        red, first, second, blue = self.capture.plane_black
-        return np.array([red, (first + second) / 2, blue], dtype=np.float32).reshape(3, 1, 1)
+    def _by_place(self, planes: Array) -> Array:
+        """Levels [3, size, size] of the colours of a tile, of those of its planes R, G1, G2, B.
 
-    def _camera_matrix(self) -> Any:
+        Green has the mean of its two; where a sample stands, as far towards the sample's own as the sample is
+        given back, so that it comes back as it was.
+        """
+        red, first, second, blue = (float(level) for level in planes)
+        size = self.tiling.form.size
+        levels = np.empty((3, size, size), dtype=np.float32)
+        levels[0], levels[2] = red, blue
+        levels[1] = mean = (first + second) / 2
+        levels[1, 0::2, 1::2] = mean + self._kept * (first - mean)
+        levels[1, 1::2, 0::2] = mean + self._kept * (second - mean)
+        return levels
+
+    def _colours(self) -> ColourModel | None:
         if self.options.matrix is not None:
-            return np.array(self.options.matrix, dtype=np.float64).reshape(3, 3)
-        return self.capture.matrix
+            return OneMatrix(np.array(self.options.matrix, dtype=np.float64).reshape(3, 3))
+        return self.capture.colours
 
     def _residual_kept(self) -> float:
         """Which share of what the network took for noise is given back.
@@ -209,6 +232,10 @@ def white_balance_of(capture: Capture, options: DevelopOptions) -> str | tuple[f
     of file and rendering."""
     wanted, gains = options.white_balance, capture.gains
     if render_of(capture, options) == "none":
+        if options.exposure is not None:
+            raise InvalidArgument(
+                "exposure goes with render=srgb; render=none keeps the mosaic's own values", param="exposure"
+            )
         if wanted not in (None, "none"):
             raise InvalidArgument(
                 "white_balance goes with render=srgb; render=none keeps the mosaic's own values",
@@ -224,6 +251,17 @@ def white_balance_of(capture: Capture, options: DevelopOptions) -> str | tuple[f
         return gains or "auto"
     assert wanted is not None
     return wanted
+
+
+def upright(picture: Array, orientation: int) -> Array:
+    """A picture [height, width, 3] as it is meant to be seen, by its EXIF orientation 1 to 8: a view."""
+    if orientation >= 5:
+        picture = picture.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        picture = picture[::-1]
+    if orientation in (2, 3, 6, 7):
+        picture = picture[:, ::-1]
+    return picture
 
 
 def _sampled(image: Array) -> Array:

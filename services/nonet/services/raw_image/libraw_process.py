@@ -15,7 +15,8 @@ import resource
 import sys
 from typing import Any
 
-FITTED, FEWEST = 1 << 20, 64
+CHART_LEVELS = (0.3, 0.2)
+"""Of a test chart: grey, and what is added to one colour; shares of black to white."""
 
 
 def main() -> None:
@@ -81,51 +82,72 @@ def read_bayer(raw: Any) -> tuple[dict[str, Any], Any]:
         return {"error": "sensor", "kind": f"not Bayer ({letters[:4]})"}, None
     black = raw.black_level_per_channel
     visible = np.array(raw.raw_image_visible, dtype="<u2", order="C")  # a copy: LibRaw frees its own
-    white = raw.white_level
+    white = float(raw.white_level or 65535)
+    linear = raw.camera_white_level_per_channel or [0] * 4
     header = {
         "width": visible.shape[1],
         "height": visible.shape[0],
         "cfa": letters,
         "black": [float(black[index]) for index in indices],
-        "white": float(white) if white else 65535.0,
+        # Where a channel ends earlier than the others its highlights would be tinted.
+        "white": [float(linear[index]) if white / 2 < linear[index] < white else white for index in indices],
         "flip": int(sizes.flip),
         "gains": numbers(raw.camera_whitebalance),
         "daylight": numbers(raw.daylight_whitebalance),
         "matrix": [numbers(row) for row in np.asarray(raw.rgb_xyz_matrix)[:3]],
     }
     if not np.any(raw.rgb_xyz_matrix):
-        header["srgb"] = built_in_colours(raw)
+        header["srgb"] = built_in_colours(raw, indices)
     return header, visible
 
 
-def built_in_colours(raw: Any) -> list[list[float]] | None:
-    """Camera RGB to linear sRGB where LibRaw has a matrix from the file or in its code, and none by name.
+def built_in_colours(raw: Any, indices: list[int]) -> list[list[float]] | None:
+    """Camera RGB to linear sRGB where LibRaw develops with a matrix that it has no name for, else None.
 
-    That one cannot be asked for, so it is fitted to what LibRaw makes of the capture with and without it: the
-    relation is exactly linear. None if there is none, or too few colours to tell.
+    It cannot be asked for, so LibRaw develops a test chart in place of the capture: grey, and grey with more
+    of one colour, with the matrix and without it. What comes out does not depend on what was photographed.
     """
     import numpy as np
     import rawpy
 
-    how = {
-        "half_size": True,
-        "gamma": (1, 1),
-        "no_auto_bright": True,
-        "user_wb": [1, 1, 1, 1],
-        "output_bps": 16,
-    }
+    top, left = raw.sizes.top_margin, raw.sizes.left_margin
+    chart = raw.raw_image
+    black = raw.black_level_per_channel
+    height, width = raw.raw_image_visible.shape
+    if min(height, width) < 64:
+        return None
+    bands = np.minimum(np.arange(chart.shape[1]) // (chart.shape[1] // 4), 3)
+    for place, index in enumerate(indices):
+        row, column = (top + place // 2) % 2, (left + place % 2) % 2
+        level = np.where(bands == 1 + index % 3, sum(CHART_LEVELS), CHART_LEVELS[0])
+        if index == 3:  # the second green
+            level = np.where(bands == 2, sum(CHART_LEVELS), CHART_LEVELS[0])
+        values = black[index] + level * (raw.white_level - black[index])
+        chart[row::2, column::2] = values[column::2].astype(chart.dtype)
+    how = {"half_size": True, "gamma": (1, 1), "no_auto_bright": True, "user_wb": [1, 1, 1, 1]}
+    how |= {"output_bps": 16, "user_flip": 0, "adjust_maximum_thr": 0.0}
     plain, rendered = (
-        raw.postprocess(output_color=space, **how).reshape(-1, 3)[:FITTED].astype(np.float64)
+        bands_of(raw.postprocess(output_color=space, **how))
         for space in (rawpy.ColorSpace.raw, rawpy.ColorSpace.sRGB)
     )
-    usable = (plain.max(axis=1) < 60_000) & (rendered.max(axis=1) < 60_000) & (rendered.min(axis=1) > 50)
-    if usable.sum() < FEWEST or np.linalg.cond(plain[usable]) > 1000:
-        return None
-    matrix, _, rank, _ = np.linalg.lstsq(plain[usable], rendered[usable], rcond=None)
-    off = np.abs(plain[usable] @ matrix - rendered[usable]).max()
-    if rank < 3 or off > 16 or np.abs(matrix - np.eye(3)).max() < 0.01:
+    matrix, _, rank, _ = np.linalg.lstsq(plain, rendered, rcond=None)
+    if rank < 3 or np.abs(plain @ matrix - rendered).max() > 64 or np.abs(matrix - np.eye(3)).max() < 0.01:
         return None
     return [numbers(row) for row in matrix.T]
+
+
+def bands_of(picture: Any) -> Any:
+    """The mean colours [4, 3] of the four bands of a developed chart, away from their edges."""
+    import numpy as np
+
+    middle = picture[picture.shape[0] // 4 : -picture.shape[0] // 4]
+    quarter = middle.shape[1] // 4
+    return np.stack(
+        [
+            middle[:, band * quarter + quarter // 4 : (band + 1) * quarter - quarter // 4].mean(axis=(0, 1))
+            for band in range(4)
+        ]
+    )
 
 
 def numbers(values: Any) -> list[float]:

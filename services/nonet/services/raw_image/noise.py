@@ -66,7 +66,7 @@ def estimate_noise(capture: Capture) -> NoiseModel:
         row, column = divmod(index, 2)
         plane = capture.mosaic[row::2, column::2]
         black = capture.black[index]
-        found = _blocks(plane, black, capture.white - black)
+        found = _blocks(plane, black, capture.white[index] - black)
         levels.append(found[0])
         variances.append(found[1])
     level, variance = np.concatenate(levels), np.concatenate(variances)

@@ -26,6 +26,8 @@ NAMES: Final = (
     "render",
     "white_balance",
     "camera_matrix",
+    "exposure",
+    "strength",
     "uncertainty",
 )
 """The parameters of a development."""
@@ -33,6 +35,7 @@ NAMES: Final = (
 _NUMBER: Final = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})([eE][+-]?\d{1,3})?", re.ASCII)
 _MAX_TEXT: Final = 400
 _MAX_GAIN: Final = 64.0
+_MAX_STOPS: Final = 8.0
 _MAX_LEVEL: Final = float(1 << 24)
 
 
@@ -43,25 +46,29 @@ class DevelopOptions:
     Args:
         cfa: Bayer phase of a mosaic.
         black: black level at the four positions of the pattern.
-        white: white level.
+        white: white level at the same positions.
         size: width and height of bare samples.
         output: encoding of the picture.
         noise: None for ``auto``, else the standard deviation of the noise, black to white being 0 to 255.
         render: ``none`` or ``srgb``.
         white_balance: ``camera``, ``auto``, ``none`` or three gains.
         matrix: XYZ (D65) to camera RGB, row by row.
+        exposure: stops from the white level of the capture to that of the picture; None for ``auto``.
+        strength: share of what the network takes for noise that is taken away, 0 to 1.
         uncertainty: whether the standard-deviation map is wanted instead of the picture.
     """
 
     cfa: str | None = None
     black: tuple[float, float, float, float] | None = None
-    white: float | None = None
+    white: tuple[float, float, float, float] | None = None
     size: tuple[int, int] | None = None
     output: str = "png"
     noise: float | None = None
     render: str | None = None
     white_balance: str | tuple[float, float, float] | None = None
     matrix: tuple[float, ...] | None = None
+    exposure: float | None = None
+    strength: float = 1.0
     uncertainty: bool = False
 
 
@@ -74,14 +81,16 @@ def read_options(parameters: Mapping[str, Parameter]) -> DevelopOptions:
             )
     return DevelopOptions(
         cfa=_choice(parameters, "cfa", PATTERNS, upper=True),
-        black=_black(parameters),
-        white=_level(parameters, "white_level"),
+        black=_levels(parameters, "black_level"),
+        white=_levels(parameters, "white_level"),
         size=_size(parameters),
         output=_choice(parameters, "output", OUTPUTS) or OUTPUTS[0],
         noise=_noise(parameters),
         render=_choice(parameters, "render", RENDERS),
         white_balance=_white_balance(parameters),
         matrix=_matrix(parameters),
+        exposure=_exposure(parameters),
+        strength=_strength(parameters),
         uncertainty=_flag(parameters, "uncertainty"),
     )
 
@@ -99,25 +108,36 @@ def _choice(
     return text
 
 
-def _black(parameters: Mapping[str, Parameter]) -> tuple[float, float, float, float] | None:
-    name = "black_level"
+def _levels(parameters: Mapping[str, Parameter], name: str) -> tuple[float, float, float, float] | None:
     if name not in parameters:
         return None
     wanted = "a number, or four (top left, top right, bottom left, bottom right of the pattern)"
     numbers = _numbers(parameters[name], name, (1, 4), wanted)
     if any(abs(number) > _MAX_LEVEL for number in numbers):
-        raise _wrong(name, wanted, parameters[name])
+        raise _wrong(name, f"{wanted} of at most {_MAX_LEVEL:.0f}", parameters[name])
     a, b, c, d = numbers * 4 if len(numbers) == 1 else numbers
     return a, b, c, d
 
 
-def _level(parameters: Mapping[str, Parameter], name: str) -> float | None:
-    if name not in parameters:
+def _exposure(parameters: Mapping[str, Parameter]) -> float | None:
+    value = parameters.get("exposure", "auto")
+    if isinstance(value, str) and value.strip().lower() == "auto":
         return None
-    (number,) = _numbers(parameters[name], name, (1,), "a number")
-    if abs(number) > _MAX_LEVEL:
-        raise _wrong(name, f"a number of at most {_MAX_LEVEL:.0f}", parameters[name])
-    return number
+    wanted = f"'auto' or a number of stops from -{_MAX_STOPS:.0f} to {_MAX_STOPS:.0f}"
+    (stops,) = _numbers(value, "exposure", (1,), wanted)
+    if abs(stops) > _MAX_STOPS:
+        raise _wrong("exposure", wanted, value)
+    return stops
+
+
+def _strength(parameters: Mapping[str, Parameter]) -> float:
+    if "strength" not in parameters:
+        return 1.0
+    wanted = "a share from 0 to 1"
+    (share,) = _numbers(parameters["strength"], "strength", (1,), wanted)
+    if not 0 <= share <= 1:
+        raise _wrong("strength", wanted, parameters["strength"])
+    return share
 
 
 def _size(parameters: Mapping[str, Parameter]) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from typing import Final
 
@@ -11,7 +12,7 @@ from nonet.services.raw_image.capture import Capture
 from nonet.services.raw_image.limits import PARAM, RawLimits, too_large, unsupported
 from nonet.services.raw_image.mosaics import check_levels, read_npy, read_png, read_samples, read_tiff
 from nonet.services.raw_image.options import DevelopOptions
-from nonet.services.raw_image.tiff_tree import check_tree, is_plain_grey
+from nonet.services.raw_image.tiff_tree import check_tree, is_mosaic
 
 _TIFF: Final = (b"II\x2a\x00", b"MM\x00\x2a")
 _CAMERA: Final = (
@@ -85,7 +86,7 @@ def _mosaic(data: bytes, options: DevelopOptions, limits: RawLimits, *, decode: 
     if head.startswith(b"\x93NUMPY"):
         return read_npy(data, options, limits, decode=decode)
     if head.startswith(_TIFF):
-        if is_plain_grey(data):
+        if is_mosaic(data):
             return read_tiff(data, options, limits, decode=decode)
         check_tree(data, limits)
     if head.startswith(_CAMERA) or head[6:14] == b"HEAPCCDR" or head[4:12] == b"ftypcrx ":
@@ -102,15 +103,8 @@ def _with_options(capture: Capture, options: DevelopOptions) -> Capture:
             param="cfa",
         )
     return check_levels(
-        Capture(
-            mosaic=capture.mosaic,
-            cfa=capture.cfa,
-            black=options.black or capture.black,
-            white=capture.white if options.white is None else options.white,
-            orientation=capture.orientation,
-            gains=capture.gains,
-            matrix=capture.matrix,
-            source=capture.source,
+        dataclasses.replace(
+            capture, black=options.black or capture.black, white=options.white or capture.white
         )
     )
 

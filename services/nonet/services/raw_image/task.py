@@ -81,8 +81,9 @@ class DevelopFields:
         anyOf=[_NUMBER, _numbers(4), _TEXT],
     )
     white_level: Any = _parameter(
-        "Level of saturation. Default: the camera file's own; for a mosaic 65535, or 1 for floats.",
-        type="number",
+        "Level of saturation; one number, or four for the places of the pattern, row by row. Default: the "
+        "camera file's own; for a mosaic the largest number of its bits, or 1 for floats.",
+        anyOf=[_NUMBER, _numbers(4), _TEXT],
     )
     width: Any = _parameter("Width of bare samples in pixels.", type="integer", minimum=0)
     height: Any = _parameter("Height of bare samples in pixels.", type="integer", minimum=0)
@@ -113,6 +114,19 @@ class DevelopFields:
     camera_matrix: Any = _parameter(
         "XYZ (D65) to camera RGB, row by row, as DNG's ColorMatrix, for render=srgb of a mosaic.",
         anyOf=[_numbers(9), _TEXT],
+    )
+    exposure: Any = _parameter(
+        "With render=srgb: `auto` puts the brightest half per cent just below white, by a gain of 1 to 8; a "
+        "number is stops from the capture's white to the picture's, 0 being none.",
+        anyOf=[{"type": "string", "enum": ["auto"]}, {"type": "number", "minimum": -8, "maximum": 8}],
+        default="auto",
+    )
+    strength: Any = _parameter(
+        "Share of the noise found that is taken away. 0 only demosaicks.",
+        type="number",
+        minimum=0,
+        maximum=1,
+        default=1,
     )
     uncertainty: Any = _parameter(
         "The map of standard deviations instead of the picture; stored values times the header X-Std-Scale "
@@ -239,7 +253,7 @@ DEVELOP = Task(
         types=("application/octet-stream", "image/*"),
         documented=("image/x-adobe-dng", "image/tiff", "image/png"),
         description="A camera file with a Bayer sensor (DNG, CR2, NEF, ARW, ...), or a Bayer mosaic as "
-        "16-bit grey PNG or TIFF, as NPY of shape (height, width) in uint16 or a float type, or as bare "
+        "16-bit grey PNG or TIFF, as NPY of shape (height, width) in uint16, int16 or a float type, or as bare "
         "little-endian 16-bit samples with `width` and `height`.",
         empty_code="RAW_EMPTY",
     ),

@@ -1,6 +1,6 @@
 """The directories of a TIFF-based camera file, walked before LibRaw sees it.
 
-Two things are decided here: whether it is a plain grey picture (then it is a mosaic and not a camera file),
+Two things are decided here: whether it is a grey picture (then it is a mosaic and not a camera file),
 and whether the pixels that its directories speak of have a bearable size and lie inside the file. LibRaw
 fills in what is missing in some formats without a word.
 """
@@ -11,13 +11,18 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
+from nonet.runtime.errors import InvalidArgument
 from nonet.services.raw_image.limits import RawLimits, corrupt, truncated
 
-_WIDTH, _HEIGHT, _PHOTOMETRIC, _MAKE, _SAMPLES, _DIRECTORIES, _DNG = 256, 257, 262, 271, 277, 330, 50706
+_SUBFILE, _WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _DIRECTORIES = 254, 256, 257, 262, 277, 330
+_DNG = 50706
+_SENSORS: Final = (32803, 34892)  # a colour filter array, linear raw
 _OFFSETS: Final = ((273, 279), (324, 325))
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 7: 1, 13: 4}
 _CODES: Final = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B", 13: "I"}
-_WANTED: Final = frozenset({_WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _DIRECTORIES, 273, 279, 324, 325})
+_WANTED: Final = frozenset(
+    {_SUBFILE, _WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _DIRECTORIES, 273, 279, 324, 325}
+)
 _MAX_DIRECTORIES: Final = 64
 _MAX_COUNT: Final = 1 << 20
 _GREYS: Final = (0, 1)
@@ -25,12 +30,23 @@ _GREYS: Final = (0, 1)
 Tags = dict[int, tuple[int, ...]]
 
 
-def is_plain_grey(data: bytes) -> bool:
-    """Whether the first directory is a grey picture of one channel that no camera signed."""
+def is_mosaic(data: bytes) -> bool:
+    """Whether the file is a grey picture of one channel and no camera's own.
+
+    Names of cameras and dates make no camera file: converters copy them into what they write. What does is a
+    mosaic that is said to be one, in this directory or one that belongs to it, the version of DNG, or that
+    the grey picture is a smaller version of another.
+    """
     order = "<" if data[:2] == b"II" else ">"
-    tags = next(_directories(data, order), {})
-    signed = any(tag in tags for tag in (_MAKE, _DNG, _DIRECTORIES))
-    return not signed and tags.get(_PHOTOMETRIC, (-1,))[0] in _GREYS and tags.get(_SAMPLES, (1,)) == (1,)
+    directories = _directories(data, order)
+    first = next(directories, {})
+    grey = first.get(_PHOTOMETRIC, (-1,))[0] in _GREYS and first.get(_SAMPLES, (1,)) == (1,)
+    if not grey or _DNG in first or first.get(_SUBFILE, (0,))[0] & 1:
+        return False
+    try:
+        return not any(tags.get(_PHOTOMETRIC, (-1,))[0] in _SENSORS for tags in directories)
+    except InvalidArgument:
+        return True  # what belongs to the picture is damaged, the picture need not be
 
 
 def check_tree(data: bytes, limits: RawLimits) -> None:
@@ -76,7 +92,7 @@ def _directory(data: bytes, order: str, start: int) -> tuple[Tags, int]:
     tags: Tags = {}
     for position in range(start + 2, end, 12):
         tag, kind, count = struct.unpack_from(order + "HHI", data, position)
-        if tag in (_MAKE, _DNG):
+        if tag == _DNG:
             tags[tag] = ()
         if tag not in _WANTED or kind not in _SIZES or not 0 < count <= _MAX_COUNT:
             continue

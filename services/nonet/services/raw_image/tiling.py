@@ -91,9 +91,16 @@ class Tiling:
         bottom, right = tile.top + size, tile.left + size
         if tile.top >= 0 and tile.left >= 0 and bottom <= self.height and right <= self.width:
             return mosaic[tile.top : bottom, tile.left : right]
-        rows = mirrored(np.arange(tile.top, bottom), self.height)
-        columns = mirrored(np.arange(tile.left, right), self.width)
+        rows, columns = self.sources(index)
         return mosaic[rows[:, None], columns]
+
+    def sources(self, index: int) -> tuple[Array, Array]:
+        """Which rows and columns [size] of the capture the samples of a tile are from."""
+        tile, size = self.tile(index), self.form.size
+        return (
+            mirrored(np.arange(tile.top, tile.top + size), self.height),
+            mirrored(np.arange(tile.left, tile.left + size), self.width),
+        )
 
 
 def mirrored(positions: Array, length: int) -> Array:
