@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any, cast
 
 import pytest
 
-from nonet.runtime.errors import DeadlineUnattainable, Unavailable
+from nonet.runtime.errors import DeadlineUnattainable, ServingError, Unavailable
+from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outcome
 from tests.support import misbehaving_servables as bad
 from tests.support.data_plane_harness import serving, until, value_of
 
@@ -76,6 +78,29 @@ async def test_a_reader_who_is_slow_gets_the_newest_and_the_final_answer() -> No
         assert len(rest) <= 5
         assert [answer.final for answer in rest] == [False] * (len(rest) - 1) + [True]
         assert value_of(rest[-2]) == 49.0
+
+
+class _IllFormed(bad.SteppingServable):
+    """Gives something that is no answer as the partial answer to poison."""
+
+    def _step(self, request: InferRequest, rows: int) -> Outcome:
+        if bad.is_poison(request):
+            return Continued(1, cast(Any, "no answer"))
+        return super()._step(request, rows)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_partial_answer_that_is_none_fails_its_request_and_no_other(cached: bool) -> None:
+    async with serving(_IllFormed(0.02), cached=cached) as (plane, _):
+        async with asyncio.timeout(10.0):
+            values = (3.0, bad.POISON, 4.0)
+            asked = [plane.infer(bad.doubling_request(value)) for value in values]
+            first, poison, last = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(poison, ServingError)
+        assert poison.code == "MODEL_FAILED"
+        assert [value_of(cast(InferResponse, answer)) for answer in (first, last)] == [6.0, 8.0]
+        # Nothing is left of it: the version can go.
+        assert await asyncio.to_thread(plane.catalog.retire, "doubler", "1", 5.0)
 
 
 @pytest.mark.parametrize(("tell", "late"), [(60.0, True), (1.0, False), (float("nan"), False)])

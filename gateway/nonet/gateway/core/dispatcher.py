@@ -265,6 +265,10 @@ class Dispatcher:
             except ServingError as error:
                 self._end(ticket, error)
                 return
+            except Exception:  # its peers and its lease are not to stay behind
+                logger.exception("model %s gave a partial answer that is none", item.key[0])
+                self._end(ticket, _model_failed())
+                return
         if not self._servable(item.key):
             self._end(ticket, _lost(item.key))
             return
