@@ -68,6 +68,19 @@ async def test_closing_a_stream_ends_the_work_within_a_step(cached: bool) -> Non
         assert plane.queue_depths() == {}
 
 
+async def test_who_joins_between_two_steps_is_not_held_to_the_first_callers_deadline() -> None:
+    servable = bad.SteppingServable(0.02)
+    async with serving(servable) as (plane, _):
+        hasty = bad.doubling_request(30.0, deadline=plane.clock.now() + 0.3)
+        first = asyncio.create_task(plane.infer(hasty))
+        await until(lambda: len(servable.executions) >= 1)
+        values = [value_of(answer) async for answer in plane.stream(bad.doubling_request(30.0))]
+        with pytest.raises(ServingError):
+            await first
+        assert values == sorted(values)
+        assert len(servable.steps) == 30
+
+
 async def test_a_reader_who_is_slow_gets_the_newest_and_the_final_answer() -> None:
     async with serving(bad.SteppingServable()) as (plane, _):
         answers = plane.stream(bad.doubling_request(50.0))
