@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any, cast
 
 import pytest
 
-from nonet.runtime.errors import DeadlineUnattainable, Unavailable
+from nonet.runtime.errors import DeadlineUnattainable, ServingError, Unavailable
+from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outcome
 from tests.support import misbehaving_servables as bad
 from tests.support.data_plane_harness import serving, until, value_of
 
@@ -66,6 +68,19 @@ async def test_closing_a_stream_ends_the_work_within_a_step(cached: bool) -> Non
         assert plane.queue_depths() == {}
 
 
+async def test_who_joins_between_two_steps_is_not_held_to_the_first_callers_deadline() -> None:
+    servable = bad.SteppingServable(0.02)
+    async with serving(servable) as (plane, _):
+        hasty = bad.doubling_request(30.0, deadline=plane.clock.now() + 0.3)
+        first = asyncio.create_task(plane.infer(hasty))
+        await until(lambda: len(servable.executions) >= 1)
+        values = [value_of(answer) async for answer in plane.stream(bad.doubling_request(30.0))]
+        with pytest.raises(ServingError):
+            await first
+        assert values == sorted(values)
+        assert len(servable.steps) == 30
+
+
 @pytest.mark.parametrize(("width", "kept"), [(4, 48), (1 << 18, 4)])
 async def test_a_reader_who_is_slow_gets_the_newest_large_answers_and_all_small_ones(
     width: int, kept: int
@@ -81,6 +96,29 @@ async def test_a_reader_who_is_slow_gets_the_newest_large_answers_and_all_small_
         assert len(rest) == kept + 1
         assert [answer.final for answer in rest] == [False] * (len(rest) - 1) + [True]
         assert value_of(rest[-2]) == 49.0
+
+
+class _IllFormed(bad.SteppingServable):
+    """Gives something that is no answer as the partial answer to poison."""
+
+    def _step(self, request: InferRequest, rows: int) -> Outcome:
+        if bad.is_poison(request):
+            return Continued(1, cast(Any, "no answer"))
+        return super()._step(request, rows)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_partial_answer_that_is_none_fails_its_request_and_no_other(cached: bool) -> None:
+    async with serving(_IllFormed(0.02), cached=cached) as (plane, _):
+        async with asyncio.timeout(10.0):
+            values = (3.0, bad.POISON, 4.0)
+            asked = [plane.infer(bad.doubling_request(value)) for value in values]
+            first, poison, last = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(poison, ServingError)
+        assert poison.code == "MODEL_FAILED"
+        assert [value_of(cast(InferResponse, answer)) for answer in (first, last)] == [6.0, 8.0]
+        # Nothing is left of it: the version can go.
+        assert await asyncio.to_thread(plane.catalog.retire, "doubler", "1", 5.0)
 
 
 @pytest.mark.parametrize(("tell", "late"), [(60.0, True), (1.0, False), (float("nan"), False)])

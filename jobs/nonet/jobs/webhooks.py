@@ -130,7 +130,7 @@ class Webhooks:
         except InvalidArgument as error:  # the operator has changed the setting
             return error.message
         delivery, timestamp = f"ended_{job.id}", str(int(time.time()))
-        body = orjson.dumps({"type": "job.ended", "job": job.public(self._policy.root_path)})
+        body = orjson.dumps({"type": "job.ended", "job": job.public(self.policy.root_path)})
         headers = {
             "User-Agent": "nonet",
             "Content-Type": "application/json",

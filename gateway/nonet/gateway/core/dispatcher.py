@@ -285,7 +285,10 @@ class Dispatcher:
         try:
             if ticket.deliver(_described(partial, batch, ticket, seconds, final=False)):
                 ticket.retried = True
-        except ServingError as error:
+        except Exception as error:  # its peers and its lease are not to stay behind
+            if not isinstance(error, ServingError):
+                logger.exception("model %s gave a partial answer that is none", batch.key[0])
+                error = _model_failed()
             self._settle(ticket, error)
             self._abandon_if_nobody_waits(ticket)
 

@@ -238,16 +238,17 @@ class Scheduler:
 
     def share(self, item: Item, priority: int, deadline: float) -> None:
         """Another caller with the same request waits for ``item`` too: it becomes as urgent as the most
-        urgent of them and lives as long as the most patient. Does nothing once it runs."""
-        if item.state is not ItemState.WAITING:
-            return
-        queue = self.queues[item.key]
-        queue.remove(item)
+        urgent of them and lives as long as the most patient. What it runs now, which may be a step of
+        several, stays as it is."""
+        queue = self.queues[item.key] if item.state is ItemState.WAITING else None
+        if queue is not None:
+            queue.remove(item)
         item.priority = min(priority, item.priority)
         if not item.steps:  # else its turn stays
             item.due = min(deadline, item.due)
         item.deadline = max(deadline, item.deadline)
-        queue.add(item)
+        if queue is not None:
+            queue.add(item)
 
     def pull(self, name: str, now: float) -> Batch | None:
         """The batch a free lane of device ``name`` should run now, or None. Items in it become running."""

@@ -82,7 +82,7 @@ class TaskRoute:
             # finished.
             admission.enter_context(asking.admit(call))
             kind = self._reader.media_type(exchange)
-            if task.work is not None:
+            if self.task.work is not None:
                 read_key(exchange.given(b"idempotency-key"))  # of no use here, but it must be one
             beside = self._reader.query(query, job=False)
             info = await asking.find(parameters or {})
