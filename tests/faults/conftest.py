@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import capture_gateway
 from tests.support.bare_sockets import Wire, infer_bytes
-from tests.support.redis_server import RedisHouse, redis_house
+from tests.support.redis_server import RedisServer, running_redis
 from tests.support.running_server import RunningServer, eventually, running
 from tests.support.shared_jobs import Site
 from tests.support.slow_requests import fresh_value, slow_input
@@ -86,14 +86,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def own_redis() -> Iterator[RedisHouse]:
+def own_redis() -> Iterator[RedisServer]:
     """A Redis of the test's own, which it may kill."""
-    with redis_house() as made:
+    with running_redis() as made:
         yield made
 
 
 @pytest.fixture
-def site(own_redis: RedisHouse, tmp_path: Path, start_server: Callable[..., RunningServer]) -> Iterator[Site]:
+def site(
+    own_redis: RedisServer, tmp_path: Path, start_server: Callable[..., RunningServer]
+) -> Iterator[Site]:
     """Machines that share their jobs, which the toy worker runs."""
     made = Site(own_redis, tmp_path, start_server)
     yield made
@@ -103,7 +105,7 @@ def site(own_redis: RedisHouse, tmp_path: Path, start_server: Callable[..., Runn
 
 @pytest.fixture
 def raw_site(
-    own_redis: RedisHouse, tmp_path: Path, start_server: Callable[..., RunningServer]
+    own_redis: RedisServer, tmp_path: Path, start_server: Callable[..., RunningServer]
 ) -> Iterator[Site]:
     """Machines that share their jobs, which the real worker runs, and have networks for captures."""
     made = Site(own_redis, tmp_path, start_server, capture_gateway.settings)

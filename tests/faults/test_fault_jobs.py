@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support.building_gateway import (
+    BUILDINGS,
     events,
     gone,
     identify,
@@ -25,7 +26,7 @@ from tests.support.building_gateway import (
     worker_of,
     workers_of,
 )
-from tests.support.running_server import RunningServer, assert_no_leak, assert_refused, eventually
+from tests.support.running_server import RunningServer, assert_no_leak, assert_refused, eventually, running
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -34,7 +35,30 @@ Start = Callable[..., RunningServer]
 
 @pytest.fixture
 def server(start_server: Start, own_repository: Path) -> RunningServer:
+    """A gateway of the test's own, which it may kill."""
     return start_server(own_repository, toy_settings())
+
+
+@pytest.fixture(scope="module")
+def lasting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    folder = tmp_path_factory.mktemp("jobs")
+    (folder / "models").mkdir()
+    with running(folder / "models", folder / "server", toy_settings()) as started:
+        yield started
+
+
+@pytest.fixture
+def lasting(lasting_server: RunningServer) -> Iterator[RunningServer]:
+    """A gateway that several tests use one after the other; their jobs and buildings end with them."""
+    yield lasting_server
+    http = lasting_server.http
+    live = "/v1/jobs?limit=100&state=queued,running"
+    for job in http.get(live).json()["data"]:
+        http.delete(f"/v1/jobs/{job['id']}")
+    eventually(lambda: not http.get(live).json()["data"], "every job has ended")
+    eventually(lambda: not workers_of(lasting_server.popen.pid), "no process is left when no job is")
+    for building in http.get(BUILDINGS).json()["data"]:
+        assert http.delete(f"{BUILDINGS}/{building['building']}").status_code < 300
 
 
 def restarted(server: RunningServer, **jobs: object) -> RunningServer:
@@ -43,30 +67,30 @@ def restarted(server: RunningServer, **jobs: object) -> RunningServer:
     return RunningServer(server.repository, folder, toy_settings(**jobs))
 
 
-def test_case_77_a_job_becomes_a_building_that_answers(server: RunningServer) -> None:
-    job = submitted(server, "quick_1")
-    ended = wait_for(server, job, "succeeded")
+def test_case_77_a_job_becomes_a_building_that_answers(lasting: RunningServer) -> None:
+    job = submitted(lasting, "quick_1")
+    ended = wait_for(lasting, job, "succeeded")
     assert ended["progress"] == 1.0
     assert ended["result"] == {"building": "quick_1", "model": "floors_quick_1", "version": "1"}
     assert ended["error"] is None
     # Seen to have succeeded is as good as loaded.
-    assert identify(server, "quick_1", {"00:00:00:00:00:01": -40}).status_code == 200
-    eventually(lambda: not workers_of(server.popen.pid), "no process is left when no job is")
-    assert not any((state_folder(server) / "work").iterdir())
-    assert not any((state_folder(server) / "incoming").iterdir())
+    assert identify(lasting, "quick_1", {"00:00:00:00:00:01": -40}).status_code == 200
+    eventually(lambda: not workers_of(lasting.popen.pid), "no process is left when no job is")
+    assert not any((state_folder(lasting) / "work").iterdir())
+    assert not any((state_folder(lasting) / "incoming").iterdir())
 
 
-def test_case_77_a_killed_worker_goes_on_from_its_checkpoint(server: RunningServer) -> None:
-    job = submitted(server, "slow_1")
-    under_way(server, job, 0.3)
-    kill(worker_of(server))
-    ended = wait_for(server, job, "succeeded")
+def test_case_77_a_killed_worker_goes_on_from_its_checkpoint(lasting: RunningServer) -> None:
+    job = submitted(lasting, "slow_1")
+    under_way(lasting, job, 0.3)
+    kill(worker_of(lasting))
+    ended = wait_for(lasting, job, "succeeded")
     assert ended["attempts"] == 2
-    assert server.http.get("/v1/floors/buildings/slow_1").json()["facts"]["begun_at"] >= 0.3 * 40
+    assert lasting.http.get("/v1/floors/buildings/slow_1").json()["facts"]["begun_at"] >= 0.3 * 40
 
 
-def test_case_77_a_job_whose_process_always_dies_fails_with_the_reason(server: RunningServer) -> None:
-    ended = wait_for(server, submitted(server, "crash_1"), "failed")
+def test_case_77_a_job_whose_process_always_dies_fails_with_the_reason(lasting: RunningServer) -> None:
+    ended = wait_for(lasting, submitted(lasting, "crash_1"), "failed")
     assert ended["attempts"] == 3
     assert ended["error"]["code"] == "WORKER_CRASHED"
     assert "3 times" in ended["error"]["message"]
@@ -122,20 +146,20 @@ def test_case_77_a_stopped_gateway_lets_jobs_write_their_checkpoint(server: Runn
         after.kill()
 
 
-def test_case_77_equal_submits_under_one_key_are_one_job(server: RunningServer) -> None:
-    first = submit(server, "quick_1", "key-1")
-    again = submit(server, "quick_1", "key-1")
+def test_case_77_equal_submits_under_one_key_are_one_job(lasting: RunningServer) -> None:
+    first = submit(lasting, "quick_1", "key-1")
+    again = submit(lasting, "quick_1", "key-1")
     assert first.status_code == again.status_code == 202
     assert first.json()["job"]["id"] == again.json()["job"]["id"]
     assert "Idempotency-Replayed" not in first.headers
     assert again.headers["Idempotency-Replayed"] == "true"
     assert first.headers["Location"] == f"/v1/jobs/{first.json()['job']['id']}"
-    assert_refused(submit(server, "quick_2", "key-1"), 409, "Idempotency-Key")
-    other = submit(server, "quick_1")
+    assert_refused(submit(lasting, "quick_2", "key-1"), 409, "Idempotency-Key")
+    other = submit(lasting, "quick_1")
     assert other.json()["job"]["id"] != first.json()["job"]["id"]
-    wait_for(server, other.json()["job"]["id"], "succeeded")
-    assert submit(server, "quick_1", "key-1").json()["job"]["state"] == "succeeded"
-    assert_refused(submit(server, "quick_1", "a key with blanks"), 400, "Idempotency-Key")
+    wait_for(lasting, other.json()["job"]["id"], "succeeded")
+    assert submit(lasting, "quick_1", "key-1").json()["job"]["state"] == "succeeded"
+    assert_refused(submit(lasting, "quick_1", "a key with blanks"), 400, "Idempotency-Key")
 
 
 def test_case_77_simultaneous_submits_under_one_key_are_one_job(server: RunningServer) -> None:
@@ -164,33 +188,33 @@ def test_case_77_a_key_is_remembered_over_a_restart(server: RunningServer) -> No
         after.kill()
 
 
-def test_case_77_cancelling(server: RunningServer) -> None:
+def test_case_77_cancelling(lasting: RunningServer) -> None:
     """A waiting job at once; a running one when its worker has stopped; an ended one not at all."""
-    running, waiting = submitted(server, "slow_1"), submitted(server, "slow_2")
-    under_way(server, running)
-    reply = server.http.delete(f"/v1/jobs/{waiting}")
+    running, waiting = submitted(lasting, "slow_1"), submitted(lasting, "slow_2")
+    under_way(lasting, running)
+    reply = lasting.http.delete(f"/v1/jobs/{waiting}")
     assert (reply.status_code, reply.json()["state"]) == (200, "cancelled")
-    reply = server.http.delete(f"/v1/jobs/{running}")
+    reply = lasting.http.delete(f"/v1/jobs/{running}")
     assert reply.status_code == 202
     assert reply.json()["cancelling"]
-    wait_for(server, running, "cancelled")
-    assert server.http.delete(f"/v1/jobs/{running}").status_code == 200
-    done = submitted(server, "quick_1")
-    wait_for(server, done, "succeeded")
-    assert_refused(server.http.delete(f"/v1/jobs/{done}"), 409, "succeeded")
-    assert_refused(server.http.delete("/v1/jobs/job_0"), 404, "job")
-    assert server.http.get("/v1/floors/buildings/slow_1").status_code == 404
-    eventually(lambda: not any((state_folder(server) / "work").iterdir()), "nothing of them is left")
+    wait_for(lasting, running, "cancelled")
+    assert lasting.http.delete(f"/v1/jobs/{running}").status_code == 200
+    done = submitted(lasting, "quick_1")
+    wait_for(lasting, done, "succeeded")
+    assert_refused(lasting.http.delete(f"/v1/jobs/{done}"), 409, "succeeded")
+    assert_refused(lasting.http.delete("/v1/jobs/job_0"), 404, "job")
+    assert lasting.http.get("/v1/floors/buildings/slow_1").status_code == 404
+    eventually(lambda: not any((state_folder(lasting) / "work").iterdir()), "nothing of them is left")
 
 
-def test_case_77_a_job_that_hangs_is_killed_when_it_is_cancelled(server: RunningServer) -> None:
-    job = submitted(server, "hang_1")
-    under_way(server, job)
-    worker = worker_of(server)
+def test_case_77_a_job_that_hangs_is_killed_when_it_is_cancelled(lasting: RunningServer) -> None:
+    job = submitted(lasting, "hang_1")
+    under_way(lasting, job)
+    worker = worker_of(lasting)
     children = worker.children()
     assert children
-    server.http.delete(f"/v1/jobs/{job}")
-    wait_for(server, job, "cancelled")
+    lasting.http.delete(f"/v1/jobs/{job}")
+    wait_for(lasting, job, "cancelled")
     eventually(lambda: all(map(gone, [worker, *children])), "all its processes are gone")
 
 
@@ -212,8 +236,8 @@ def test_case_77_a_job_over_its_memory_fails_with_the_reason(
     assert wait_for(server, submitted(server, "quick_1"), "succeeded")
 
 
-def test_case_77_what_a_fit_refuses_is_told_in_plain_words(server: RunningServer) -> None:
-    ended = wait_for(server, submitted(server, "refused_1"), "failed")
+def test_case_77_what_a_fit_refuses_is_told_in_plain_words(lasting: RunningServer) -> None:
+    ended = wait_for(lasting, submitted(lasting, "refused_1"), "failed")
     assert ended["error"] == {
         "message": "the labelled scan holds no usable reading",
         "type": "invalid_request_error",
@@ -263,9 +287,9 @@ def test_case_77_waiting_jobs_are_bounded(start_server: Start, own_repository: P
         server.http.delete(f"/v1/jobs/{job['id']}")
 
 
-def test_case_77_watching_tells_every_state_and_ends_with_the_job(server: RunningServer) -> None:
-    job = submitted(server, "slow_1")
-    seen = list(events(server, job))
+def test_case_77_watching_tells_every_state_and_ends_with_the_job(lasting: RunningServer) -> None:
+    job = submitted(lasting, "slow_1")
+    seen = list(events(lasting, job))
     states = [found["state"] for name, _, found in seen if name == "state"]
     assert states[-2:] == ["running", "succeeded"]
     progress = [found["progress"] for _, _, found in seen]
@@ -276,10 +300,10 @@ def test_case_77_watching_tells_every_state_and_ends_with_the_job(server: Runnin
     assert numbers == sorted(set(numbers))
     # Who has seen the end is told not to come back; who has not sees it at once.
     headers = {"Last-Event-ID": str(numbers[-1])}
-    assert server.http.get(f"/v1/jobs/{job}/events", headers=headers).status_code == 204
-    ((_, _, last),) = events(server, job, numbers[-2])
+    assert lasting.http.get(f"/v1/jobs/{job}/events", headers=headers).status_code == 204
+    ((_, _, last),) = events(lasting, job, numbers[-2])
     assert last["state"] == "succeeded"
-    assert_refused(server.http.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": "x"}), 400)
+    assert_refused(lasting.http.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": "x"}), 400)
 
 
 def test_case_77_watching_goes_on_over_a_restart(server: RunningServer) -> None:

@@ -11,7 +11,7 @@ import redis
 
 from tests.support.building_gateway import events, job_of, settle, under_way, wait_for
 from tests.support.capture_gateway import CAPTURE, LONG, SLOW, developed, result_of, submit, submitted
-from tests.support.redis_server import RedisHouse
+from tests.support.redis_server import RedisServer
 from tests.support.running_server import RunningServer, eventually
 from tests.support.shared_jobs import Site
 
@@ -38,8 +38,8 @@ def offered(server: RunningServer) -> str:
 class Moment:
     """All that a Redis holds at a moment, to which it can go back as one does whose replica lagged."""
 
-    def __init__(self, house: RedisHouse) -> None:
-        self._client = redis.Redis.from_url(house.url)
+    def __init__(self, server: RedisServer) -> None:
+        self._client = redis.Redis.from_url(server.url)
         flat: Any = self._client.eval(_ALL_KEYS, 0)
         self._held = dict(zip(flat[::2], flat[1::2], strict=True))
 
@@ -72,7 +72,7 @@ def test_case_60_a_redis_that_goes_back_does_not_cost_a_picture(raw_site: Site) 
     offered(server)
     job = submitted(server, LONG, model=SLOW)
     under_way(server, job, 0.3)
-    moment = Moment(raw_site.house)
+    moment = Moment(raw_site.redis)
     before = wait_for(server, job, "succeeded")
     picture = result_of(server, job).content
     eventually(lambda: not any((raw_site.folder / "work").iterdir()), "its folder is gone")

@@ -101,13 +101,13 @@ def test_case_60_redis_killed_in_the_middle_loses_nothing(site: Site) -> None:
     first, second = site.gateway(1), site.gateway(0)
     job, waiting = submitted(first, "slow_1"), submitted(second, "quick_2")
     under_way(first, job, 0.1)
-    site.house.kill()
+    site.redis.kill()
     for server in (first, second):
         assert_refused(server.http.get(f"/v1/jobs/{job}"), 503, "job store")
         assert_refused(submit(server, "quick_1"), 503)
         assert server.http.get("/v2/health/live").status_code == 200
     settle(LEASE + 2.0)  # nobody could renew the lease: the worker keeps its job all the same
-    site.house.start()
+    site.redis.start()
     for server in (first, second):
         eventually(lambda of=server: of.http.get("/v1/jobs").status_code == 200, "the jobs are back")
     assert wait_for(second, job, "succeeded")["attempts"] == 1
@@ -128,7 +128,7 @@ def test_case_60_a_hung_redis_holds_up_nothing_but_jobs(site: Site) -> None:
     watching = threading.Thread(target=watch)
     watching.start()
     eventually(lambda: bool(seen), "the stream has begun")
-    site.house.hang()
+    site.redis.hang()
     refused: list[httpx.Response] = []
     asking = [
         threading.Thread(target=lambda: refused.append(server.http.get("/v1/jobs", timeout=30)))
@@ -147,7 +147,7 @@ def test_case_60_a_hung_redis_holds_up_nothing_but_jobs(site: Site) -> None:
     assert len(refused) == 12
     assert_refused(submit(server, "quick_2"), 503)
     settle(LEASE + 1.0)
-    site.house.go_on()
+    site.redis.go_on()
     eventually(lambda: server.http.get("/v1/jobs").status_code == 200, "the jobs are back")
     assert wait_for(server, job, "succeeded")["attempts"] == 1
     watching.join()

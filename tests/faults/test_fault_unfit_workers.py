@@ -25,8 +25,8 @@ HEARD = {"00:00:00:00:00:01": -40}
 
 def served(site: Site) -> set[str]:
     """The repositories that gateways say they serve from."""
-    (heard,) = site.house.client.keys("*:heard") or [""]
-    words = " ".join(site.house.client.zrange(heard, 0, -1)).split() if heard else []
+    (heard,) = site.redis.client.keys("*:heard") or [""]
+    words = " ".join(site.redis.client.zrange(heard, 0, -1)).split() if heard else []
     return {word.partition(":")[2] for word in words if word.startswith("serves:")}
 
 
@@ -100,10 +100,10 @@ def test_case_77_a_fit_says_that_its_worker_has_left(site: Site, store: str) -> 
     assert worker.stop() == 0
     # What it offered counts for a minute; the test does not wait for that.
     if store == "redis":
-        (heard,) = site.house.client.keys("*:heard")
-        for words in site.house.client.zrange(heard, 0, -1):
+        (heard,) = site.redis.client.keys("*:heard")
+        for words in site.redis.client.zrange(heard, 0, -1):
             if "floors.fit" in words:
-                site.house.client.zrem(heard, words)
+                site.redis.client.zrem(heard, words)
         eventually(lambda: job_of(server, job)["phase"].startswith("waiting: "), "it says so", 60.0)
         assert "floors.fit" in job_of(server, job)["phase"]
     site.work()

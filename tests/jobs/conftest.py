@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from nonet.jobs import JobStore, StoreAddress
-from tests.support.redis_server import RedisHouse
+from tests.support.redis_server import RedisServer
 
 MakeStore = Callable[[], JobStore]
 _NAMES = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisHouse]:
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One Redis for all tests that leave it as it was; each has keys of its own."""
-    house = RedisHouse(tmp_path_factory.mktemp("redis"))
-    yield house
-    house.close()
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(params=["sqlite", "redis"])

@@ -13,7 +13,7 @@ import pytest
 from nonet.jobs import JobFiles, JobPolicy, JobState, JobStore, NewJob, StoreAddress, new_job_id
 from nonet.jobs.result_files import result_file, sweep_results
 from nonet.runtime.errors import Conflict, NotFound, ServingError
-from tests.support.redis_server import RedisHouse
+from tests.support.redis_server import RedisServer
 
 POLICY = JobPolicy()
 
@@ -120,7 +120,7 @@ def test_what_a_publish_that_was_cut_short_has_left_goes_too(jobs: JobFolder) ->
 
 
 def test_a_machine_whose_clock_is_ahead_removes_nothing(
-    tmp_path: Path, redis_server: RedisHouse, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor do uploads and folders that are young on the clock of the store."""
     store = StoreAddress(redis_server.url, new_job_id(), 30.0).open(tmp_path)

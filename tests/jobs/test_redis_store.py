@@ -14,7 +14,7 @@ from nonet.jobs.job import Beat
 from nonet.jobs.process_identity import place
 from nonet.runtime.errors import NotFound, QuotaExceeded, Unavailable
 from tests.support.redis_jobs import POLICY, Keys, beat, new, queue
-from tests.support.redis_server import RedisHouse
+from tests.support.redis_server import RedisServer
 
 _NAMES = itertools.count()
 
@@ -25,19 +25,19 @@ def prefix() -> str:
 
 
 @pytest.fixture
-def keys(redis_server: RedisHouse, prefix: str) -> Keys:
+def keys(redis_server: RedisServer, prefix: str) -> Keys:
     return Keys(redis_server, prefix)
 
 
 @pytest.fixture
-def store(redis_server: RedisHouse, prefix: str, tmp_path: Path) -> Iterator[JobStore]:
+def store(redis_server: RedisServer, prefix: str, tmp_path: Path) -> Iterator[JobStore]:
     made = StoreAddress(redis_server.url, prefix, 30.0).open(tmp_path)
     yield made
     made.close()
 
 
 @pytest.fixture
-def make(redis_server: RedisHouse, prefix: str, tmp_path: Path) -> Iterator[Callable[[], JobStore]]:
+def make(redis_server: RedisServer, prefix: str, tmp_path: Path) -> Iterator[Callable[[], JobStore]]:
     """Opens :func:`store` again and again, as several machines do."""
     made: list[JobStore] = []
 
@@ -146,7 +146,7 @@ def test_everything_has_one_hash_tag_and_nothing_outlives_its_job(store: JobStor
 
 
 def test_deployments_with_other_prefixes_see_nothing_of_each_other(
-    redis_server: RedisHouse, store: JobStore, tmp_path: Path
+    redis_server: RedisServer, store: JobStore, tmp_path: Path
 ) -> None:
     job = queue(store)
     other = StoreAddress(redis_server.url, "other").open(tmp_path)

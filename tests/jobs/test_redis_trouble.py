@@ -19,7 +19,7 @@ from nonet.jobs import JobPolicy, JobState, JobStore, OutcomeUnknown, StoreAddre
 from nonet.runtime.errors import InsufficientStorage, Unavailable
 from tests.support.certificates import made_certificate
 from tests.support.redis_jobs import POLICY, beat, new, queue, works
-from tests.support.redis_server import PASSWORD, RedisHouse, redis_house
+from tests.support.redis_server import PASSWORD, RedisServer, running_redis
 from tests.support.running_server import eventually, free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "jobs.md"
@@ -27,24 +27,24 @@ T = TypeVar("T")
 
 
 @pytest.fixture
-def house() -> Iterator[RedisHouse]:
+def own_redis() -> Iterator[RedisServer]:
     """A Redis that the test may do anything to."""
-    with redis_house() as made:
+    with running_redis() as made:
         yield made
 
 
 @pytest.fixture
-def impatient(house: RedisHouse, tmp_path: Path) -> Iterator[JobStore]:
-    """A store on :func:`house` that waits half a second, already connected."""
-    made = StoreAddress(house.url, timeout=0.5).open(tmp_path)
+def impatient(own_redis: RedisServer, tmp_path: Path) -> Iterator[JobStore]:
+    """A store on :func:`own_redis` that waits half a second, already connected."""
+    made = StoreAddress(own_redis.url, timeout=0.5).open(tmp_path)
     made.counts()
     yield made
     made.close()
 
 
-def test_a_call_that_nobody_answered_has_no_effect_later(house: RedisHouse, impatient: JobStore) -> None:
+def test_a_call_that_nobody_answered_has_no_effect_later(own_redis: RedisServer, impatient: JobStore) -> None:
     """The commands lie in the server's buffers while it hangs; it reads them when it goes on."""
-    house.hang()
+    own_redis.hang()
     with pytest.raises(OutcomeUnknown) as unknown:
         impatient.submit(new(), POLICY)
     assert unknown.value.retry_after
@@ -52,19 +52,19 @@ def test_a_call_that_nobody_answered_has_no_effect_later(house: RedisHouse, impa
         with pytest.raises(Unavailable):
             impatient.submit(new(), POLICY)
     time.sleep(0.6)
-    house.go_on()
+    own_redis.go_on()
     eventually(lambda: works(impatient), "the store works again")
     assert impatient.page(None).jobs == ()
 
 
-def test_a_restarted_server_goes_on_with_all_jobs(house: RedisHouse, impatient: JobStore) -> None:
+def test_a_restarted_server_goes_on_with_all_jobs(own_redis: RedisServer, impatient: JobStore) -> None:
     jobs = [queue(impatient) for _ in range(3)]
     assert impatient.claim("me", 60, 9) is not None
     for _ in range(2):
-        house.kill()
+        own_redis.kill()
         with pytest.raises(Unavailable):
             impatient.get(jobs[0].id)
-        house.start()
+        own_redis.start()
         eventually(lambda: works(impatient), "the store works again")
     assert [job.id for job in impatient.page(None).jobs] == [job.id for job in reversed(jobs)]
     beat(impatient, jobs[0].id)
@@ -72,21 +72,21 @@ def test_a_restarted_server_goes_on_with_all_jobs(house: RedisHouse, impatient: 
 
 
 def test_a_connection_that_the_server_has_closed_is_made_again(
-    house: RedisHouse, impatient: JobStore
+    own_redis: RedisServer, impatient: JobStore
 ) -> None:
     job = queue(impatient)
-    house.kill()
-    house.start()
+    own_redis.kill()
+    own_redis.start()
     assert impatient.get(job.id) == job
 
 
 def test_a_full_server_takes_no_job_and_lets_those_that_run_go_on(
-    house: RedisHouse, impatient: JobStore
+    own_redis: RedisServer, impatient: JobStore
 ) -> None:
     store = impatient
     job, waits = queue(store), queue(store)
     assert store.claim("me", 60, 9) is not None
-    house.client.config_set("maxmemory", "1")
+    own_redis.client.config_set("maxmemory", "1")
     with pytest.raises(InsufficientStorage):
         queue(store)
     beat(store, job.id)
@@ -95,26 +95,26 @@ def test_a_full_server_takes_no_job_and_lets_those_that_run_go_on(
     assert store.finish(job.id, "me", JobState.SUCCEEDED, result={"much": "x" * 1000})
     store.announce(["toy"], 60)
     assert len(store.forget(-1, 1)) == 2
-    house.client.config_set("maxmemory", "0")
+    own_redis.client.config_set("maxmemory", "0")
     queue(store)
 
 
-def test_a_server_that_may_not_write_is_unavailable(house: RedisHouse, impatient: JobStore) -> None:
+def test_a_server_that_may_not_write_is_unavailable(own_redis: RedisServer, impatient: JobStore) -> None:
     queue(impatient)
-    house.client.replicaof("127.0.0.1", str(free_port()))
+    own_redis.client.replicaof("127.0.0.1", str(free_port()))
     with pytest.raises(Unavailable):
         queue(impatient)
-    house.client.replicaof("NO", "ONE")
+    own_redis.client.replicaof("NO", "ONE")
     queue(impatient)
 
 
 def test_a_server_that_is_busy_with_something_else_is_unavailable(
-    house: RedisHouse, impatient: JobStore
+    own_redis: RedisServer, impatient: JobStore
 ) -> None:
-    house.client.config_set("busy-reply-threshold", "50")
+    own_redis.client.config_set("busy-reply-threshold", "50")
 
     def keep_busy() -> None:
-        other = redis.Redis.from_url(house.url)
+        other = redis.Redis.from_url(own_redis.url)
         with pytest.raises(redis.ResponseError):
             other.eval("while true do end", 0)
         other.close()
@@ -122,7 +122,7 @@ def test_a_server_that_is_busy_with_something_else_is_unavailable(
     busy = threading.Thread(target=keep_busy)
     busy.start()
     eventually(lambda: not works(impatient), "the server is busy")
-    house.client.script_kill()
+    own_redis.client.script_kill()
     busy.join()
     eventually(lambda: works(impatient), "the store works again")
 
@@ -131,18 +131,20 @@ def test_a_server_that_still_reads_its_files_is_unavailable(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     slowly = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
-    with redis_house(*slowly) as house:
-        store = StoreAddress(house.url).open(tmp_path)
+    with running_redis(*slowly) as own_redis:
+        store = StoreAddress(own_redis.url).open(tmp_path)
         job = queue(store)
-        with house.client.pipeline(transaction=False) as many:
+        with own_redis.client.pipeline(transaction=False) as many:
             for number in range(4000):
                 many.set(f"something else {number}", "x")
             many.execute()
         # The delay is for files of another form than that of single writes.
-        house.client.bgrewriteaof()
-        eventually(lambda: not house.client.info("persistence")["aof_rewrite_in_progress"], "it is written")
-        house.kill()
-        house.start(wait=False)
+        own_redis.client.bgrewriteaof()
+        eventually(
+            lambda: not own_redis.client.info("persistence")["aof_rewrite_in_progress"], "it is written"
+        )
+        own_redis.kill()
+        own_redis.start(wait=False)
         eventually(lambda: works(store), "the store works again")
         assert "loading the dataset" in caplog.text
         assert store.get(job.id) == job
@@ -151,13 +153,15 @@ def test_a_server_that_still_reads_its_files_is_unavailable(
 
 def test_a_cluster_is_followed_to_the_server_that_has_the_jobs(tmp_path: Path) -> None:
     options = [("--cluster-enabled", "yes", "--cluster-port", str(free_port())) for _ in range(2)]
-    with redis_house(*options[0]) as first, redis_house(*options[1]) as second:
+    with running_redis(*options[0]) as first, running_redis(*options[1]) as second:
         first.client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 8191)
         second.client.execute_command("CLUSTER ADDSLOTSRANGE", 8192, 16383)
         first.client.execute_command("CLUSTER MEET", "127.0.0.1", second.port, int(options[1][3]))
         for each in (first, second):
             eventually(
-                lambda house=each: house.client.execute_command("CLUSTER INFO")["cluster_state"] == "ok",
+                lambda own_redis=each: (
+                    own_redis.client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
+                ),
                 "the cluster is whole",
             )
         for prefix in ("one", "two", "three", "four"):  # in slots of both
@@ -167,29 +171,29 @@ def test_a_cluster_is_followed_to_the_server_that_has_the_jobs(tmp_path: Path) -
             assert store.finish(job.id, "me", JobState.SUCCEEDED, result={})
             assert store.get(job.id).state is JobState.SUCCEEDED
             store.close()
-        sizes = [house.client.dbsize() for house in (first, second)]
+        sizes = [own_redis.client.dbsize() for own_redis in (first, second)]
         assert all(sizes), sizes
 
 
-def test_what_the_server_does_not_promise_is_said(house: RedisHouse, impatient: JobStore) -> None:
+def test_what_the_server_does_not_promise_is_said(own_redis: RedisServer, impatient: JobStore) -> None:
     assert impatient.durability_warnings() == []
-    house.client.config_set("appendfsync", "everysec")
+    own_redis.client.config_set("appendfsync", "everysec")
     (late,) = impatient.durability_warnings()
     assert "appendfsync always" in late
-    house.client.config_set("appendonly", "no")
-    house.client.config_set("maxmemory", "100mb")
-    house.client.config_set("maxmemory-policy", "allkeys-lru")
+    own_redis.client.config_set("appendonly", "no")
+    own_redis.client.config_set("maxmemory", "100mb")
+    own_redis.client.config_set("maxmemory-policy", "allkeys-lru")
     lost, evicted = impatient.durability_warnings()
     assert "appendonly yes" in lost
     assert "noeviction" in evicted
-    house.client.acl_setuser("default", commands=["-info", "-config"])
+    own_redis.client.acl_setuser("default", commands=["-info", "-config"])
     assert impatient.durability_warnings() == []
 
 
-def test_a_user_that_may_do_nothing_else_is_enough(house: RedisHouse, tmp_path: Path) -> None:
+def test_a_user_that_may_do_nothing_else_is_enough(own_redis: RedisServer, tmp_path: Path) -> None:
     (rule,) = re.findall(r"`(~\{nonet\}[^`]+)`", PAGE.read_text())
-    house.client.execute_command("ACL SETUSER", "jobs", "on", ">word", "-@all", *rule.split())
-    store = StoreAddress(house.url.replace(f":{PASSWORD}", "jobs:word")).open(tmp_path)
+    own_redis.client.execute_command("ACL SETUSER", "jobs", "on", ">word", "-@all", *rule.split())
+    store = StoreAddress(own_redis.url.replace(f":{PASSWORD}", "jobs:word")).open(tmp_path)
     job = queue(store)
     assert store.claim("me", 60, 9) is not None
     beat(store, job.id)
@@ -197,7 +201,7 @@ def test_a_user_that_may_do_nothing_else_is_enough(house: RedisHouse, tmp_path: 
     assert store.durability_warnings() == []
     assert store.page(None).jobs == (store.get(job.id),)
     store.close()
-    stranger = StoreAddress(house.url.replace(f":{PASSWORD}", "jobs:word"), "other").open(tmp_path)
+    stranger = StoreAddress(own_redis.url.replace(f":{PASSWORD}", "jobs:word"), "other").open(tmp_path)
     with pytest.raises(Unavailable):
         queue(stranger)
     stranger.close()
@@ -207,8 +211,8 @@ def test_over_tls_only_a_server_that_is_vouched_for_gets_the_password(tmp_path: 
     key, certificate = made_certificate(tmp_path)
     port = free_port()
     files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key))
-    with redis_house("--tls-port", str(port), "--tls-auth-clients", "no", *files) as house:
-        url = house.url.replace("redis://", "rediss://").replace(str(house.port), str(port))
+    with running_redis("--tls-port", str(port), "--tls-auth-clients", "no", *files) as own_redis:
+        url = own_redis.url.replace("redis://", "rediss://").replace(str(own_redis.port), str(port))
         stranger = StoreAddress(url).open(tmp_path)
         with pytest.raises(Unavailable):
             stranger.counts()
@@ -222,13 +226,13 @@ def test_over_tls_only_a_server_that_is_vouched_for_gets_the_password(tmp_path: 
 
 
 def test_the_password_is_in_no_message_and_no_log(
-    house: RedisHouse, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    own_redis: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     texts = []
     for url in (
-        house.url.replace(PASSWORD, "hunter2"),
-        house.url.replace(str(house.port), str(free_port())).replace(PASSWORD, "hunter2"),
+        own_redis.url.replace(PASSWORD, "hunter2"),
+        own_redis.url.replace(str(own_redis.port), str(free_port())).replace(PASSWORD, "hunter2"),
     ):
         address = StoreAddress(url, timeout=5.0)
         store = address.open(tmp_path)
@@ -245,20 +249,20 @@ def test_the_password_is_in_no_message_and_no_log(
 
 
 def test_a_cause_is_logged_once_and_its_end_too(
-    house: RedisHouse, impatient: JobStore, caplog: pytest.LogCaptureFixture
+    own_redis: RedisServer, impatient: JobStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    house.client.replicaof("127.0.0.1", str(free_port()))
+    own_redis.client.replicaof("127.0.0.1", str(free_port()))
     for _ in range(5):
         with pytest.raises(Unavailable):
             queue(impatient)
-    house.client.replicaof("NO", "ONE")
+    own_redis.client.replicaof("NO", "ONE")
     queue(impatient)
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 
 def test_nothing_is_lost_or_done_twice_however_often_the_server_dies(
-    house: RedisHouse, tmp_path: Path
+    own_redis: RedisServer, tmp_path: Path
 ) -> None:
     """Callers submit until they are answered, workers work and die; meanwhile the server dies or hangs."""
     accepted: list[str] = []
@@ -266,7 +270,7 @@ def test_nothing_is_lost_or_done_twice_however_often_the_server_dies(
     done = threading.Event()
 
     def open_store() -> JobStore:
-        return StoreAddress(house.url, timeout=1.0).open(tmp_path)
+        return StoreAddress(own_redis.url, timeout=1.0).open(tmp_path)
 
     def submit_all(tenant: str) -> None:
         store = open_store()
@@ -303,12 +307,12 @@ def test_nothing_is_lost_or_done_twice_however_often_the_server_dies(
     for number in range(6):
         time.sleep(0.3)
         if number % 3 == 2:
-            house.hang()
+            own_redis.hang()
             time.sleep(1.2)
-            house.go_on()
+            own_redis.go_on()
         else:
-            house.kill()
-            house.start()
+            own_redis.kill()
+            own_redis.start()
     for thread in callers:
         thread.join()
     store = open_store()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nonet.jobs import Job, JobPolicy, JobStore, NewJob, new_job_id
 from nonet.jobs.job import Beat
 from nonet.runtime.errors import ServingError
-from tests.support.redis_server import RedisHouse
+from tests.support.redis_server import RedisServer
 
 POLICY = JobPolicy(max_waiting=5, max_waiting_per_tenant=3)
 
@@ -13,8 +13,8 @@ POLICY = JobPolicy(max_waiting=5, max_waiting_per_tenant=3)
 class Keys:
     """What one store has written."""
 
-    def __init__(self, house: RedisHouse, prefix: str) -> None:
-        self.client = house.client
+    def __init__(self, server: RedisServer, prefix: str) -> None:
+        self.client = server.client
         self.root = f"{{{prefix}}}:jobs"
 
     def of(self, *names: str) -> str:

@@ -19,7 +19,7 @@ SERVER = shutil.which("redis-server")
 PASSWORD = "a-secret-of-redis"
 
 
-class RedisHouse:
+class RedisServer:
     """One ``redis-server`` on a free port, with an append-only file and a password; started when made.
 
     Args:
@@ -93,11 +93,11 @@ class RedisHouse:
 
 
 @contextlib.contextmanager
-def redis_house(*options: str) -> Iterator[RedisHouse]:
+def running_redis(*options: str) -> Iterator[RedisServer]:
     """A Redis for the length of a ``with`` block."""
     with tempfile.TemporaryDirectory() as folder:
-        house = RedisHouse(Path(folder), *options)
+        server = RedisServer(Path(folder), *options)
         try:
-            yield house
+            yield server
         finally:
-            house.close()
+            server.close()

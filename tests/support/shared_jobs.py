@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from tests.support.building_gateway import toy_settings
-from tests.support.redis_server import RedisHouse
+from tests.support.redis_server import RedisServer
 from tests.support.running_server import RunningServer, assert_clean_log, eventually, write_settings
 
 LEASE = 5.0
@@ -26,17 +26,17 @@ class Site:
 
     def __init__(
         self,
-        house: RedisHouse,
+        server: RedisServer,
         folder: Path,
         start: Callable[..., RunningServer],
         base: Callable[..., dict[str, dict[str, Any]]] = toy_settings,
     ) -> None:
-        self.house = house
+        self.redis = server
         self._base = base
         self.folder = folder / "shared"
         self.repository = folder / "models"
         self.repository.mkdir(exist_ok=True)
-        self.environment = {"NONET_JOBS__STORE": house.url}
+        self.environment = {"NONET_JOBS__STORE": server.url}
         self._start = start
         self._own = folder
         self._works: list[Work] = []

@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nonet.jobs.job import JobState
 from nonet.runtime.errors import Unavailable
 from nonet.runtime.storage_errors import storage_errors
 
@@ -119,6 +120,14 @@ class JobFiles:
     def remove(self, job: str) -> None:
         """Remove a job's folder, if it is there."""
         shutil.rmtree(self.folder(job), ignore_errors=True)
+
+    def settle(self, job: str, state: JobState) -> None:
+        """Remove what a job in ``state`` needs no more: its folder when it has ended, and what it has made
+        unless it succeeded."""
+        if state.ended:
+            self.remove(job)
+        if state in (JobState.FAILED, JobState.CANCELLED):
+            self.remove_result(job)
 
     def result(self, job: str) -> Path:
         """The file that a job has made, which may not exist."""

@@ -12,6 +12,7 @@ from nonet.jobs.async_store import AsyncStore
 from nonet.jobs.completions import Completions
 from nonet.jobs.files import JobFiles
 from nonet.jobs.job import Job, JobState, NewJob, Page
+from nonet.jobs.job_records import unknown_job
 from nonet.jobs.policy import JobPolicy
 from nonet.jobs.request_parameters import PageQuery
 from nonet.jobs.result_files import ResultFile, result_file
@@ -22,7 +23,7 @@ from nonet.jobs.wake_loop import WakeLoop
 from nonet.jobs.webhook_policy import WebhookPolicy
 from nonet.jobs.webhooks import Webhooks
 from nonet.jobs.worker_registry import WorkerRegistry
-from nonet.runtime.errors import InsufficientStorage, InvalidArgument, NotFound, ServingError, Unavailable
+from nonet.runtime.errors import InsufficientStorage, InvalidArgument, ServingError, Unavailable
 
 __all__ = ["Jobs"]
 
@@ -212,8 +213,7 @@ class Jobs:
         """
         _check_id(job)
         cancelled = await self._store.call(lambda store: store.cancel(job, tenant))
-        if cancelled.state.ended:
-            await asyncio.to_thread(self.files.remove, job)
+        await asyncio.to_thread(self.files.settle, job, cancelled.state)
         self.supervisor.loop.wake()
         self.webhooks.loop.wake()
         self._changed()
@@ -283,4 +283,4 @@ class Jobs:
 
 def _check_id(job: str) -> None:
     if _ID.fullmatch(job) is None:
-        raise NotFound("there is no such job", param="job", code="JOB_NOT_FOUND")
+        raise unknown_job()

@@ -20,19 +20,7 @@ from typing import Any, Final
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    MovedError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    TryAgainError,
-)
+from redis.exceptions import BusyLoadingError, MovedError, NoScriptError
 from redis.retry import Retry
 
 from nonet.jobs.process_identity import place
@@ -46,16 +34,10 @@ logger = logging.getLogger(__name__)
 _REST_SECONDS: Final = 1.0
 """Time after a failed connection in which nobody tries again."""
 # Some causes are a class of the library, which takes their word off the text; others are a word in it.
-_FULL: Final = re.compile(r"\b(OOM|MISCONF|NOREPLICAS)\b")
-_AWAY: Final = re.compile(r"\b(BUSY|READONLY|NOAUTH|WRONGPASS|WRONGTYPE)\b")
-_AWAY_CLASSES: Final = (
-    AskError,
-    AuthenticationError,
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    ReadOnlyError,
-    TryAgainError,
+_FULL: Final = re.compile(r"\b(OutOfMemoryError|OOM|MISCONF|NOREPLICAS)\b")
+_AWAY: Final = re.compile(
+    r"\b(AskError|AuthenticationError|ClusterDownError|MasterDownError|NoPermissionError|ReadOnlyError"
+    r"|TryAgainError|BUSY|READONLY|NOAUTH|WRONGPASS|WRONGTYPE)\b"
 )
 _SCRIPT: Final = "".join(
     importlib.resources.files(__package__).joinpath(name).read_text()
@@ -182,9 +164,10 @@ class RedisLink:
 
     def _refused(self, error: redis.ResponseError) -> ServingError:
         text = str(error)
-        if isinstance(error, OutOfMemoryError) or _FULL.search(text):
+        said = " ".join((*(each.__name__ for each in type(error).__mro__), text))
+        if _FULL.search(said):
             return self._failed(text, InsufficientStorage("the job store is full or cannot write"))
-        if isinstance(error, _AWAY_CLASSES) or _AWAY.search(text):
+        if _AWAY.search(said):
             return self._failed(text, _unavailable())
         return self._failed(text, Internal("internal error in the job store; the server's log has more"))
 

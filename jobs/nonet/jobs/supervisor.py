@@ -166,7 +166,7 @@ class Supervisor:
         owners, most = [worker.owner for worker in self._workers], self._policy.max_attempts
         for job in await self._store.call(lambda store: store.reap(most, owners)):
             logger.warning("job %s was left by its worker: %s", job.id, job.state.value)
-            self._ended(job.id, job.state)
+            self._files.settle(job.id, job.state)
         for worker in list(self._workers):
             await self._watch(worker)
         if self._tidies and time.monotonic() > self._tidied + self._tidy_after:
@@ -232,7 +232,7 @@ class Supervisor:
                 lambda store: store.finish(worker.job, worker.owner, JobState.FAILED, error=verdict)
             ):
                 logger.warning("job %s failed: %s", worker.job, worker.verdict.message)
-                self._ended(worker.job, JobState.FAILED)
+                self._files.settle(worker.job, JobState.FAILED)
         except ServingError as error:
             logger.warning("job %s: what became of it cannot be settled now: %s", worker.job, error.message)
         finally:
@@ -246,18 +246,12 @@ class Supervisor:
         if left is not None:
             if blame:
                 logger.warning("job %s: its worker was lost, %s; it is %s now", job, blame, left.state.value)
-            self._ended(job, left.state)
+            self._files.settle(job, left.state)
             return
         found = await self._store.call(lambda store: store.get(job))
-        self._ended(job, found.state)
+        self._files.settle(job, found.state)
         if found.state is JobState.SUCCEEDED and self._tidies:
             await self._store.call(lambda store: sweep_results(store, self._files, self._policy))
-
-    def _ended(self, job: str, state: JobState) -> None:
-        if state.ended:
-            self._files.remove(job)
-        if state in (JobState.FAILED, JobState.CANCELLED):
-            self._files.remove_result(job)
 
     def _limit(self, worker: _Worker) -> None:
         """Kill a worker that goes over a limit."""

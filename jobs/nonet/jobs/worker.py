@@ -282,9 +282,8 @@ def _stopped(store: JobStore, files: JobFiles, assignment: Assignment, heartbeat
         left = _patient(lambda: store.give_back(assignment.job, assignment.owner), assignment.stop_seconds)
     except ServingError:
         return 1  # its lease is left to run out
-    if left is not None and left.state is JobState.CANCELLED:
-        files.remove(assignment.job)
-        files.remove_result(assignment.job)
+    if left is not None:
+        files.settle(assignment.job, left.state)
     return 0
 
 
