@@ -1,12 +1,13 @@
 """Prometheus exposition: a collector over the counters, and the text of ``/metrics`` in the format asked for.
 
-Triton's counters carry no ``_total`` in their names, which neither Prometheus' naming rules nor OpenMetrics
-allow for the type *counter*; they are exposed with the type *unknown*, so that the names stay exactly
-Triton's in both formats. ``rate()`` does not look at the type.
+Triton's counters carry no ``_total`` in their names. In the text format they are counters as in Triton, since
+agents drop what has no type; OpenMetrics does not allow that, so there, where the names matter as much, their
+type is *unknown*.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = ["GatewayState", "MetricsPage"]
 
 _MICRO = 1e6
 _MODEL = ("model", "version")
+_UNTYPED_COUNTER = re.compile(rb"^# TYPE (nv_\w+) untyped$", re.MULTILINE)
 
 _TRITON: tuple[tuple[str, str, Callable[[ModelCounters], float]], ...] = (
     (
@@ -311,9 +313,11 @@ class MetricsPage:
         """The page and its content type: OpenMetrics 1.0.0 if ``accept`` (the header) prefers or only
         names it, else the Prometheus text format 0.0.4. Never fails on a malformed header."""
         if _prefers_openmetrics(accept):
-            page: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]
-            return page, openmetrics.CONTENT_TYPE_LATEST
-        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+            measured: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]
+            return measured, openmetrics.CONTENT_TYPE_LATEST
+        # The library would give a counter the name that ends in _total.
+        page = _UNTYPED_COUNTER.sub(rb"# TYPE \1 counter", generate_latest(self.registry))
+        return page, CONTENT_TYPE_PLAIN_0_0_4
 
 
 def _prefers_openmetrics(accept: str) -> bool:

@@ -66,7 +66,7 @@ SCHEMAS: Json = {
             datatype=_DATATYPE,
             shape=_list(_COUNT),
             parameters=_PARAMETERS,
-            data={"type": "array", "description": "The values, nested by shape or flat, row by row."},
+            data=_list({}, description="The values, nested by shape or flat, row by row."),
         ),
         "description": "A tensor. Without `data`, `parameters.binary_data_size` says how many bytes of it "
         "follow the JSON part (binary tensor data extension).",
@@ -85,7 +85,7 @@ SCHEMAS: Json = {
         datatype=_DATATYPE,
         shape=_list(_COUNT),
         parameters=_PARAMETERS,
-        data={"type": "array"},
+        data=_list({}),
     ),
     "OipInferResponse": _object(
         ["model_name", "outputs"],
@@ -128,7 +128,7 @@ def _operation(
     responses: Json = {"200": {"description": "Done."}}
     if answer is not None:
         responses["200"]["content"] = {"application/json": {"schema": answer}}
-    for status in sorted({*statuses, 400, 401, 405, 408, 413, 429, 431, 500, 503}):
+    for status in sorted({*statuses, 400, 401, 403, 405, 408, 413, 429, 431, 500, 503}):
         responses[str(status)] = {
             "description": ERRORS.get(status, "Refused."),
             "content": {"application/json": {"schema": _ref("OipError")}},

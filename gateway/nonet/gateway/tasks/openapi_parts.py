@@ -10,7 +10,8 @@ from nonet.gateway.tasks.schemas import ErrorEnvelope
 ERRORS = {
     400: "A value is wrong; the message says which, and what is accepted.",
     401: "No API key, or one that is not known (only when keys are on).",
-    403: "Not allowed here.",
+    403: "Not allowed here: by the operator, by the name the server was reached under, or from a page of "
+    "another site.",
     404: "Nothing of that name: no such model, job or building.",
     405: "The route exists, the verb does not; `Allow` says which do.",
     408: "The request did not arrive in time.",
@@ -94,7 +95,7 @@ CALL_HEADERS: dict[str, Any] = {
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The documented failures of a task route: those given, and those every route has."""
-    every = {*statuses, 400, 401, 405, 408, 413, 429, 431, 500, 503}
+    every = {*statuses, 400, 401, 403, 405, 408, 413, 429, 431, 500, 503}
     return {
         status: {
             "model": ErrorEnvelope,
