@@ -222,6 +222,12 @@ class Jobs:
         """See :meth:`WorkerRegistry.publishing`."""
         return await self._registry.publishing()
 
+    async def check_publishing(self, model: str = "") -> None:
+        """Raises InsufficientStorage (``REPOSITORY_READ_ONLY``) if nobody who would do the work could publish
+        what comes of it."""
+        if self._policy.concurrency:
+            await self._registry.check_publishing(model)
+
     def check_webhook(self, url: str) -> None:
         """Raises InvalidArgument for a webhook that is not allowed, as :meth:`submit` would."""
         self._webhooks.check(url)

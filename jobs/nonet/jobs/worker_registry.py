@@ -18,7 +18,8 @@ from typing import Any
 from nonet.jobs.capabilities import Capabilities
 from nonet.jobs.requirements import REPOSITORY, SERVES, Demand
 from nonet.jobs.store_contract import JobStore
-from nonet.runtime.errors import ServingError
+from nonet.runtime.errors import InsufficientStorage, ServingError
+from nonet.runtime.repository.publish import check_writable
 from nonet.runtime.repository_identity import name_repository, repository_identity
 
 __all__ = ["WorkerRegistry"]
@@ -120,6 +121,18 @@ class WorkerRegistry:
         it has none. Nothing if it cannot have one."""
         name = await asyncio.to_thread(name_repository, self._repository) if self._serves else ""
         return (REPOSITORY + name,) if name else ()
+
+    async def check_publishing(self, model: str = "") -> None:
+        """Raises InsufficientStorage if the workers of this process cannot publish a version of ``model``,
+        and nobody else was heard of who can publish in the repository."""
+        try:
+            await asyncio.to_thread(check_writable, self._repository, model)
+        except InsufficientStorage:
+            if not self._eager:  # nobody else works on these jobs
+                raise
+            name = await asyncio.to_thread(repository_identity, self._repository)
+            if not name or not await self._blocking(lambda: self._store.is_available(REPOSITORY + name)):
+                raise
 
     async def _run(self) -> None:
         rest = 0.0 if self._eager else None

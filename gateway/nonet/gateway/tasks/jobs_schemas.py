@@ -148,8 +148,8 @@ RESULT: dict[str, Any] = {
 
 _EVENT: dict[str, Any] = {
     "type": "string",
-    "description": "Lines of server-sent events: of each its `event` (`state` or `progress`), its `id`, and as "
-    "`data` the job in JSON.",
+    "description": "Lines of server-sent events: of each its `event` (`state` or `progress`), its `id`, and "
+    "as `data` the job in JSON.",
 }
 
 EVENTS: dict[str, Any] = {

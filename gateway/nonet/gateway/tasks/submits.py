@@ -81,8 +81,11 @@ class Submits:
         self._submitting = asyncio.Lock()
 
     async def able(self, work: Work) -> None:
-        """Raises NotImplementedHere, saying what to install, or Unavailable, if nobody can do the work."""
+        """Raises NotImplementedHere, saying what to install, or Unavailable, if nobody can do the work, and
+        InsufficientStorage if nobody could publish what comes of it."""
         await self._jobs.able(work.kind)
+        if work.publishes is not None:
+            await self._jobs.check_publishing()
 
     def receiving(self) -> contextlib.AbstractContextManager[Path]:
         """A file for an upload, gone when the block ends."""
@@ -196,6 +199,7 @@ class Submits:
             owner = first.tenant
         if not may_change(owner, tenant):
             raise work.not_yours(subject)
+        await self._jobs.check_publishing(model)
 
     async def _check_first(self, work: Work, job: Job) -> None:
         """A submit through another gateway may have taken the new name at the same moment: the older of the
