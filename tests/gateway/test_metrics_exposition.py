@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from nonet.gateway.core.records import BatchRecord, RequestRecord
 from nonet.gateway.metrics.counters import OTHER, Histogram, Metrics
 from nonet.gateway.metrics.exposition import GatewayState, MetricsPage
+from tests.support.running_server import written_name
 
 TRITON = {
     "nv_inference_request_success",
@@ -74,7 +75,7 @@ def page_of(metrics: Metrics) -> MetricsPage:
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     text = page_of(metrics).render()[0].decode()
     return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        (written_name(sample.name), tuple(sorted(sample.labels.items()))): sample.value
         for family in parse_text(text)
         for sample in family.samples
     }
@@ -89,6 +90,15 @@ def value(metrics: Metrics) -> Callable[..., float]:
 
 
 NET = {"model": "net", "version": "1"}
+
+
+def test_tritons_metrics_have_tritons_types(metrics: Metrics) -> None:
+    metrics.on_request(ANSWERED)
+    text = page_of(metrics).render()[0].decode()
+    types = dict(re.findall(r"^# TYPE (nv_\S+) (\S+)$", text, re.MULTILINE))
+    assert types == dict.fromkeys(TRITON, "counter") | {"nv_inference_pending_request_count": "gauge"}
+    assert not re.search(r"^# TYPE \S+ (untyped|unknown)$", text, re.MULTILINE)
+    assert re.search(r"^nv_inference_count\{", text, re.MULTILINE)
 
 
 def test_an_executed_request_counts_as_in_triton(metrics: Metrics, value: Callable[..., float]) -> None:
@@ -216,7 +226,7 @@ def test_both_formats_hold_the_same_numbers_under_tritons_names(metrics: Metrics
 
     def ours(families: object) -> dict[tuple[str, str], float]:
         return {
-            (sample.name, str(sorted(sample.labels.items()))): sample.value
+            (written_name(sample.name), str(sorted(sample.labels.items()))): sample.value
             for family in families  # type: ignore[attr-defined]
             for sample in family.samples
             if sample.name.startswith(("nv_", "nonet_")) and not sample.name.endswith("_created")

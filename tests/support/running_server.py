@@ -160,7 +160,7 @@ class RunningServer:
         """All samples of ``/metrics``: (name, sorted labels) -> value."""
         text = self.http.get("/metrics").text
         return {
-            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            (written_name(sample.name), tuple(sorted(sample.labels.items()))): sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }
@@ -196,6 +196,11 @@ class RunningServer:
 
     def threads(self) -> int:
         return int(self.process.num_threads())
+
+
+def written_name(name: str) -> str:
+    """The name of a sample as the page has it: the parser makes all counters' names end in _total."""
+    return name.removesuffix("_total") if name.startswith("nv_") else name
 
 
 def eventually(condition: Any, what: str, guard: float = 45.0) -> None:

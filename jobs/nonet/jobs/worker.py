@@ -36,6 +36,7 @@ from nonet.runtime.errors import (
     ServingError,
 )
 from nonet.runtime.job_context import JobContext
+from nonet.runtime.repository.publish import check_writable
 
 __all__ = ["Assignment", "Kind", "RunningJob", "Stopped", "run_job"]
 
@@ -158,7 +159,10 @@ def run_job(
         "job %s (%s %s): attempt %d", claim.job.id, claim.job.kind, claim.job.subject, claim.job.attempts
     )
     try:
-        run = _known(kinds, claim.job.kind).load()
+        kind = _known(kinds, claim.job.kind)
+        if kind.publishes:
+            check_writable(repository)  # rather now than when all the work is done
+        run = kind.load()
         result = run(RunningJob(claim, files, heartbeat, repository))
     except Stopped:
         return _stopped(store, files, assignment, heartbeat)
@@ -310,6 +314,8 @@ def _explained(error: Exception, job: str) -> ServingError:
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InsufficientStorage("the disk became full")
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return InsufficientStorage("the disk became read-only")
     if isinstance(error, ModuleNotFoundError):
         return NotImplementedHere(f"the module {error.name} is not installed; see 'nonet doctor'")
     logger.error("job %s failed unexpectedly", job, exc_info=error)

@@ -23,7 +23,8 @@ from nonet.jobs.files import JobFiles
 from nonet.jobs.requirements import REPOSITORY, SERVES
 from nonet.jobs.supervisor import WorkerCommand
 from nonet.jobs.wake_loop import WakeLoop
-from nonet.runtime.errors import NotImplementedHere, ServingError, Unavailable
+from nonet.runtime.errors import InsufficientStorage, NotImplementedHere, ServingError, Unavailable
+from nonet.runtime.repository.publish import check_writable
 from nonet.runtime.repository_identity import name_repository, repository_identity
 
 __all__ = ["WorkerRegistry"]
@@ -141,6 +142,20 @@ class WorkerRegistry:
         it has none. Nothing if it cannot have one."""
         name = await asyncio.to_thread(name_repository, self._repository) if self._serves else ""
         return (REPOSITORY + name,) if name else ()
+
+    async def check_publishing(self, model: str = "") -> None:
+        """Raises InsufficientStorage (``REPOSITORY_READ_ONLY``) if the workers of this process cannot publish
+        a version of ``model``, and nobody else was heard of who can publish in the repository."""
+        if self._capabilities is None:
+            return
+        try:
+            await asyncio.to_thread(check_writable, self._repository, model)
+        except InsufficientStorage:
+            if not self._eager:  # nobody else works on these jobs
+                raise
+            name = await asyncio.to_thread(repository_identity, self._repository)
+            if not name or not await self._store.call(lambda store: store.is_available(REPOSITORY + name)):
+                raise
 
     async def _look(self) -> float | None:
         try:

@@ -1,8 +1,8 @@
 """Prometheus exposition: a collector over the counters, and the text of ``/metrics`` in the format asked for.
 
-Triton's counters carry no ``_total`` in their names, which neither Prometheus' naming rules nor OpenMetrics
-allow for the type *counter*; they are exposed with the type *unknown*, so that the names stay exactly
-Triton's in both formats. ``rate()`` does not look at the type.
+Triton's counters carry no ``_total`` in their names. In the text format they are counters as in Triton, since
+agents drop what has no type; OpenMetrics does not allow that, so there, where the names matter as much, their
+type is *unknown*.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ from nonet.gateway.metrics.counters import ANSWERED_BY_CACHE, Histogram, Metrics
 
 __all__ = ["GatewayState", "MetricsPage"]
 
+_UNTYPED_COUNTER = re.compile(rb"^# TYPE (nv_\w+) untyped$", re.MULTILINE)
 _KINDS: Mapping[str, type[Any]] = {
     "unknown": UnknownMetricFamily,
     "counter": CounterMetricFamily,
@@ -216,9 +218,11 @@ class MetricsPage:
         for each in (collector, *self._others):
             registry.register(each)
         if _prefers_openmetrics(accept):
-            page: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
-            return page, openmetrics.CONTENT_TYPE_LATEST
-        return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+            measured: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+            return measured, openmetrics.CONTENT_TYPE_LATEST
+        # The library would give a counter the name that ends in _total.
+        page = _UNTYPED_COUNTER.sub(rb"# TYPE \1 counter", generate_latest(registry))
+        return page, CONTENT_TYPE_PLAIN_0_0_4
 
 
 def _prefers_openmetrics(accept: str) -> bool:

@@ -67,7 +67,7 @@ SCHEMAS: Json = {
             datatype=_DATATYPE,
             shape=list_of(COUNT),
             parameters=_PARAMETERS,
-            data={"type": "array", "description": "The values, nested by shape or flat, row by row."},
+            data=list_of({}, description="The values, nested by shape or flat, row by row."),
         ),
         "description": "A tensor. Without `data`, `parameters.binary_data_size` says how many bytes of it "
         "follow the JSON part (binary tensor data extension).",
@@ -86,7 +86,7 @@ SCHEMAS: Json = {
         datatype=_DATATYPE,
         shape=list_of(COUNT),
         parameters=_PARAMETERS,
-        data={"type": "array"},
+        data=list_of({}),
     ),
     "OipInferResponse": _partly(
         ["model_name", "outputs"],

@@ -99,14 +99,9 @@ RESULT: dict[str, Any] = {
 }
 
 _EVENT: dict[str, Any] = {
-    "type": "object",
-    "description": "One event; `data` is the job as JSON.",
-    "required": ["event", "id", "data"],
-    "properties": {
-        "event": {"type": "string", "enum": ["state", "progress"]},
-        "id": {"type": "string"},
-        "data": {"type": "string"},
-    },
+    "type": "string",
+    "description": "Lines of server-sent events: of each its `event` (`state` or `progress`), its `id`, and "
+    "as `data` the job in JSON.",
 }
 
 EVENTS: dict[str, Any] = {

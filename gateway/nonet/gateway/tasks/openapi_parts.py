@@ -9,7 +9,8 @@ from nonet.gateway.core.call_headers import MAX_PRIORITY
 ERRORS = {
     400: "A value is wrong; the message says which, and what is accepted.",
     401: "No API key, or one that is not known (only when keys are on).",
-    403: "Not allowed here.",
+    403: "Not allowed here: by the operator, by the name the server was reached under, or from a page of "
+    "another site.",
     404: "Nothing of that name: no such model, job or building.",
     405: "The route exists, the verb does not; `Allow` says which do.",
     408: "The request did not arrive in time.",
@@ -105,7 +106,7 @@ def error_responses(*statuses: int, schema: dict[str, Any] | None = None) -> dic
             **({"headers": RETRY_AFTER} if status in (429, 503) else {}),
             "content": {"application/json": {"schema": schema}},
         }
-        for status in sorted({*statuses, 400, 401, 405, 408, 413, 429, 431, 500, 503})
+        for status in sorted({*statuses, 400, 401, 403, 405, 408, 413, 429, 431, 500, 503})
     }
 
 

@@ -83,11 +83,16 @@ class Submits:
         """Judge what can be judged before the file is read: the subject and the webhook.
 
         Raises InvalidArgument for a name that cannot be one or a webhook that is not allowed,
-        PermissionDenied for the model of another tenant.
+        PermissionDenied for the model of another tenant, InsufficientStorage if nobody could publish what
+        comes of the work.
         """
         subject, webhook = values.get(work.subject), values.get("webhook")
-        if work.publishes is not None and isinstance(subject, str):
-            await self._host.check_yours(work, subject, tenant)
+        if work.publishes is not None:
+            model = ""
+            if isinstance(subject, str):
+                await self._host.check_yours(work, subject, tenant)
+                model = work.publishes(subject)
+            await self.jobs.registry.check_publishing(model)
         if webhook is not None and not isinstance(webhook, str):
             raise Unprocessable("field 'webhook' must be a text", param="webhook")
         if webhook is not None:

@@ -112,6 +112,21 @@ def publish_version(
     return VersionFolder(name, number, root / name / number)
 
 
+def check_writable(root: Path, name: str = "") -> None:
+    """Whether a version of model ``name`` could be published, as far as the folders' permissions say.
+
+    Raises InsufficientStorage (``REPOSITORY_READ_ONLY``) if not.
+    """
+    folders = [root, root / name] if name and is_model_name(name) else [root]
+    for folder in folders:
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            raise InsufficientStorage(
+                "the model repository is read-only here, and this work ends with a new version in it; the "
+                "operator must make it writable",
+                code="REPOSITORY_READ_ONLY",
+            )
+
+
 def remove_model(root: Path, name: str) -> bool:
     """Remove a model with all its versions from the repository, in one step; False if it is not there.
 

@@ -1,0 +1,180 @@
+"""The OpenAPI description is used: a client that openapi-python-client makes of it imports, and calls every
+operation."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import inspect
+import io
+import os
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support import handmade_networks
+from tests.support.building_gateway import wait_for
+from tests.support.capture_gateway import CAPTURE, QUICK, fill_repository, settings
+from tests.support.running_server import RunningServer, running
+
+pytestmark = pytest.mark.timeout(300)
+
+PICTURES = {"post_v1_raw_develop", "get_v1_jobs_job_result", "get_v1_floors_buildings_building_picture"}
+"""What these answer the generator keeps as bytes: it knows no type of pictures."""
+
+WARNING = re.compile(r"Unsupported content.type ([\w./, +-]+)")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    root: Path = tmp_path_factory.mktemp("generated") / "models"
+    root.mkdir()
+    fill_repository(root)
+    handmade_networks.add_identity(root, "echo", "FP32", (-1,))
+    handmade_networks.add_classifier(root, "shop_small", 4, family="shop", top1=0.6)
+    with running(root, tmp_path_factory.mktemp("generated_server"), settings()) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def generated(served: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """The package that is generated of the server's own description."""
+    places = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    program = shutil.which("openapi-python-client", path=places)
+    if program is None:
+        pytest.skip("openapi-python-client is not installed")
+    folder = tmp_path_factory.mktemp("client")
+    (folder / "openapi.json").write_bytes(served.http.get("/openapi.json").content)
+    command = [
+        program,
+        "generate",
+        "--path",
+        "openapi.json",
+        "--output-path",
+        "nonet_generated",
+        "--meta",
+        "none",
+    ]
+    made = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+    said = made.stdout + made.stderr
+    assert made.returncode == 0, said[-4000:]
+    assert "Unable to" not in said, said[-4000:]
+    assert said.count("WARNING") == len(WARNING.findall(said)), said[-4000:]  # of nothing but media types
+    sys.path.insert(0, str(folder))
+    try:
+        yield importlib.import_module("nonet_generated")
+    finally:
+        sys.path.remove(str(folder))
+
+
+def operations(package: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The functions of all operations, by the names of their modules."""
+    found = {}
+    for each in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(each.name)
+        if hasattr(module, "sync_detailed"):
+            found[each.name.rpartition(".")[2]] = module.sync_detailed
+    return found
+
+
+def photo() -> io.BytesIO:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((20, 20, 3), 90, np.uint8)).save(buffer, "PNG")
+    return io.BytesIO(buffer.getvalue())
+
+
+def bodies(package: ModuleType, name: str) -> list[Any]:
+    """The bodies with which an operation is called: one of each kind that the generator knows."""
+    models, file = (
+        importlib.import_module(f"{package.__name__}.models"),
+        importlib.import_module(f"{package.__name__}.types").File,
+    )
+    of = {
+        "post_v1_classify": [
+            models.PostV1ClassifyFilesBody(image=file(photo(), "a.png")),
+            models.PostV1ClassifyJsonBody(image="data:image/png;base64," + _base64(photo())),
+            file(photo()),
+        ],
+        "post_v1_raw_develop": [
+            models.PostV1RawDevelopFilesBody(
+                raw=file(io.BytesIO(CAPTURE), "a.npy"),
+                cfa=models.PostV1RawDevelopFilesBodyCfa.RGGB,
+                model=QUICK,
+                noise="2.5",
+                uncertainty=True,
+            ),
+            models.PostV1RawDevelopJsonBody(
+                raw=_base64(io.BytesIO(CAPTURE)),
+                cfa=models.PostV1RawDevelopJsonBodyCfa.RGGB,
+                model=QUICK,
+                noise=2.5,
+                white_balance=[2.0, 1.0, 1.5],
+                black_level=10,
+                render=models.PostV1RawDevelopJsonBodyRender.SRGB,
+            ),
+        ],
+        "post_v1_floors_buildings": [
+            models.PostV1FloorsBuildingsFilesBody(
+                scans=file(io.BytesIO(b"scan,bssid,rssi\na,m1,-40\na,m2,-60\nb,m2,-50\n"), "s.csv"),
+                building="generated",
+                labelled='{"scan": "a", "floor": "B1"}',
+            )
+        ],
+        "post_v1_floors_buildings_building_identify": [
+            models.PostV1FloorsBuildingsBuildingIdentifyBody.from_dict({"scans": [{"rssi": {"m1": -40}}]})
+        ],
+    }
+    infer = models.OipInferRequest.from_dict(
+        {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [[1.0, 2.0]]}]}
+    )
+    of |= {"post_v2_models_model_infer": [infer], "post_v2_models_model_versions_version_infer": [infer]}
+    return of.get(name, [])
+
+
+def _base64(content: io.BytesIO) -> str:
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def test_every_operation_is_called_and_its_answer_read(served: RunningServer, generated: ModuleType) -> None:
+    client = importlib.import_module("nonet_generated.client").Client(base_url=served.url, timeout=60.0)
+    called = operations(generated)
+    described = served.http.get("/openapi.json").json()["paths"]
+    assert len(called) == sum(map(len, described.values()))
+    queued = served.http.post(
+        "/v1/raw/develop",
+        files={"raw": CAPTURE},
+        data={"cfa": "RGGB", "model": QUICK},
+        headers={"Prefer": "respond-async"},
+    )
+    job = queued.json()["job"]["id"]
+    wait_for(served, job, "succeeded")
+    names = {"model": "echo", "version": "1", "name": "none", "job": job, "building": "none"}
+    for name, call in sorted(called.items()):
+        wanted = {key: value for key, value in names.items() if key in inspect.signature(call).parameters}
+        if name == "get_v1_models_model":
+            wanted["model"] = "shop_small"
+        if name in ("post_v1_classify", "post_v1_raw_develop"):
+            del wanted["model"]  # of the body
+        for body in bodies(generated, name) or [None]:
+            more = {} if body is None else {"body": body}
+            reply = call(client=client, **wanted, **more)
+            status = int(reply.status_code)
+            assert status < 500 or status == 501, (name, status, reply.content)
+            if name in ("post_v1_classify", "post_v1_raw_develop"):
+                assert status == 200, (name, type(body), reply.content)
+            if "none" not in wanted.values() and not name.startswith(
+                ("delete", "post_v2_system", "post_v2_cuda")
+            ):
+                assert status in (200, 202), (name, reply.content)
+            if status != 204 and not (name in PICTURES and status == 200) and reply.content != b"":
+                assert reply.parsed is not None, (name, status, reply.content[:200])
