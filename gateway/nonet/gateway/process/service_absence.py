@@ -34,8 +34,8 @@ class ServiceAbsence:
         replicas = [device for device in self.devices if device.group == name]
         if not replicas:
             return NotImplementedHere(
-                f"the service {name or task} is not part of this deployment: the gateway's topology file does "
-                "not name it",
+                f"the service {name or task} is not part of this deployment: the gateway's topology file "
+                "does not name it",
                 param="model",
                 code="SERVICE_NOT_IN_TOPOLOGY",
             )
