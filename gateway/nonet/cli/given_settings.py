@@ -49,7 +49,8 @@ def given_topology(
     from nonet.gateway.settings.topology import load_topology
 
     wrong: list[str] = []
-    settings, services = None, ()
+    settings: Settings | None = None
+    services: Sequence[RemoteService] = ()
     try:
         settings = load_settings(config, flags)
         if listens:
