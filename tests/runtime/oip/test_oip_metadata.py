@@ -51,7 +51,7 @@ def test_model_metadata_says_the_same_in_both_forms() -> None:
 
 def read_back(info: ModelInfo, version: str = "1") -> ModelInfo:
     return metadata.info_from_proto(
-        metadata.model_metadata_proto(info, ["1", "4"]), metadata.model_config_proto(info), version
+        metadata.model_metadata_proto(info, ["1", "4"]), metadata.model_config_proto(info.config), version
     )
 
 

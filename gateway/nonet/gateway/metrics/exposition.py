@@ -19,7 +19,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from nonet.gateway.metrics.counters import ANSWERED_BY_CACHE, Metrics, ModelCounters
+from nonet.gateway.core.records import ANSWERED_BY_CACHE
+from nonet.gateway.metrics.counters import Metrics, ModelCounters
 
 __all__ = ["GatewayState", "MetricsPage"]
 

@@ -8,7 +8,7 @@ from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.records import DurationTotal, ModelStatistics
 from nonet.runtime.servable import ModelInfo
 
-__all__ = ["described", "statistics"]
+__all__ = ["configuration", "described", "statistics"]
 
 _PHASES = ("compute_input", "compute_infer", "compute_output")
 _TOTALS = ("success", "fail", "queue", *_PHASES, "cache_hit", "cache_miss")
@@ -19,6 +19,11 @@ def described(plane: DataPlane, model: str, version: str) -> tuple[ModelInfo, li
     catalog = plane.catalog
     info = catalog.info(model, version)
     return info, [version] if version else list(catalog.versions(model))
+
+
+def configuration(plane: DataPlane, info: ModelInfo) -> dict[str, Any]:
+    """The model's configuration, with what this server adds to it: whether its answers are kept."""
+    return {**info.config, "response_cache": {"enable": plane.keeps_answers(info)}}
 
 
 def statistics(plane: DataPlane, model: str, version: str) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.http.reply import Reply
-from nonet.gateway.oip.models import described, statistics
+from nonet.gateway.oip.models import configuration, described, statistics
 from nonet.gateway.oip.rest_target import OipTarget
 from nonet.runtime.errors import NotFound
 from nonet.runtime.oip.metadata import model_metadata_json, server_metadata_json
@@ -55,7 +55,8 @@ class OipModels:
     async def config(self, target: OipTarget) -> Reply:
         """The Triton model configuration."""
         self._calls.authenticate(target.exchange)
-        return Reply.json(dict(self._plane.catalog.info(target.model, target.version).config))
+        info = self._plane.catalog.info(target.model, target.version)
+        return Reply.json(configuration(self._plane, info))
 
     async def statistics(self, target: OipTarget) -> Reply:
         """Triton's statistics extension, of one version, one model or all of them."""

@@ -15,7 +15,7 @@ from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.model_names import is_name
 from nonet.gateway.executor import description
 from nonet.gateway.grpc.rpc import Rpc
-from nonet.gateway.oip.models import described, statistics
+from nonet.gateway.oip.models import configuration, described, statistics
 from nonet.runtime.errors import NotFound
 from nonet.runtime.oip import metadata, proto_codec
 from nonet.runtime.oip.messages import message
@@ -71,7 +71,7 @@ class Inference:
     async def model_config(self, request: Any, rpc: Rpc) -> Any:
         rpc.authenticate()
         info = self._plane.catalog.info(*checked_name(request.name, request.version))
-        config = metadata.model_config_proto(info)
+        config = metadata.model_config_proto(configuration(self._plane, info))
         if self._describe_models:
             config.parameters[description.PARAMETER].string_value = description.to_json(info)
         return message("inference.ModelConfigResponse")(config=config)

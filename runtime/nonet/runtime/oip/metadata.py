@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf import json_format
@@ -58,9 +58,9 @@ def model_metadata_proto(info: ModelInfo, versions: Sequence[str]) -> Any:
     return message("inference.ModelMetadataResponse")(**model_metadata_json(info, versions))
 
 
-def model_config_proto(info: ModelInfo) -> Any:
-    """The ``inference.ModelConfig`` of a model, from the JSON form that ``info`` holds."""
-    return json_format.ParseDict(dict(info.config), message("inference.ModelConfig")())
+def model_config_proto(config: Mapping[str, Any]) -> Any:
+    """The ``inference.ModelConfig`` of a model, from its JSON form."""
+    return json_format.ParseDict(dict(config), message("inference.ModelConfig")())
 
 
 def info_from_proto(metadata: Any, config: Any, version: str) -> ModelInfo:
