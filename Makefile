@@ -17,6 +17,7 @@ help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 run: $(VENV)/.serve  ## serve the models on ports 8000 (HTTP) and 8001 (gRPC)
+	@test -d model_repository/efficientnet_lite0 || echo "fetching the ImageNet weights, once"
 	@test -d model_repository/efficientnet_lite0 || \
 	    timeout 120 $(BIN)/nonet models pull efficientnet_lite0 || \
 	    echo "going on without efficientnet_lite0; 'nonet models pull efficientnet_lite0' fetches it later"
@@ -72,10 +73,12 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Nonet needs Python 3.11 or newer")'
-	$(PYTHON) -m venv $(VENV)
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serve: requirements/serve.lock pyproject.toml | $(BIN)/python
-	$(PIP) install --require-hashes -r requirements/serve.lock
+	@echo "installing what serving needs into $(VENV): a minute or two, the first time only"
+	$(BIN)/python -m pip --disable-pip-version-check install --require-hashes -r requirements/serve.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 

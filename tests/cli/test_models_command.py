@@ -142,3 +142,27 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     status, out, _ = run(capsys, command, "--help")
     assert status == 0
     assert f"Example: nonet models {command}" in out
+
+
+def test_a_family_is_shown_with_its_members(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, top1 in (("big", 0.9), ("small", 0.7)):
+        handmade_networks.add_classifier(repository, name, 4, family="toys", top1=top1)
+    status, out, _ = run(capsys, "show", "toys", "--repository", repository)
+    assert status == 0
+    assert "big" in out
+    assert "small" in out
+    status, out, _ = run(capsys, "show", "toys", "--json", "--repository", repository)
+    assert [row["model"] for row in json.loads(out)] == ["big", "small"]
+    status, out, err = run(capsys, "show", "toys", "--version", "1", "--repository", repository)
+    assert status == 2
+    assert_one_line(err, "toys", "family")
+    status, out, err = run(capsys, "show", "tous", "--repository", repository)
+    assert status == 1
+    assert_one_line(err, "tous", "big")
+
+
+@pytest.mark.parametrize("command", ["verify", "pull"])
+def test_json_is_json(command: str, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, command, "--json", "--repository", repository)
+    assert status == 0
+    assert isinstance(json.loads(out), list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -233,17 +234,23 @@ def data(
             help="Folder that holds one folder per data set; ../shared/data is looked at without it.",
         ),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the data sets: what for, where from, under which licence, and which of them are here.
 
     Example: NONET_DATA=~/nonet-data nonet data
     """
-    from rich.console import Console
-    from rich.table import Table
-
     beside = Path("../shared/data")
     if folder is None and beside.is_dir():
         folder = beside
+    if as_json:
+        here_by_name = {each.name: folder is not None and (folder / each.name).is_dir() for each in DATASETS}
+        rows = [{**dataclasses.asdict(each), "here": here_by_name[each.name]} for each in DATASETS]
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console(width=None if os.isatty(1) else 160)
     table = Table(box=None, pad_edge=False)
     for title in ("data set", "here", "for", "origin", "licence"):

@@ -49,7 +49,7 @@ def given_topology(
     from nonet.gateway.settings.topology import load_topology
 
     wrong: list[str] = []
-    settings = None
+    settings: Settings | None = None
     services: Sequence[RemoteService] = ()
     try:
         settings = load_settings(config, flags)

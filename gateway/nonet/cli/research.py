@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nonet.cli.long_work import long_work
 from nonet.research.systems import (
     SYSTEMS,
     EvaluateOptions,
@@ -94,7 +101,11 @@ def train(
         check_timed(found, options)
     except InvalidArgument as error:
         raise typer.BadParameter(error.message) from None
-    command_of(found, "train", found.train_needs)(options)
+    again = _again("train", system, preset, variant)
+    with long_work(f"preparing to train {system}", f"go on with: {again} --resume") as say:
+        command = command_of(found, "train", found.train_needs)
+        say(f"training {system}")
+        command(options)
 
 
 def evaluate(
@@ -104,6 +115,7 @@ def evaluate(
         "model_repository"
     ),
     output: Annotated[Path | None, typer.Option(help="Also write the results here, as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Measure the baseline again (needs the extra research).")
     ] = False,
@@ -142,7 +154,28 @@ def evaluate(
         check_choice(system, options)
     except InvalidArgument as error:
         raise typer.BadParameter(error.message) from None
-    command_of(found, "evaluate", needs)(options)
+    after = f"nothing was written; again with: nonet evaluate {system}"
+    with long_work(f"preparing to evaluate {system}", after) as say:
+        command = command_of(found, "evaluate", needs)
+        say(f"evaluating {system}")
+        if as_json:
+            _print_results(command, options)
+        else:
+            command(options)
+
+
+def _print_results(command: Callable[[EvaluateOptions], None], options: EvaluateOptions) -> None:
+    """What an evaluation writes as JSON, on standard output, and its tables on standard error."""
+    with tempfile.TemporaryDirectory(prefix="nonet-evaluate-") as folder:
+        output = options.output or Path(folder) / "results.json"
+        with contextlib.redirect_stdout(sys.stderr):
+            command(dataclasses.replace(options, output=output))
+        print(output.read_text().rstrip())
+
+
+def _again(verb: str, system: str, preset: str, variant: str | None) -> str:
+    chosen = f" --variant {shlex.quote(variant)}" if variant else ""
+    return f"nonet {verb} {system} --preset {preset}{chosen}"
 
 
 def _system(name: str) -> System:

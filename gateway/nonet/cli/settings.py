@@ -15,6 +15,7 @@ __all__ = ["settings"]
 
 def settings(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of TOML.")] = False,
     reference: Annotated[
         bool, typer.Option("--reference", help="Print the reference of all settings (Markdown) instead.")
     ] = False,
@@ -30,6 +31,9 @@ def settings(
         print(reference_page(), end="")
         return
     values = given_settings(config).model_dump(mode="json")
+    if as_json:
+        print(json.dumps(values, indent=2))
+        return
     blocks = [
         "\n".join([f"[{section}]", *(f"{name} = {_toml(value)}" for name, value in values[section].items())])
         for section, _ in sections()

@@ -31,7 +31,7 @@ def work(
     publishes, and does not start if it could. On SIGTERM the jobs that run write their checkpoints and go
     back into the queue.
 
-    Example: NONET_JOBS__STORE=redis://queue:6379/0 nonet work --repository /shared/models
+    Example: NONET_JOBS__STORE=redis://queue nonet work --concurrency 2
     """
     settings = given_settings(
         config, {"repository": {"path": repository}, "jobs": {"concurrency": concurrency}}

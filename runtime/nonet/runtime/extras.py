@@ -30,12 +30,14 @@ def how_to_install(extra: str, *, for_callers: bool = False) -> str:
     needed = []
     for line in requirements:
         requirement, _, marker = line.partition(";")
-        if f'extra == "{extra}"' in marker.replace("'", '"') and not _is_installed(requirement):
-            needed.append(shlex.quote(requirement.strip()))
+        if f'extra == "{extra}"' in marker.replace("'", '"'):
+            needed.append(requirement.strip())
+    # All of it where all of it is there: something of it is broken, then.
+    needed = [each for each in needed if not _is_installed(each)] or needed
     if not needed:
         return f"install the extra '{extra}' of Nonet's pyproject.toml"
     pip = "pip" if for_callers else f"{shlex.quote(sys.executable)} -m pip"
-    return f"{pip} install {' '.join(needed)}"
+    return f"{pip} install {' '.join(map(shlex.quote, needed))}"
 
 
 def _is_installed(requirement: str) -> bool:

@@ -50,9 +50,8 @@ def test_model_metadata_says_the_same_in_both_forms() -> None:
 
 
 def read_back(info: ModelInfo, version: str = "1") -> ModelInfo:
-    return metadata.info_from_proto(
-        metadata.model_metadata_proto(info, ["1", "4"]), metadata.model_config_proto(info), version
-    )
+    config = json_format.ParseDict(metadata.model_config_json(info), message("inference.ModelConfig")())
+    return metadata.info_from_proto(metadata.model_metadata_proto(info, ["1", "4"]), config, version)
 
 
 def test_a_model_of_another_server_is_described_by_what_that_server_says() -> None:

@@ -22,6 +22,11 @@ class ResponseCache:
         self._store = store
         self.flights: SingleFlight[InferResponse] = SingleFlight()
 
+    @property
+    def keeps(self) -> bool:
+        """Whether answers are kept."""
+        return self._store is not None
+
     async def get(self, key: CacheKey) -> InferResponse | None:
         """The kept answer, or None. An entry that is another request's or damaged is deleted."""
         if self._store is None:

@@ -186,6 +186,10 @@ class DataPlane:
             for state in self._dispatcher.scheduler.devices.values()
         }
 
+    def keeps_answers(self, info: ModelInfo) -> bool:
+        """Whether the answers of a version are kept for equal requests."""
+        return info.cacheable and self._cache is not None and self._cache.keeps
+
     def devices_of(self, info: ModelInfo) -> list[str]:
         """Names of the devices that can run a version now."""
         key = (info.name, info.version)

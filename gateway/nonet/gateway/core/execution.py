@@ -34,6 +34,8 @@ class Execution:
     def __init__(self, dispatcher: Dispatcher, cache: ResponseCache | None) -> None:
         self._dispatcher = dispatcher
         self._cache = cache
+        # Where nothing is kept nothing can be missed, though equal requests are joined.
+        self._not_found = "miss" if cache is not None and cache.keeps else "bypass"
         self._tickets: dict[bytes, Ticket] = {}
         self._hurries: dict[bytes, list[tuple[int, float]]] = {}
         self._readers: dict[bytes, list[PartialAnswers]] = {}
@@ -58,7 +60,7 @@ class Execution:
             response = await self._execute(request, lease, deadline, progress)
             await cache.put(key, response)
             return response
-        progress.flight, progress.cache = key.digest, "miss"
+        progress.flight, progress.cache = key.digest, self._not_found
         if progress.partials is None:
             return await self._shared(request, lease, deadline, progress, cache, key)
         readers = self._readers.setdefault(key.digest, [])
@@ -112,7 +114,7 @@ class Execution:
                 if flew:
                     raise
                 continue
-            progress.cache = "coalesced" if joined else "miss"
+            progress.cache = "coalesced" if joined else self._not_found
             return response
 
     async def _execute(

@@ -8,6 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol
 
+ANSWERED_BY_CACHE = frozenset({"hit", "coalesced"})
+"""Cache outcomes that mean: no execution of its own."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RequestRecord:

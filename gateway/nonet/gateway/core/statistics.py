@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import time
 
-from nonet.gateway.core.records import BatchRecord, DurationTotal, ModelStatistics, RequestRecord
+from nonet.gateway.core.records import (
+    ANSWERED_BY_CACHE,
+    BatchRecord,
+    DurationTotal,
+    ModelStatistics,
+    RequestRecord,
+)
 
 
 class StatisticsKeeper:
@@ -22,15 +28,15 @@ class StatisticsKeeper:
             return
         totals.success.add(record.total)
         totals.last_inference_ms = time.time_ns() // 1_000_000
-        if record.cache == "hit":
+        # As the protocol's extension has it: what the cache answered counts as answered and as queued, and
+        # neither as an inference nor in the times of computing.
+        totals.queue.add(record.queue)
+        if record.cache in ANSWERED_BY_CACHE:
             totals.cache_hit.add(record.total)
-            return
-        if record.cache == "coalesced":
             return
         if record.cache == "miss":
             totals.cache_miss.add(record.total)
         totals.inference_count += record.rows
-        totals.queue.add(record.queue)
         totals.compute_input.add(record.decode)
         totals.compute_infer.add(record.compute)
         totals.compute_output.add(record.encode)

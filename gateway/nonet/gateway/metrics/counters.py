@@ -12,7 +12,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 
-from nonet.gateway.core.records import BatchRecord, RequestRecord
+from nonet.gateway.core.records import ANSWERED_BY_CACHE, BatchRecord, RequestRecord
 
 __all__ = ["OTHER", "Histogram", "Metrics", "ModelCounters"]
 
@@ -35,9 +35,6 @@ SHED_CODES = frozenset(
 """Codes that mean: refused to protect the others, before any work was done."""
 
 CANCELLED_CODES = frozenset({"CLIENT_CLOSED", "CANCELLED"})
-
-ANSWERED_BY_CACHE = frozenset({"hit", "coalesced"})
-"""Cache outcomes that mean: no execution of its own."""
 
 
 class Histogram:

@@ -26,7 +26,8 @@ from prometheus_client.metrics_core import (
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from nonet.gateway.metrics.counters import ANSWERED_BY_CACHE, Histogram, Metrics, ModelCounters
+from nonet.gateway.core.records import ANSWERED_BY_CACHE
+from nonet.gateway.metrics.counters import Histogram, Metrics, ModelCounters
 
 __all__ = ["GatewayState", "MetricsPage"]
 

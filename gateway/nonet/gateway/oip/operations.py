@@ -110,8 +110,9 @@ class Operations:
         return model_metadata_json(self._catalog.info(model, version), versions)
 
     def config(self, asked: Asked) -> dict[str, Any]:
-        """The Triton configuration of a model."""
-        return model_config_json(self._catalog.info(asked.model, asked.version))
+        """The Triton configuration of a model, with what this server adds: whether its answers are kept."""
+        info = self._catalog.info(asked.model, asked.version)
+        return {**model_config_json(info), "response_cache": {"enable": self._plane.keeps_answers(info)}}
 
     def statistics(self, asked: Asked) -> dict[str, Any]:
         """The totals of one version, of one model or of all, as the statistics extension has them."""

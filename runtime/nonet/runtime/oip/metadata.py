@@ -66,11 +66,6 @@ def model_config_json(info: ModelInfo) -> dict[str, Any]:
     return config
 
 
-def model_config_proto(info: ModelInfo) -> Any:
-    """The ``inference.ModelConfig`` of a model."""
-    return json_format.ParseDict(model_config_json(info), message("inference.ModelConfig")())
-
-
 def info_from_proto(metadata: Any, config: Any, version: str) -> ModelInfo:
     """What is known of a model that another server of the protocol (Triton, KServe...) serves.
 
