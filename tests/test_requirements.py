@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 WANTED = {
-    "serve.lock": PROJECT["dependencies"],
-    "test.lock": [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["openvino"]],
+    "serve.lock": [*PROJECT["dependencies"], *EXTRAS["redis"], *EXTRAS["floors"]],
+    "test.lock": [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["openvino"], *EXTRAS["floors"]],
 }
 
 
@@ -59,3 +59,17 @@ def test_torch_is_the_machines_choice(name: str) -> None:
 def test_both_locks_pin_the_same_versions() -> None:
     serve, test = pins("serve.lock"), pins("test.lock")
     assert {name: test.get(name) for name in serve} == serve
+
+
+def test_what_is_served_can_be_done_with_what_serving_installs() -> None:
+    """Every module that a task's work requires comes with a distribution of serve.lock: no 501 out of the box."""
+    required = {
+        module for service in SERVICES for task in service.tasks if task.work for module in task.work.requires
+    }
+    provided = packages_distributions()
+    locked = pins("serve.lock").keys()
+    lacking = {
+        module for module in required if not {canonicalize_name(one) for one in provided[module]} & locked
+    }
+    assert required
+    assert not lacking

@@ -2,8 +2,8 @@
 
 "ward" is the paper's way: Ward on the embeddings of the network. "consensus" makes many partitions of a
 sample of the scans (Ward, k-means and spectral clusters, on the embeddings of the network and on propagated
-features of several sharpness, and of what is heard at all; and spectral co-clusters), keeps the three tenths of them that look most
-like floors, and takes the one that the others of those agree with best.
+features of several sharpness, and of what is heard at all; and spectral co-clusters), keeps the three tenths
+of them that look most like floors, and takes the one that the others of those agree with best.
 
 What floors look like, without labels. A slab costs a signal 15 dB and more, so a transmitter is loud on one
 floor and clearly weaker on all others; where a partition cuts through a floor instead, transmitters near the

@@ -121,11 +121,12 @@ def doubt_of_floors(clusters: Clusters, floors: int) -> str | None:
         return None
     graded = ((agree, wrong) for least, agree, wrong in _DOUBTS if trust < least)
     agree, wrong = next(graded, _SLIGHT)
+    right = trust + (1 - trust) / floors
     return (
-        f"different ways to group the scans agree {agree} ({clusters.agreement:.2f} of 1), as where halls, long "
-        f"wings or an atrium weigh more than slabs: the floors found {wrong} (about "
-        f"{trust + (1 - trust) / floors:.0%} of the scans are expected on their right floor), and the "
-        "confidence of answers is lowered; check them with more known scans"
+        f"different ways to group the scans agree {agree} ({clusters.agreement:.2f} of 1), as where halls, "
+        f"long wings or an atrium weigh more than slabs: the floors found {wrong} (about {right:.0%} of the "
+        "scans are expected on their right floor), and the confidence of answers is lowered; check them with "
+        "more known scans"
     )
 
 
