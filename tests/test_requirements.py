@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from nonet.gateway.process.services import works
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -62,10 +65,8 @@ def test_both_locks_pin_the_same_versions() -> None:
 
 
 def test_what_is_served_can_be_done_with_what_serving_installs() -> None:
-    """Every module that a task's work requires comes with a distribution of serve.lock: no 501 out of the box."""
-    required = {
-        module for service in SERVICES for task in service.tasks if task.work for module in task.work.requires
-    }
+    """Every module that a task's work requires comes with serve.lock: no 501 out of the box."""
+    required = {module for _, work in works().values() for module in work.requires}
     provided = packages_distributions()
     locked = pins("serve.lock").keys()
     lacking = {

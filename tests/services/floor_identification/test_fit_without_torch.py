@@ -17,7 +17,7 @@ from tests.support.synthetic_building import scans
 Start = Callable[..., RunningServer]
 
 WORKER = Path(__file__).parents[2] / "support" / "short_fit_worker.py"
-WITHOUT_TORCH = '''
+WITHOUT_TORCH = """
 import importlib.abc, sys
 
 class Absent(importlib.abc.MetaPathFinder):
@@ -27,7 +27,7 @@ class Absent(importlib.abc.MetaPathFinder):
         return None
 
 sys.meta_path.insert(0, Absent())
-'''
+"""
 """What ``sitecustomize`` runs in every Python process of the server."""
 
 
