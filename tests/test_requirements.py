@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from nonet.gateway.process.services import works
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 WANTED = {
-    "serve.lock": PROJECT["dependencies"],
-    "test.lock": [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["openvino"]],
+    "serve.lock": [*PROJECT["dependencies"], *EXTRAS["redis"], *EXTRAS["floors"]],
+    "test.lock": [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["openvino"], *EXTRAS["floors"]],
 }
 
 
@@ -59,3 +62,15 @@ def test_torch_is_the_machines_choice(name: str) -> None:
 def test_both_locks_pin_the_same_versions() -> None:
     serve, test = pins("serve.lock"), pins("test.lock")
     assert {name: test.get(name) for name in serve} == serve
+
+
+def test_what_is_served_can_be_done_with_what_serving_installs() -> None:
+    """Every module that a task's work requires comes with serve.lock: no 501 out of the box."""
+    required = {module for _, work in works().values() for module in work.requires}
+    provided = packages_distributions()
+    locked = pins("serve.lock").keys()
+    lacking = {
+        module for module in required if not {canonicalize_name(one) for one in provided[module]} & locked
+    }
+    assert required
+    assert not lacking

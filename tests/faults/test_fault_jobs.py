@@ -346,9 +346,9 @@ def test_case_77_a_leaving_server_ends_the_streams(server: RunningServer) -> Non
 def test_case_77_without_what_a_fit_needs_the_submit_says_what_to_install(
     start_server: Start, own_repository: Path
 ) -> None:
-    missing = "fitting a building needs torch; install it with: pip install 'nonet[research]'"
+    missing = "fitting a building needs scipy; install it with: pip install scikit-learn scipy"
     server = start_server(own_repository, toy_settings(), environment={"TOY_MISSING": missing})
-    assert_refused(submit(server, "quick_1"), 501, "pip install", "nonet[research]")
+    assert_refused(submit(server, "quick_1"), 501, "pip install scikit-learn scipy")
     assert server.http.get("/v1/jobs").json()["data"] == []
 
 

@@ -232,11 +232,11 @@ def test_case_77_work_is_done_by_processes_that_only_work(site: Site) -> None:
 def test_case_77_a_worker_takes_what_it_can_do_only(site: Site, store: str) -> None:
     if store == "sqlite":
         site.environment.clear()
-    missing = "fitting a building needs torch; install it with: pip install 'nonet[research]'"
+    missing = "fitting a building needs scipy; install it with: pip install scikit-learn scipy"
     site.environment["TOY_MISSING"] = missing
     unable = site.gateway(1)
     del site.environment["TOY_MISSING"]
-    assert_refused(submit(unable, "quick_1"), 501, "nonet[research]")
+    assert_refused(submit(unable, "quick_1"), 501, "pip install scikit-learn scipy")
     work = site.work()
     eventually(lambda: submit(unable, "quick_1", "once").status_code == 202, "work is offered")
     wait_for(unable, submit(unable, "quick_1", "once").json()["job"]["id"], "succeeded")

@@ -16,7 +16,7 @@ import pytest
 from tests.support.building_gateway import BUILDINGS, gone, job_of, kill, toy_settings, wait_for
 from tests.support.running_server import RunningServer, eventually
 
-pytest.importorskip("torch")
+pytest.importorskip("scipy")
 
 Start = Callable[..., RunningServer]
 Readings = dict[str, dict[str, float]]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from nonet.runtime.errors import InvalidArgument, PayloadTooLarge
-from nonet.runtime.scans import Scans, transmitter_key
+from nonet.runtime.scans import Scans, is_address, transmitter_key
 
 NAMES = st.text(st.characters(codec="utf-8", categories=["L", "N"]), min_size=1, max_size=8)
 READINGS = st.dictionaries(NAMES, st.integers(-150, 0).map(float), max_size=5)
@@ -26,8 +26,9 @@ def test_every_reading_of_an_upload_is_in_its_row(upload: dict[str, dict[str, fl
     assert scans.ids == tuple(upload)
     dense = scans.dense()
     column = {name: index for index, name in enumerate(scans.transmitters)}
-    assert int((dense < 0).sum()) == len(scans.rssi) == sum(map(len, upload.values()))
-    for row, readings in zip(dense, upload.values(), strict=True):
+    heard = [{name: value for name, value in readings.items() if value} for readings in upload.values()]
+    assert int((dense < 0).sum()) == len(scans.rssi) == sum(map(len, heard))
+    for row, readings in zip(dense, heard, strict=True):
         for name, value in readings.items():
             assert row[column[name]] == min(value, -1.0)
 
@@ -54,6 +55,52 @@ def test_of_several_readings_of_a_transmitter_the_strongest_is_kept() -> None:
         ("one",), ("a",), np.zeros(3, int), np.zeros(3, int), np.array([-80, -60, -70])
     )
     assert table.rssi.tolist() == [-60.0]
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "0A:1B:2C:03:4d:5e",
+        "0a-1b-2c-03-4d-5e",
+        "0a1b.2c03.4d5e",
+        "0A1B-2C03-4D5E",
+        "0a1b:2c03:4d5e",
+        "0a1b2c034d5e",
+        "0x0A1B2C034D5E",
+        "0a1b2c-034d5e",
+        "0a1b2c:034d5e",
+        "a:1b:2c:3:4d:5e",
+        "A-1B-2C-3-4D-5E",
+        "0a.1b.2c.03.4d.5e",
+        "0a 1b 2c 03 4d 5e",
+        "0a_1b_2c_03_4d_5e",
+        " [0A:1B:2C:03:4D:5E] ",
+        "'0a:1b:2c:03:4d:5e'",
+    ],
+)
+def test_every_spelling_of_an_address_is_one(spelling: str) -> None:
+    assert transmitter_key(spelling) == "0a:1b:2c:03:4d:5e"
+    assert is_address(spelling)
+    scans = Scans.build([("one", {spelling: -50.0, "0a:1b:2c:03:4d:5e": -60.0})])
+    assert (scans.transmitters, scans.rssi.tolist()) == (("0a:1b:2c:03:4d:5e",), [-50.0])
+
+
+@pytest.mark.parametrize(
+    "name", ["Library 2", "0a:1b:2c:03:4d", "0a:1b-2c:03:4d:5e", "0a:1b:2c:03:4d:5e:6f", "9"]
+)
+def test_what_is_no_address_stays_as_it_is(name: str) -> None:
+    assert transmitter_key(f" {name} ") == name
+    assert not is_address(name)
+
+
+def test_zero_is_not_heard() -> None:
+    """No receiver reads 0 dBm: it stands for nothing, as -0.0 does, and must not be the loudest of all."""
+    scans = Scans.build([("one", {"a": 0.0, "b": -50.0}), ("two", {"a": -0.0})])
+    assert (scans.ids, scans.transmitters, scans.rssi.tolist()) == (("one", "two"), ("b",), [-50.0])
+    table = Scans.from_readings(
+        ("one",), ("a", "b"), np.zeros(3, int), np.array([0, 1, 1]), np.array([0, -60, 0])
+    )
+    assert (table.transmitter.tolist(), table.rssi.tolist()) == ([1], [-60.0])
 
 
 @given(st.text(max_size=20))

@@ -30,7 +30,7 @@ SILENT = 0.0
 """What phones and drivers give where they heard nothing: no receiver reads 0 dBm. Never a reading."""
 
 NOT_HEARD = 100.0
-"""What public data sets write for a transmitter that was not heard; a mark of tables, not a value elsewhere."""
+"""What public data sets write for a transmitter that was not heard; a mark of tables only."""
 
 MOST_SCANS = 2_000_000
 MOST_TRANSMITTERS = 1_000_000

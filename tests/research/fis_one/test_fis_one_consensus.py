@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 from nonet.research.fis_one.building import FitOptions
 from nonet.research.fis_one.consensus import Clusters, loudness_gap, most_agreed, spillover_cost
 from nonet.research.fis_one.data import load_building
+from nonet.research.fis_one.description import doubt_of_floors
 from nonet.research.fis_one.fit import fit_building
+from nonet.research.fis_one.graph import GraphRule, build_graph
 from nonet.research.fis_one.identifier import identify
+from nonet.research.fis_one.identifier_fit import scan_weights
 from nonet.research.fis_one.indexing import held_karp, path_cost, path_costs
 from nonet.research.fis_one.metrics import adjusted_rand, score_floors
+from nonet.research.fis_one.propagation import co_clusters
 from nonet.research.fis_one.spillover import adapted_jaccard
 from nonet.research.fis_one.study import load_case, measure
 from tests.support.synthetic_wifi import made_up
@@ -83,6 +87,27 @@ def test_trust_grows_with_agreement() -> None:
     assert Clusters(label).trust == 1
 
 
+def test_doubt_is_graded_by_how_many_scans_are_expected_right() -> None:
+    """ "Likely wrong" was said of a building of which 97 % were right (agreement 0.80)."""
+    label = np.zeros(1, np.int32)
+    said = {agreement: doubt_of_floors(Clusters(label, agreement), 5) for agreement in (0.6, 0.8, 0.86, 0.97)}
+    assert "likely wrong (about 21%" in (said[0.6] or "")
+    assert "wrong for many scans (about 59%" in (said[0.8] or "")
+    assert "wrong in places (about 8" in (said[0.86] or "")
+    assert said[0.97] is None
+    assert doubt_of_floors(Clusters(label), 5) is None
+
+
+def test_co_clusters_are_among_the_candidates_where_there_is_enough_of_both() -> None:
+    building = made_up(floors=3, per_floor=30)
+    weights = scan_weights(build_graph(building.scans, GraphRule()))
+    found = co_clusters(weights, 3, 0)
+    assert found is not None
+    assert adjusted_rand(found, building.floor) > 0.9
+    assert co_clusters(weights[:4], 3, 0) is None
+    assert co_clusters(weights[:, :2], 3, 0) is None
+
+
 def test_where_floors_are_not_found_confidence_and_a_warning_say_so() -> None:
     """UJI 0: long wings outweigh the slabs, and a quarter of the scans is on its right floor."""
     try:
@@ -90,7 +115,7 @@ def test_where_floors_are_not_found_confidence_and_a_warning_say_so() -> None:
     except FileNotFoundError as error:
         pytest.skip(str(error))
     fitted = fit_building(real.scans, real.label(0), FitOptions(names=real.floors, seed=0))
-    assert any("agree little" in warning for warning in fitted.facts["warnings"])
+    assert any("ways to group the scans agree" in warning for warning in fitted.facts["warnings"])
     assert fitted.facts["quality"]["trust"] < 0.7
     distribution, _ = identify(fitted.network, real.scans.dense(fitted.transmitters))
     right = (distribution.argmax(1) == real.floor).mean()

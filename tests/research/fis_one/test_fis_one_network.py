@@ -6,14 +6,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import chisquare
 
+from nonet.research.fis_one.adam import AdamW
 from nonet.research.fis_one.data import SurveyedBuilding
 from nonet.research.fis_one.graph import GraphRule, SignalGraph, build_graph
 from nonet.research.fis_one.identifier import scan_embeddings, weight_rows
 from nonet.research.fis_one.identifier_fit import scan_weights
-from nonet.research.fis_one.network import RfGnn, initial_states, link_loss
+from nonet.research.fis_one.network import Pairs, RfGnn, initial_states
 from nonet.research.fis_one.sampling import AliasTable, Sampler, full_neighbourhood
 from nonet.research.fis_one.training import Trainer, embed, unit_rows
 from nonet.runtime.errors import InvalidArgument
@@ -28,6 +28,10 @@ SCANS = Scans.build(
         ("nothing", {"weak": -91.0}),
     ]
 )
+
+
+def drawn(dimension: int, hidden: int, output: int) -> RfGnn:
+    return RfGnn.drawn(dimension, hidden, output, np.random.default_rng(0))
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +83,17 @@ def test_edges_and_walks_follow_the_weights(graph: SignalGraph) -> None:
 @pytest.mark.parametrize("attention", ["none", "sampling", "sampling+aggregate"])
 def test_aggregates_are_weighted_means(graph: SignalGraph, attention: str) -> None:
     """Check 9: rows add up to 1, and a layer is the dense formula."""
-    drawn = Sampler(graph, attention, np.random.default_rng(3)).neighbourhood(10)
+    some = Sampler(graph, attention, np.random.default_rng(3)).neighbourhood(10)
     full = full_neighbourhood(graph, attention)
-    for matrix in (drawn, full):
+    for matrix in (some, full):
         np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-6)
-    network, initial = RfGnn(4, 5, 3), initial_states(graph.nodes, 4, np.random.default_rng(4))
-    dense = torch.from_numpy(full.toarray())
-    with torch.no_grad():
-        hidden = torch.relu(network.first(torch.cat([initial, dense @ initial], 1)))
-        expected = network.second(torch.cat([hidden, dense @ hidden], 1))
-        assert torch.allclose(network(initial, full, full), expected, atol=1e-6)
+    network, initial = drawn(4, 5, 3), initial_states(graph.nodes, 4, np.random.default_rng(4))
+    dense, learnt = full.toarray(), network.parameters
+    hidden = np.concatenate([initial, dense @ initial], 1) @ learnt["first.weight"].T + learnt["first.bias"]
+    hidden = np.maximum(hidden, 0)
+    expected = np.concatenate([hidden, dense @ hidden], 1) @ learnt["second.weight"].T + learnt["second.bias"]
+    found = network.outer_states(network.inner_states(initial, full), full)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_with_equal_weights_attention_changes_nothing() -> None:
@@ -101,36 +106,66 @@ def test_with_equal_weights_attention_changes_nothing() -> None:
     np.testing.assert_allclose(draws[0], draws[1], atol=1e-7)
 
 
+PAIRS = Pairs(np.array([0, 1, 4]), np.array([3, 4, 1]), np.array([[2, 5], [6, 3], [0, 2]]))
+
+
 def test_the_gradient_is_that_of_finite_differences(graph: SignalGraph) -> None:
-    """Check 10, in double precision."""
-    torch.manual_seed(0)
-    network = RfGnn(3, 4, 3).double()
-    initial = initial_states(graph.nodes, 3, np.random.default_rng(6)).double()
+    """Check 10, in double precision, with dropout."""
+    network = drawn(3, 4, 3)
+    learnt = {name: value.astype(np.float64) for name, value in network.parameters.items()}
+    network = RfGnn(learnt)
+    generator = np.random.default_rng(6)
+    initial = initial_states(graph.nodes, 3, generator).astype(np.float64)
+    kept = (generator.random((graph.nodes, 4)) > 0.2) / 0.8
     full = full_neighbourhood(graph, "sampling").astype(np.float64)
-    left, right = torch.tensor([0, 1, 4]), torch.tensor([3, 4, 1])
-    negatives = torch.tensor([[2, 5], [6, 3], [0, 2]])
+    _, slope = network.slope(initial, full, full, PAIRS, kept)
+    for name, value in learnt.items():
+        for index in np.ndindex(value.shape):
+            value[index] += 1e-6
+            above, _ = network.slope(initial, full, full, PAIRS, kept)
+            value[index] -= 2e-6
+            below, _ = network.slope(initial, full, full, PAIRS, kept)
+            value[index] += 1e-6
+            assert slope[name][index] == pytest.approx((above - below) / 2e-6, abs=1e-7)
 
-    def loss() -> torch.Tensor:
-        return link_loss(network(initial, full, full), left, right, negatives)
 
-    loss().backward()
-    for parameter in network.parameters():
-        flat = parameter.data.view(-1)
-        for index in range(len(flat)):
-            flat[index] += 1e-6
-            above = loss().item()
-            flat[index] -= 2e-6
-            below = loss().item()
-            flat[index] += 1e-6
-            assert parameter.grad.view(-1)[index].item() == pytest.approx((above - below) / 2e-6, abs=1e-5)
+def test_loss_gradient_and_steps_are_those_of_a_framework_for_training(graph: SignalGraph) -> None:
+    """Twenty steps of AdamW on drawn neighbourhoods end at the weights that PyTorch ends at."""
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    network, generator = drawn(3, 4, 3), np.random.default_rng(7)
+    initial = initial_states(graph.nodes, 3, generator)
+    theirs = {name: torch.tensor(value, requires_grad=True) for name, value in network.parameters.items()}
+    sampler = Sampler(graph, "sampling+aggregate", generator)
+    ours, other = AdamW(network.parameters, 0.01), torch.optim.AdamW(theirs.values(), lr=0.01)
+    for _ in range(20):
+        inner, outer = sampler.neighbourhood(3), sampler.neighbourhood(5)
+        loss, slope = network.slope(initial, inner, outer, PAIRS)
+        ours.step(slope)
+        states = torch.from_numpy(initial)
+        for name, hop in (("first", inner), ("second", outer)):
+            near = torch.from_numpy(hop.toarray()) @ states
+            both = torch.cat([states, near], 1)
+            states = functional.linear(both, theirs[f"{name}.weight"], theirs[f"{name}.bias"])
+            states = torch.relu(states) if name == "first" else states
+        one, right = states[PAIRS.left], states[PAIRS.right]
+        wrong = (states[PAIRS.negatives] @ one[:, :, None])[:, :, 0]
+        scores = torch.cat([-(one * right).sum(1, keepdim=True), wrong], 1)
+        expected = functional.softplus(scores).mean()
+        other.zero_grad()
+        expected.backward()
+        assert loss == pytest.approx(expected.item(), abs=1e-5)
+        other.step()
+    for name, value in network.parameters.items():
+        np.testing.assert_allclose(value, theirs[name].detach().numpy(), atol=1e-4)
 
 
 def test_renumbered_scans_have_the_same_embeddings(building: SurveyedBuilding) -> None:
     """Check 11, with the initial states permuted alike."""
     order = np.random.default_rng(7).permutation(len(building.scans))
     one, other = (build_graph(scans, GraphRule()) for scans in (building.scans, building.scans.take(order)))
-    network, initial = RfGnn(), initial_states(one.nodes, 32, np.random.default_rng(8))
-    moved = initial.clone()
+    network, initial = drawn(32, 32, 32), initial_states(one.nodes, 32, np.random.default_rng(8))
+    moved = initial.copy()
     moved[: one.scans] = initial[: one.scans][order]
     first = embed(network, initial, one, "sampling")[1]
     second = embed(network, moved, other, "sampling")[1]
@@ -144,13 +179,13 @@ def test_serving_a_fitted_scan_gives_its_embedding(building: SurveyedBuilding) -
     trainer = Trainer(graph, initial, dataclasses.replace(QUICK_PAPER, steps=20), seed=0)
     trainer.run(lambda state: None)
     hidden, final = embed(trainer.network, initial, graph, "sampling+aggregate")
-    arrays = {name: value.numpy() for name, value in trainer.network.state_dict().items()}
-    arrays |= {
-        "outer_states": initial[graph.scans :].numpy(),
+    arrays = {
+        **trainer.network.parameters,
+        "outer_states": initial[graph.scans :],
         "inner_states": hidden[graph.scans :],
         "even": np.zeros(1, np.float32),
     }
-    own = initial[: graph.scans].numpy()
+    own = initial[: graph.scans]
     expected = unit_rows(final[: graph.scans])
     np.testing.assert_allclose(scan_embeddings(arrays, scan_weights(graph), own), expected, atol=1e-5)
     dense = weight_rows(building.scans.dense()[:, graph.columns], GraphRule())
@@ -165,9 +200,7 @@ def test_a_trainer_taken_up_again_ends_at_the_same_weights(
     graph = build_graph(building.scans, recipe.rule)
     initial = initial_states(graph.nodes, 32, np.random.default_rng(1))
     whole = Trainer(graph, initial, recipe, seed=3)
-    torch.manual_seed(0)
     whole.run(lambda state: None)
-    torch.manual_seed(0)
     first = Trainer(graph, initial, recipe, seed=3)
     for _ in range(5):
         first.advance()
@@ -175,9 +208,8 @@ def test_a_trainer_taken_up_again_ends_at_the_same_weights(
     second.restore(*first.state())
     second.run(lambda state: None)
     assert second.finished
-    if not recipe.dropout:
-        for one, other in zip(whole.network.parameters(), second.network.parameters(), strict=True):
-            assert torch.equal(one, other)
+    for name, value in whole.network.parameters.items():
+        np.testing.assert_array_equal(value, second.network.parameters[name])
 
 
 def test_unknown_settings_are_refused(graph: SignalGraph) -> None:

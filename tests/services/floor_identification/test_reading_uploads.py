@@ -26,8 +26,8 @@ from nonet.services.floor_identification.reading import ReadLimits, read_file
 
 LIMITS = ReadLimits(scans=1000, readings=10_000, decoded_bytes=1 << 20)
 NAMES = st.text(st.characters(categories=["L", "N"], max_codepoint=0x17F), min_size=1, max_size=8)
-# As columns of their own some names mean something else (floor, longitude, ...); none begins like this.
-TRANSMITTERS = NAMES.map(lambda name: f"t-{name}")
+# As columns of their own some names mean something else (floor, longitude, ...): no words here.
+TRANSMITTERS = st.text("äß0123456789", min_size=1, max_size=8).map(lambda name: f"t-{name}")
 BUILDINGS = st.dictionaries(
     NAMES,
     st.dictionaries(TRANSMITTERS, st.integers(-120, -10), min_size=1, max_size=6),

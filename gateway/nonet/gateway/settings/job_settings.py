@@ -44,7 +44,7 @@ class JobSettings(Section):
         default=(),
         description="Command that runs one job. Empty takes this installation's own `nonet worker`. Name the "
         'one of another environment, e.g. ["/opt/research/bin/nonet", "worker"], where what serves is '
-        "installed without the extra `research`.",
+        "installed without what the jobs need.",
     )
     concurrency: int = Field(
         default=1,

@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
-from sklearn.cluster import SpectralCoclustering
 from sklearn.decomposition import TruncatedSVD
 from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import KNeighborsClassifier
@@ -19,7 +18,7 @@ from nonet.research.fis_one.clustering import ward
 from nonet.research.fis_one.consensus import spread
 from nonet.research.fis_one.graph import SignalGraph
 from nonet.research.fis_one.identifier_fit import scan_weights
-from nonet.research.fis_one.propagation import k_means, neighbour_clusters
+from nonet.research.fis_one.propagation import co_clusters, k_means, neighbour_clusters
 from nonet.research.fis_one.spillover import adapted_jaccard
 from nonet.research.fis_one.training import unit_rows
 
@@ -75,11 +74,11 @@ def svd_ward(graph: SignalGraph, floors: int, seed: int) -> Clusters:
     return ward(points, floors, np.random.default_rng(seed), _SAMPLE)
 
 
-def co_clustering(graph: SignalGraph, floors: int, seed: int) -> Clusters:
+def co_clustering(graph: SignalGraph, floors: int, seed: int) -> Clusters | None:
     """Spectral co-clustering of the bipartite graph (Dhillon 2001), which cuts it as METIS would, by its
-    normalised cut."""
-    model = SpectralCoclustering(floors, random_state=seed).fit(scan_weights(graph))
-    return _filled(model.row_labels_.astype(np.int32), floors)
+    normalised cut. None for a handful of scans or transmitters."""
+    found = co_clusters(scan_weights(graph), floors, seed)
+    return None if found is None else _filled(found, floors)
 
 
 def louvain(graph: SignalGraph, floors: int, seed: int) -> Clusters | None:

@@ -2,8 +2,8 @@
 
 "ward" is the paper's way: Ward on the embeddings of the network. "consensus" makes many partitions of a
 sample of the scans (Ward, k-means and spectral clusters, on the embeddings of the network and on propagated
-features of several sharpness, and of what is heard at all), keeps the three tenths of them that look most
-like floors, and takes the one that the others of those agree with best.
+features of several sharpness, and of what is heard at all; and spectral co-clusters), keeps the three tenths
+of them that look most like floors, and takes the one that the others of those agree with best.
 
 What floors look like, without labels. A slab costs a signal 15 dB and more, so a transmitter is loud on one
 floor and clearly weaker on all others; where a partition cuts through a floor instead, transmitters near the
@@ -19,6 +19,7 @@ walls, halls and wings look like floors, each draws its own.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -32,7 +33,13 @@ from nonet.research.fis_one.identifier_fit import scan_weights
 from nonet.research.fis_one.indexing import path_costs
 from nonet.research.fis_one.loudness import SLAB, audible_readings, loudness
 from nonet.research.fis_one.metrics import mean_agreement
-from nonet.research.fis_one.propagation import RULES, k_means, neighbour_clusters, propagated_features
+from nonet.research.fis_one.propagation import (
+    RULES,
+    co_clusters,
+    k_means,
+    neighbour_clusters,
+    propagated_features,
+)
 from nonet.research.fis_one.recipes import Recipe
 from nonet.research.fis_one.spillover import adapted_jaccard
 from nonet.runtime.scans import Scans
@@ -105,10 +112,14 @@ def cluster_scans(
     ]
     loud = audible_readings(scans.take(graph.scan_rows[rows]))
     heard = weights[0][rows] > 0
+    joint = co_clusters(_heard_columns(weights[0][rows]), floors, seed)
+    candidates = itertools.chain(
+        [] if joint is None else [joint],
+        *(partitions(each[rows], floors, generator, seed) for each in (*embeddings, *features)),
+    )
     found = [
         (loudness_gap(loud, label, floors) - _SPILLOVER_WEIGHT * spillover_cost(heard, label, floors), label)
-        for each in (*embeddings, *features)
-        for label in partitions(each[rows], floors, generator, seed)
+        for label in candidates
         if np.bincount(label, minlength=floors).min() >= _SMALLEST * len(rows) / floors
     ]
     if not found:
@@ -117,6 +128,11 @@ def cluster_scans(
     best = [label for _, label in found[: max(round(_KEPT * len(found)), 1)]]
     label, agreement = most_agreed(best, floors)
     return Clusters(spread(features[0], rows, label, floors), agreement)
+
+
+def _heard_columns(weights: sparse.csr_matrix) -> sparse.csr_matrix:
+    """The rows without the transmitters that none of them hears."""
+    return weights[:, np.unique(weights.indices)]
 
 
 def without_excess(scans: Scans, rows: NDArray[np.int64]) -> NDArray[np.int64]:

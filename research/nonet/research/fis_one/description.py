@@ -18,7 +18,9 @@ from nonet.research.fis_one.recipes import Recipe
 from nonet.runtime.scans import Scans
 
 _LITTLE_SHARED = 0.05
-_LITTLE_TRUST, _FULL_TRUST = 0.5, 0.9
+_FULL_TRUST = 0.9
+_DOUBTS = ((0.25, "little", "are likely wrong"), (0.6, "little", "may be wrong for many scans"))
+_SLIGHT = ("not throughout", "may be wrong in places")
 _FEWEST_SCANS = 4
 LOSS_OF_CHANCE = float(np.log(2))
 """Mean loss of a network that cannot tell neighbours from nodes drawn at random."""
@@ -111,6 +113,23 @@ def _floor_count(floors: int, count: FloorCount, given: bool) -> dict[str, Any]:
     return {"estimated": not given, "floors": floors, "evidence": seen}
 
 
+def doubt_of_floors(clusters: Clusters, floors: int) -> str | None:
+    """How far the floors found are to be doubted, by ``trust``, in words and as a share of the scans; None
+    where it is 0.9 or more."""
+    trust = clusters.trust
+    if clusters.agreement is None or trust >= _FULL_TRUST:
+        return None
+    graded = ((agree, wrong) for least, agree, wrong in _DOUBTS if trust < least)
+    agree, wrong = next(graded, _SLIGHT)
+    right = trust + (1 - trust) / floors
+    return (
+        f"different ways to group the scans agree {agree} ({clusters.agreement:.2f} of 1), as where halls, "
+        f"long wings or an atrium weigh more than slabs: the floors found {wrong} (about {right:.0%} of the "
+        "scans are expected on their right floor), and the confidence of answers is lowered; check them with "
+        "more known scans"
+    )
+
+
 def _warnings(graph: SignalGraph, recipe: Recipe, findings: Findings) -> list[str]:
     """What a reader of the result should know, in plain words."""
     found = []
@@ -118,13 +137,9 @@ def _warnings(graph: SignalGraph, recipe: Recipe, findings: Findings) -> list[st
     of_count = findings.count.doubt(floors) if findings.given else findings.count.warning
     if of_count is not None:
         found.append(of_count)
-    if findings.clusters.trust < _FULL_TRUST:
-        likely = "are likely wrong" if findings.clusters.trust < _LITTLE_TRUST else "may be wrong in places"
-        found.append(
-            f"different ways to group the scans agree little ({findings.clusters.agreement:.2f} of 1), as "
-            f"where halls, long wings or an atrium weigh more than slabs: the floors found {likely}, and the "
-            "confidence of answers is lowered; check them with more known scans"
-        )
+    doubt = doubt_of_floors(findings.clusters, floors)
+    if doubt is not None:
+        found.append(doubt)
     if findings.sizes.min() < _FEWEST_SCANS:
         found.append(
             f"a floor has {findings.sizes.min()} of the scans; fewer than {_FEWEST_SCANS} say little: scan "

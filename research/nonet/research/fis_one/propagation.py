@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, SpectralCoclustering
 from sklearn.utils.extmath import randomized_svd
 
 from nonet.research.fis_one.graph import GraphRule
@@ -93,3 +93,12 @@ def k_means(points: NDArray[np.floating], clusters: int, seed: int) -> NDArray[n
     """k-means with three starts."""
     model = KMeans(clusters, n_init=3, random_state=seed).fit(points)
     return model.labels_.astype(np.int32)
+
+
+def co_clusters(weights: sparse.csr_matrix, clusters: int, seed: int) -> NDArray[np.int32] | None:
+    """Spectral co-clustering (Dhillon 2001) of scans (N, M) with the transmitters they hear: the graph's
+    normalised cut into ``clusters``, some of which may have no scan. None if there are too few of either."""
+    if min(weights.shape) < clusters + _SPARE:
+        return None
+    model = SpectralCoclustering(clusters, random_state=seed).fit(weights)
+    return model.row_labels_.astype(np.int32)

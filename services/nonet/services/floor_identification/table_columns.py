@@ -126,12 +126,17 @@ class TableColumns:
         columns = list(self._columns.values())
         by_name = [column for column in columns if column.named]
         marks = _marks([column for column in columns if column.named or column.readings])
-        for column in by_name:
-            for value, line in column.impossible.items():
-                if value not in marks:
-                    raise InvalidArgument(
-                        f"line {line}: {out_of_range(value)} in column {column.name[:40]!r}", param="scans"
-                    )
+        wrong = [
+            (line, column.name, value)
+            for column in by_name
+            for value, line in column.impossible.items()
+            if value not in marks
+        ]
+        if wrong:
+            line, name, value = min(wrong, key=lambda each: each[0])
+            raise InvalidArgument(
+                f"line {line}: {out_of_range(value)} in column {name[:40]!r}", param="scans"
+            )
         left = [column for column in columns if not column.named]
         whole = not any(column.fraction for column in by_name)
         other, unclear = set(), []
@@ -156,11 +161,14 @@ def number(text: str) -> float | None:
 
 
 def _marks(columns: Sequence[_Column]) -> set[float]:
-    """The impossible numbers that stand for "not heard": one or two, each in half of the columns or more."""
+    """The impossible numbers that stand for "not heard": one or two, each in several columns and in half of
+    them or more. One odd number is a slip, and many are signal qualities in percent."""
     seen = collections.Counter(value for column in columns for value in column.impossible)
     if len(seen) > _MOST_MARKS:
         return set()
-    return {value for value, count in seen.items() if 2 * count >= len(columns)}
+    return {
+        value for value, count in seen.items() if 2 * count >= len(columns) and count >= min(2, len(columns))
+    }
 
 
 def _series(names: Sequence[str]) -> set[str]:
