@@ -49,6 +49,8 @@ _PREDICTED: Final = frozenset({LZW, DEFLATE, OLD_DEFLATE})
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIELAB, ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
 UNSIGNED, SIGNED, FLOAT, UNDEFINED = 1, 2, 3, 4
 UNSPECIFIED, ASSOCIATED, STRAIGHT = 0, 1, 2
+BT601: Final = (0.299, 0.587, 0.114)
+FULL_RANGE: Final = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,6 +112,8 @@ class TiffLayout:
         extra: meaning of the samples behind the colours; a single one that is not explained is ``None``.
         palette: the colour map, reds first; empty if there is none.
         subsampling: pixels that share a colour difference, across and down.
+        reference: black and white of each channel of YCbCr.
+        coefficients: shares of red, green and blue in the brightness of YCbCr.
     """
 
     order: str
@@ -131,8 +135,8 @@ class TiffLayout:
     extra: tuple[int | None, ...] = ()
     palette: tuple[int, ...] = ()
     subsampling: tuple[int, int] = (1, 1)
-    reference: tuple[float, ...] = (0, 255, 128, 255, 128, 255)
-    coefficients: tuple[float, ...] = (0.299, 0.587, 0.114)
+    reference: tuple[float, ...] = FULL_RANGE
+    coefficients: tuple[float, ...] = BT601
 
     @property
     def row_bytes(self) -> int:
@@ -236,8 +240,8 @@ def read_layout(
         extra=_extra(tags, samples, photometric),
         palette=_whole(tags.get(_PALETTE, ())),
         subsampling=_subsampling(tags) if photometric == YCBCR else (1, 1),
-        reference=tags.get(_REFERENCE, (0, 255, 128, 255, 128, 255)),
-        coefficients=tags.get(_COEFFICIENTS, (0.299, 0.587, 0.114)),
+        reference=tags.get(_REFERENCE, FULL_RANGE),
+        coefficients=tags.get(_COEFFICIENTS, BT601),
     )
     _check_predictor(layout)
     return _with_pieces(layout, len(data), limits), tags, following

@@ -103,6 +103,9 @@ def _picture(colours: Bytes, layout: TiffLayout) -> Image.Image:
         case tiff.PALETTE:
             return Image.fromarray(_colour_map(layout.palette)[colours[:, :, 0]])
         case tiff.YCBCR:
+            if _is_jfif(layout):  # what JPEG files hold too
+                size, stored = (layout.width, layout.height), np.ascontiguousarray(colours)
+                return Image.frombytes("YCbCr", size, stored.data).convert("RGB")
             return Image.fromarray(_from_ycbcr(colours, layout))
         case tiff.CIELAB | tiff.ICCLAB:
             return _from_lab(colours, signed=layout.photometric == tiff.CIELAB)
@@ -113,6 +116,12 @@ def _picture(colours: Bytes, layout: TiffLayout) -> Image.Image:
 def _colour_map(palette: tuple[int, ...]) -> Bytes:
     values = np.array(palette, dtype=np.uint32).reshape(3, -1).T
     return (values if values.max(initial=0) < 256 else values >> 8).astype(np.uint8)
+
+
+def _is_jfif(layout: TiffLayout) -> bool:
+    """Whether a YCbCr page has the coefficients of ITU-R BT.601 and all of the range."""
+    usual = (*tiff.BT601, *tiff.FULL_RANGE)
+    return bool(np.allclose((*layout.coefficients, *layout.reference), usual, atol=1e-3))
 
 
 def _from_ycbcr(colours: Bytes, layout: TiffLayout) -> Bytes:

@@ -12,7 +12,7 @@ from nonet.services.raw_image.capture import Capture
 from nonet.services.raw_image.limits import PARAM, RawLimits, too_large, unsupported
 from nonet.services.raw_image.mosaics import check_levels, read_npy, read_png, read_samples, read_tiff
 from nonet.services.raw_image.options import DevelopOptions
-from nonet.services.raw_image.tiff_tree import check_tree, is_mosaic
+from nonet.services.raw_image.tiff_tree import check_tree, is_developed, is_mosaic
 
 _TIFF: Final = (b"II\x2a\x00", b"MM\x00\x2a")
 _CAMERA: Final = (
@@ -88,6 +88,8 @@ def _mosaic(data: bytes, options: DevelopOptions, limits: RawLimits, *, decode: 
     if head.startswith(_TIFF):
         if is_mosaic(data):
             return read_tiff(data, options, limits, decode=decode)
+        if is_developed(data):
+            raise unsupported("a TIFF of several channels, which was developed already, is not a raw capture")
         check_tree(data, limits)
     if head.startswith(_CAMERA) or head[6:14] == b"HEAPCCDR" or head[4:12] == b"ftypcrx ":
         return None

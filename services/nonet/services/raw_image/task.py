@@ -253,7 +253,7 @@ DEVELOP = Task(
         types=("application/octet-stream", "image/*"),
         documented=("image/x-adobe-dng", "image/tiff", "image/png"),
         description="A camera file with a Bayer sensor (DNG, CR2, NEF, ARW, ...), or a Bayer mosaic as "
-        "16-bit grey PNG or TIFF, as NPY of shape (height, width) in uint16, int16 or a float type, or as bare "
+        "16-bit grey PNG or TIFF, as NPY of shape (height, width) in uint16, int16 or floats, or as bare "
         "little-endian 16-bit samples with `width` and `height`.",
         empty_code="RAW_EMPTY",
     ),

@@ -1,6 +1,6 @@
 """The directories of a TIFF-based camera file, walked before LibRaw sees it.
 
-Two things are decided here: whether it is a grey picture (then it is a mosaic and not a camera file),
+Two things are decided here: whether it is a picture (a grey one is a mosaic, and neither is a camera file),
 and whether the pixels that its directories speak of have a bearable size and lie inside the file. LibRaw
 fills in what is missing in some formats without a word.
 """
@@ -12,20 +12,22 @@ from collections.abc import Iterator
 from typing import Final
 
 from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.images.tiff import COMPRESSIONS
 from nonet.services.raw_image.limits import RawLimits, corrupt, truncated
 
 _SUBFILE, _WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _DIRECTORIES = 254, 256, 257, 262, 277, 330
-_DNG = 50706
+_COMPRESSION, _DNG = 259, 50706
 _SENSORS: Final = (32803, 34892)  # a colour filter array, linear raw
 _OFFSETS: Final = ((273, 279), (324, 325))
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 7: 1, 13: 4}
 _CODES: Final = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B", 13: "I"}
 _WANTED: Final = frozenset(
-    {_SUBFILE, _WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _DIRECTORIES, 273, 279, 324, 325}
+    {_SUBFILE, _COMPRESSION, _WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _DIRECTORIES, 273, 279, 324, 325}
 )
 _MAX_DIRECTORIES: Final = 64
 _MAX_COUNT: Final = 1 << 20
 _GREYS: Final = (0, 1)
+_COLOURS: Final = (2, 5, 6, 8, 9)
 
 Tags = dict[int, tuple[int, ...]]
 
@@ -40,11 +42,25 @@ def is_mosaic(data: bytes) -> bool:
     order = "<" if data[:2] == b"II" else ">"
     directories = _directories(data, order)
     first = next(directories, {})
-    grey = first.get(_PHOTOMETRIC, (-1,))[0] in _GREYS and first.get(_SAMPLES, (1,)) == (1,)
-    if not grey or _DNG in first or first.get(_SUBFILE, (0,))[0] & 1:
+    return first.get(_PHOTOMETRIC, (-1,))[0] in _GREYS and _is_picture(first, directories)
+
+
+def is_developed(data: bytes) -> bool:
+    """Whether the file is a colour picture and no camera's own."""
+    order = "<" if data[:2] == b"II" else ">"
+    directories = _directories(data, order)
+    first = next(directories, {})
+    colours = first.get(_PHOTOMETRIC, (-1,))[0] in _COLOURS and first.get(_SAMPLES, (1,))[0] >= 3
+    readable = first.get(_COMPRESSION, (1,))[0] in COMPRESSIONS
+    return colours and readable and _is_picture(first, directories)
+
+
+def _is_picture(first: Tags, others: Iterator[Tags]) -> bool:
+    """Whether the first directory is a picture of its own, and not a smaller version of a sensor's mosaic."""
+    if _DNG in first or first.get(_SUBFILE, (0,))[0] & 1:
         return False
     try:
-        return not any(tags.get(_PHOTOMETRIC, (-1,))[0] in _SENSORS for tags in directories)
+        return not any(tags.get(_PHOTOMETRIC, (-1,))[0] in _SENSORS for tags in others)
     except InvalidArgument:
         return True  # what belongs to the picture is damaged, the picture need not be
 
