@@ -110,7 +110,7 @@ class TaskCalls:
             return face.unary(method.path, None, submit, admit=lambda _: self._plane.admit())
         if method.server_streaming:
             stream = functools.partial(self._stream, method)
-            return face.stream(method.path, stream, request_streaming=False)
+            return face.stream(method.path, stream, request_streaming=False, admit=self._admit)
         handler: Handler = functools.partial(self._unary, method)
         return face.unary(method.path, None, handler, admit=self._admit)
 
@@ -142,17 +142,16 @@ class TaskCalls:
 
     async def _stream(self, method: Method, raw: bytes, rpc: Rpc) -> None:
         call = rpc.read()
-        with self._admit(rpc):
-            info, request, fields = await self._question(method, raw, rpc, call)
-            assert self._task.event is not None
-            number = 0
-            async with contextlib.aclosing(self._plane.stream(request, admitted=True)) as answers:
-                async for response in answers:
-                    rpc.model = response.model
-                    event = self._task.event(fields, info, response, number)
-                    reply = fill(method.response(), {"version": response.version, **event.data})
-                    await rpc.context.write(reply.SerializeToString())
-                    number += 1
+        info, request, fields = await self._question(method, raw, rpc, call)
+        assert self._task.event is not None
+        number = 0
+        async with contextlib.aclosing(self._plane.stream(request, admitted=True)) as answers:
+            async for response in answers:
+                rpc.model = response.model
+                event = self._task.event(fields, info, response, number)
+                reply = fill(method.response(), {"version": response.version, **event.data})
+                await rpc.context.write(reply.SerializeToString())
+                number += 1
 
     async def _question(
         self, method: Method, raw: bytes, rpc: Rpc, call: Any
