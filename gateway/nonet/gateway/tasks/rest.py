@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import orjson
@@ -120,7 +120,9 @@ class TaskRoute:
         reply.headers += answer_headers(response, decoded - start, time.perf_counter() - inferred)
         return reply
 
-    async def _events(self, info: ModelInfo, request: InferRequest, fields: Any) -> AsyncIterator[Event]:
+    async def _events(
+        self, info: ModelInfo, request: InferRequest, fields: Any
+    ) -> AsyncGenerator[Event, None]:
         assert self.task.event is not None
         number = 0
         async with contextlib.aclosing(self._plane.stream(request, admitted=True)) as answers:
@@ -169,7 +171,7 @@ def answer_reply(answer: Answer) -> Reply:
 class EventStream(Reply):
     """Several answers as server-sent events; a failure after the first is the last event, ``error``."""
 
-    def __init__(self, events: AsyncIterator[Event], admission: contextlib.ExitStack) -> None:
+    def __init__(self, events: AsyncGenerator[Event, None], admission: contextlib.ExitStack) -> None:
         super().__init__()
         self._events = events
         self._admission = admission
@@ -177,18 +179,24 @@ class EventStream(Reply):
     async def send(self, send: Send) -> None:
         """Put the events on the wire as they come."""
         with self._admission:
-            # What fails before the first event is still answered as an error.
-            event = await anext(self._events, None)
-            await send({"type": "http.response.start", "status": 200, "headers": list(EVENT_STREAM)})
-            try:
-                while event is not None:
-                    await send({"type": "http.response.body", "body": _event(event), "more_body": True})
-                    event = await anext(self._events, None)
-            except ServingError as error:
-                body = b"event: error\ndata: %s\n\n" % error_body("/v1/", error)
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-                error.told()
-            await send({"type": "http.response.body", "body": b""})
+            # Closed here, not by the garbage collector: who leaves while an event is written withdraws
+            # the work.
+            async with contextlib.aclosing(self._events) as events:
+                await self._send(events, send)
+
+    async def _send(self, events: AsyncGenerator[Event, None], send: Send) -> None:
+        # What fails before the first event is still answered as an error.
+        event = await anext(events, None)
+        await send({"type": "http.response.start", "status": 200, "headers": list(EVENT_STREAM)})
+        try:
+            while event is not None:
+                await send({"type": "http.response.body", "body": _event(event), "more_body": True})
+                event = await anext(events, None)
+        except ServingError as error:
+            body = b"event: error\ndata: %s\n\n" % error_body("/v1/", error)
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            error.told()
+        await send({"type": "http.response.body", "body": b""})
 
 
 def _event(event: Event) -> bytes:
