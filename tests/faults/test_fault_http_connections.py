@@ -109,7 +109,11 @@ def test_case_36_a_second_slow_request_on_the_same_connection_is_cut_too(hasty: 
         assert_timed_out(wire)
 
 
-def test_case_36_a_grpc_call_whose_message_never_comes_is_ended(hasty: RunningServer) -> None:
+@pytest.mark.parametrize(
+    "method",
+    ["inference.GRPCInferenceService/ModelInfer", "nonet.v1.Jobs/WatchJob", "grpc.health.v1.Health/Watch"],
+)
+def test_case_36_a_grpc_call_whose_message_never_comes_is_ended(hasty: RunningServer, method: str) -> None:
     silence = threading.Event()
 
     def messages() -> Iterator[bytes]:
@@ -117,7 +121,7 @@ def test_case_36_a_grpc_call_whose_message_never_comes_is_ended(hasty: RunningSe
         yield b""
 
     with grpc.insecure_channel(hasty.grpc_address) as channel:
-        call = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer").future(messages())
+        call = channel.stream_stream(f"/{method}")(messages(), timeout=GUARD)
         assert call.code() == grpc.StatusCode.DEADLINE_EXCEEDED, call
         assert "did not arrive in time" in call.details()
         silence.set()

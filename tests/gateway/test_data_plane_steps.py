@@ -68,6 +68,12 @@ async def test_closing_a_stream_ends_the_work_within_a_step(cached: bool) -> Non
         assert plane.queue_depths() == {}
 
 
+async def test_what_is_given_up_between_two_steps_is_not_said_to_be_dropped_before_any_work() -> None:
+    async with serving(bad.SteppingServable(0.02), cached=False) as (plane, _):
+        with pytest.raises(DeadlineUnattainable, match=r"given up after \d+ steps"):
+            await plane.infer(bad.doubling_request(300.0, deadline=plane.clock.now() + 3.0))
+
+
 async def test_who_joins_between_two_steps_is_not_held_to_the_first_callers_deadline() -> None:
     servable = bad.SteppingServable(0.02)
     async with serving(servable) as (plane, _):

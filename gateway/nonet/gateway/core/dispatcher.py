@@ -186,12 +186,9 @@ class Dispatcher:
         if now - self._last_expire >= _EXPIRE_EVERY:
             self._last_expire = now
             for item in self.scheduler.expire(now):
-                self._refuse(
-                    item,
-                    DeadlineUnattainable(
-                        "the deadline can no longer be met; the request was dropped before any work"
-                    ),
-                )
+                end = f"given up after {item.steps} steps" if item.steps else "dropped before any work"
+                why = f"the deadline can no longer be met; the request was {end}"
+                self._refuse(item, DeadlineUnattainable(why))
         open_devices = [state for state in self.scheduler.devices.values() if state.free_lanes > 0]
         while open_devices and self.scheduler.queues:
             # The least busy device is asked first, so that replicas share the load.

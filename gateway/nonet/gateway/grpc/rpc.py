@@ -168,10 +168,7 @@ class RpcFace:
         """
 
         async def handle(messages: AsyncIterator[bytes], rpc: Rpc, hold: Hold) -> Any:
-            raw = await self._receive(messages, self._message_timeout)
-            if raw is None:
-                raise InvalidArgument("the call ended before its message")
-            hold.take(len(raw))
+            raw = await self._only(messages, hold)
             request = raw if request_class is None else parse(request_class, raw)
             del raw
             return await handler(request, rpc)
@@ -219,6 +216,14 @@ class RpcFace:
 
         return grpc.stream_unary_rpc_method_handler(behaviour)
 
+    async def _only(self, messages: AsyncIterator[bytes], hold: Hold) -> bytes:
+        """The message of a call that has one, entered in its account."""
+        raw = await self._receive(messages, self._message_timeout)
+        if raw is None:
+            raise InvalidArgument("the call ended before its message")
+        hold.take(len(raw))
+        return raw
+
     async def _receive(self, messages: AsyncIterator[bytes], seconds: float) -> bytes | None:
         """The next message of a call, None if it ends without. Raises RequestTimeout if it does not come."""
         try:
@@ -228,19 +233,27 @@ class RpcFace:
             raise RequestTimeout("the call's message did not arrive in time") from None
 
     def stream(
-        self, route: str, handler: Callable[[Any, Rpc], Awaitable[None]], *, request_streaming: bool
+        self,
+        route: str,
+        handler: Callable[[Any, Rpc], Awaitable[None]],
+        *,
+        request_streaming: bool,
+        admit: Admit | None = None,
     ) -> grpc.RpcMethodHandler:
         """A method that answers with a stream. ``handler`` gets the raw request (or the iterator of raw
-        requests) and writes raw messages to ``rpc.context``."""
+        requests) and writes raw messages to ``rpc.context``. One request is let in, awaited and accounted
+        for as that of :meth:`unary`."""
 
-        async def behaviour(raw: Any, context: Context) -> None:
+        async def behaviour(messages: AsyncIterator[bytes], context: Context) -> None:
             rpc = Rpc(self, context)
             async with _Settled(self, route, rpc):
-                await handler(raw, rpc)
+                if request_streaming:
+                    await handler(messages, rpc)
+                    return
+                with admit(rpc) if admit else contextlib.nullcontext(), self.uploads.open() as hold:
+                    await handler(await self._only(messages, hold), rpc)
 
-        if request_streaming:
-            return grpc.stream_stream_rpc_method_handler(behaviour)
-        return grpc.unary_stream_rpc_method_handler(behaviour)
+        return grpc.stream_stream_rpc_method_handler(behaviour)
 
     def over(self, route: str, status: str, seconds: float, model: str) -> None:
         """An RPC has ended."""

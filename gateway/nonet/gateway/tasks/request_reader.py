@@ -118,13 +118,11 @@ class RequestReader:
         Raises what the body's limits raise, Unprocessable for a missing, unknown or repeated field,
         InvalidArgument for a malformed form or JSON and for an empty file.
         """
+        file = self._task.file
+        # The length that is declared is known before anything is kept; the parser lets only numbers pass.
+        self._check_size(int(exchange.headers.get(b"content-length", b"0")))
         body = await self._bodies.read(exchange, receive)
-        task, file = self._task, self._task.file
-        if task.max_bytes and len(body) > task.max_bytes:
-            raise PayloadTooLarge(
-                f"the body is larger than {task.max_bytes} bytes, which is the most of {task.path}",
-                code="BODY_TOO_LARGE",
-            )
+        self._check_size(len(body))
         if file is None or kind == JSON:
             if len(body) > _INLINE_JSON:
                 return await asyncio.to_thread(self._from_json, body)
@@ -169,6 +167,14 @@ class RequestReader:
         return SentToDisk(values, form.filename)
 
     # -- inside ---------------------------------------------------------------------------------
+
+    def _check_size(self, size: int) -> None:
+        limit = self._task.max_bytes
+        if limit and size > limit:
+            raise PayloadTooLarge(
+                f"the body is larger than {limit} bytes, which is the most of {self._task.path}",
+                code="BODY_TOO_LARGE",
+            )
 
     def _from_json(self, body: bytes, *, job: bool = False) -> Sent:
         values = self._fields.read_json(body, job=job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import orjson
@@ -144,7 +144,7 @@ class EventStream(Reply):
     """Several answers as server-sent events; a failure after the first is the last event, ``error``."""
 
     def __init__(
-        self, events: AsyncIterator[tuple[InferResponse, Event]], admission: contextlib.ExitStack
+        self, events: AsyncGenerator[tuple[InferResponse, Event], None], admission: contextlib.ExitStack
     ) -> None:
         super().__init__()
         self._events = events
@@ -153,18 +153,24 @@ class EventStream(Reply):
     async def send(self, send: Send) -> None:
         """Put the events on the wire as they come."""
         with self._admission:
-            # What fails before the first event is still answered as an error.
-            told = await anext(self._events, None)
-            await send({"type": "http.response.start", "status": 200, "headers": list(EVENT_STREAM)})
-            try:
-                while told is not None:
-                    await send({"type": "http.response.body", "body": _event(told[1]), "more_body": True})
-                    told = await anext(self._events, None)
-            except ServingError as error:
-                body = b"event: error\ndata: %s\n\n" % error_body("/v1/", error)
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-                error.told()
-            await send({"type": "http.response.body", "body": b""})
+            # Closed here, not by the garbage collector: who leaves while an event is written withdraws
+            # the work.
+            async with contextlib.aclosing(self._events) as events:
+                await self._send(events, send)
+
+    async def _send(self, events: AsyncGenerator[tuple[InferResponse, Event], None], send: Send) -> None:
+        # What fails before the first event is still answered as an error.
+        told = await anext(events, None)
+        await send({"type": "http.response.start", "status": 200, "headers": list(EVENT_STREAM)})
+        try:
+            while told is not None:
+                await send({"type": "http.response.body", "body": _event(told[1]), "more_body": True})
+                told = await anext(events, None)
+        except ServingError as error:
+            body = b"event: error\ndata: %s\n\n" % error_body("/v1/", error)
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            error.told()
+        await send({"type": "http.response.body", "body": b""})
 
 
 def _event(event: Event) -> bytes:

@@ -93,11 +93,16 @@ class TaskCalls:
                 return face.collecting(method.path, functools.partial(self._submit_pieces, method))
             submit = functools.partial(self._submit_whole, method)
             return face.unary(method.path, None, submit, admit=lambda _: self._plane.admit())
+
+        def admit(rpc: Rpc) -> contextlib.AbstractContextManager[None]:
+            """Let a call in, or refuse it, by its metadata alone."""
+            return self._asking.admit(rpc.read())
+
         if method.server_streaming:
             stream = functools.partial(self._stream, method)
-            return face.stream(method.path, stream, request_streaming=False)
+            return face.stream(method.path, stream, request_streaming=False, admit=admit)
         handler: Handler = functools.partial(self._unary, method)
-        return face.unary(method.path, None, handler, admit=lambda rpc: self._asking.admit(rpc.read()))
+        return face.unary(method.path, None, handler, admit=admit)
 
     # -- answers --------------------------------------------------------------------------------
 
@@ -119,13 +124,12 @@ class TaskCalls:
         return reply
 
     async def _stream(self, method: Method, raw: bytes, rpc: Rpc) -> None:
-        with self._asking.admit(rpc.read()):
-            question = await self._question(method, raw, rpc)
-            async with contextlib.aclosing(self._asking.events(question)) as answers:
-                async for response, event in answers:
-                    rpc.model = response.model
-                    reply = fill(method.response(), {"version": response.version, **event.data})
-                    await rpc.context.write(reply.SerializeToString())
+        question = await self._question(method, raw, rpc)
+        async with contextlib.aclosing(self._asking.events(question)) as answers:
+            async for response, event in answers:
+                rpc.model = response.model
+                reply = fill(method.response(), {"version": response.version, **event.data})
+                await rpc.context.write(reply.SerializeToString())
 
     async def _question(self, method: Method, raw: bytes, rpc: Rpc) -> Question:
         task = self._task

@@ -1,0 +1,36 @@
+"""Several answers as server-sent events: what is left when they cannot be sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, MutableMapping
+from typing import Any
+
+import pytest
+
+from nonet.gateway.tasks.rest import EventStream
+from nonet.runtime.task import Event
+
+
+async def test_who_leaves_while_an_event_is_written_ends_the_work_within_the_admission() -> None:
+    order: list[str] = []
+
+    async def events() -> AsyncGenerator[Event, None]:
+        try:
+            yield Event("first", {})
+            yield Event("second", {})
+        finally:
+            await asyncio.sleep(0)
+            order.append("the work has ended")
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            raise asyncio.CancelledError
+
+    admission = contextlib.ExitStack()
+    admission.callback(order.append, "the request is over")
+    stream = EventStream(events(), admission)
+    with pytest.raises(asyncio.CancelledError):
+        await stream.send(send)
+    assert order == ["the work has ended", "the request is over"]
