@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nonet.research.wild_jdd import learned_linear
 from nonet.research.wild_jdd.bayer import bilinear
-from nonet.research.wild_jdd.network import NETWORKS, WildJdd, channels_last
+from nonet.research.wild_jdd.network import NETWORKS, Network, WildJdd, channels_last
 from nonet.research.wild_jdd.photographs import load_training_set
 from nonet.research.wild_jdd.published_start import load_published
 from nonet.research.wild_jdd.restore import restore
@@ -80,7 +80,7 @@ def make_published_network() -> Method:
     return method
 
 
-def make_network(network: WildJdd) -> Method:
+def make_network(network: Network) -> Method:
     """A trained network, blind to the level."""
 
     def method(readings: Tensor, sigma: float) -> Tensor:

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from nonet.research.wild_jdd.bayer import mosaic, pack
 from nonet.research.wild_jdd.calibration import Calibration, Quantiles
-from nonet.research.wild_jdd.network import WildJdd
+from nonet.research.wild_jdd.network import Network
 from nonet.research.wild_jdd.noise import add_gaussian
 from nonet.research.wild_jdd.onnx_graph import (
     BATCHES,
@@ -82,7 +82,7 @@ def check_tiles(pictures: TrainingSet, tile: int, count: int) -> np.ndarray:
 def publish(
     repository: Path,
     name: str,
-    network: WildJdd,
+    network: Network,
     calibration: Calibration,
     release: Release,
     pictures: TrainingSet,
