@@ -55,12 +55,21 @@ def told_teacher(data: Path | None = None) -> ImageChain:
     Raises:
         FileNotFoundError: if the data folder lacks it.
     """
-    path = (data or data_folder()) / TOLD_SET / "weights.safetensors"
+    path = _told_file(data)
     if not path.is_file():
         raise FileNotFoundError(f"data set {TOLD_SET} is absent")
     teacher = ImageChain(told=True)
     teacher.load_state_dict(told_weights(load_file(path)))
     return teacher.eval().requires_grad_(False)
+
+
+def has_told_teacher(data: Path | None = None) -> bool:
+    """Whether the data folder has the network that is told the level."""
+    return _told_file(data).is_file()
+
+
+def _told_file(data: Path | None) -> Path:
+    return (data or data_folder()) / TOLD_SET / "weights.safetensors"
 
 
 def chain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
