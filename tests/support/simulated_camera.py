@@ -1,7 +1,7 @@
 """A camera whose every property is known: photographs become captures, as DNG files and as what they show.
 
-Light passes the camera's matrix and its unequal colour sensitivities, photons arrive at random, electronics add
-read noise before and after the gain of the ISO setting, 14 bits are stored above a black level.
+Light passes the camera's matrix and its unequal colour sensitivities, photons arrive at random, electronics
+add read noise before and after the gain of the ISO setting, 14 bits are stored above a black level.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import dataclasses
 
 import numpy as np
 
+from nonet.runtime.tensors import Array
 from nonet.services.raw_image.colour import XYZ_OF_SRGB
 from nonet.services.raw_image.noise import NoiseModel
-from nonet.runtime.tensors import Array
 from tests.support import handmade_captures
 
 MATRIX = np.array([[0.9020, -0.2890, -0.0715], [-0.4535, 1.2436, 0.2348], [-0.0934, 0.1919, 0.7086]])

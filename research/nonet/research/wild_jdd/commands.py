@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +17,14 @@ from rich.progress import Progress as Bar
 
 from nonet.research.devices import usable_device
 from nonet.research.systems import EvaluateOptions, TrainOptions
-from nonet.research.wild_jdd.calibration import draw_reliability, fit_calibration
+from nonet.research.wild_jdd.calibration import Shown, draw_reliability, fit_calibration, show
 from nonet.research.wild_jdd.evaluate import PAPER, as_table, run_benchmark
+from nonet.research.wild_jdd.metrics import psnr
 from nonet.research.wild_jdd.network import Network
 from nonet.research.wild_jdd.photographs import TrainingSet, load_training_set
 from nonet.research.wild_jdd.presets import PRESETS
-from nonet.research.wild_jdd.restored import Restorer
-from nonet.research.wild_jdd.restorer import as_method, load_published_model, network_restorer
-from nonet.research.wild_jdd.scoring import SIGMAS, PictureSet, load_pictures, score
+from nonet.research.wild_jdd.restorer import load_published_model, network_restorer
+from nonet.research.wild_jdd.scoring import CUT, PictureSet, load_pictures
 from nonet.research.wild_jdd.serving import Release, publish
 from nonet.research.wild_jdd.train import Progress, Start, TrainConfig, Trainer, load_network
 from nonet.runtime.errors import InvalidArgument
@@ -32,6 +32,8 @@ from nonet.runtime.repository.layout import read_model
 
 MODEL = "wild_jdd"
 SAVE_EVERY = 120.0  # seconds of training between checkpoints
+CALIBRATED = (0.0, 1.0, 3.0, 5.0, 15.0, 25.0)
+"""Levels of the noise, on the 0-255 scale, at which a version is calibrated and its quality is stated."""
 SPLITS = ("test", "val", "extra")
 
 
@@ -101,25 +103,26 @@ def publish_checkpoint(
 ) -> None:
     """Calibrate and measure on held-out photographs, export, prove and publish."""
     restorer = network_restorer(network)
-    calibration = fit_calibration(restorer, pictures.held_out_tensors(), SIGMAS)
+    shown = show(restorer, pictures.held_out_tensors(), CALIBRATED)
     release = Release(
         variant=options.preset,
         command=f"nonet train wild_jdd --preset {options.preset} --seed {config.seed}",
         published_start=config.published_start,
-        quality=held_out_quality(restorer, pictures),
+        quality=held_out_quality(shown),
     )
-    folder = publish(options.repository, MODEL, network, calibration, release, pictures, replace=True)
+    folder = publish(
+        options.repository, MODEL, network, fit_calibration(shown), release, pictures, replace=True
+    )
     console().print(f"published {folder.model} version {folder.version}")
 
 
-def held_out_quality(restorer: Restorer, pictures: TrainingSet) -> dict[str, float | int | str]:
-    """PSNR in dB by noise level on photographs that no training step has seen."""
-    held_out = PictureSet("held-out", pictures.held_out_tensors())
-    found: dict[str, float | int | str] = {
-        f"psnr_sigma_{sigma:g}": round(score(as_method(restorer), held_out, sigma).psnr_cut, 2)
-        for sigma in SIGMAS
-    }
-    return {**found, "measured_on": f"{len(held_out.pictures)} held-out photographs, 10 px cut"}
+def held_out_quality(shown: Sequence[Shown]) -> dict[str, float | int | str]:
+    """Mean PSNR in dB by noise level on photographs that no training step has seen."""
+    found: dict[str, float | int | str] = {}
+    for sigma in dict.fromkeys(each.sigma for each in shown):
+        marks = [psnr(each.restored.image, each.picture, border=CUT) for each in shown if each.sigma == sigma]
+        found[f"psnr_sigma_{sigma:g}"] = round(sum(marks) / len(marks), 2)
+    return {**found, "measured_on": f"{len(marks)} held-out photographs, 10 px cut"}
 
 
 def evaluate(options: EvaluateOptions) -> None:

@@ -10,12 +10,14 @@ sample with var = a z + b times that gain (F. J. Anscombe, Biometrika 35, 1948, 
 et al. 2008), and much like the transfer curve of sRGB. The mean of f(x) lies below f(z) by
 a g / (8 k sqrt(z + g c)) to first order, so the exact inverse is followed by adding a g / 4.
 
-b is what is hardest to measure, since it shows in the darkest places alone. It is read noise, of which a sensor
-has a few electrons, and an electron is a of the range; so b is at least (2 a)^2, however little was found.
+b is what is hardest to measure, since it shows in the darkest places alone. It is read noise, of which a
+sensor has a few electrons, and an electron is a of the range; so b is at least (2 a)^2, however little was
+found.
 
-For large c, f is the identity. That is what a capture gets whose own values are wanted: nothing says that they
-are linear in light, and on values that are not, bending lost 0.7 dB where it was wrong and won nothing where it
-was right. Noise stronger than the network has seen is brought into its range by scaling the capture down.
+For large c, f is the identity. That is what a capture gets whose own values are wanted: nothing says that
+they are linear in light, and on values that are not, bending lost 0.7 dB where it was wrong and won nothing
+where it was right. Noise stronger than the network has seen is brought into its range by scaling the capture
+down.
 """
 
 from __future__ import annotations

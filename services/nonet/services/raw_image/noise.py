@@ -13,8 +13,8 @@ where noise has nearly gone: texture shows at both scales, noise at the fine one
 favour blocks with little noise. A line is fitted through the bins' medians by reweighted least squares that
 trusts low points more, with a, b >= 0.
 
-Guarantees: clipped blocks take no part; at most about four million samples are looked at. Limits: the noise of
-a sensor is that of its green samples; a picture that is fine texture all over is taken for noise, and
+Guarantees: clipped blocks take no part; at most about four million samples are looked at. Limits: the noise
+of a sensor is that of its green samples; a picture that is fine texture all over is taken for noise, and
 correlated noise is underestimated.
 """
 
@@ -98,7 +98,7 @@ def _strip(capture: Capture, top: int, columns: int) -> Array:
 
 
 def _blocks(strip: Array, green: Array, floor: float) -> tuple[Array, Array, Array]:
-    """Mean level, fine variance and coarse variance of green in the blocks of a strip that are not clipped."""
+    """Mean level, fine and coarse variance of green in the blocks of a strip that are not clipped."""
     inner = strip[2:-2, 2:-2]
     columns = inner.shape[1] // _BLOCK
     mask = np.tile(green, (_BLOCK // 2, columns * _BLOCK // 2))  # the margin is even: the phase stays
