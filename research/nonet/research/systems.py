@@ -96,9 +96,11 @@ SYSTEMS: dict[str, System] = {
         presets={
             "tiny": "a toy network in seconds, to prove the path from photographs to a published version",
             "small": "0.13 M parameters from random weights; about half an hour of one core",
-            "served": "the published version: 0.58 M parameters, from demosaicnet's weights on; 85 minutes",
-            "paper": "the paper's kind of network, 22 M parameters from random weights; needs a GPU and days",
+            "single": "one blind network, 0.58 M parameters, from demosaicnet's on; 85 minutes",
+            "served": "the published version: three experts, from published networks on; 45 minutes",
+            "paper": "the paper's kind of network, 22 M parameters from random weights; days of a GPU",
         },
+        timed=("single", "served", "paper"),
         evaluate_needs=("torch",),
     ),
 }

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
+from nonet.research.devices import usable_device
 from nonet.research.fasternet import grocery
 from nonet.research.fasternet.augment import mix_each
 from nonet.research.fasternet.commands import train
@@ -28,7 +29,6 @@ from nonet.research.fasternet.device_training import (
     Learner,
     fit_together,
     stop_on_signals,
-    usable_device,
 )
 from nonet.research.fasternet.distillation import HintedStudent
 from nonet.research.fasternet.patient import TEACHER_GRAPH, PatientRecipe, train_patient

@@ -18,6 +18,7 @@ from nonet.research.wild_jdd.calibration import (
     Study,
     draw_reliability,
     fit_calibration,
+    show,
 )
 from nonet.research.wild_jdd.effects import flat_noise_variance, flat_pixels, noise_by_level, rank_correlation
 from nonet.research.wild_jdd.evaluate import as_table
@@ -84,7 +85,7 @@ def flat_pictures(count: int) -> list[torch.Tensor]:
 
 
 def test_quantiles_of_gaussian_errors_are_those_of_the_gaussian():
-    fitted = fit_calibration(honest_restorer, flat_pictures(3), (5.0, 10.0))
+    fitted = fit_calibration(show(honest_restorer, flat_pictures(3), (5.0, 10.0)))
     found = fitted.quantiles
     assert found.factors[0.5] == pytest.approx(0.674, abs=0.03)
     assert found.factors[0.9] == pytest.approx(1.645, abs=0.04)
@@ -100,7 +101,7 @@ def test_a_scale_that_errs_with_the_noise_is_made_honest_at_every_level():
         return replace(honest, std=wrong, noise=torch.full_like(wrong, level))
 
     levels = (6.0, 10.0)
-    fitted = fit_calibration(restorer, flat_pictures(3), levels)
+    fitted = fit_calibration(show(restorer, flat_pictures(3), levels))
     assert fitted.scale.factors[KNOTS.index(6.0)] == pytest.approx(2.0, rel=0.05)
     assert fitted.scale.factors[KNOTS.index(10.0)] == pytest.approx(0.5, rel=0.05)
     study = Study()
@@ -122,7 +123,7 @@ def test_the_scale_is_linear_between_its_knots_and_flat_beyond():
 
 
 def test_coverage_of_an_honest_restorer(tmp_path):
-    quantiles = fit_calibration(honest_restorer, flat_pictures(3), (5.0, 10.0)).quantiles
+    quantiles = fit_calibration(show(honest_restorer, flat_pictures(3), (5.0, 10.0))).quantiles
     study = Study()
     for sigma in (5.0, 15.0):
         score_restorer(

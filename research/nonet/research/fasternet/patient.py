@@ -21,11 +21,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nonet.research.devices import usable_device
 from nonet.research.efficientnet_lite import network as lite
 from nonet.research.fasternet import network as fasternet
 from nonet.research.fasternet.augment import ViewPolicy, mix_each, random_views
 from nonet.research.fasternet.data import LabelledPictures, load_grocery
-from nonet.research.fasternet.device_training import Learner, fit_together, stop_on_signals, usable_device
+from nonet.research.fasternet.device_training import Learner, fit_together, stop_on_signals
 from nonet.research.fasternet.distillation import (
     HintedStudent,
     Normalised,

@@ -176,10 +176,19 @@ class Study:
         return together
 
 
-def fit_calibration(
+@dataclass(frozen=True)
+class Shown:
+    """A clean picture (1, 3, H, W), the level of the noise added to it, and what became of it."""
+
+    sigma: float
+    picture: Tensor
+    restored: Restored
+
+
+def show(
     restorer: Restorer, pictures: Sequence[Tensor], sigmas: Sequence[float], *, seed: int = 0
-) -> Calibration:
-    """Scale and interval factors from pictures (1, 3, H, W) that were held out of training.
+) -> list[Shown]:
+    """Restore pictures that were held out of training, each at every level.
 
     Args:
         restorer: gives the raw scale as `std`.
@@ -187,15 +196,21 @@ def fit_calibration(
         sigmas: levels at which noise is added, 0-255 scale.
         seed: of the noise.
     """
-    shown = [
-        (sigma, picture, restorer(_noisy(picture, sigma, seed + 1000 * index + round(sigma))))
+    return [
+        Shown(sigma, picture, restorer(_noisy(picture, sigma, seed + 1000 * index + round(sigma))))
         for index, picture in enumerate(pictures)
         for sigma in sigmas
     ]
-    scale = _fit_scale((picture, restored) for _, picture, restored in shown)
+
+
+def fit_calibration(shown: Sequence[Shown], *, seed: int = 0) -> Calibration:
+    """Scale and interval factors from pictures that were held out of training; `seed` of the sampling."""
+    scale = _fit_scale((each.picture, each.restored) for each in shown)
     study = Study(seed=seed)
-    for sigma, picture, restored in shown:
-        study.add(sigma, picture, replace(restored, std=restored.std * scale(restored.noise)))
+    for each in shown:
+        restored = each.restored
+        calibrated = replace(restored, std=restored.std * scale(restored.noise))
+        study.add(each.sigma, each.picture, calibrated)
     quantiles = study.quantiles()
     unit = quantiles.standard_deviations
     return Calibration(scale.times(unit), quantiles.in_units_of(unit))

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from nonet.research.wild_jdd import learned_linear
-from nonet.research.wild_jdd.bayer import bilinear
-from nonet.research.wild_jdd.network import NETWORKS, WildJdd, channels_last
+from nonet.research.wild_jdd.bayer import Phase, bilinear
+from nonet.research.wild_jdd.mixture_start import told_teacher
+from nonet.research.wild_jdd.network import NETWORKS, Network, WildJdd, channels_last
 from nonet.research.wild_jdd.photographs import load_training_set
 from nonet.research.wild_jdd.published_start import load_published
-from nonet.research.wild_jdd.restore import restore
+from nonet.research.wild_jdd.restore import Maps, Tiling, restore, restore_maps
 
 Method = Callable[[Tensor, float], Tensor]  # RGGB mosaic (1, 1, H, W), true sigma (0-255) -> RGB (1, 3, H, W)
 
@@ -80,7 +81,21 @@ def make_published_network() -> Method:
     return method
 
 
-def make_network(network: WildJdd) -> Method:
+def make_told_network() -> Method:
+    """The noise-aware network of the same authors, told the true level."""
+    teacher = told_teacher()
+
+    def method(readings: Tensor, sigma: float) -> Tensor:
+        def maps(packed: Tensor) -> Maps:
+            return {"image": teacher(packed, torch.full_like(packed[:, :1], sigma / 255))}
+
+        with torch.inference_mode():
+            return restore_maps(maps, readings, phase=Phase.RGGB, tiling=Tiling())["image"]
+
+    return method
+
+
+def make_network(network: Network) -> Method:
     """A trained network, blind to the level."""
 
     def method(readings: Tensor, sigma: float) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,21 +15,25 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from nonet.research.devices import usable_device
 from nonet.research.systems import EvaluateOptions, TrainOptions
-from nonet.research.wild_jdd.calibration import draw_reliability, fit_calibration
+from nonet.research.wild_jdd.calibration import Shown, draw_reliability, fit_calibration, show
 from nonet.research.wild_jdd.evaluate import PAPER, as_table, run_benchmark
-from nonet.research.wild_jdd.network import WildJdd
+from nonet.research.wild_jdd.metrics import psnr
+from nonet.research.wild_jdd.network import Network
 from nonet.research.wild_jdd.photographs import TrainingSet, load_training_set
 from nonet.research.wild_jdd.presets import PRESETS
-from nonet.research.wild_jdd.restored import Restorer
-from nonet.research.wild_jdd.restorer import as_method, load_published_model, network_restorer
-from nonet.research.wild_jdd.scoring import SIGMAS, PictureSet, load_pictures, score
+from nonet.research.wild_jdd.restorer import load_published_model, network_restorer
+from nonet.research.wild_jdd.scoring import CUT, PictureSet, load_pictures
 from nonet.research.wild_jdd.serving import Release, publish
-from nonet.research.wild_jdd.train import Progress, TrainConfig, Trainer, load_network
+from nonet.research.wild_jdd.train import Progress, Start, TrainConfig, Trainer, load_network
 from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.repository.layout import read_model
 
 MODEL = "wild_jdd"
 SAVE_EVERY = 120.0  # seconds of training between checkpoints
+CALIBRATED = (0.0, 1.0, 3.0, 5.0, 15.0, 25.0)
+"""Levels of the noise, on the 0-255 scale, at which a version is calibrated and its quality is stated."""
 SPLITS = ("test", "val", "extra")
 
 
@@ -43,9 +47,10 @@ def train(options: TrainOptions) -> None:
         raise InvalidArgument("wild_jdd has no variants; choose a network by --preset", param="variant")
     torch.set_num_threads(options.threads)
     checkpoint = options.runs / options.preset / "checkpoint.safetensors"
+    device = str(usable_device(options.device))
     try:
         pictures = load_training_set(options.data)
-        trainer = start(options, checkpoint, pictures)
+        trainer = start(options, checkpoint, pictures, device)
     except (FileNotFoundError, ValueError) as error:
         raise InvalidArgument(str(error)) from None
     with progress() as report:
@@ -55,13 +60,24 @@ def train(options: TrainOptions) -> None:
         publish_checkpoint(network, config, options, pictures)
 
 
-def start(options: TrainOptions, checkpoint: Path, pictures: TrainingSet) -> Trainer:
+def start(options: TrainOptions, checkpoint: Path, pictures: TrainingSet, device: str = "cpu") -> Trainer:
     """A fresh trainer, or with `resume` the one that was interrupted, if there is any."""
+    begin = Start(options.weights, published_graph(options.repository), options.data)
     if options.resume and checkpoint.is_file():
-        return Trainer.resume(checkpoint, pictures)
-    return Trainer(
-        replace(PRESETS[options.preset], seed=options.seed), pictures, start_weights=options.weights
-    )
+        return Trainer.resume(checkpoint, pictures, start=begin, device=device)
+    config = replace(PRESETS[options.preset], seed=options.seed)
+    if options.minutes is not None:
+        config = replace(config, minutes=options.minutes)
+    return Trainer(config, pictures, start=begin, device=device)
+
+
+def published_graph(repository: Path) -> Path | None:
+    """The graph of the newest published version, if there is any."""
+    model = read_model(repository, MODEL)
+    if model is None or not model.versions:
+        return None
+    newest = max(model.versions, key=lambda version: int(version.version))
+    return newest.path / "model.onnx"
 
 
 def run_and_save(trainer: Trainer, checkpoint: Path, report: Callable[[Progress], None]) -> None:
@@ -80,32 +96,33 @@ def run_and_save(trainer: Trainer, checkpoint: Path, report: Callable[[Progress]
 
 
 def publish_checkpoint(
-    network: WildJdd,
+    network: Network,
     config: TrainConfig,
     options: TrainOptions,
     pictures: TrainingSet,
 ) -> None:
     """Calibrate and measure on held-out photographs, export, prove and publish."""
     restorer = network_restorer(network)
-    calibration = fit_calibration(restorer, pictures.held_out_tensors(), SIGMAS)
+    shown = show(restorer, pictures.held_out_tensors(), CALIBRATED)
     release = Release(
         variant=options.preset,
         command=f"nonet train wild_jdd --preset {options.preset} --seed {config.seed}",
         published_start=config.published_start,
-        quality=held_out_quality(restorer, pictures),
+        quality=held_out_quality(shown),
     )
-    folder = publish(options.repository, MODEL, network, calibration, release, pictures, replace=True)
+    folder = publish(
+        options.repository, MODEL, network, fit_calibration(shown), release, pictures, replace=True
+    )
     console().print(f"published {folder.model} version {folder.version}")
 
 
-def held_out_quality(restorer: Restorer, pictures: TrainingSet) -> dict[str, float | int | str]:
-    """PSNR in dB by noise level on photographs that no training step has seen."""
-    held_out = PictureSet("held-out", pictures.held_out_tensors())
-    found: dict[str, float | int | str] = {
-        f"psnr_sigma_{sigma:g}": round(score(as_method(restorer), held_out, sigma).psnr_cut, 2)
-        for sigma in SIGMAS
-    }
-    return {**found, "measured_on": f"{len(held_out.pictures)} held-out photographs, 10 px cut"}
+def held_out_quality(shown: Sequence[Shown]) -> dict[str, float | int | str]:
+    """Mean PSNR in dB by noise level on photographs that no training step has seen."""
+    found: dict[str, float | int | str] = {}
+    for sigma in dict.fromkeys(each.sigma for each in shown):
+        marks = [psnr(each.restored.image, each.picture, border=CUT) for each in shown if each.sigma == sigma]
+        found[f"psnr_sigma_{sigma:g}"] = round(sum(marks) / len(marks), 2)
+    return {**found, "measured_on": f"{len(marks)} held-out photographs, 10 px cut"}
 
 
 def evaluate(options: EvaluateOptions) -> None:

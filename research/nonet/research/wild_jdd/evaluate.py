@@ -17,6 +17,7 @@ from nonet.research.wild_jdd import classic
 from nonet.research.wild_jdd.calibration import Quantiles, Reliability, Study
 from nonet.research.wild_jdd.classic import Method
 from nonet.research.wild_jdd.effects import flat_noise_variance, varying_map_correlation
+from nonet.research.wild_jdd.mixture_start import has_told_teacher
 from nonet.research.wild_jdd.restored import Restored, Restorer
 from nonet.research.wild_jdd.restorer import as_method
 from nonet.research.wild_jdd.scoring import SIGMAS, PictureSet, row, score_restorer, score_table
@@ -77,6 +78,12 @@ def reference_methods(*, all_of_them: bool) -> tuple[dict[str, Method], list[str
         methods["demosaicnet"] = classic.make_published_network()
     else:
         left_out.append("demosaicnet (--baseline)")
+    if not all_of_them:
+        left_out.append("noise-aware (told sigma) (--baseline)")
+    elif has_told_teacher():
+        methods["noise-aware (told sigma)"] = classic.make_told_network()
+    else:
+        left_out.append("noise-aware (told sigma): its weights are absent from the data folder")
     return methods, left_out
 
 

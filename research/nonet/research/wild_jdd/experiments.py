@@ -29,7 +29,7 @@ from nonet.research.wild_jdd.network import NETWORKS
 from nonet.research.wild_jdd.noise import NoiseRange
 from nonet.research.wild_jdd.photographs import PatchSource, data_folder
 from nonet.research.wild_jdd.restorer import load_published_model
-from nonet.research.wild_jdd.scoring import load_pictures
+from nonet.research.wild_jdd.scoring import TEST_SETS, load_pictures
 from nonet.research.wild_jdd.train import TrainConfig, Trainer
 
 NARROW = 15.0  # highest level of the network that is adapted
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.experiment == "imperfect-truth":
         rows = run_ablation(given.folder, steps=given.steps, seeds=range(given.seeds), report=print)
     elif given.experiment == "references":
-        sets = [load_pictures("kodak"), load_pictures("mcmaster")]
+        sets = [load_pictures(name) for name in TEST_SETS]
         rows, left_out = run_references(sets, report=print)
         print(*(f"not measured: {name}" for name in left_out), sep="\n")
     elif given.experiment == "chart":

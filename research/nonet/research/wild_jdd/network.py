@@ -7,7 +7,8 @@
 
 Bodies: `grouped_dense` (the paper's kind), `residual` (plain residual blocks, for CPU training) and
     `gated_chain` (the
-layout of Gharbi et al., SIGGRAPH Asia 2016, so that its published weights can be a starting point).
+layout of Gharbi et al., SIGGRAPH Asia 2016, so that its published weights can be a starting point). A network
+of several experts is another class, in `mixture`; `build_network` makes either.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +28,15 @@ from nonet.research.wild_jdd.bayer import packed_bilinear_kernels
 from nonet.research.wild_jdd.degradation import PriorConfig, initial_logs
 from nonet.research.wild_jdd.elbo import Posterior
 from nonet.research.wild_jdd.grouped_dense import GroupedDenseBody
+from nonet.research.wild_jdd.image_chain import scatter_kernels
+from nonet.research.wild_jdd.mixture import Mixture
 
 
 class Body(StrEnum):
     GROUPED_DENSE = "grouped_dense"
     RESIDUAL = "residual"
     GATED_CHAIN = "gated_chain"
+    MIXTURE = "mixture"
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ NETWORKS: dict[str, NetworkConfig] = {
     "medium": NetworkConfig(Body.RESIDUAL, width=64, depth=7, refine=64),
     "chain": NetworkConfig(Body.GATED_CHAIN, width=64, depth=15, skip=False, refine=64),
     "tiny": NetworkConfig(Body.RESIDUAL, width=8, depth=1, error_scale=8),
+    "mixture": NetworkConfig(Body.MIXTURE, width=64, depth=15, skip=False, refine=64),
 }
 
 
@@ -176,10 +181,7 @@ class WildJdd(nn.Module):
         if config.skip:
             self.register_buffer("bilinear_kernels", packed_bilinear_kernels(), persistent=False)
         if config.refine:
-            scatter = torch.zeros(12, 4, 1, 1)  # each reading at its own colour and phase, zero elsewhere
-            for place, plane in ((0, 0), (5, 1), (6, 2), (11, 3)):
-                scatter[place, plane] = 1.0
-            self.register_buffer("scatter_kernels", scatter, persistent=False)
+            self.register_buffer("scatter_kernels", scatter_kernels(), persistent=False)
         self._start_outputs(prior or PriorConfig())
 
     def _start_outputs(self, prior: PriorConfig) -> None:
@@ -225,7 +227,18 @@ class WildJdd(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def channels_last(network: WildJdd) -> WildJdd:
+Network = WildJdd | Mixture
+Kind = TypeVar("Kind", WildJdd, Mixture)
+
+
+def build_network(config: NetworkConfig, prior: PriorConfig | None = None) -> Network:
+    """An untrained network of either class, its weights laid out channels last."""
+    if config.body is Body.MIXTURE:
+        return channels_last(Mixture(prior))
+    return channels_last(WildJdd(config, prior))
+
+
+def channels_last(network: Kind) -> Kind:
     """The network with its weights laid out channels last, in place: the faster layout on CPUs."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

@@ -24,6 +24,7 @@ class NoiseRange:
         clean: share of patches without noise.
         varying: share of the noisy patches whose level varies over the patch.
         signal_dependent: share of the noisy patches with variance a*z + b.
+        bend: power of the uniform number that a level is drawn with; above 1 low levels come more often.
     """
 
     low: float = 0.0
@@ -31,8 +32,11 @@ class NoiseRange:
     clean: float = 0.2
     varying: float = 0.3
     signal_dependent: float = 0.15
+    bend: float = 1.0
 
     def __post_init__(self) -> None:
+        if not self.bend > 0:
+            raise ValueError(f"bend must be positive, got {self.bend}")
         if not 0 <= self.low <= self.high:
             raise ValueError(f"noise range needs 0 <= low <= high, got {self.low}..{self.high}")
         for name in ("clean", "varying", "signal_dependent"):
@@ -79,7 +83,7 @@ def draw_levels(clean: Tensor, noise: NoiseRange, generator: Generator) -> Tenso
         if draws[index, 0] < noise.clean:
             continue
         kind = float(draws[index, 1])
-        level = low + (high - low) * float(draws[index, 2])
+        level = low + (high - low) * float(draws[index, 2]) ** noise.bend
         if kind < noise.varying:
             raised = min(5 / 255, high - low)
             levels[index] = gaussian_bump_map(

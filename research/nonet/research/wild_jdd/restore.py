@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nonet.research.wild_jdd.bayer import Phase, from_rggb, pack, pad_to_even, to_rggb
 from nonet.research.wild_jdd.elbo import Posterior
-from nonet.research.wild_jdd.network import WildJdd
+from nonet.research.wild_jdd.network import Network
 
 Maps = dict[str, Tensor]  # maps at full resolution by name, each (N, 3, H, W)
 
@@ -35,7 +35,7 @@ class Tiling:
 
 
 def restore(
-    network: WildJdd, mosaic: Tensor, *, phase: Phase = Phase.RGGB, tiling: Tiling | None = None
+    network: Network, mosaic: Tensor, *, phase: Phase = Phase.RGGB, tiling: Tiling | None = None
 ) -> Posterior:
     """Posterior maps (N, 3, H, W) of mosaics (N, 1, H, W) in [0, 1], without gradient.
 

@@ -15,7 +15,8 @@ from nonet.research.wild_jdd.noise import add_gaussian
 from nonet.research.wild_jdd.photographs import image_paths, read_unit
 from nonet.research.wild_jdd.restored import Restored, Restorer
 
-SIGMAS = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0)
+SIGMAS = (0.0, 1.0, 3.0, 5.0, 10.0, 15.0, 20.0, 25.0)
+TEST_SETS = ("kodak", "mcmaster", "urban100_crops", "mit_jdd_patches")
 CUT = 10  # pixels at each side that the development tables leave out
 
 

@@ -14,7 +14,8 @@ from safetensors.numpy import save
 
 from nonet.research.wild_jdd.bayer import mosaic, pack
 from nonet.research.wild_jdd.calibration import Calibration, Quantiles
-from nonet.research.wild_jdd.network import WildJdd
+from nonet.research.wild_jdd.mixture import Mixture
+from nonet.research.wild_jdd.network import Network
 from nonet.research.wild_jdd.noise import add_gaussian
 from nonet.research.wild_jdd.onnx_graph import (
     BATCHES,
@@ -55,6 +56,13 @@ PUBLISHED_START = DataSource(
 )
 
 
+NOISE_AWARE_START = DataSource(
+    name="starting weights of one expert: demosaicnet_caffe bayer_noise",
+    licence="MIT",
+    origin="M. Gharbi, G. Chaurasia, S. Paris, F. Durand, SIGGRAPH Asia 2016",
+)
+
+
 @dataclass(frozen=True)
 class Release:
     """What the manifest says of a version beyond its files."""
@@ -82,7 +90,7 @@ def check_tiles(pictures: TrainingSet, tile: int, count: int) -> np.ndarray:
 def publish(
     repository: Path,
     name: str,
-    network: WildJdd,
+    network: Network,
     calibration: Calibration,
     release: Release,
     pictures: TrainingSet,
@@ -109,7 +117,9 @@ def publish(
             "model.onnx": graph,
             "check.safetensors": save({"mosaic": checked, **run_graph(session, checked)}),
         }
-        sources = (*DATA, PUBLISHED_START) if release.published_start else DATA
+        starts = (PUBLISHED_START,) if release.published_start else ()
+        if isinstance(network, Mixture):
+            starts = (*starts, NOISE_AWARE_START)
         manifest = Manifest(
             files={"model.onnx": "0" * 64},  # publish_version puts the real hashes here
             source={
@@ -121,7 +131,7 @@ def publish(
                 "interval_factors": interval_factors(calibration.quantiles),
             },
             command=release.command,
-            data=sources,
+            data=(*DATA, *starts),
             quality=dict(release.quality),
             licence="research use, following the training photographs",
             credit="Wild-JDD by J. Chen, S. Wen, S.-H. G. Chan; starting weights by M. Gharbi et al."

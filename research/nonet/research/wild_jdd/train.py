@@ -3,7 +3,7 @@
 Every step draws from its own generator, seeded by (seed, step), so a resumed run sees what an unbroken one
 would. The run ends at `steps` or when `minutes` of training time are used, whichever comes first, and the
 learning rate falls along a cosine to that end. Weights are averaged (EMA); the average is what is evaluated
-and exported.
+and exported. Patches are drawn on the CPU whatever the device, so that both see the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from nonet.research.wild_jdd.bayer import bilinear, mosaic, pack
 from nonet.research.wild_jdd.defects import DefectConfig, spoil
 from nonet.research.wild_jdd.degradation import PriorConfig, VarianceSource, make_prior
 from nonet.research.wild_jdd.elbo import Posterior, balanced_mean, elbo_terms, error_scale_loss
-from nonet.research.wild_jdd.network import Body, NetworkConfig, WildJdd, channels_last
+from nonet.research.wild_jdd.image_chain import ImageChain
+from nonet.research.wild_jdd.mixture import CLEAN, Mixture
+from nonet.research.wild_jdd.mixture_loss import Lesson, doubt_loss, image_loss, level_loss, teachers_image
+from nonet.research.wild_jdd.mixture_start import start_experts, told_teacher
+from nonet.research.wild_jdd.network import Body, Network, NetworkConfig, WildJdd, build_network
 from nonet.research.wild_jdd.noise import NoiseRange, draw_levels
 from nonet.research.wild_jdd.photographs import PatchDrawer, PatchSource, TrainingSet, load_training_set
 from nonet.research.wild_jdd.published_start import load_published
@@ -34,6 +38,7 @@ class Loss(StrEnum):
     ELBO = "elbo"
     L2 = "l2"
     L1 = "l1"
+    SPLIT = "split"  # L2 and teachers for the image, the bound for its uncertainty: `mixture_loss`
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,9 @@ class TrainConfig:
         rate: peak learning rate; `warmup` steps lead up to it, the cosine ends at `rate * final_share`.
         balance: see `elbo.balanced_mean`.
         image_first: share of an ELBO run that L2 begins; the bound learns an image slowly from nothing.
+        level_first: share of a SPLIT run in which only the noise level is learnt, which the rest builds on.
+        taught: weight of the teachers' images in a SPLIT run.
+        expert_rate: learning rate of the experts in a SPLIT run, as a share of the others'.
         clean_end, balance_end: values that the noise's clean share and `balance` move to, linearly over the
             run; None keeps them.
         scale_weight: weight of the error-scale term, which moves only its own branch.
@@ -78,6 +86,9 @@ class TrainConfig:
     final_share: float = 0.01
     balance: float = 0.5
     image_first: float = 0.0
+    level_first: float = 0.0
+    taught: float = 0.0
+    expert_rate: float = 1.0
     clean_end: float | None = None
     balance_end: float | None = None
     scale_weight: float = 0.1
@@ -90,6 +101,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.minutes < 0 or self.rate <= 0:
             raise ValueError("steps, batch and rate must be positive, minutes not negative")
+        if (self.loss is Loss.SPLIT) != (self.network.body is Body.MIXTURE):
+            raise ValueError("the split loss goes with the mixture of experts, and only with it")
         if 2 * self.border >= self.patches.size:
             raise ValueError("the border leaves nothing of a patch")
 
@@ -115,6 +128,21 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class Start:
+    """Where weights to begin from lie.
+
+    Attributes:
+        weights: demosaicnet's file; None takes the installed distribution.
+        blind: graph of a published version, whose network becomes an expert.
+        data: the data folder; None takes the usual one.
+    """
+
+    weights: Path | None = None
+    blind: Path | None = None
+    data: Path | None = None
+
+
+@dataclass(frozen=True)
 class Progress:
     """What a running training tells its observer."""
 
@@ -130,20 +158,34 @@ class Trainer:
     """One run: network, average, optimiser and the clock of time already spent."""
 
     def __init__(
-        self, config: TrainConfig, pictures: TrainingSet | None = None, *, start_weights: Path | None = None
+        self,
+        config: TrainConfig,
+        pictures: TrainingSet | None = None,
+        *,
+        start: Start | None = None,
+        device: str = "cpu",
     ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
-        self.network = channels_last(WildJdd(config.network, config.prior))
+        self.device = torch.device(device)
+        start = start or Start()
+        self.network = build_network(config.network, config.prior)
+        self._told: ImageChain | None = None
+        if isinstance(self.network, Mixture):
+            if config.taught:
+                self._told = told_teacher(start.data).to(self.device)
+            # What never saw noise keeps its weights: the photographs here are too few to better it.
+            self.network.experts[CLEAN].requires_grad_(False)
         if config.published_start:
-            load_published(self.network, start_weights)
+            _start(self.network, start)
+        self.network.to(self.device)
         self.averaged = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=config.rate, betas=(0.9, 0.99), foreach=True
+            _groups(self.network, config), lr=config.rate, betas=(0.9, 0.99), foreach=True
         )
         self.step = 0
         self.seconds = 0.0
-        self._patches = PatchDrawer(pictures or load_training_set(), config.patches)
+        self._patches = PatchDrawer(pictures or load_training_set(start.data), config.patches)
 
     @property
     def fraction(self) -> float:
@@ -168,10 +210,12 @@ class Trainer:
         loss = self.batch_loss(clean, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        gradient = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip))
         rate = self._rate()
+        gradient = 0.0
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            norm = float(torch.nn.utils.clip_grad_norm_(group["params"], config.clip))
+            gradient = max(gradient, norm) if math.isfinite(norm) else norm
+            group["lr"] = rate * group["share"]
         if math.isfinite(gradient):
             self.optimizer.step()
         self.step += 1
@@ -188,8 +232,11 @@ class Trainer:
         truth = spoil(clean, config.defects, generator)
         readings = mosaic(truth if config.defects.seen_by_input else clean)
         sampled = torch.randn(readings.shape, generator=generator) * mosaic(levels) + readings
+        truth, levels, sampled = (each.to(self.device) for each in (truth, levels, sampled))
+        if isinstance(self.network, Mixture):
+            return self._split_loss(self.network, Lesson(truth, sampled, levels, config.border))
         packed = pack(sampled).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.low_precision):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.low_precision):
             posterior = self.network(packed)
         inner = slice(config.border, clean.shape[-1] - config.border)
         posterior = crop(posterior, inner)
@@ -210,6 +257,20 @@ class Trainer:
             loss = loss + config.scale_weight * error_scale_loss(posterior, target)
         return loss
 
+    def _split_loss(self, network: Mixture, lesson: Lesson) -> Tensor:
+        """The loss of a mixture; at the beginning of a run that of its noise level alone."""
+        config = self.config
+        packed = pack(lesson.sampled).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.low_precision):
+            if self.fraction < config.level_first:
+                return level_loss(network.level(packed), lesson)
+            posterior = network(packed)
+        assert posterior.level is not None
+        teachers = None if self._told is None else teachers_image(network, self._told, lesson)
+        loss = 100 * image_loss(posterior.mean, teachers, lesson, config.taught)
+        loss = loss + level_loss(posterior.level, lesson)
+        return loss + doubt_loss(posterior, lesson, config.prior, config.balance)
+
     def _noise(self) -> NoiseRange:
         return replace(self.config.noise, clean=self._moved(self.config.noise.clean, self.config.clean_end))
 
@@ -224,9 +285,9 @@ class Trainer:
         share = config.final_share + (1 - config.final_share) * 0.5 * (1 + math.cos(math.pi * self.fraction))
         return config.rate * share
 
-    def evaluated_network(self) -> WildJdd:
-        """A copy with the averaged weights, in evaluation mode."""
-        network = channels_last(WildJdd(self.config.network, self.config.prior))
+    def evaluated_network(self) -> Network:
+        """A copy with the averaged weights, on the CPU, in evaluation mode."""
+        network = build_network(self.config.network, self.config.prior)
         network.load_state_dict(self.averaged)
         return network.eval()
 
@@ -239,25 +300,54 @@ class Trainer:
         checkpoint.save(path, tensors, facts)
 
     @classmethod
-    def resume(cls, path: Path, pictures: TrainingSet | None = None) -> Trainer:
+    def resume(
+        cls,
+        path: Path,
+        pictures: TrainingSet | None = None,
+        *,
+        start: Start | None = None,
+        device: str = "cpu",
+    ) -> Trainer:
         """Continue from a checkpoint."""
         tensors, facts = checkpoint.load(path)
-        trainer = cls(replace(TrainConfig.from_json(facts["config"]), published_start=False), pictures)
+        config = replace(TrainConfig.from_json(facts["config"]), published_start=False)
+        trainer = cls(config, pictures, start=start, device=device)
         trainer.config = TrainConfig.from_json(facts["config"])
         trainer.network.load_state_dict(strip(tensors, "network."))
-        trainer.averaged = strip(tensors, "averaged.")
+        trainer.averaged = {
+            name: value.to(trainer.device) for name, value in strip(tensors, "averaged.").items()
+        }
         checkpoint.restore_optimizer(trainer.optimizer, trainer.network, tensors)
         trainer.step, trainer.seconds = int(facts["step"]), float(facts["seconds"])
         return trainer
 
 
-def load_network(path: Path) -> tuple[WildJdd, TrainConfig]:
+def load_network(path: Path) -> tuple[Network, TrainConfig]:
     """The averaged network of a checkpoint, in evaluation mode, and the configuration it was trained with."""
     tensors, facts = checkpoint.load(path)
     config = TrainConfig.from_json(facts["config"])
-    network = channels_last(WildJdd(config.network, config.prior))
+    network = build_network(config.network, config.prior)
     network.load_state_dict(strip(tensors, "averaged."))
     return network.eval(), config
+
+
+def _start(network: Network, start: Start) -> None:
+    """Put published weights into a network that has just been made."""
+    if isinstance(network, WildJdd):
+        load_published(network, start.weights)
+    elif start.blind is None:
+        raise ValueError("the mixture begins from a published version, which was not given")
+    else:
+        start_experts(network, clean=start.weights, blind=start.blind, data=start.data)
+
+
+def _groups(network: Network, config: TrainConfig) -> list[dict[str, Any]]:
+    """What the optimiser moves: a mixture's experts at a rate of their own, frozen weights not at all."""
+    if isinstance(network, WildJdd):
+        return [{"params": list(network.parameters()), "share": 1.0}]
+    experts = [each for each in network.experts.parameters() if each.requires_grad]
+    others = [*network.level.parameters(), *network.doubt.parameters()]
+    return [{"params": experts, "share": config.expert_rate}, {"params": others, "share": 1.0}]
 
 
 def strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from nonet.services.raw_image.colour_models import ColourModel, OneMatrix
 from nonet.services.raw_image.defects import NO_DEFECTS, find_defects
 from nonet.services.raw_image.domain import Domain
 from nonet.services.raw_image.encoding import CONTENT_TYPES, DEPTHS, Sink, write_picture
-from nonet.services.raw_image.noise import NoiseModel, estimate_noise
+from nonet.services.raw_image.noise import estimate_noise
 from nonet.services.raw_image.options import DevelopOptions
 from nonet.services.raw_image.tiling import Tile, TileForm, Tiling, packed, spread
 
@@ -64,7 +64,7 @@ class Development:
         self._rendering: Rendering | None = None
         if self.render == "srgb":
             self._rendering = rendering_of(capture, self._balance, self._colours(), options.exposure)
-            self._domain = Domain.of_light(_balanced_noise(self.noise, self._rendering), self._told)
+            self._domain = Domain.of_light(self.noise, self._told, self._rendering.gains)
         else:
             self._domain = Domain.of_data(self.noise, self._told)
         self._kept = 1 - options.strength * (1 - self._residual_kept())
@@ -267,12 +267,3 @@ def upright(picture: Array, orientation: int) -> Array:
 def _sampled(image: Array) -> Array:
     """The values of an image [3, T, T] where a mosaic that starts on R samples them: [4, T / 2, T / 2]."""
     return np.stack([image[0, 0::2, 0::2], image[1, 0::2, 1::2], image[1, 1::2, 0::2], image[2, 1::2, 1::2]])
-
-
-def _balanced_noise(noise: NoiseModel, rendering: Rendering) -> NoiseModel:
-    """The noise after white balance, in the mean over the colours: a grows with a gain, b with its square."""
-    gains = np.array([rendering.gains[0], rendering.gains[1], rendering.gains[1], rendering.gains[2]])
-    gain = float(gains.mean())
-    return NoiseModel(
-        noise.a * gain, noise.b * float((gains**2).mean()), min(noise.level * gain, 1.0), noise.known
-    )

@@ -4,15 +4,18 @@ Model: the variance of a sample rises linearly with its expectation, var = a * l
 read noise (A. Foi, M. Trimeche, V. Katkovnik, K. Egiazarian, "Practical Poissonian-Gaussian noise modeling
 and fitting for single-image raw-data", IEEE TIP 17(10), 2008).
 
-Algorithm: each of the four colour planes is cut into blocks of 10 x 10. In each, the second difference in
-both directions (J. Immerkaer, "Fast noise variance estimation", CVIU 64(2), 1996) removes what is constant or
-sloped; its mean square over 36 gives the block's noise variance, plus whatever texture leaves. Blocks are
-sorted by mean level into bins of equal count; of each bin the lowest twentieth of the variances is looked at,
-since blocks without texture lie low: its upper end, divided by what that is for pure white noise. A line is
-fitted through the bins by reweighted least squares that trusts low points more, with a, b >= 0.
+Algorithm: the green samples, which lie twice as dense as the others and therefore alias least, are cut into
+blocks of 12 x 12 pixels. In each, the second difference along both diagonals (J. Immerkaer, "Fast noise
+variance estimation", CVIU 64(2), 1996, on the lattice of green) removes what is constant or sloped; its mean
+square over 36 gives the block's noise variance, plus whatever texture leaves. Blocks are sorted by mean level
+into bins of equal count; of each bin those are looked at that are flattest at a scale four times as coarse,
+where noise has nearly gone: texture shows at both scales, noise at the fine one alone, so the choice does not
+favour blocks with little noise. A line is fitted through the bins' medians by reweighted least squares that
+trusts low points more, with a, b >= 0.
 
-Guarantees: clipped blocks take no part; at most about two million samples are looked at. Limits: a picture
-that is fine texture all over is taken for noise, and correlated noise is underestimated.
+Guarantees: clipped blocks take no part; at most about four million samples are looked at. Limits: the noise
+of a sensor is that of its green samples; a picture that is fine texture all over is taken for noise, and
+correlated noise is underestimated.
 """
 
 from __future__ import annotations
@@ -26,14 +29,20 @@ import numpy as np
 from nonet.runtime.tensors import Array
 from nonet.services.raw_image.capture import FARTHEST, Capture
 
-_BLOCK: Final = 10
+_BLOCK: Final = 12
+_CELL: Final = 4
+_REACH: Final = 2
+"""How far the second difference sees."""
 _GAIN: Final = 36.0  # sum of squares of the kernel [1 -2 1]' [1 -2 1]
-_LOW: Final = 0.05
-# That quantile of the block estimate for white Gaussian noise of variance 1 (64 correlated values a block).
-_WHITE_LOW: Final = 0.551
-_SAMPLES: Final = 1 << 21
-_BINS: Final = 12
-_FEWEST_BLOCKS: Final = 16
+_FLAT: Final = 0.04
+_FEWEST_FLAT: Final = 16
+# Median of the block estimate for white Gaussian noise of variance 1 (72 correlated values a block).
+_WHITE_MEDIAN: Final = 0.953
+_SAMPLES: Final = 1 << 22
+_BINS: Final = 8
+_FEWEST_BLOCKS: Final = 9
+_WORTH: Final = 36
+"""Independent values that a block's estimate is worth."""
 _ROUNDS: Final = 8
 _NEAR_WHITE: Final = 0.98
 
@@ -61,63 +70,107 @@ NOTHING: Final = NoiseModel(0.0, 0.0, known=False)
 
 def estimate_noise(capture: Capture) -> NoiseModel:
     """The noise of a capture, in units of black to white; see the module's text."""
-    levels, variances = [], []
-    for index in range(4):
-        row, column = divmod(index, 2)
-        plane = capture.mosaic[row::2, column::2]
-        black = capture.black[index]
-        found = _blocks(plane, black, capture.white[index] - black)
-        levels.append(found[0])
-        variances.append(found[1])
-    level, variance = np.concatenate(levels), np.concatenate(variances)
+    rows = (capture.height - 2 * _REACH) // _BLOCK
+    columns = (capture.width - 2 * _REACH) // _BLOCK
+    if rows * columns < _FEWEST_BLOCKS or min(rows, columns) < 1:
+        return NOTHING
+    step = max(1, round(rows * columns * _BLOCK**2 / _SAMPLES))
+    green = np.array([[colour == "G" for colour in pair] for pair in (capture.cfa[:2], capture.cfa[2:])])
+    found = [
+        _blocks(_strip(capture, row * _BLOCK, columns), green, _floor(capture))
+        for row in range(0, rows, step)
+    ]
+    level, variance, coarse = (np.concatenate(parts).astype(np.float64) for parts in zip(*found, strict=True))
     if level.size < _FEWEST_BLOCKS:
         return NOTHING
-    return _fit(level, variance)
+    return _fit(level, variance, coarse)
 
 
-def _blocks(plane: Array, black: float, span: float) -> tuple[Array, Array]:
-    """Mean level and noise variance of the blocks of a plane that are not clipped."""
-    rows, columns = plane.shape[0] // _BLOCK, plane.shape[1] // _BLOCK
-    if rows == 0 or columns == 0:
-        return np.empty(0), np.empty(0)
-    step = max(1, round(rows * columns * _BLOCK**2 / (_SAMPLES / 4)))
-    levels, variances = [], []
-    for row in range(0, rows, step):
-        strip = plane[row * _BLOCK : (row + 1) * _BLOCK, : columns * _BLOCK].astype(np.float32)
-        with np.errstate(over="ignore"):
-            scaled = np.clip((strip - black) / span, -FARTHEST, FARTHEST)
-        blocks = scaled.reshape(_BLOCK, columns, _BLOCK).swapaxes(0, 1)
-        across = blocks[:, :, :-2] - 2 * blocks[:, :, 1:-1] + blocks[:, :, 2:]
-        both = across[:, :-2] - 2 * across[:, 1:-1] + across[:, 2:]
-        inside = (blocks.max(axis=(1, 2)) < _NEAR_WHITE) & (
-            blocks.min(axis=(1, 2)) > _floor(strip, black, span)
-        )
-        levels.append(blocks.mean(axis=(1, 2))[inside])
-        variances.append((both**2).mean(axis=(1, 2))[inside] / _GAIN)
-    return np.concatenate(levels).astype(np.float64), np.concatenate(variances).astype(np.float64)
+def _strip(capture: Capture, top: int, columns: int) -> Array:
+    """Levels of a row of blocks and of what their second differences see around them, float32."""
+    width = columns * _BLOCK + 2 * _REACH
+    strip = capture.mosaic[top : top + _BLOCK + 2 * _REACH, :width].astype(np.float32)
+    black, white = (
+        np.tile(np.array(levels, dtype=np.float32).reshape(2, 2), (strip.shape[0] // 2, -(-width // 2)))[
+            :, :width
+        ]
+        for levels in (capture.black, capture.white)
+    )
+    with np.errstate(over="ignore"):
+        scaled: Array = np.clip((strip - black) / (white - black), -FARTHEST, FARTHEST)
+    return scaled
 
 
-def _floor(strip: Array, black: float, span: float) -> float:
+def _blocks(strip: Array, green: Array, floor: float) -> tuple[Array, Array, Array]:
+    """Mean level, fine and coarse variance of green in the blocks of a strip that are not clipped."""
+    inner = strip[2:-2, 2:-2]
+    columns = inner.shape[1] // _BLOCK
+    mask = np.tile(green, (_BLOCK // 2, columns * _BLOCK // 2))  # the margin is even: the phase stays
+    diagonal = strip[1:-3, 1:-3] + strip[1:-3, 3:-1] + strip[3:-1, 1:-3] + strip[3:-1, 3:-1]
+    straight = strip[:-4, 2:-2] + strip[4:, 2:-2] + strip[2:-2, :-4] + strip[2:-2, 4:]
+    fine = np.where(mask, 4 * inner - 2 * diagonal + straight, 0) ** 2
+
+    def by_block(values: Array) -> Array:
+        return values.reshape(_BLOCK, columns, _BLOCK).swapaxes(0, 1)
+
+    count = _BLOCK**2 / 2
+    values = by_block(np.where(mask, inner, 0))
+    inside = (by_block(np.where(mask, inner, -np.inf)).max(axis=(1, 2)) < _NEAR_WHITE) & (
+        by_block(np.where(mask, inner, np.inf)).min(axis=(1, 2)) > floor
+    )
+    cells = values.reshape(columns, _BLOCK // _CELL, _CELL, _BLOCK // _CELL, _CELL).sum(axis=(2, 4))
+    cells /= np.float32(_CELL**2 / 2)
+    coarse = (np.diff(cells, axis=1) ** 2).mean(axis=(1, 2)) + (np.diff(cells, axis=2) ** 2).mean(axis=(1, 2))
+    return (
+        (values.sum(axis=(1, 2)) / count)[inside],
+        (by_block(fine).sum(axis=(1, 2)) / (count * _GAIN))[inside],
+        coarse[inside],
+    )
+
+
+def _floor(capture: Capture) -> float:
     """The level at which samples are cut off below: 0 DN, unless black lies there and nothing is cut."""
-    return -black / span if black > 0 else -math.inf
+    if max(capture.black) <= 0:
+        return -math.inf
+    return max(-black / (white - black) for black, white in zip(capture.black, capture.white, strict=True))
 
 
-def _fit(level: Array, variance: Array) -> NoiseModel:
+def _fit(level: Array, variance: Array, coarse: Array) -> NoiseModel:
     order = np.argsort(level, kind="stable")
-    bins = [part for part in np.array_split(order, _BINS) if part.size >= _FEWEST_BLOCKS // 2] or [order]
-    x = np.array([np.median(level[part]) for part in bins])
-    y = np.array([np.quantile(variance[part], _LOW) for part in bins]) / _WHITE_LOW
+    bins = [part for part in np.array_split(order, _BINS) if part.size >= _FEWEST_FLAT] or [order]
+    points = []
+    for part in bins:
+        flattest = part[np.argsort(coarse[part], kind="stable")]
+        chosen = flattest[: max(_FEWEST_FLAT, round(_FLAT * part.size))]
+        points.append(
+            (np.median(level[chosen]), np.median(variance[chosen]), np.median(coarse[chosen]), chosen.size)
+        )
+    x, y, rest, count = np.array(points).T
+    # White noise leaves half its variance at the coarse scale: a bin with more of it has texture everywhere.
+    trust = np.minimum(1.0, 0.5 * y / np.maximum(rest, 1e-12)) ** 2
+    y = y / _WHITE_MEDIAN
     middle = float(np.median(level))
     if not y.max() > 0:
         return NoiseModel(0.0, 0.0, middle)
-    weight = 1 / np.maximum(y, 1e-3 * y.max()) ** 2
+    weight = trust / np.maximum(y, 1e-3 * y.max()) ** 2
     a, b = 0.0, float(np.median(y))
     for _ in range(_ROUNDS):
         a, b = _line(x, y, weight)
         expected = np.maximum(a * x + b, 1e-3 * y.max())
         # Texture only adds: what lies far above the line counts less.
-        weight = 1 / (expected * np.maximum(np.abs(y - expected), 0.05 * expected))
-    return NoiseModel(a, b, middle)
+        weight = trust / (expected * np.maximum(np.abs(y - expected), 0.05 * expected))
+    share = _below(a * x + b, y * (1 + np.sqrt(2 / (_WORTH * count))))
+    return NoiseModel(a * share, b * share, middle)
+
+
+def _below(line: Array, bounds: Array) -> float:
+    """What a line is multiplied by to lie under all bounds but the lowest, at most 1.
+
+    A bin's variance is that of its noise and of its texture, so it bounds the noise; one bin may be wrong the
+    other way, having been clipped or painted.
+    """
+    ratios = np.sort(bounds / np.maximum(line, 1e-30))
+    return float(min(1.0, ratios[min(1, ratios.size - 1)]))
 
 
 def _line(x: Array, y: Array, weight: Array) -> tuple[float, float]:
