@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.http.guard import App, Message, Receive, Scope, Send
 from nonet.runtime.errors import MethodNotAllowed
 
@@ -66,7 +66,9 @@ class RouteMethods:
         except _HeadSent:
             return
         finally:
-            Exchange.of(scope).route = Exchange.of(scope).route or getattr(asked.get("route"), "path", "")
+            RequestContext.of(scope).route = RequestContext.of(scope).route or getattr(
+                asked.get("route"), "path", ""
+            )
 
     def _allowed(self, scope: Scope) -> list[str]:
         declared = self._methods_of(scope)

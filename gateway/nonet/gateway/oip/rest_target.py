@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.http.guard import Receive
 from nonet.gateway.http.reply import Reply
 from nonet.runtime.errors import UnsupportedMediaType
@@ -29,9 +29,9 @@ _SPOKEN = frozenset(
 
 @dataclasses.dataclass(slots=True)
 class OipTarget:
-    """What a request to ``/v2`` is about: the names in its path, its exchange and its body."""
+    """What a request to ``/v2`` is about: the names in its path, its context and its body."""
 
-    exchange: Exchange
+    context: RequestContext
     receive: Receive
     model: str = ""
     version: str = ""
@@ -40,13 +40,13 @@ class OipTarget:
 Handler: TypeAlias = Callable[[OipTarget], Awaitable[Reply]]
 
 
-def check_content_type(exchange: Exchange) -> None:
+def check_content_type(context: RequestContext) -> None:
     """Raises UnsupportedMediaType for a type that is neither JSON, octets nor what curl sends by default."""
-    content_type = exchange.headers.get(b"content-type")
+    content_type = context.headers.get(b"content-type")
     if content_type is None or content_type.partition(b";")[0].strip().lower() in _SPOKEN:
         return
     raise UnsupportedMediaType(
         "send application/json, or application/octet-stream with binary tensor data, "
-        f"not {exchange.header(b'content-type')[:80]!r}",
+        f"not {context.header(b'content-type')[:80]!r}",
         param="Content-Type",
     )

@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from nonet.gateway.core.call_headers import CallReader
-from nonet.gateway.core.request_context import Exchange, RawHeaders
+from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.query import read_query
 from nonet.gateway.http.reply import RawResponse, Reply, raw_headers
@@ -40,7 +40,7 @@ def jobs_router(
     router = APIRouter(tags=["Jobs"])
 
     def tenant_of(request: Request) -> str:
-        return calls.authenticate(Exchange.of(request.scope))
+        return calls.authenticate(RequestContext.of(request.scope))
 
     @router.get("/v1/jobs", summary="List jobs", response_model=JobList, **JOBS)
     async def page(request: Request) -> Response:
@@ -74,7 +74,7 @@ def jobs_router(
     @router.get("/v1/jobs/{job}/events", summary="Watch a job", response_class=Response, **EVENTS)
     async def events(job: str, request: Request) -> Response:
         tenant = tenant_of(request)
-        seen = _seen(Exchange.of(request.scope).given(b"last-event-id"))
+        seen = _seen(RequestContext.of(request.scope).given(b"last-event-id"))
         found = await jobs.get(job, tenant)
         if seen > found.revision:
             raise _no_event(str(seen))

@@ -189,7 +189,7 @@ class TaskCalls:
         if self._submits is None:
             raise NotImplementedHere("there are no jobs here")
         call = rpc.read()
-        key = read_key(rpc.exchange.given(b"idempotency-key"))
+        key = read_key(rpc.request_context.given(b"idempotency-key"))
         assert self._task.work is not None
         await self._submits.jobs.able(self._task.work.kind)
         return self._submits, call.tenant, key
