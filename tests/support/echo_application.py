@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from nonet.gateway.http import Bodies, Exchange, HttpSettings, RequestGuard
+from nonet.gateway.http import Bodies, HttpSettings, RequestContext, RequestGuard
 from tests.support.http_server import HttpServer
 
 FAST = HttpSettings(
@@ -47,7 +47,7 @@ class EchoApp:
         elif scope["path"] == "/crash":
             raise RuntimeError("a secret at /etc/secret")
         elif scope["path"] != "/refuse":
-            body = await self.bodies.read(Exchange.of(scope), receive)
+            body = await self.bodies.read(RequestContext.of(scope), receive)
         self.served += 1
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"text/plain")]
         await send({"type": "http.response.start", "status": status, "headers": headers})

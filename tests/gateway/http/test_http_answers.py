@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nonet.gateway.http import Bodies, Exchange, HttpSettings
+from nonet.gateway.http import Bodies, HttpSettings, RequestContext
 from tests.support.http_server import HttpServer
 
 Answer = Callable[[Any, Any], Awaitable[None]]
@@ -143,7 +143,7 @@ async def test_a_body_in_pieces_is_gathered_with_the_offset_aligned(pieces: list
     async def receive() -> dict[str, Any]:
         return messages.pop(0)
 
-    gathered = await Bodies(HttpSettings()).read_aligned(Exchange(0.0), receive, offset)
+    gathered = await Bodies(HttpSettings()).read_aligned(RequestContext(0.0), receive, offset)
     assert bytes(gathered) == b"".join(pieces)
     if len(pieces) > 1 and offset < len(gathered):
         address = np.frombuffer(gathered, np.uint8).__array_interface__["data"][0]

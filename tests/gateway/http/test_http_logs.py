@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nonet.gateway.http import Exchange, JsonFormatter, PlainFormatter, request_id, trace_id
-from nonet.gateway.http.access_log import log_exchange, sanitise
+from nonet.gateway.http import JsonFormatter, PlainFormatter, RequestContext, request_id, trace_id
+from nonet.gateway.http.access_log import log_request, sanitise
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
@@ -33,14 +33,14 @@ def test_sanitising_keeps_what_is_harmless(text: str) -> None:
 
 
 def test_a_log_line_carries_the_request_and_its_trace() -> None:
-    exchange = Exchange(0.0)
-    exchange.begin(
+    context = RequestContext(0.0)
+    context.begin(
         [
             (b"x-request-id", b"abc-1"),
             (b"traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ]
     )
-    tokens = request_id.set(exchange.request_id), trace_id.set(exchange.trace_id)
+    tokens = request_id.set(context.request_id), trace_id.set(context.trace_id)
     try:
         line = json.loads(JsonFormatter().format(record("hello", fields={"status": 200})))
     finally:
@@ -62,16 +62,16 @@ def test_a_log_line_carries_the_request_and_its_trace() -> None:
     ],
 )
 def test_a_traceparent_that_is_none_is_ignored(parent: bytes) -> None:
-    exchange = Exchange(0.0)
-    exchange.begin([(b"traceparent", parent)])
-    assert exchange.trace_id == ""
+    context = RequestContext(0.0)
+    context.begin([(b"traceparent", parent)])
+    assert context.trace_id == ""
 
 
 def test_the_access_line_has_no_query_and_no_control_characters(caplog: pytest.LogCaptureFixture) -> None:
-    exchange = Exchange(0.0)
-    exchange.begin([(b"user-agent", b"evil\x1b[31m\xe9" + b"x" * 500)])
+    context = RequestContext(0.0)
+    context.begin([(b"user-agent", b"evil\x1b[31m\xe9" + b"x" * 500)])
     with caplog.at_level(logging.INFO, logger="nonet.access"):
-        log_exchange(exchange, "GET", "/v1/" + "a" * 2000, 200, 5, ("10.0.0.1", 1))
+        log_request(context, "GET", "/v1/" + "a" * 2000, 200, 5, ("10.0.0.1", 1))
     (made,) = caplog.records
     fields = vars(made)["fields"]
     assert fields["agent"].startswith("evil\\x1b[31m\\xe9xxx")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nonet.gateway.core.gatekeeper import Gatekeeper
-from nonet.gateway.core.request_context import Exchange, RawHeaders
+from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, InvalidArgument
 from nonet.runtime.requests import InferRequest, InferResponse, Parameter
@@ -86,15 +86,15 @@ class CallReader:
         self._clock = clock
         self._max_timeout = max_timeout
 
-    def authenticate(self, exchange: Exchange) -> str:
+    def authenticate(self, context: RequestContext) -> str:
         """The tenant. Raises Unauthenticated or QuotaExceeded."""
-        return self._gatekeeper.authenticate(_authorization(exchange))
+        return self._gatekeeper.authenticate(_authorization(context))
 
-    def identify(self, exchange: Exchange) -> str:
+    def identify(self, context: RequestContext) -> str:
         """The tenant, without counting against its quota. Raises Unauthenticated."""
-        return self._gatekeeper.identify(_authorization(exchange))
+        return self._gatekeeper.identify(_authorization(context))
 
-    def read(self, exchange: Exchange, arrived: float | None = None) -> Call:
+    def read(self, context: RequestContext, arrived: float | None = None) -> Call:
         """Everything the headers say.
 
         The deadline counts from the request's first byte, so a slow upload uses up its own time; a request
@@ -102,17 +102,17 @@ class CallReader:
         Raises Unauthenticated, QuotaExceeded, InvalidArgument for a header that is not what it must be, and
         DeadlineExceeded for a timeout of 0 or one that has already passed.
         """
-        tenant = self.authenticate(exchange)
-        headers = exchange.headers
+        tenant = self.authenticate(context)
+        headers = context.headers
         deadline: float | None = None
         if b"x-request-timeout-ms" in headers:
-            deadline = self._deadline(exchange, exchange.arrived if arrived is None else arrived)
+            deadline = self._deadline(context, context.arrived if arrived is None else arrived)
         priority = DEFAULT_PRIORITY
         if b"x-priority" in headers:
-            priority = _priority(exchange.header(b"x-priority"))
+            priority = _priority(context.header(b"x-priority"))
         use_cache = store_in_cache = True
         if b"cache-control" in headers:
-            directives = {part.strip() for part in exchange.header(b"cache-control").lower().split(",")}
+            directives = {part.strip() for part in context.header(b"cache-control").lower().split(",")}
             store_in_cache = "no-store" not in directives
             use_cache = store_in_cache and "no-cache" not in directives
         return Call(tenant, deadline, priority, use_cache, store_in_cache)
@@ -122,8 +122,8 @@ class CallReader:
         if call.deadline is not None and self._clock.now() >= call.deadline:
             raise DeadlineExceeded("the deadline passed before the request had arrived")
 
-    def _deadline(self, exchange: Exchange, arrived: float) -> float:
-        text = exchange.header(b"x-request-timeout-ms")
+    def _deadline(self, context: RequestContext, arrived: float) -> float:
+        text = context.header(b"x-request-timeout-ms")
         name = "X-Request-Timeout-Ms"
         if _NUMBER.fullmatch(text) is None:
             raise InvalidArgument(f"{name} must be a number of milliseconds, got {text[:40]!r}", param=name)
@@ -139,8 +139,8 @@ class CallReader:
         return deadline
 
 
-def _authorization(exchange: Exchange) -> str | None:
-    header = exchange.headers.get(b"authorization")
+def _authorization(context: RequestContext) -> str | None:
+    header = context.headers.get(b"authorization")
     return None if header is None else header.decode("latin-1")
 
 

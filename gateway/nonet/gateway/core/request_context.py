@@ -16,7 +16,7 @@ Scope = MutableMapping[str, Any]
 RawHeaders = list[tuple[bytes, bytes]]
 """Headers, or metadata, as name and value."""
 
-EXTENSION = "nonet.exchange"
+EXTENSION = "nonet.request_context"
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("nonet_request_id", default="")
 """Id of the request that is being handled; every log line written meanwhile carries it."""
@@ -27,7 +27,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-class Exchange:
+class RequestContext:
     """What is known of one HTTP request beside its ASGI scope.
 
     Attributes:
@@ -67,14 +67,14 @@ class Exchange:
         self._task: asyncio.Task[Any] | None = None
 
     @classmethod
-    def of(cls, scope: Scope) -> Exchange:
-        """The exchange the connection put into ``scope``; a new one under a server that knows none."""
+    def of(cls, scope: Scope) -> RequestContext:
+        """The context the connection put into ``scope``; a new one under a server that knows none."""
         extensions = scope.setdefault("extensions", {})
         found = extensions.get(EXTENSION)
         if found is None:
             found = extensions[EXTENSION] = cls(time.monotonic())
-        exchange: Exchange = found
-        return exchange
+        context: RequestContext = found
+        return context
 
     def begin(self, raw_headers: list[tuple[bytes, bytes]]) -> None:
         """Take in the headers: fills ``headers``, ``request_id`` and ``trace_id``."""

@@ -23,7 +23,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from nonet.gateway.core.call_headers import Call, CallReader, answer_headers
-from nonet.gateway.core.request_context import Exchange, request_id, trace_id
+from nonet.gateway.core.request_context import RequestContext, request_id, trace_id
 from nonet.gateway.core.upload_budget import Hold, UploadBudget
 from nonet.gateway.executor.errors import ERROR_CODE, RETRY_AFTER
 from nonet.runtime.clock import Clock
@@ -53,19 +53,19 @@ class Rpc:
 
     Attributes:
         context: gRPC's own view of the call.
-        exchange: request id, trace id and metadata, in the form the HTTP face uses too.
+        request_context: request id, trace id and metadata, in the form the HTTP face uses too.
         model: name of the model that answered; enters the metrics.
     """
 
-    __slots__ = ("_call", "_face", "context", "exchange", "model")
+    __slots__ = ("_call", "_face", "context", "model", "request_context")
 
     def __init__(self, face: RpcFace, context: Context) -> None:
         self._face = face
         self._call: Call | None = None
         self.context = context
         self.model = ""
-        self.exchange = Exchange(time.monotonic())
-        self.exchange.begin(
+        self.request_context = RequestContext(time.monotonic())
+        self.request_context.begin(
             [
                 (
                     key.encode("latin-1"),
@@ -74,8 +74,8 @@ class Rpc:
                 for key, value in context.invocation_metadata() or ()
             ]
         )
-        request_id.set(self.exchange.request_id)
-        trace_id.set(self.exchange.trace_id)
+        request_id.set(self.request_context.request_id)
+        trace_id.set(self.request_context.trace_id)
 
     def read(self, arrived: float | None = None) -> Call:
         """Who calls, and how the request is to be handled: the metadata that the HTTP face calls headers, and
@@ -86,7 +86,7 @@ class Rpc:
         """
         if arrived is None and self._call is not None:
             return self._call
-        call = self._face.reader.read(self.exchange, arrived)
+        call = self._face.reader.read(self.request_context, arrived)
         remaining = self.context.time_remaining()
         if remaining is not None and math.isfinite(remaining):
             deadline = self._face.clock.now() + remaining
@@ -98,17 +98,17 @@ class Rpc:
 
     def authenticate(self) -> str:
         """The tenant. Raises Unauthenticated or QuotaExceeded."""
-        return self._face.reader.authenticate(self.exchange)
+        return self._face.reader.authenticate(self.request_context)
 
     def identify(self) -> str:
         """The tenant, without counting against its quota. Raises Unauthenticated."""
-        return self._face.reader.identify(self.exchange)
+        return self._face.reader.identify(self.request_context)
 
     def describe_answer(self, response: InferResponse, decode: float, encode: float) -> None:
         """Say in the trailing metadata how the request was handled, under the names of the HTTP headers."""
         self.context.set_trailing_metadata(
             (
-                ("x-request-id", self.exchange.request_id),
+                ("x-request-id", self.request_context.request_id),
                 *(
                     (name.decode(), value.decode())
                     for name, value in answer_headers(response, decode, encode)
@@ -118,7 +118,7 @@ class Rpc:
 
     async def refuse(self, error: ServingError) -> None:
         """End the call with the error's status; the exact cause goes into the trailing metadata."""
-        trailing = [("x-request-id", self.exchange.request_id), (ERROR_CODE, printable(error.code))]
+        trailing = [("x-request-id", self.request_context.request_id), (ERROR_CODE, printable(error.code))]
         if error.param:
             trailing.append((ERROR_PARAM, printable(error.param)))
         if error.retry_after is not None:
@@ -274,7 +274,7 @@ class _Settled:
                 await rpc.refuse(
                     Internal(
                         "internal error; the server's log has more under request id "
-                        f"{rpc.exchange.request_id}"
+                        f"{rpc.request_context.request_id}"
                     )
                 )
             else:
@@ -282,7 +282,7 @@ class _Settled:
         finally:
             if isinstance(error, ServingError):
                 error.told()
-            self._face.over(self._route, status, time.monotonic() - rpc.exchange.arrived, rpc.model)
+            self._face.over(self._route, status, time.monotonic() - rpc.request_context.arrived, rpc.model)
 
 
 def parse(message_class: Any, raw: bytes) -> Any:

@@ -1,6 +1,6 @@
 """The HTTP connection and everything that holds for every request, whatever its route."""
 
-from nonet.gateway.core.request_context import Exchange, request_id, trace_id
+from nonet.gateway.core.request_context import RequestContext, request_id, trace_id
 from nonet.gateway.http.access_log import JsonFormatter, PlainFormatter
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.guard import HttpRecord, RequestGuard
@@ -10,11 +10,11 @@ from nonet.gateway.http.settings import HttpSettings
 
 __all__ = [
     "Bodies",
-    "Exchange",
     "HttpRecord",
     "HttpSettings",
     "JsonFormatter",
     "PlainFormatter",
+    "RequestContext",
     "RequestGuard",
     "guarded_protocol",
     "request_id",

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from nonet.gateway.core.request_context import Exchange, request_id, trace_id
+from nonet.gateway.core.request_context import RequestContext, request_id, trace_id
 from nonet.runtime.errors import ServingError
 
 access_logger = logging.getLogger("nonet.access")
@@ -32,8 +32,8 @@ def sanitise(text: str, longest: int = _LONGEST) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
-def log_exchange(
-    exchange: Exchange, method: str, path: str, status: int, sent: int, client: tuple[str, int] | None
+def log_request(
+    context: RequestContext, method: str, path: str, status: int, sent: int, client: tuple[str, int] | None
 ) -> None:
     """The access line of one request. ``path`` is as received, without the query (which may hold secrets)."""
     if not access_logger.isEnabledFor(logging.INFO):
@@ -42,11 +42,11 @@ def log_exchange(
         "method": sanitise(method, 16),
         "path": sanitise(path),
         "status": status,
-        "ms": round((time.monotonic() - exchange.arrived) * 1e3, 3),
+        "ms": round((time.monotonic() - context.arrived) * 1e3, 3),
         "bytes": sent,
         "client": client[0] if client else "",
     }
-    if agent := exchange.header(b"user-agent"):
+    if agent := context.header(b"user-agent"):
         fields["agent"] = sanitise(agent, 128)
     access_logger.info(
         "%s %s %d %.1f ms", fields["method"], fields["path"], status, fields["ms"], extra={"fields": fields}

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.core.upload_budget import Hold, UploadBudget, disk_budget
 from nonet.gateway.http.coding import normalise, pieces
 from nonet.gateway.http.settings import HttpSettings
@@ -40,7 +40,7 @@ class Spooling:
     """
 
     limit: int
-    applies: Callable[[Exchange], bool] = lambda exchange: True
+    applies: Callable[[RequestContext], bool] = lambda context: True
 
 
 class Bodies:
@@ -78,18 +78,23 @@ class Bodies:
         """The account of what is written to the disk otherwise than by :meth:`spool`, empty."""
         return self._disk.open()
 
-    def check_declared(self, exchange: Exchange, path: str = "") -> None:
+    def check_declared(self, context: RequestContext, path: str = "") -> None:
         """Refuse by ``Content-Length`` alone. Raises PayloadTooLarge before anything is read."""
-        declared = exchange.headers.get(b"content-length")
+        declared = context.headers.get(b"content-length")
         limit = self._settings.max_body_bytes
         spooling = self._spooled.get(path)
-        if spooling is not None and spooling.applies(exchange):
+        if spooling is not None and spooling.applies(context):
             limit = spooling.limit
         if declared is not None and int(declared) > limit:
             raise _too_large(limit)
 
     async def spool(
-        self, exchange: Exchange, receive: Receive, path: Path, limit: int, write: Callable[[bytes], object]
+        self,
+        context: RequestContext,
+        receive: Receive,
+        path: Path,
+        limit: int,
+        write: Callable[[bytes], object],
     ) -> None:
         """Hand the body, decoded, to ``write`` as it arrives, in another thread; no more than a piece of it
         is in memory. ``path`` is where it is to lie: what has to be decoded lies beside it meanwhile.
@@ -98,22 +103,27 @@ class Bodies:
         together take too much of the disk, InsufficientStorage or Unavailable when it is full, what ``write``
         raises, else as :meth:`read`. Until the request is over the bytes count.
         """
-        coding = normalise(exchange.header(b"content-encoding"))
-        hold = exchange.hold = self._disk.open()
+        coding = normalise(context.header(b"content-encoding"))
+        hold = context.hold = self._disk.open()
         with storage_errors():
             if not coding:
-                await self._hand_on(exchange, receive, hold, limit, write)
+                await self._hand_on(context, receive, hold, limit, write)
                 return
             coded = path.with_name(path.name + ".coded")
             try:
                 with coded.open("xb") as file:
-                    await self._hand_on(exchange, receive, hold, limit, file.write)
+                    await self._hand_on(context, receive, hold, limit, file.write)
                 await asyncio.to_thread(_decode_file, coding, coded, limit, hold, write)
             finally:
                 coded.unlink(missing_ok=True)
 
     async def _hand_on(
-        self, exchange: Exchange, receive: Receive, hold: Hold, limit: int, write: Callable[[bytes], object]
+        self,
+        context: RequestContext,
+        receive: Receive,
+        hold: Hold,
+        limit: int,
+        write: Callable[[bytes], object],
     ) -> None:
         """The body as it was sent, piece by piece."""
         total = 0
@@ -133,32 +143,34 @@ class Bodies:
                 total += len(pending)
                 await asyncio.to_thread(write, bytes(pending))
                 pending.clear()
-        exchange.received = True
+        context.received = True
 
-    async def read(self, exchange: Exchange, receive: Receive) -> bytes:
+    async def read(self, context: RequestContext, receive: Receive) -> bytes:
         """The whole body, decoded.
 
         Raises as :meth:`read_aligned`.
         """
-        body = await self._read(exchange, receive)
+        body = await self._read(context, receive)
         return body if isinstance(body, bytes) else b"".join(body)
 
-    async def read_aligned(self, exchange: Exchange, receive: Receive, offset: int) -> bytes | memoryview:
+    async def read_aligned(
+        self, context: RequestContext, receive: Receive, offset: int
+    ) -> bytes | memoryview:
         """The whole body, decoded, in memory in which the byte at ``offset`` is fit for any number to begin:
         a tensor that lies there can be used where it is. A body that came in one piece stays where it is.
 
         Raises PayloadTooLarge over a limit, Unavailable when the bodies of all requests take too much,
         UnsupportedMediaType or InvalidArgument for its Content-Encoding, ClientClosed if the client leaves.
         """
-        body = await self._read(exchange, receive)
+        body = await self._read(context, receive)
         return body if isinstance(body, bytes) else _gathered(body, offset)
 
-    async def _read(self, exchange: Exchange, receive: Receive) -> bytes | list[bytes]:
+    async def _read(self, context: RequestContext, receive: Receive) -> bytes | list[bytes]:
         """The body, decoded, or its pieces."""
-        coding = normalise(exchange.header(b"content-encoding"))
-        hold = exchange.hold = self._budget.open()
+        coding = normalise(context.header(b"content-encoding"))
+        hold = context.hold = self._budget.open()
         body = await self._collect(hold, receive)
-        exchange.received = True
+        context.received = True
         if not coding:
             return body
         if not isinstance(body, bytes):
@@ -170,10 +182,10 @@ class Bodies:
                 return _decode(coding, body, min(limit, 16 * _DECODE_INLINE), hold)
         return await asyncio.to_thread(_decode, coding, body, limit, hold)
 
-    def release(self, exchange: Exchange) -> None:
+    def release(self, context: RequestContext) -> None:
         """The request is over; its body's memory is free."""
-        if exchange.hold is not None:
-            exchange.hold.close()
+        if context.hold is not None:
+            context.hold.close()
 
     async def _collect(self, hold: Hold, receive: Receive) -> bytes | list[bytes]:
         """The body as it came, whole or in pieces, each of which is entered before it is kept."""

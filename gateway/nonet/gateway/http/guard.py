@@ -12,8 +12,8 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from nonet.gateway.core.request_context import Exchange, request_id, trace_id
-from nonet.gateway.http.access_log import log_exchange
+from nonet.gateway.core.request_context import RequestContext, request_id, trace_id
+from nonet.gateway.http.access_log import log_request
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.problems import JSON, error_body, error_headers
 from nonet.runtime.errors import ClientClosed, Internal, PayloadTooLarge, ServingError, Unavailable
@@ -79,20 +79,20 @@ class RequestGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange.of(scope)
-        exchange.begin(scope["headers"])
-        request_id.set(exchange.request_id)
-        trace_id.set(exchange.trace_id)
-        answer = _Answer(exchange, send)
-        exchange.attend()
+        context = RequestContext.of(scope)
+        context.begin(scope["headers"])
+        request_id.set(context.request_id)
+        trace_id.set(context.trace_id)
+        answer = _Answer(context, send)
+        context.attend()
         try:
             try:
-                if exchange.left:
+                if context.left:
                     return
-                self._bodies.check_declared(exchange, scope["path"])
+                self._bodies.check_declared(context, scope["path"])
                 await self._app(scope, receive, answer)
             except asyncio.CancelledError:
-                await self._cancelled(scope, exchange, answer)
+                await self._cancelled(scope, context, answer)
             except ServingError as error:
                 await answer.fail(scope["path"], error)
                 error.told()
@@ -100,15 +100,15 @@ class RequestGuard:
                 logger.exception("the handler of a request failed")
                 if answer.status:
                     raise
-                await answer.fail(scope["path"], Internal(_internal_message(exchange)))
+                await answer.fail(scope["path"], Internal(_internal_message(context)))
         finally:
-            exchange.finish()
-            self._bodies.release(exchange)
-            self._report(scope, exchange, answer)
+            context.finish()
+            self._bodies.release(context)
+            self._report(scope, context, answer)
 
-    async def _cancelled(self, scope: Scope, exchange: Exchange, answer: _Answer) -> None:
+    async def _cancelled(self, scope: Scope, context: RequestContext, answer: _Answer) -> None:
         task = asyncio.current_task()
-        if exchange.left:
+        if context.left:
             # The cancellation was ours and ends here.
             if task is not None:
                 task.uncancel()
@@ -119,29 +119,29 @@ class RequestGuard:
             await answer.fail(scope["path"], Unavailable("the server is shutting down", code="SHUTTING_DOWN"))
             return
         logger.error("the handler of a request was cancelled by nobody")
-        await answer.fail(scope["path"], Internal(_internal_message(exchange)))
+        await answer.fail(scope["path"], Internal(_internal_message(context)))
 
-    def _report(self, scope: Scope, exchange: Exchange, answer: _Answer) -> None:
-        status = exchange.left or answer.status or 499
+    def _report(self, scope: Scope, context: RequestContext, answer: _Answer) -> None:
+        status = context.left or answer.status or 499
         if self._access_log:
             raw: bytes = scope.get("raw_path") or scope["path"].encode()
-            log_exchange(
-                exchange, scope["method"], raw.decode("latin-1"), status, answer.sent, scope.get("client")
+            log_request(
+                context, scope["method"], raw.decode("latin-1"), status, answer.sent, scope.get("client")
             )
         if self._observe is not None:
-            route = exchange.route or getattr(scope.get("route"), "path", "") or "other"
+            route = context.route or getattr(scope.get("route"), "path", "") or "other"
             method = scope["method"] if scope["method"] in _VERBS else "OTHER"
-            seconds = time.monotonic() - exchange.arrived
+            seconds = time.monotonic() - context.arrived
             self._observe(HttpRecord(route, method, status, seconds, answer.sent))
 
 
 class _Answer:
     """The send side: remembers what was sent and adds the request id."""
 
-    __slots__ = ("_exchange", "_send", "sent", "status")
+    __slots__ = ("_context", "_send", "sent", "status")
 
-    def __init__(self, exchange: Exchange, send: Send) -> None:
-        self._exchange = exchange
+    def __init__(self, context: RequestContext, send: Send) -> None:
+        self._context = context
         self._send = send
         self.status = 0
         self.sent = 0
@@ -151,7 +151,7 @@ class _Answer:
             self.status = message["status"]
             message["headers"] = [
                 *message.get("headers", ()),
-                (b"x-request-id", self._exchange.request_id.encode("ascii")),
+                (b"x-request-id", self._context.request_id.encode("ascii")),
             ]
         else:
             self.sent += len(message.get("body", b""))
@@ -159,16 +159,16 @@ class _Answer:
 
     async def fail(self, path: str, error: ServingError) -> None:
         """Answer ``error``, if nothing has been sent yet and there is somebody to read it."""
-        if self.status or self._exchange.left or isinstance(error, ClientClosed):
+        if self.status or self._context.left or isinstance(error, ClientClosed):
             return
         body = error_body(path, error)
         headers = error_headers(error)
         headers += [(b"content-type", JSON), (b"content-length", b"%d" % len(body))]
-        if isinstance(error, PayloadTooLarge) and not self._exchange.received:
+        if isinstance(error, PayloadTooLarge) and not self._context.received:
             headers.append((b"connection", b"close"))
         await self({"type": "http.response.start", "status": error.http_status, "headers": headers})
         await self({"type": "http.response.body", "body": body})
 
 
-def _internal_message(exchange: Exchange) -> str:
-    return f"internal error; the server's log has more under request id {exchange.request_id}"
+def _internal_message(context: RequestContext) -> str:
+    return f"internal error; the server's log has more under request id {context.request_id}"

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.http.guard import App, Receive, Scope, Send
 from nonet.gateway.http.reply import Reply
 from nonet.gateway.oip.rest_routes import OipRoutes
 
 __all__ = ["HotHandler", "HotRoutes"]
 
-HotHandler = Callable[[Exchange, Receive, bytes], Awaitable[Reply]]
-"""Given the exchange, the way to the body and the raw query string; raises ServingErrors."""
+HotHandler = Callable[[RequestContext, Receive, bytes], Awaitable[Reply]]
+"""Given the context, the way to the body and the raw query string; raises ServingErrors."""
 
 
 class HotRoutes:
@@ -52,7 +52,7 @@ class HotRoutes:
         if handler is None:
             await self._oip.serve(scope, receive, send)
             return
-        exchange = Exchange.of(scope)
-        exchange.route = path
-        reply = await handler(exchange, receive, scope["query_string"])
+        context = RequestContext.of(scope)
+        context.route = path
+        reply = await handler(context, receive, scope["query_string"])
         await reply.send(send)

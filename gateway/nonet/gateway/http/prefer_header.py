@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.core.request_context import RequestContext
 
 __all__ = ["APPLIED", "prefers_async"]
 
@@ -18,9 +18,9 @@ APPLIED: Final = (b"preference-applied", b"respond-async")
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
-def prefers_async(exchange: Exchange) -> bool:
+def prefers_async(context: RequestContext) -> bool:
     """Whether the caller would rather have a job than wait for the answer."""
-    text = _QUOTED.sub("", exchange.header(b"prefer"))  # no quoted text says anything about this preference
+    text = _QUOTED.sub("", context.header(b"prefer"))  # no quoted text says anything about this preference
     for preference in text.split(","):
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "respond-async" and not value.strip():

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from nonet.gateway.core.request_context import EXTENSION, Exchange
+from nonet.gateway.core.request_context import EXTENSION, RequestContext
 from nonet.gateway.http.access_log import log_refusal
 from nonet.gateway.http.cycle import HIGH_WATER_LIMIT, Cycle, Farewell, cycle_of
 from nonet.gateway.http.pool import ConnectionPool
@@ -199,7 +199,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.pool.busy(self)
         now = time.monotonic()
-        cast(dict[str, Any], self.scope)["extensions"] = {EXTENSION: Exchange(now)}
+        cast(dict[str, Any], self.scope)["extensions"] = {EXTENSION: RequestContext(now)}
         self._stage, self._since = _HEAD, now
         self._head_bytes = 0
 
@@ -387,8 +387,8 @@ class GuardedProtocol(HttpToolsProtocol):
 def _abandon(cycle: RequestResponseCycle, status: int) -> None:
     cycle.disconnected = True
     cycle.message_event.set()
-    exchange: Exchange = cast(dict[str, Any], cycle.scope)["extensions"][EXTENSION]
-    exchange.leave(status)
+    context: RequestContext = cast(dict[str, Any], cycle.scope)["extensions"][EXTENSION]
+    context.leave(status)
 
 
 def _malformed() -> ServingError:

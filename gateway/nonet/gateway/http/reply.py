@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from fastapi import Response
 
-from nonet.gateway.core.request_context import Exchange, RawHeaders
+from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.gateway.http.coding import encode, preferred
 from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.problems import JSON
@@ -51,13 +51,13 @@ def raw_headers(headers: Mapping[str, str]) -> RawHeaders:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
-async def compressed(reply: Reply, exchange: Exchange, smallest: int) -> Reply:
+async def compressed(reply: Reply, context: RequestContext, smallest: int) -> Reply:
     """``reply`` in the coding the caller prefers, if it has ``smallest`` bytes or more.
 
     Libraries offer a list of codings by default; raw tensors hardly shrink, so those are compressed only for
     a caller who names exactly one coding, as ``tritonclient`` does when told to.
     """
-    accept = exchange.headers.get(b"accept-encoding")
+    accept = context.headers.get(b"accept-encoding")
     if accept is None or len(reply.body) < smallest or (reply.content_type == OCTETS and b"," in accept):
         return reply
     coding = preferred(accept.decode("latin-1"))

@@ -8,7 +8,7 @@ import time
 
 from nonet.gateway.core.call_headers import CallReader, answer_headers
 from nonet.gateway.core.data_plane import DataPlane
-from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.reply import OCTETS, Reply
 from nonet.gateway.oip.rest_target import OipTarget, check_content_type
@@ -39,8 +39,8 @@ class OipInference:
 
     async def infer(self, target: OipTarget) -> Reply:
         """One inference. Raises every ServingError of the failure model."""
-        exchange = target.exchange
-        call = self._calls.read(exchange)
+        context = target.context
+        call = self._calls.read(context)
         # Let in or refused with its headers; an upload that is under way when the server is told to stop is
         # finished.
         with self._plane.admit(
@@ -48,13 +48,13 @@ class OipInference:
         ):
             # Known before the body is read: an unknown model costs no upload.
             info = self._plane.catalog.info(target.model, target.version)
-            check_content_type(exchange)
-            header_length = _header_length(exchange)
+            check_content_type(context)
+            header_length = _header_length(context)
             body: bytes | memoryview
             if header_length is None:
-                body = await self._bodies.read(exchange, target.receive)
+                body = await self._bodies.read(context, target.receive)
             else:
-                body = await self._bodies.read_aligned(exchange, target.receive, header_length)
+                body = await self._bodies.read_aligned(context, target.receive, header_length)
             self._calls.in_time(call)
 
             start = time.perf_counter()
@@ -95,8 +95,8 @@ async def _encode(response: InferResponse, request: InferRequest) -> Encoded:
     return await asyncio.to_thread(encode_response, response, request)
 
 
-def _header_length(exchange: Exchange) -> int | None:
-    value = exchange.headers.get(HEADER_LENGTH)
+def _header_length(context: RequestContext) -> int | None:
+    value = context.headers.get(HEADER_LENGTH)
     if value is None:
         return None
     text = value.strip()

@@ -18,7 +18,7 @@ import orjson
 
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.model_names import checked_name
-from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.reply import Reply, compressed
@@ -80,17 +80,17 @@ class OipRoutes:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises every ServingError of the failure model."""
-        exchange = Exchange.of(scope)
+        context = RequestContext.of(scope)
         endpoint = self._endpoint(scope.get("raw_path") or scope["path"].encode())
-        exchange.route = endpoint.template
+        context.route = endpoint.template
         method = scope["method"]
         handler = endpoint.verbs.get(method)
         if handler is None:
             await _wrong_verb(method, endpoint.verbs).send(send)
             return
-        target = OipTarget(exchange, receive, endpoint.model, endpoint.version)
+        target = OipTarget(context, receive, endpoint.model, endpoint.version)
         reply = await handler(target)
-        reply = await compressed(reply, exchange, self._compress_from)
+        reply = await compressed(reply, context, self._compress_from)
         await reply.send(send)
 
     def _resolve(self, raw: bytes) -> _Endpoint:
@@ -104,9 +104,9 @@ class OipRoutes:
         raise NotFound("there is no such route; see /docs", code="ROUTE_NOT_FOUND")
 
     async def _run(self, operation: RestOperation, target: OipTarget) -> Reply:
-        tenant = "" if operation.keyless else self._calls.authenticate(target.exchange)
+        tenant = "" if operation.keyless else self._calls.authenticate(target.context)
         if operation.changes:
-            check_same_origin(target.exchange)
+            check_same_origin(target.context)
         if operation.changes == "repository":
             self._operations.repository()  # refused before the body is read
         sent = {} if operation.body is None else await self._json_object(target)
@@ -122,8 +122,8 @@ class OipRoutes:
 
     async def _json_object(self, target: OipTarget) -> dict[str, Any]:
         """The body as an object; no body is an empty one."""
-        check_content_type(target.exchange)
-        body = await self._bodies.read(target.exchange, target.receive)
+        check_content_type(target.context)
+        body = await self._bodies.read(target.context, target.receive)
         if not body.strip():
             return {}
         if len(body) > _MAX_CONTROL_BODY:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.http.guard import Receive
 from nonet.gateway.http.reply import Reply
 from nonet.runtime.errors import PermissionDenied, UnsupportedMediaType
@@ -31,9 +31,9 @@ _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 @dataclasses.dataclass(slots=True)
 class OipTarget:
-    """What a request to ``/v2`` is about: the names in its path, its exchange and its body."""
+    """What a request to ``/v2`` is about: the names in its path, its context and its body."""
 
-    exchange: Exchange
+    context: RequestContext
     receive: Receive
     model: str = ""
     version: str = ""
@@ -42,25 +42,25 @@ class OipTarget:
 Handler: TypeAlias = Callable[[OipTarget], Awaitable[Reply]]
 
 
-def check_content_type(exchange: Exchange) -> None:
+def check_content_type(context: RequestContext) -> None:
     """Raises UnsupportedMediaType for a type that is neither JSON, octets nor what curl sends by default."""
-    content_type = exchange.headers.get(b"content-type")
+    content_type = context.headers.get(b"content-type")
     if content_type is None or content_type.partition(b";")[0].strip().lower() in _SPOKEN:
         return
     raise UnsupportedMediaType(
         "send application/json, or application/octet-stream with binary tensor data, "
-        f"not {exchange.header(b'content-type')[:80]!r}",
+        f"not {context.header(b'content-type')[:80]!r}",
         param="Content-Type",
     )
 
 
-def check_same_origin(exchange: Exchange) -> None:
+def check_same_origin(context: RequestContext) -> None:
     """Refuse what a page of another site makes a browser send: it must not change this server.
 
     Only browsers send these headers, and no page can forge them; other clients are not affected. Raises
     PermissionDenied (``CROSS_SITE``).
     """
-    headers = exchange.headers
+    headers = context.headers
     site = headers.get(b"sec-fetch-site", b"").strip().lower()
     if site == b"same-origin":
         return

@@ -113,7 +113,7 @@ class InferenceStream:
 
     async def _answer(self, raw: bytes, rpc: Rpc, turn: _Turn, writing: asyncio.Lock) -> None:
         """Write all answers to one request. Raises the error that ends the stream."""
-        status_errors = rpc.exchange.header(_STATUS_ERRORS).lower() == "true"
+        status_errors = rpc.request_context.header(_STATUS_ERRORS).lower() == "true"
         arrived = time.monotonic()
         with self._uploads.open() as hold:
             async with contextlib.aclosing(self._replies(raw, rpc, arrived, hold, turn)) as replies:

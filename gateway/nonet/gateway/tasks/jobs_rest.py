@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from nonet.gateway.core.call_headers import CallReader
-from nonet.gateway.core.request_context import Exchange, RawHeaders
+from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.query import read_query
 from nonet.gateway.http.reply import RawResponse, Reply, raw_headers
@@ -33,7 +33,7 @@ def jobs_router(jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders
 
     @router.get("/v1/jobs", summary="List jobs", response_model=JobList, **JOBS)
     async def page(request: Request) -> Response:
-        tenant = calls.authenticate(Exchange.of(request.scope))
+        tenant = calls.authenticate(RequestContext.of(request.scope))
         limits = _limits(request.scope["query_string"])
         found = await jobs.page(tenant, limits)
         return RawResponse(
@@ -44,18 +44,18 @@ def jobs_router(jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders
 
     @router.get("/v1/jobs/{job}", summary="Look at a job", response_model=JobBody, **JOB)
     async def get(job: str, request: Request) -> Response:
-        tenant = calls.authenticate(Exchange.of(request.scope))
+        tenant = calls.authenticate(RequestContext.of(request.scope))
         return RawResponse(Reply.json((await jobs.get(job, tenant)).public()))
 
     @router.delete("/v1/jobs/{job}", summary="Cancel a job", response_model=JobBody, **CANCEL)
     async def cancel(job: str, request: Request) -> Response:
-        tenant = calls.authenticate(Exchange.of(request.scope))
+        tenant = calls.authenticate(RequestContext.of(request.scope))
         cancelled = await jobs.cancel(job, tenant)
         return RawResponse(Reply.json(cancelled.public(), 200 if cancelled.state.ended else 202))
 
     @router.get("/v1/jobs/{job}/result", summary="Fetch a result", response_class=Response, **RESULT)
     async def result(job: str, request: Request) -> Response:
-        tenant = calls.authenticate(Exchange.of(request.scope))
+        tenant = calls.authenticate(RequestContext.of(request.scope))
         found = await jobs.result(job, tenant)
         describe = files.get(found.job.kind)
         facts = found.job.result or {}
@@ -63,9 +63,9 @@ def jobs_router(jobs: Jobs, calls: CallReader, files: Mapping[str, ResultHeaders
 
     @router.get("/v1/jobs/{job}/events", summary="Watch a job", response_class=Response, **EVENTS)
     async def events(job: str, request: Request) -> Response:
-        exchange = Exchange.of(request.scope)
-        tenant = calls.authenticate(exchange)
-        seen = _seen(exchange.header(b"last-event-id"))
+        context = RequestContext.of(request.scope)
+        tenant = calls.authenticate(context)
+        seen = _seen(context.header(b"last-event-id"))
         found = await jobs.get(job, tenant)
         if found.state.ended and found.revision <= seen:
             # To a browser's EventSource this means: do not connect again.

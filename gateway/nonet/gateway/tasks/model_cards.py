@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.data_plane import DataPlane
-from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.tasks.openapi_parts import MODEL, MODELS
 from nonet.gateway.tasks.schemas import ModelCard, ModelList
 from nonet.runtime.errors import NotFound
@@ -39,13 +39,13 @@ def model_router(plane: DataPlane, calls: CallReader) -> APIRouter:
     @router.head("/v1/models", include_in_schema=False)
     @router.get("/v1/models", summary="List models", response_model=ModelList, **MODELS)
     async def models(request: Request) -> ModelList:
-        calls.authenticate(Exchange.of(request.scope))
+        calls.authenticate(RequestContext.of(request.scope))
         return ModelList(object="list", data=cards(plane))
 
     @router.head("/v1/models/{model}", include_in_schema=False)
     @router.get("/v1/models/{model}", summary="Describe a model", response_model=ModelCard, **MODEL)
     async def model(model: str, request: Request) -> ModelCard:
-        calls.authenticate(Exchange.of(request.scope))
+        calls.authenticate(RequestContext.of(request.scope))
         found = cards(plane)
         for card in found:
             if card.id == model:

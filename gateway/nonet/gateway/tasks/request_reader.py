@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from nonet.gateway.core.request_context import Exchange
+from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.guard import Receive
 from nonet.gateway.http.prefer_header import prefers_async
@@ -72,12 +72,12 @@ class RequestReader:
         self._bodies = bodies
         self._always = task.work is not None and task.work.always
 
-    def media_type(self, exchange: Exchange) -> str:
+    def media_type(self, context: RequestContext) -> str:
         """The content type without parameters, lower case; "" if there is none.
 
         Raises UnsupportedMediaType for a type that cannot carry a request of the task.
         """
-        name, _, _ = exchange.header(b"content-type").partition(";")
+        name, _, _ = context.header(b"content-type").partition(";")
         name = name.strip().lower()
         file = self._task.file
         if name == JSON or (file is None and name == "") or (file is not None and _carries(file, name)):
@@ -92,13 +92,13 @@ class RequestReader:
             param="Content-Type",
         )
 
-    def goes_to_disk(self, exchange: Exchange) -> bool:
+    def goes_to_disk(self, context: RequestContext) -> bool:
         """Whether the body is written to the disk as it arrives: that of a job is, unless it is JSON with
         the file in base64, which has to be read whole."""
         file = self._task.file
-        if file is None or not (self._always or prefers_async(exchange)):
+        if file is None or not (self._always or prefers_async(context)):
             return False
-        kind, _, _ = exchange.header(b"content-type").partition(";")
+        kind, _, _ = context.header(b"content-type").partition(";")
         return not (file.inline and kind.strip().lower() == JSON)
 
     def query(self, query: bytes, *, job: bool) -> dict[str, Any]:
@@ -112,13 +112,13 @@ class RequestReader:
         known = self._fields.known(job=job)[0 if self._task.file is None else 1 :]
         return self._fields.gather((name, text) for name, text in pairs if name in known)
 
-    async def read(self, exchange: Exchange, receive: Receive, query: bytes, kind: str) -> Sent:
+    async def read(self, context: RequestContext, receive: Receive, query: bytes, kind: str) -> Sent:
         """A request in memory. ``kind`` is of :meth:`media_type`.
 
         Raises what the body's limits raise, Unprocessable for a missing, unknown or repeated field,
         InvalidArgument for a malformed form or JSON and for an empty file.
         """
-        body = await self._bodies.read(exchange, receive)
+        body = await self._bodies.read(context, receive)
         task, file = self._task, self._task.file
         if task.max_bytes and len(body) > task.max_bytes:
             raise PayloadTooLarge(
@@ -130,12 +130,12 @@ class RequestReader:
                 return await asyncio.to_thread(self._from_json, body)
             return self._from_json(body)
         if kind == FORM:
-            return self._from_form(body, exchange.header(b"content-type"))
+            return self._from_form(body, context.header(b"content-type"))
         return Sent(self.query(query, job=False) if query else {}, _filled(body, file, alone=True))
 
     async def spool(
         self,
-        exchange: Exchange,
+        context: RequestContext,
         receive: Receive,
         query: Mapping[str, Any],
         kind: str,
@@ -153,19 +153,19 @@ class RequestReader:
         """
         file = self._task.file
         assert file is not None
-        if not self.goes_to_disk(exchange):
-            sent = self._from_json(await self._bodies.read(exchange, receive), job=True)
+        if not self.goes_to_disk(context):
+            sent = self._from_json(await self._bodies.read(context, receive), job=True)
             with storage_errors():
                 await asyncio.to_thread(path.write_bytes, sent.file)
             return SentToDisk(sent.values)
         if kind != FORM:
             with storage_errors(), path.open("xb") as target:
-                await self._bodies.spool(exchange, receive, path, limit, target.write)
+                await self._bodies.spool(context, receive, path, limit, target.write)
             await asyncio.to_thread(self._check_file, path, kind)
             return SentToDisk(dict(query))
         with storage_errors(), path.open("xb") as target:
-            reader = self._form_reader(exchange.header(b"content-type"), target.write, job=True)
-            await self._bodies.spool(exchange, receive, path, limit, reader.feed)
+            reader = self._form_reader(context.header(b"content-type"), target.write, job=True)
+            await self._bodies.spool(context, receive, path, limit, reader.feed)
             form = reader.end()
         values = self._form_values(form)
         await asyncio.to_thread(self._check_spooled, form, path)

@@ -12,7 +12,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from nonet.gateway.core.call_headers import Call, answer_headers
-from nonet.gateway.core.request_context import Exchange, RawHeaders
+from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.gateway.http.bodies import Bodies, Spooling
 from nonet.gateway.http.guard import Receive, Send
 from nonet.gateway.http.prefer_header import APPLIED, prefers_async
@@ -66,23 +66,23 @@ class TaskRoute:
 
     async def __call__(
         self,
-        exchange: Exchange,
+        context: RequestContext,
         receive: Receive,
         query: bytes,
         parameters: Mapping[str, str] | None = None,
     ) -> Reply:
         """The answer to one request. Raises every ServingError of the failure model."""
-        call = self._calls.read(exchange)
-        if self._submits is not None and (self._always or prefers_async(exchange)):
-            return await self._submit(self._submits, exchange, call, receive, query)
+        call = self._calls.read(context)
+        if self._submits is not None and (self._always or prefers_async(context)):
+            return await self._submit(self._submits, context, call, receive, query)
         asking = self._asking
         with contextlib.ExitStack() as admission:
             # Let in with its headers: an upload that is under way when the server is told to stop is
             # finished.
             admission.enter_context(asking.admit(call))
-            kind = self._reader.media_type(exchange)
+            kind = self._reader.media_type(context)
             info = await asking.find(parameters or {})
-            sent = await self._reader.read(exchange, receive, query, kind)
+            sent = await self._reader.read(context, receive, query, kind)
             self._calls.in_time(call)
 
             start = time.perf_counter()
@@ -99,21 +99,21 @@ class TaskRoute:
         return reply
 
     async def _submit(
-        self, submits: Submits, exchange: Exchange, call: Call, receive: Receive, query: bytes
+        self, submits: Submits, context: RequestContext, call: Call, receive: Receive, query: bytes
     ) -> Reply:
         """The job that a request becomes; a deadline is one for the submit."""
         task = self.task
         assert task.work is not None
         with self._plane.admit():
-            kind = self._reader.media_type(exchange)
-            key = read_key(exchange.header(b"idempotency-key"))
+            kind = self._reader.media_type(context)
+            key = read_key(context.header(b"idempotency-key"))
             given = self._reader.query(query, job=True)
             await submits.able(task.work)
             await submits.check(task.work, given, call.tenant)
             with self._bodies.on_disk() as hold, submits.receiving() as path:
                 limit = submits.limits.upload_bytes
-                sent = await self._reader.spool(exchange, receive, given, kind, path, limit)
-                if not self._reader.goes_to_disk(exchange):
+                sent = await self._reader.spool(context, receive, given, kind, path, limit)
+                if not self._reader.goes_to_disk(context):
                     hold.take(path.stat().st_size)
                 self._calls.in_time(call)
                 submission = Submission(path, sent.values, sent.filename, call.tenant, key)
@@ -181,15 +181,15 @@ def _task_endpoint(route: TaskRoute) -> Any:
     async def endpoint(request: Request) -> Response:
         scope = request.scope
         parameters = request.path_params if path_parameters(route.task.path) else None
-        exchange = Exchange.of(scope)
-        return RawResponse(await route(exchange, request.receive, scope["query_string"], parameters))
+        context = RequestContext.of(scope)
+        return RawResponse(await route(context, request.receive, scope["query_string"], parameters))
 
     return endpoint
 
 
 def _resource_endpoint(resource: Resource, parts: FaceParts) -> Any:
     async def endpoint(request: Request) -> Response:
-        tenant = parts.calls.authenticate(Exchange.of(request.scope))
+        tenant = parts.calls.authenticate(RequestContext.of(request.scope))
         answer = await resource.handle(parts.host, request.path_params, tenant)
         if answer is None:
             return Response(status_code=204)

@@ -185,7 +185,7 @@ class TaskCalls:
         if self._submits is None:
             raise NotImplementedHere("there are no jobs here")
         call = rpc.read()
-        key = read_key(rpc.exchange.header(b"idempotency-key"))
+        key = read_key(rpc.request_context.header(b"idempotency-key"))
         assert self._task.work is not None
         await self._submits.able(self._task.work)
         return self._submits, call.tenant, key
