@@ -12,12 +12,12 @@ import numpy as np
 
 from nonet.gateway.cache import ResponseCache
 from nonet.gateway.core.call_headers import CallReader
+from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.executor import Device, EmbeddedDevice
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
-from nonet.gateway.process.compose import ServingPlane
 from nonet.gateway.process.services import installed_services
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.host import GatewayHost
@@ -33,7 +33,7 @@ METHODS = {method.name: method for method in methods(OPEN_INFERENCE)}
 class Face:
     """A running face, and a client of it."""
 
-    def __init__(self, plane: ServingPlane, server: GrpcServer, channel: Any, routes: list[Any]) -> None:
+    def __init__(self, plane: DataPlane, server: GrpcServer, channel: Any, routes: list[Any]) -> None:
         self.plane = plane
         self.server = server
         self.channel = channel
@@ -87,7 +87,7 @@ async def serving_grpc(
     describe_models: bool = False,
 ) -> AsyncIterator[Face]:
     catalog, clock = catalog or Catalog(), MonotonicClock()
-    plane = ServingPlane(catalog, devices or [EmbeddedDevice(lanes)], clock=clock, cache=ResponseCache(None))
+    plane = DataPlane(catalog, devices or [EmbeddedDevice(lanes)], clock=clock, cache=ResponseCache(None))
     await plane.start()
     # Published without the calibration that a start would do: slow servables would make it slow.
     plane._calibrator.stop()

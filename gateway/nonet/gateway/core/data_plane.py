@@ -51,6 +51,9 @@ Cost = Callable[[InferRequest], float]
 class DataPlane:
     """See the module's text.
 
+    Attributes:
+        leaving: set from the first signal to stop on: readiness says no, requests are still served.
+
     Args:
         catalog: what can be called.
         devices: where it runs.
@@ -74,6 +77,7 @@ class DataPlane:
     ) -> None:
         self.catalog = catalog
         self.clock = clock
+        self.leaving = False
         self._policy = policy or PlanePolicy()
         self._cache = cache
         self._statistics = StatisticsKeeper()
@@ -128,11 +132,12 @@ class DataPlane:
         return self._in_flight.count
 
     def ready(self) -> bool:
-        """Accepting, something to serve, and a healthy device in each group of devices."""
+        """Accepting and not leaving, something to serve, and a healthy device in each group of devices."""
         groups: dict[str, bool] = {}
         for device in self._dispatcher.devices.values():
             groups[device.group] = groups.get(device.group, False) or device.healthy
-        return self.accepting and not self.catalog.empty and all(groups.values())
+        open_for_work = self.accepting and not self.leaving and not self.catalog.empty
+        return open_for_work and all(groups.values())
 
     def model_ready(self, name: str, version: str = "") -> bool:
         """Whether a version would be served now. Raises NotFound for one nobody knows."""

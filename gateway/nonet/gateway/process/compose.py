@@ -1,4 +1,4 @@
-"""The composition root: from settings to the parts of a gateway, wired and not yet started.
+"""The composition root: builds all parts of a gateway from the settings, wired and not yet started.
 
 The services are part of this process (embedded mode), or devices point at the processes that run them (a
 topology file).
@@ -45,17 +45,7 @@ from nonet.runtime.task import Service, ServiceLimits
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Gateway", "ServingPlane", "compose"]
-
-
-class ServingPlane(DataPlane):
-    """A data plane that can be taken out of rotation before it stops accepting."""
-
-    leaving = False
-    """True from the first signal on: readiness says no, requests are still served."""
-
-    def ready(self) -> bool:
-        return not self.leaving and super().ready()
+__all__ = ["Gateway", "compose"]
 
 
 @dataclasses.dataclass(slots=True)
@@ -65,7 +55,7 @@ class Gateway:
 
     settings: Settings
     catalog: Catalog
-    plane: ServingPlane
+    plane: DataPlane
     repository: RepositoryManager | None
     metrics: Metrics
     page: MetricsPage
@@ -137,7 +127,7 @@ def compose(
     devices: list[Device] = [_remote_device(each, catalog, settings) for each in remote]
     if not devices:
         devices = [EmbeddedDevice(lanes)]
-    plane = ServingPlane(
+    plane = DataPlane(
         catalog,
         devices,
         clock=clock,

@@ -1,4 +1,4 @@
-"""The life of a gateway process.
+"""Runs a gateway process, from its first socket to its last connection.
 
     listen -> load and warm up the models -> start the devices -> serve -> leave
 
