@@ -12,6 +12,7 @@ import numpy as np
 
 from nonet.gateway.cache import ResponseCache
 from nonet.gateway.core.call_headers import CallReader
+from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
@@ -19,7 +20,6 @@ from nonet.gateway.executor import Device, EmbeddedDevice
 from nonet.gateway.grpc import GrpcLimits, GrpcServer
 from nonet.gateway.grpc.transport import GrpcTransport
 from nonet.gateway.process.services import installed_services
-from nonet.gateway.process.serving_plane import ServingPlane
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.host import GatewayHost
 from nonet.runtime.catalog import Catalog
@@ -35,7 +35,7 @@ class Face:
     """A running face, and a client of it."""
 
     def __init__(
-        self, plane: ServingPlane, server: GrpcServer, channel: Any, routes: list[Any], port: int
+        self, plane: DataPlane, server: GrpcServer, channel: Any, routes: list[Any], port: int
     ) -> None:
         self.plane = plane
         self.server = server
@@ -93,7 +93,7 @@ async def serving_grpc(
     transport: GrpcTransport | None = None,
 ) -> AsyncIterator[Face]:
     catalog, clock = catalog or Catalog(), MonotonicClock()
-    plane = ServingPlane(catalog, devices or [EmbeddedDevice(lanes)], clock=clock, cache=ResponseCache(None))
+    plane = DataPlane(catalog, devices or [EmbeddedDevice(lanes)], clock=clock, cache=ResponseCache(None))
     await plane.start()
     # Published without the calibration that a start would do: slow servables would make it slow.
     plane._calibrator.stop()

@@ -38,7 +38,10 @@ def worker(
     from nonet.jobs import Assignment, Kind
     from nonet.runtime.backends.requirement import installed_engines
 
-    kinds = {kind: Kind(work.run, work.requires, work.install) for kind, (_, work) in works().items()}
+    kinds = {
+        kind: Kind(work.run, work.requires, work.install, work.publishes is not None)
+        for kind, (_, work) in works().items()
+    }
     if list_kinds:
         say_kinds(kinds, installed_engines())
         raise typer.Exit(0)

@@ -122,11 +122,13 @@ class Kind:
         requires: modules without which it cannot run here.
         install: what the operator is told when some of ``requires`` are absent; ``{missing}`` stands for
             their names.
+        publishes: whether it makes a version of the repository, which must then be one that can be written.
     """
 
     run: str
     requires: tuple[str, ...] = ()
     install: str = ""
+    publishes: bool = False
 
     def missing(self) -> str:
         """What has to be installed first, in words for an operator; "" if nothing."""

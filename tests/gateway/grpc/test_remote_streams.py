@@ -98,13 +98,20 @@ async def test_no_answer_at_all_is_a_failure(face: Face) -> None:
     assert "no answer" in reply.error_message
 
 
+@pytest.mark.parametrize(("dies_after", "told"), [(2, [[0], [1], []]), (0, [[0], [1], [2]])])
 async def test_what_was_told_is_not_told_again_when_the_server_dies(
-    face: Face, server: ForeignServer
+    server: ForeignServer, dies_after: int, told: list[list[int]]
 ) -> None:
-    server.dies_after = 2
-    replies = await exchange(face, asked(5))
-    assert [numbers(reply) for reply in replies] == [[0], [1], []]
-    assert "went away" in replies[-1].error_message
+    """A request of which nothing was told is tried once more, with the replica."""
+    async with foreign_server() as replica:
+        catalog = Catalog()
+        devices = [RemoteDevice(each.address, catalog, group="foreign") for each in (server, replica)]
+        async with serving_grpc(catalog=catalog, devices=devices) as face:
+            server.dies_after = dies_after
+            replica.dies_after = dies_after or None
+            replies = await exchange(face, asked(3))
+    assert [numbers(reply) for reply in replies] == told
+    assert ("went away" in replies[-1].error_message) is (dies_after > 0)
 
 
 async def test_who_leaves_takes_the_work_at_the_server_along(face: Face, server: ForeignServer) -> None:
@@ -132,4 +139,18 @@ async def test_a_reader_who_is_slow_loses_nothing_that_is_small(server: ForeignS
     assert seen[-1].repeats
     with pytest.raises(ServingError):
         await plane.infer(InferRequest(MODEL, ()))
+    await plane.stop()
+
+
+async def test_what_runs_elsewhere_is_predicted_as_one_execution(server: ForeignServer) -> None:
+    catalog = Catalog()
+    device = RemoteDevice(server.address, catalog, group="foreign")
+    plane = DataPlane(catalog, [device], clock=MonotonicClock(), costs={"": lambda request: 50.0})
+    await plane.start()
+    server.pause.clear()
+    answers = plane.stream(InferRequest(MODEL, (Tensor("count", DataType.INT32, np.array([2], np.int32)),)))
+    await anext(answers)
+    ((batch, _),) = plane._dispatcher._running.values()
+    assert [(item.cost, item.left) for item in batch.items] == [(50.0, 1.0)]
+    await answers.aclose()
     await plane.stop()

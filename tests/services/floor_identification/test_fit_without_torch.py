@@ -1,4 +1,5 @@
-"""A fit where PyTorch is not installed, as after ``make run``: through the server, its worker and its answers."""
+"""A fit where PyTorch is not installed, as after ``make run``: through the server, its worker and its
+answers."""
 
 from __future__ import annotations
 

@@ -51,6 +51,10 @@ Cost = Callable[[InferRequest, ModelInfo], float]
 class DataPlane:
     """See the module's text.
 
+    Attributes:
+        leaving: set from the first signal to stop on: readiness says no, requests are still served.
+        trouble: what else keeps the process from being ready, "" if nothing; requests are still served.
+
     Args:
         catalog: what can be called.
         devices: where it runs.
@@ -77,6 +81,8 @@ class DataPlane:
     ) -> None:
         self.catalog = catalog
         self.clock = clock
+        self.leaving = False
+        self.trouble = ""
         self._policy = policy or PlanePolicy()
         self._cache = cache
         self._statistics = StatisticsKeeper()
@@ -131,11 +137,15 @@ class DataPlane:
         return self._in_flight.count
 
     def ready(self) -> bool:
-        """Accepting, something to serve, and a healthy device in each group of devices."""
+        """Accepting and not leaving, something to serve, and a healthy device in each group of devices."""
         return not self.why_unready()
 
     def why_unready(self) -> str:
         """What is missing to be ready, in words for everybody; "" if nothing is."""
+        if self.leaving:
+            return "it is shutting down"
+        if self.trouble:
+            return self.trouble
         if not self.accepting:
             return "its models are being loaded" if not self._admission.begun else "it is draining"
         groups: dict[str, bool] = {}

@@ -1,4 +1,4 @@
-"""The contract between the dispatcher and whatever executes batches."""
+"""The interface of executors: what a device is given to run, and what it tells of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's description on the wire between Nonet processes.
+"""How one Nonet process describes its models to another: JSON inside the model configuration.
 
 The protocol's metadata says nothing of tasks, families, labels or digests. A Nonet service adds them to the
 model configuration as one parameter, :data:`PARAMETER`, holding JSON; other clients ignore it.

@@ -1,4 +1,4 @@
-"""``grpc.health.v1.Health``: what load balancers ask, answered from what is true now.
+"""The gRPC health service (``grpc.health.v1.Health``), which load balancers ask.
 
 Each service has its own status. While the gateway starts, drains or has lost a device it needs, all are
 NOT_SERVING; watchers hear of a change at once when they are told of one, and within a second otherwise.

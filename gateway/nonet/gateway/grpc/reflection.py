@@ -1,4 +1,4 @@
-"""Server reflection, so that ``grpcurl``, ``buf curl`` and the like need no ``.proto`` files.
+"""gRPC server reflection, so that ``grpcurl``, ``buf curl`` and the like need no ``.proto`` files.
 
 The protocol has two names, ``v1`` and the older ``v1alpha``, with equal messages; both are answered.
 """

@@ -1,4 +1,4 @@
-"""One RPC, whatever its method: reading what the caller sent, answering, failing cleanly, being measured.
+"""What all gRPC handlers share: reading metadata and messages, errors as statuses, metrics of each call.
 
 Handlers work on messages and raise :class:`~nonet.runtime.errors.ServingError`; everything between them and
 the wire happens here. Bytes come in and go out raw, so that a message that does not parse is the caller's

@@ -1,4 +1,4 @@
-"""``POST /v2/models/{model}[/versions/{version}]/infer``: the hot path."""
+"""Inference over REST: ``POST /v2/models/{model}[/versions/{version}]/infer``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The composition root: from settings to the parts of a gateway, wired and not yet started.
+"""The composition root: builds all parts of a gateway from the settings, wired and not yet started.
 
 The services are part of this process (embedded mode), or devices point at the processes that run them (a
 topology file).
@@ -15,7 +15,7 @@ from typing import Any
 from nonet.gateway.cache import MemoryStore, ResponseCache
 from nonet.gateway.cache.memory import MemoryLimits
 from nonet.gateway.core.call_headers import CallReader
-from nonet.gateway.core.data_plane import PlanePolicy
+from nonet.gateway.core.data_plane import DataPlane, PlanePolicy
 from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.routing import no_more_than_a_model
@@ -32,7 +32,6 @@ from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.http_app import create_app
 from nonet.gateway.process.service_absence import ServiceAbsence
 from nonet.gateway.process.services import installed_services, works
-from nonet.gateway.process.serving_plane import ServingPlane
 from nonet.gateway.scheduler import SchedulerPolicy
 from nonet.gateway.settings.policies import policy_from
 from nonet.gateway.settings.schema import AuthSettings, Settings, SettingsError
@@ -60,7 +59,7 @@ class Gateway:
 
     settings: Settings
     catalog: Catalog
-    plane: ServingPlane
+    plane: DataPlane
     repository: RepositoryManager | None
     metrics: Metrics
     page: MetricsPage
@@ -142,7 +141,7 @@ def compose(
     devices: list[Device] = _remote_devices(remote, catalog, settings)
     if not devices:
         devices = [EmbeddedDevice(lanes)]
-    plane = ServingPlane(
+    plane = DataPlane(
         catalog,
         devices,
         clock=clock,

@@ -1,4 +1,4 @@
-"""From settings to the jobs of a process: where they are kept, who works on them, who is told."""
+"""Builds the jobs of a process from the settings: their store, files, workers and webhooks."""
 
 from __future__ import annotations
 

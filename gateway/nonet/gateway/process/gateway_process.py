@@ -1,4 +1,4 @@
-"""The life of a gateway process.
+"""Runs a gateway process, from its first socket to its last connection.
 
     listen -> say that it lives -> load and warm up the models -> start the devices -> serve -> leave
 
@@ -215,7 +215,7 @@ class _Process:
         count = len(self._gateway.catalog.infos())
         # Without a model, or a service it needs, it listens all the same: readiness turns when that comes.
         missing = "a model" if self._gateway.repository is not None else "its services"
-        if self._plane.storage_trouble:
+        if self._plane.trouble:
             missing = "a folder of its jobs that can be written"
         state = "is ready" if self._plane.ready() else f"waits for {missing}"
         print(  # noqa: T201

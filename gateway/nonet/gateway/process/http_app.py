@@ -1,4 +1,4 @@
-"""The application: every HTTP route of the gateway over one data plane."""
+"""The ASGI application: every HTTP route of the gateway, over one data plane."""
 
 from __future__ import annotations
 

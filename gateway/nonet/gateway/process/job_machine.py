@@ -1,4 +1,4 @@
-"""The life of a process that only works: it takes the jobs that gateways queue, and serves nobody.
+"""Runs a process that only works (``nonet work``): it takes the jobs that gateways queue, and serves nobody.
 
 Leaving (SIGTERM, SIGINT): no further job is taken, the workers write their checkpoints and the jobs go back
 into the queue; ``server.grace`` after the signal what is left is killed. A second signal ends the process on

@@ -1,4 +1,4 @@
-"""Logging of the process: one handler on standard error, in the format the settings ask for."""
+"""Sets up logging: one handler on standard error, in the format the settings ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a process: the signals that ask for it, also when something of it does not want to end."""
+"""Ends a process: waits for the signal to stop, and exits even if a thread hangs."""
 
 from __future__ import annotations
 

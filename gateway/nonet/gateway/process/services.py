@@ -1,4 +1,4 @@
-"""The services of this installation: the only module of the gateway that meets them.
+"""Finds the services that are installed; the only module of the gateway that imports them.
 
 Every folder of the namespace ``nonet.services`` with a module ``task`` is a service; what it offers is that
 module's ``SERVICE``. A folder on the path of another distribution, or of a test, is found like the

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from pathlib import Path
 
-from nonet.gateway.process.serving_plane import ServingPlane
+from nonet.gateway.core.data_plane import DataPlane
 from nonet.jobs import JobFiles
 
 __all__ = ["StorageWatch"]
@@ -26,7 +26,7 @@ class StorageWatch:
         plane: whose readiness it decides.
     """
 
-    def __init__(self, files: JobFiles, folder: Path, plane: ServingPlane) -> None:
+    def __init__(self, files: JobFiles, folder: Path, plane: DataPlane) -> None:
         self._files = files
         self._folder = folder
         self._plane = plane
@@ -45,7 +45,7 @@ class StorageWatch:
         elif self._trouble and not trouble:
             logger.info("the folder of the jobs can be written again")
         self._trouble = trouble
-        self._plane.storage_trouble = bool(trouble)
+        self._plane.trouble = "the folder of its jobs cannot be written" if trouble else ""
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""

@@ -1,4 +1,4 @@
-"""Laying the layers of settings: flags over environment over file over defaults.
+"""Loads the settings: command-line flags over environment over TOML file over defaults.
 
     settings = load_settings(Path("nonet.toml"), {"server": {"http_port": 9000}})
     settings.server.http_port

@@ -1,4 +1,4 @@
-"""Policies from settings: a frozen dataclass is filled from the fields of a section that bear its names."""
+"""Fills a policy (a frozen dataclass of limits) from the settings of the same names."""
 
 from __future__ import annotations
 
