@@ -36,9 +36,16 @@ def test_what_the_cache_answers_is_counted_as_the_protocol_says(server: RunningS
     assert [reply.headers["X-Cache"] for reply in replies] == ["miss", *["hit"] * 4]
     more = {name: count - before[name] for name, count in counts(server).items()}
     assert more == {
-        "success": 5, "queue": 5, "fail": 0, "cache_hit": 4, "cache_miss": 1,
-        "compute_input": 1, "compute_infer": 1, "compute_output": 1,
-        "inference_count": 1, "execution_count": 1,
+        "success": 5,
+        "queue": 5,
+        "fail": 0,
+        "cache_hit": 4,
+        "cache_miss": 1,
+        "compute_input": 1,
+        "compute_infer": 1,
+        "compute_output": 1,
+        "inference_count": 1,
+        "execution_count": 1,
     }
 
 
@@ -59,3 +66,17 @@ def test_the_grpc_client_reads_the_same_configuration(server: RunningServer) -> 
     triton = pytest.importorskip("tritonclient.grpc")
     with triton.InferenceServerClient(server.grpc_address) as client:
         assert client.get_model_config(MODEL).config.response_cache.enable is True
+
+
+def test_the_configuration_says_whether_numbers_must_be_finite(server: RunningServer) -> None:
+    told = configuration(server)["parameters"]["allow_nonfinite"]["string_value"]
+    names = [entry["name"] for entry in server.http.post("/v2/repository/index", json={"ready": True}).json()]
+    taking = {
+        name
+        for name in names
+        if server.http.get(f"/v2/models/{name}/config").json()["parameters"]["allow_nonfinite"]
+        == {"string_value": "true"}
+    }
+    assert told == "false"
+    assert taking
+    assert MODEL not in taking

@@ -22,8 +22,14 @@ def described(plane: DataPlane, model: str, version: str) -> tuple[ModelInfo, li
 
 
 def configuration(plane: DataPlane, info: ModelInfo) -> dict[str, Any]:
-    """The model's configuration, with what this server adds to it: whether its answers are kept."""
-    return {**info.config, "response_cache": {"enable": plane.keeps_answers(info)}}
+    """The model's configuration, with what this server adds to it: whether its answers are kept, and whether
+    it takes and gives numbers that are not finite."""
+    finite = {"allow_nonfinite": {"string_value": "true" if info.allow_nonfinite else "false"}}
+    return {
+        **info.config,
+        "parameters": {**info.config.get("parameters", {}), **finite},
+        "response_cache": {"enable": plane.keeps_answers(info)},
+    }
 
 
 def statistics(plane: DataPlane, model: str, version: str) -> list[dict[str, Any]]:
