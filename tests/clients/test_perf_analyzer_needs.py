@@ -66,3 +66,17 @@ def test_the_grpc_client_reads_the_same_configuration(server: RunningServer) -> 
     triton = pytest.importorskip("tritonclient.grpc")
     with triton.InferenceServerClient(server.grpc_address) as client:
         assert client.get_model_config(MODEL).config.response_cache.enable is True
+
+
+def test_the_configuration_says_whether_numbers_must_be_finite(server: RunningServer) -> None:
+    told = configuration(server)["parameters"]["allow_nonfinite"]["string_value"]
+    names = [entry["name"] for entry in server.http.post("/v2/repository/index", json={"ready": True}).json()]
+    taking = {
+        name
+        for name in names
+        if server.http.get(f"/v2/models/{name}/config").json()["parameters"]["allow_nonfinite"]
+        == {"string_value": "true"}
+    }
+    assert told == "false"
+    assert taking
+    assert MODEL not in taking

@@ -110,9 +110,16 @@ class Operations:
         return model_metadata_json(self._catalog.info(model, version), versions)
 
     def config(self, asked: Asked) -> dict[str, Any]:
-        """The Triton configuration of a model, with what this server adds: whether its answers are kept."""
+        """The Triton configuration of a model, with what this server adds: whether its answers are kept, and
+        whether it takes and gives numbers that are not finite."""
         info = self._catalog.info(asked.model, asked.version)
-        return {**model_config_json(info), "response_cache": {"enable": self._plane.keeps_answers(info)}}
+        config = model_config_json(info)
+        finite = {"allow_nonfinite": {"string_value": "true" if info.allow_nonfinite else "false"}}
+        return {
+            **config,
+            "parameters": {**config.get("parameters", {}), **finite},
+            "response_cache": {"enable": self._plane.keeps_answers(info)},
+        }
 
     def statistics(self, asked: Asked) -> dict[str, Any]:
         """The totals of one version, of one model or of all, as the statistics extension has them."""

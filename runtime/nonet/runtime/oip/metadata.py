@@ -89,6 +89,9 @@ def info_from_proto(metadata: Any, config: Any, version: str) -> ModelInfo:
         outputs = tuple(_spec(entry, False) for entry in metadata.outputs)
     except ServingError as error:
         raise ModelOutputInvalid(f"the service described a model wrongly: {error.message}") from None
+    nonfinite = (
+        config.parameters["allow_nonfinite"].string_value if "allow_nonfinite" in config.parameters else ""
+    )
     digest = hashlib.sha256(metadata.SerializeToString(deterministic=True))
     digest.update(config.SerializeToString(deterministic=True))
     return ModelInfo(
@@ -99,6 +102,7 @@ def info_from_proto(metadata: Any, config: Any, version: str) -> ModelInfo:
         inputs=inputs,
         outputs=outputs,
         max_batch_size=max(config.max_batch_size, 0),
+        allow_nonfinite=nonfinite == "true",
         cacheable=config.response_cache.enable
         and not config.HasField("sequence_batching")
         and not config.model_transaction_policy.decoupled,
