@@ -174,6 +174,36 @@ def test_pixels_without_a_rule_are_refused(encode: Encode) -> None:
             decode_image(encode(Image.new(mode, (4, 4)), "TIFF"))
 
 
+def bmp(pixels: bytes, masks: tuple[int, int, int, int], depth: int = 32) -> bytes:
+    """A BMP of two pixels with a header of version 4 and the given bit masks."""
+    info = struct.pack("<IiiHHIIiiII", 108, 2, 1, 1, depth, 3, len(pixels), 2835, 2835, 0, 0)
+    info += struct.pack("<4I", *masks) + bytes(52)
+    return b"BM" + struct.pack("<IHHI", 14 + len(info) + len(pixels), 0, 0, 14 + len(info)) + info + pixels
+
+
+def test_opacity_in_a_bmp_is_none_where_it_would_hide_everything() -> None:
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    assert rgb(bmp(bytes([30, 20, 10, 0, 60, 50, 40, 0]), masks)) == [[10, 20, 30], [40, 50, 60]]
+    assert rgb(bmp(bytes([30, 20, 10, 255, 60, 50, 40, 0]), masks)) == [[10, 20, 30], WHITE]
+
+
+def test_sound_files_of_other_kinds_are_415_and_never_called_damaged(corpus: dict[str, bytes]) -> None:
+    """Masks of ten bits, a header of OS/2, two bits a pixel; JPEG of two components, or without its height."""
+    jpeg = bytearray(corpus["jpeg"])
+    frame = jpeg.index(b"\xff\xc0")
+    without_height = bytes(jpeg[: frame + 5] + b"\x00\x00" + jpeg[frame + 7 :])
+    two = jpeg[: frame + 2] + struct.pack(">H", 14) + jpeg[frame + 4 : frame + 9] + b"\x02"
+    two_components = bytes(two + jpeg[frame + 10 : frame + 16] + jpeg[frame + 19 :])
+    ten_bits = bmp(bytes(8), (0x3FF00000, 0xFFC00, 0x3FF, 0))
+    old_header = bytearray(corpus["bmp"])
+    struct.pack_into("<I", old_header, 14, 16)
+    two_bits = bytearray(corpus["bmp"])
+    struct.pack_into("<H", two_bits, 28, 2)
+    for data in (without_height, two_components, ten_bits, bytes(old_header), bytes(two_bits)):
+        with pytest.raises(UndecodableMedia, match="not decoded"):
+            decode_image(data)
+
+
 def test_an_srgb_profile_changes_nothing(encode: Encode, picture: Image.Image) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     plain = decode_image(encode(picture, "PNG")).pixels

@@ -19,6 +19,7 @@ from nonet.runtime.images.tiff import COMPRESSIONS, KINDS
 from tests.support import handmade_tiffs
 from tests.support.handmade_tiffs import Storage
 
+pytest.importorskip("imagecodecs", reason="the reference reader's codecs are not installed")
 tifffile = pytest.importorskip(
     "tifffile", reason="the reference reader is not installed: pip install tifffile"
 )

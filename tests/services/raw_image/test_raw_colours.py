@@ -150,8 +150,7 @@ def test_libraws_own_rendering_has_the_same_colours(lab) -> None:
 
 
 def test_channels_that_end_at_their_own_white_are_white_together(lab) -> None:
-    """Green ends at 12000, the others at 16383: a burnt-out sky is white, and magenta under one white
-    level."""
+    """Green ends at 12000, the others at 16383: a burnt-out sky is white; magenta under one white level."""
     light = np.full((40, 40, 3), 2.0)
     light[:, :20] = 0.2
     mosaic = np.minimum(handmade_captures.mosaicked(light) * 16383, 16383)

@@ -24,7 +24,7 @@ def inspect_bmp(data: bytes, limits: ImageLimits) -> ImageHeader:
         raise truncated("the headers of the BMP are missing")
     pixels_at, header_size = struct.unpack_from("<II", data, 10)
     if header_size not in _HEADERS:
-        raise corrupt("a BMP header of unknown size")
+        raise unsupported(f"a BMP with a header of {header_size} bytes is not decoded")
     if len(data) < 14 + header_size:
         raise truncated("the headers of the BMP are missing")
     compression = _UNCOMPRESSED
@@ -35,7 +35,7 @@ def inspect_bmp(data: bytes, limits: ImageLimits) -> ImageHeader:
     height = abs(height)
     limits.check_size(width, height)
     if planes != 1 or depth not in _DEPTHS:
-        raise corrupt("a BMP header with values that do not exist")
+        raise unsupported(f"a BMP of {planes} planes and {depth} bits is not decoded")
     if compression not in (_UNCOMPRESSED, _BITFIELDS):
         raise unsupported("a compressed BMP is not decoded")
     end = pixels_at + (width * depth + 31) // 32 * 4 * height

@@ -75,6 +75,8 @@ def _alpha(image: Image.Image, header: ImageHeader) -> Image.Image | None:
         alpha = Image.fromarray(np.where(clear, 0, 255).astype(np.uint8))
     elif image.mode in _ALPHA or "transparency" in image.info:
         alpha = image.convert("RGBA").getchannel("A")
+        if header.format == "BMP" and alpha.getextrema() == (0, 0):
+            alpha = None  # writers leave the fourth byte at 0, which would hide the whole picture
     if header.frame_box is not None and header.frame_box != (0, 0, *image.size):
         inside = alpha or Image.new("L", image.size, 255)
         alpha = Image.new("L", image.size, 0)

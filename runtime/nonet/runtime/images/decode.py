@@ -25,7 +25,7 @@ from nonet.runtime.images.completeness import check_whole
 from nonet.runtime.images.gif import inspect_gif
 from nonet.runtime.images.header import ImageHeader
 from nonet.runtime.images.jpeg import inspect_jpeg
-from nonet.runtime.images.limits import ImageLimits, Refusal, corrupt, too_large, truncated
+from nonet.runtime.images.limits import ImageLimits, Refusal, corrupt, too_large, truncated, unsupported
 from nonet.runtime.images.png import inspect_png
 from nonet.runtime.images.sniffing import sniff
 from nonet.runtime.images.tiff import inspect_tiff
@@ -130,6 +130,8 @@ def _refusal(error: Exception) -> Refusal:
     text = str(error).lower()
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return too_large("it has more pixels than allowed")
+    if "unsupported" in text:
+        return unsupported("its pixels are stored in a way that is not decoded")
     if "truncated" in text or "not enough" in text:
         return truncated("pixels are missing")
     return corrupt("its pixels cannot be decoded")

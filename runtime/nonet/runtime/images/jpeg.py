@@ -61,8 +61,12 @@ class _Frame:
         precision, self.height, self.width, count = struct.unpack_from(">BHHB", body)
         if precision != 8:
             raise unsupported(f"a JPEG of {precision} bits is not decoded")
-        if count not in (1, 3, 4) or len(body) != 6 + 3 * count:
-            raise corrupt(f"a JPEG with {count} components")
+        if len(body) != 6 + 3 * count:
+            raise corrupt("a JPEG frame header is not as long as its components need")
+        if count not in (1, 3, 4):
+            raise unsupported(f"a JPEG with {count} components is not decoded")
+        if self.height == 0:
+            raise unsupported("a JPEG that says its height behind its first scan is not decoded")
         limits.check_size(self.width, self.height)
         self.progressive = marker == _PROGRESSIVE
         self._sampling: dict[int, tuple[int, int]] = {}

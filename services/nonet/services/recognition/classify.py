@@ -22,7 +22,7 @@ SERVICE_PREFIX: Final = "classify."
 INPUT: Final = "image"
 OUTPUT: Final = "scores"
 
-_RULES: Final = 1  # raise when decoding or preprocessing changes what an image turns into
+_RULES: Final = 2  # raise when decoding or preprocessing changes what an image turns into
 _SAMPLE_SIZE: Final = (640, 480)
 _SAMPLE_QUALITY: Final = 90
 
