@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,8 @@ def restore(
     tiling = tiling or Tiling(size=max(512, 4 * network.halo), halo=network.halo)
 
     def maps(packed: Tensor) -> Maps:
-        return {name: values for name, values in vars(network(packed)).items() if values is not None}
+        posterior = replace(network(packed), level=None)  # at half resolution; the noise map says the same
+        return {name: values for name, values in vars(posterior).items() if values is not None}
 
     with torch.inference_mode():
         return Posterior(**restore_maps(maps, mosaic, phase=phase, tiling=tiling))
