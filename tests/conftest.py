@@ -13,6 +13,9 @@ import pytest
 from tests.support import handmade_networks
 from tests.support.running_server import RunningServer, assert_clean_log, running
 
+# Hundreds of servers are started: none of them is to compile all of Nonet once more.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A busy machine must not fail a property; what a property costs is for the benchmarks to say.
 hypothesis.settings.register_profile("nonet", deadline=None)
 hypothesis.settings.load_profile("nonet")
