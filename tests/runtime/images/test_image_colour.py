@@ -188,7 +188,7 @@ def test_opacity_in_a_bmp_is_none_where_it_would_hide_everything() -> None:
 
 
 def test_sound_files_of_other_kinds_are_415_and_never_called_damaged(corpus: dict[str, bytes]) -> None:
-    """Masks of ten bits, a header of OS/2, two bits a pixel; JPEG of two components, or without its height."""
+    """Masks of ten bits, a header of OS/2, two bits a pixel; JPEG of two components or without its height."""
     jpeg = bytearray(corpus["jpeg"])
     frame = jpeg.index(b"\xff\xc0")
     without_height = bytes(jpeg[: frame + 5] + b"\x00\x00" + jpeg[frame + 7 :])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from nonet.runtime.images.tiff import TiffLayout
+from nonet.runtime.images.tiff_layout import TiffLayout
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Final
 from nonet.runtime.images.header import ImageHeader
 from nonet.runtime.images.limits import ImageLimits, corrupt, too_large, truncated, unsupported
 from nonet.runtime.images.tags import ORIENTATION, orientation_of, read_first_directory
+from nonet.runtime.images.tiff_layout import BT601, FULL_RANGE, TiffLayout
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_LENGTHS, _PLANAR = 273, 277, 278, 279, 284
@@ -49,8 +50,6 @@ _PREDICTED: Final = frozenset({LZW, DEFLATE, OLD_DEFLATE})
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIELAB, ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
 UNSIGNED, SIGNED, FLOAT, UNDEFINED = 1, 2, 3, 4
 UNSPECIFIED, ASSOCIATED, STRAIGHT = 0, 1, 2
-BT601: Final = (0.299, 0.587, 0.114)
-FULL_RANGE: Final = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,67 +89,6 @@ _FORMAT_NAMES: Final[Mapping[int, str]] = {
     5: "complex integers",
     6: "complex numbers",
 }
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TiffLayout:
-    """Where the samples of a page are and what they mean; sizes in pixels, checked against the file.
-
-    Args:
-        order: ``<`` or ``>``, of samples of several bytes.
-        width, height: of the page as it is stored.
-        bits: of a sample; the same for all.
-        samples: of a pixel, extra ones included.
-        sample_format: :data:`UNSIGNED` and the like.
-        photometric: the tag PhotometricInterpretation; -1 if the page does not say.
-        planar: whether each piece holds one sample of its pixels.
-        reversed_bits: whether the first bit of a byte is its lowest.
-        compression, predictor: the tags of these names.
-        piece: width and height of a strip or tile.
-        tiled: whether all pieces have that size; the last strip is lower.
-        offsets, lengths: of the pieces in the file, in bytes.
-        extra: meaning of the samples behind the colours; a single one that is not explained is ``None``.
-        palette: the colour map, reds first; empty if there is none.
-        subsampling: pixels that share a colour difference, across and down.
-        reference: black and white of each channel of YCbCr.
-        coefficients: shares of red, green and blue in the brightness of YCbCr.
-    """
-
-    order: str
-    width: int
-    height: int
-    bits: int
-    samples: int
-    sample_format: int
-    photometric: int
-    planar: bool
-    reversed_bits: bool
-    compression: int
-    predictor: int
-    piece: tuple[int, int]
-    tiled: bool
-    offsets: tuple[int, ...]
-    lengths: tuple[int, ...]
-    orientation: int = 1
-    extra: tuple[int | None, ...] = ()
-    palette: tuple[int, ...] = ()
-    subsampling: tuple[int, int] = (1, 1)
-    reference: tuple[float, ...] = FULL_RANGE
-    coefficients: tuple[float, ...] = BT601
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row of one piece; of a YCbCr page, of a row of its blocks."""
-        width, together = self.piece[0], 1 if self.planar else self.samples
-        if self.subsampling != (1, 1):
-            across, down = self.subsampling
-            return -(-width // across) * (across * down + 2)
-        return -(-width * together * self.bits // 8)
-
-    def piece_rows(self, row: int) -> int:
-        """Rows of pixels of the pieces in that row of pieces."""
-        height = self.piece[1]
-        return height if self.tiled else min(height, self.height - row * height)
 
 
 def inspect_tiff(data: bytes, limits: ImageLimits) -> ImageHeader:

@@ -23,7 +23,8 @@ import numpy.typing as npt
 from PIL import Image, ImageCms
 
 from nonet.runtime.images import tiff
-from nonet.runtime.images.tiff import KINDS, TiffLayout
+from nonet.runtime.images.tiff import KINDS
+from nonet.runtime.images.tiff_layout import BT601, FULL_RANGE, TiffLayout
 from nonet.runtime.images.tiff_samples import block_rows, sample_rows
 from nonet.runtime.tensors import Array
 
@@ -120,7 +121,7 @@ def _colour_map(palette: tuple[int, ...]) -> Bytes:
 
 def _is_jfif(layout: TiffLayout) -> bool:
     """Whether a YCbCr page has the coefficients of ITU-R BT.601 and all of the range."""
-    usual = (*tiff.BT601, *tiff.FULL_RANGE)
+    usual = (*BT601, *FULL_RANGE)
     return bool(np.allclose((*layout.coefficients, *layout.reference), usual, atol=1e-3))
 
 

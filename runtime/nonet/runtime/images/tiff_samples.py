@@ -20,7 +20,8 @@ import numpy.typing as npt
 from PIL import TiffImagePlugin
 
 from nonet.runtime.images.limits import corrupt, truncated, unsupported
-from nonet.runtime.images.tiff import FLOAT, LZW, PACK_BITS, SIGNED, UNCOMPRESSED, TiffLayout
+from nonet.runtime.images.tiff import FLOAT, LZW, PACK_BITS, SIGNED, UNCOMPRESSED
+from nonet.runtime.images.tiff_layout import TiffLayout
 from nonet.runtime.tensors import Array
 
 _AT_A_TIME: Final = 1 << 21

@@ -21,7 +21,8 @@ from nonet.runtime.images.completeness import check_whole
 from nonet.runtime.images.header import ImageHeader
 from nonet.runtime.images.limits import Refusal
 from nonet.runtime.images.png import inspect_png
-from nonet.runtime.images.tiff import FLOAT, SIGNED, UNDEFINED, UNSIGNED, TiffLayout, read_layout
+from nonet.runtime.images.tiff import FLOAT, SIGNED, UNDEFINED, UNSIGNED, read_layout
+from nonet.runtime.images.tiff_layout import TiffLayout
 from nonet.runtime.images.tiff_samples import sample_rows
 from nonet.runtime.tensors import Array
 from nonet.services.raw_image.capture import PATTERNS, Capture
