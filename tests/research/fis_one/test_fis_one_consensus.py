@@ -132,8 +132,8 @@ def test_where_floors_are_not_found_confidence_and_a_warning_say_so(few_partitio
 def test_the_committed_results_meet_the_targets(
     case: str, mean_ari: float, least_ari: float, mean_accuracy: float
 ) -> None:
-    """The targets of section 12, with room on 5cd56bb5 (there 0.95, 0.92 and 0.97), for every seed that the
-    study has, also where the floors' scans are uneven (5cd969be): `nonet evaluate fis_one` measures them anew, in hours."""
+    """The targets of section 12 for every seed that the study has, also where the floors' scans are uneven
+    (5cd969be); with room on 5cd56bb5 (there 0.95, 0.92 and 0.97). `nonet evaluate fis_one` measures anew."""
     table = json.loads((Path(__file__).parents[3] / "docs" / "results" / "fis_one.json").read_text())["rows"]
     rows = [row for row in table if (row["case"], row["method"]) == (case, "FIS-ONE, default")]
     ari, edit, accuracy = ([row[score] for row in rows] for score in ("ari", "edit", "accuracy"))
