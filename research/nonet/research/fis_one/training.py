@@ -62,7 +62,7 @@ class Trainer:
         if not share:
             return None
         drawn = self._generator.random((self.graph.nodes, self.recipe.dimension), np.float32)
-        return (drawn >= share) / np.float32(1 - share)
+        return (drawn >= share).astype(np.float32) / np.float32(1 - share)
 
     def _positives(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         length = self.recipe.positives
