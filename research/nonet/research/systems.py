@@ -87,8 +87,8 @@ SYSTEMS: dict[str, System] = {
             "paper": "the paper's: one RF-GNN, Ward, one path",
         },
         chooses=True,
-        train_needs=("torch", "sklearn", "scipy", "pyarrow"),
-        evaluate_needs=("torch", "sklearn", "scipy", "pyarrow", "networkx"),
+        train_needs=("sklearn", "scipy", "pyarrow"),
+        evaluate_needs=("sklearn", "scipy", "pyarrow", "networkx"),
     ),
     "wild_jdd": System(
         module="nonet.research.wild_jdd.commands",

@@ -16,7 +16,7 @@ from nonet.research.systems import EvaluateOptions, TrainOptions, check_preset, 
 from nonet.runtime.errors import InvalidArgument
 from tests.support.synthetic_wifi import QUICK, QUICK_PAPER
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_partitions")]
 
 
 def test_training_publishes_the_building(

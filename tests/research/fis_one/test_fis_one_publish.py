@@ -23,6 +23,8 @@ from nonet.runtime.repository.layout import read_model
 from nonet.runtime.repository.manifest import read_manifest
 from tests.support.synthetic_wifi import QUICK, made_up
 
+pytestmark = pytest.mark.usefixtures("few_partitions")
+
 THREE = FitOptions(floors=3)
 
 
@@ -33,7 +35,7 @@ def fit(**changes: object) -> FittedBuilding:
 
 
 @pytest.fixture(scope="module")
-def fitted() -> FittedBuilding:
+def fitted(few_partitions: None) -> FittedBuilding:
     return fit()
 
 

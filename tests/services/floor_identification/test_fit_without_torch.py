@@ -1,5 +1,4 @@
-"""A fit where PyTorch is not installed, as after ``make run``: through the server, its worker and its
-answers."""
+"""A fit where PyTorch is not installed, as after ``make run``: the server, its worker and its answers."""
 
 from __future__ import annotations
 

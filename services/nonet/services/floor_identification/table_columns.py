@@ -2,7 +2,7 @@
 
 Coordinates look like readings (Sao Paulo lies at -23.55, -46.63), floors and labels are numbers, and every
 source marks what was not heard in its own way. So nothing is taken for a transmitter on trust: a column is
-one by its name (an address, its hash, one of a numbered series) or, in tables without such names, because all
+one by its name (an address, its hash, ``AP 7``) or, in tables without such names, because all
 it holds are readings. A column that could be either is named in the refusal.
 """
 
@@ -52,12 +52,11 @@ _MISSING: Final = frozenset(
     )
 )
 _HASH = re.compile(r"(?:[0-9A-Fa-f]{16,}|[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12})")
-_SERIES = re.compile(r"(.*?\D)[ _.\-]?(\d+)")
+_NUMBERED = re.compile(r"(.*?\D)[ _.\-]?(\d+)")
 _TRANSMITTERS: Final = (
     "ap wap mac bssid ssid rssi rss wifi beacon ble router anchor station tx transmitter bs node"
 )
 _STEMS: Final = frozenset(_TRANSMITTERS.split())
-_LEAST_SERIES: Final = 4  # columns of one stem, if the stem is no word for a transmitter
 _MOST_MARKS: Final = 2  # numbers that mean "not heard" in one table, beside 0 and 100
 _FAINTEST_LIKELY, _LOUDEST_LIKELY = -120.0, -10.0
 
@@ -84,9 +83,8 @@ class TableColumns:
     """
 
     def __init__(self, names: Sequence[str], identity: int) -> None:
-        series = _series(names)
         self._columns = {
-            index: _Column(name, is_address(name) or bool(_HASH.fullmatch(name)) or name in series)
+            index: _Column(name, is_address(name) or bool(_HASH.fullmatch(name)) or _numbered(name))
             for index, name in enumerate(names)
             if index != identity and name and _bare(name) not in _WORDS
         }
@@ -171,15 +169,10 @@ def _marks(columns: Sequence[_Column]) -> set[float]:
     }
 
 
-def _series(names: Sequence[str]) -> set[str]:
-    """Names made of a stem and a number, if the stem is a word for a transmitter or common to several."""
-    found = {name: match[1].lower().strip(" _.-") for name in names if (match := _SERIES.fullmatch(name))}
-    size = collections.Counter(found.values())
-    return {
-        name
-        for name, stem in found.items()
-        if stem in _STEMS or (size[stem] >= _LEAST_SERIES and not _WORDS & {_bare(stem), *_words(stem)})
-    }
+def _numbered(name: str) -> bool:
+    """Whether a name is a word for a transmitter and a number: ``WAP001``, ``AP 2``."""
+    match = _NUMBERED.fullmatch(name)
+    return match is not None and match[1].lower().strip(" _.-") in _STEMS
 
 
 def _bare(name: str) -> str:
