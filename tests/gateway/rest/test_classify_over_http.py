@@ -160,7 +160,7 @@ def test_a_broken_image_is_refused_by_its_cause(rest: Any, photo: bytes) -> None
 def test_verbs_and_routes_of_v1_fail_in_its_shape(rest: Any) -> None:
     reply = rest.http.get("/v1/classify")
     assert refused(reply, 405)["code"] == "METHOD_NOT_ALLOWED"
-    assert reply.headers["allow"] == "POST"
+    assert reply.headers["allow"] == "OPTIONS, POST"
     refused(rest.http.get("/v1/nothing"), 404)
     refused(rest.http.get("/v1/models/nobody"), 404, "shop")
     refused(rest.http.get("/v1"), 404)

@@ -85,12 +85,12 @@ def test_no_name_reaches_outside_the_repository(rest: Any, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", "/v2/models/echo/infer", "POST"),
-        ("DELETE", "/v2/models/echo", "GET, HEAD"),
-        ("PUT", "/v2", "GET, HEAD"),
-        ("GET", "/v2/repository/index", "POST"),
-        ("OPTIONS", "/v2/logging", "GET, HEAD, POST"),
-        ("POST", "/v2/health/ready", "GET, HEAD"),
+        ("GET", "/v2/models/echo/infer", "OPTIONS, POST"),
+        ("DELETE", "/v2/models/echo", "GET, HEAD, OPTIONS"),
+        ("PUT", "/v2", "GET, HEAD, OPTIONS"),
+        ("GET", "/v2/repository/index", "OPTIONS, POST"),
+        ("DELETE", "/v2/logging", "GET, HEAD, OPTIONS, POST"),
+        ("POST", "/v2/health/ready", "GET, HEAD, OPTIONS"),
     ],
 )
 def test_a_wrong_verb_is_405_and_says_what_is_allowed(

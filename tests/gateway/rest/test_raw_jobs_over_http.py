@@ -301,7 +301,7 @@ def test_a_result_is_there_when_the_job_has_succeeded(darkroom: RunningServer) -
         assert_refused(result_of(darkroom, unknown), 404)
     reply = darkroom.http.post(f"/v1/jobs/{job}/result")
     assert reply.status_code == 405
-    assert reply.headers["Allow"] == "GET"
+    assert reply.headers["Allow"] == "GET, HEAD, OPTIONS"
 
 
 def test_the_description_knows_both_answers(darkroom: RunningServer) -> None:
