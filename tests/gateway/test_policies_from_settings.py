@@ -31,7 +31,8 @@ def test_what_is_given_beside_the_section_counts_and_what_nobody_has_keeps_its_d
 def test_the_settings_of_webhooks_are_found_by_their_prefix() -> None:
     given = {"hosts": ("a",), "secret": "s", "timeout": 3.0, "attempts": 4, "backoff": 5.0}
     jobs = JobSettings.model_validate({f"webhook_{name}": value for name, value in given.items()})
-    assert dataclasses.asdict(_webhooks(Settings(jobs=jobs))) == {**given, "secret": b"s"}
+    policy = dataclasses.asdict(_webhooks(Settings(jobs=jobs)))
+    assert policy == {**given, "secret": b"s", "root_path": ""}
 
 
 def test_the_http_face_takes_every_setting_of_the_server_that_it_has_a_field_for() -> None:

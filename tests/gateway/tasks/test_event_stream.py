@@ -16,10 +16,10 @@ from nonet.runtime.task import Event
 async def test_who_leaves_while_an_event_is_written_ends_the_work_within_the_admission() -> None:
     order: list[str] = []
 
-    async def events() -> AsyncGenerator[Event, None]:
+    async def events() -> AsyncGenerator[tuple[Any, Event], None]:
         try:
-            yield Event("first", {})
-            yield Event("second", {})
+            yield None, Event("first", {})
+            yield None, Event("second", {})
         finally:
             await asyncio.sleep(0)
             order.append("the work has ended")

@@ -35,15 +35,6 @@ def compose_jobs(settings: Settings, *, works_only: bool = False, serves: bool =
         ) from None
     except ValueError as error:
         raise SettingsError(f"setting 'jobs.store': {error}") from None
-    webhooks = None
-    try:
-        if not works_only:
-            secret = given.webhook_secret.get_secret_value().encode()
-            webhooks = policy_from(
-                given, WebhookPolicy, prefix="webhook_", secret=secret, root_path=settings.server.root_path
-            )
-    except ValueError as error:
-        raise SettingsError(f"jobs.webhook_hosts and jobs.webhook_secret: {error}") from None
     logger.info("the jobs are kept in %s", address.shown)
     command = WorkerCommand(
         given.worker or (sys.executable, "-m", "nonet.cli.main", "worker"),
@@ -57,8 +48,19 @@ def compose_jobs(settings: Settings, *, works_only: bool = False, serves: bool =
         JobFiles(given.path),
         command,
         policy_from(given, JobPolicy),
-        webhooks,
+        None if works_only else _webhooks(settings),
         shared=address.shared,
         serves=serves,
         works_only=works_only,
     )
+
+
+def _webhooks(settings: Settings) -> WebhookPolicy:
+    given = settings.jobs
+    try:
+        secret = given.webhook_secret.get_secret_value().encode()
+        return policy_from(
+            given, WebhookPolicy, prefix="webhook_", secret=secret, root_path=settings.server.root_path
+        )
+    except ValueError as error:
+        raise SettingsError(f"jobs.webhook_hosts and jobs.webhook_secret: {error}") from None

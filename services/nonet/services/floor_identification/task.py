@@ -136,7 +136,6 @@ def _fit_from_message(values: dict[str, Any]) -> dict[str, Any]:
         "building": "",
         "preset": "default",
         "seed": 0,
-        "webhook": "",
         **values,
         "labelled": labelled,
         "scans": file,
