@@ -43,7 +43,7 @@ async def test_an_answer_says_how_it_was_made(start_face: Start) -> None:
     assert trailing["x-request-id"] == "mine-1"
     assert trailing["x-model-version"] == "1"
     assert trailing["x-device"] == "cpu"
-    assert trailing["x-cache"] == "miss"
+    assert trailing["x-cache"] == "bypass"  # nothing is kept here
     assert trailing["x-batch-size"] == "1"
     assert trailing["server-timing"].startswith("decode;dur=")
     assert face.routes[-1][:2] == (METHODS["ModelInfer"].path, "OK")

@@ -145,7 +145,7 @@ async def test_a_reader_who_is_slow_loses_nothing_that_is_small(server: ForeignS
 async def test_what_runs_elsewhere_is_predicted_as_one_execution(server: ForeignServer) -> None:
     catalog = Catalog()
     device = RemoteDevice(server.address, catalog, group="foreign")
-    plane = DataPlane(catalog, [device], clock=MonotonicClock(), costs={"": lambda request: 50.0})
+    plane = DataPlane(catalog, [device], clock=MonotonicClock(), costs={"": lambda request, info: 50.0})
     await plane.start()
     server.pause.clear()
     answers = plane.stream(InferRequest(MODEL, (Tensor("count", DataType.INT32, np.array([2], np.int32)),)))

@@ -317,7 +317,8 @@ def test_a_client_that_reads_slowly_gets_all_of_it(darkroom: RunningServer) -> N
     wait_for(darkroom, job, "succeeded")
     with darkroom.http.stream("GET", f"/v1/jobs/{job}/result") as reply:
         size = sum(len(piece) for piece in reply.iter_bytes(1000))
-    assert size == int(reply.headers["content-length"]) == 800 * 1000 * 6 + 8 + 2 + 12 * 10 + 4 + 8
+    assert size == int(reply.headers["content-length"])
+    assert 0 < size - 800 * 1000 * 6 < 10_000
     with darkroom.http.stream("GET", f"/v1/jobs/{job}/result") as reply:
         next(reply.iter_raw(1000))  # and is gone
     assert isinstance(result_of(darkroom, job), httpx.Response)

@@ -244,7 +244,7 @@ def test_description_page_and_metrics_know_it(toy: RunningServer) -> None:
     assert set(form) == {"image", "model", "scale", "steps", "stream", "webhook"}
     assert form["scale"]["maximum"] == 10
     assert "text/event-stream" in operation["responses"]["200"]["content"]
-    assert 'href="/toy"' in toy.http.get("/").text
+    assert 'href="toy"' in toy.http.get("/").text
     assert "<h1>Toy</h1>" in toy.http.get("/toy").text
     assert toy.metric("nv_inference_request_success", model="measure.good") > 0
     assert toy.metric("nonet_steps_total", model="measure.good") >= 2

@@ -26,5 +26,5 @@ async def test_a_body_that_says_that_it_is_over_the_tasks_limit_is_refused_befor
         pytest.fail("the body was read")
 
     with pytest.raises(PayloadTooLarge) as refused:
-        await reader.read(context, receive, b"", JSON)
+        await reader.read(context, receive, JSON)
     assert refused.value.code == "BODY_TOO_LARGE"
