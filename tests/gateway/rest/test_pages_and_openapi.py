@@ -91,10 +91,8 @@ def test_the_document_tells_which_verbs_a_route_has(rest: Any) -> None:
             if verb not in item:
                 reply = rest.http.request(verb, url)
                 assert reply.status_code == 405, (verb, path)
-                assert set(reply.headers["allow"].lower().split(", ")) - {"head", "options"} == set(item), (
-                    verb,
-                    path,
-                )
+                allowed = set(reply.headers["allow"].lower().split(", ")) - {"head", "options"}
+                assert allowed == set(item), (verb, path)
 
 
 def test_the_timeout_in_the_document_is_the_one_in_force(start_gateway: Any) -> None:
