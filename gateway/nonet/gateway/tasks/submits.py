@@ -102,7 +102,7 @@ class Submits:
             await self._check_yours(work, subject, tenant)
         if webhook is not None and not isinstance(webhook, str):
             raise Unprocessable("field 'webhook' must be a text", param="webhook")
-        if webhook is not None:
+        if webhook:  # an empty one is none in a gRPC message; the HTTP face refuses it
             self._jobs.check_webhook(webhook)
 
     async def submit(self, task: Task, fields: FieldReader, sent: Submission) -> tuple[Job, bool]:
