@@ -24,7 +24,7 @@ from nonet.gateway.tasks.fields import FieldReader, path_parameters
 from nonet.gateway.tasks.request_reader import RequestReader
 from nonet.gateway.tasks.submits import Submission, Submits
 from nonet.jobs import read_key
-from nonet.runtime.errors import ServingError
+from nonet.runtime.errors import InvalidArgument, ServingError
 from nonet.runtime.requests import InferResponse
 from nonet.runtime.task import Answer, Blob, Event, Resource, Service, Task
 
@@ -121,6 +121,8 @@ class TaskRoute:
                     hold.take(path.stat().st_size)
                 self._calls.in_time(call)
                 submission = Submission(path, sent.values, sent.filename, call.tenant, key, beside)
+                if submission.given.get("webhook") == "":
+                    raise InvalidArgument("webhook must be a URL; leave it out for none", param="webhook")
                 job, fresh = await submits.submit(task, self.fields, submission)
         reply = Reply.json({"job": job.public(self._root_path)}, 202)
         reply.headers.append((b"location", f"{self._root_path}/v1/jobs/{job.id}".encode()))

@@ -95,7 +95,7 @@ class Submits:
             await self.jobs.registry.check_publishing(model)
         if webhook is not None and not isinstance(webhook, str):
             raise Unprocessable("field 'webhook' must be a text", param="webhook")
-        if webhook is not None:
+        if webhook:  # an empty one is none in a gRPC message; the HTTP face refuses it
             self.jobs.webhooks.policy.target(webhook)
 
     async def submit(self, task: Task, fields: FieldReader, sent: Submission) -> tuple[Job, bool]:
