@@ -71,7 +71,9 @@ def test_models_that_were_profiled_come_through_a_topology(
     topology = tmp_path / "topology.toml"
     topology.write_text(f'[[service]]\nname = "recognition"\naddress = "127.0.0.1:{service}"\n')
     server = start_server(tmp_path / "none", arguments=("--topology", str(topology)))
-    eventually(lambda: server.http.get("/v2/health/ready").status_code == 200, "ready without profiles")
+    eventually(
+        lambda: server.http.get("/v2/health/ready").status_code == 200, "ready without profiles", 150.0
+    )
 
     # While both run: the service loads its models anew, with what was measured of them.
     profile_all(repository, tmp_path / "cache")
@@ -81,7 +83,7 @@ def test_models_that_were_profiled_come_through_a_topology(
         found: dict[str, float] = card.get("details", {}).get("measured_latencies", {})
         return found
 
-    eventually(lambda: "1" in latencies(), "what was measured is told through the gateway")
+    eventually(lambda: "1" in latencies(), "what was measured is told", 150.0)
     assert server.http.get("/v2/health/ready").status_code == 200
     assert server.http.get("/v1/models/colours").json()["devices"]
     echo = [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]
@@ -90,5 +92,5 @@ def test_models_that_were_profiled_come_through_a_topology(
     # A gateway that starts when all of it is measured, which is the order of a second start.
     shutil.copy(topology, tmp_path / "again.toml")
     again = start_server(tmp_path / "none", arguments=("--topology", str(tmp_path / "again.toml")))
-    eventually(lambda: again.http.get("/v2/health/ready").status_code == 200, "ready with profiles")
+    eventually(lambda: again.http.get("/v2/health/ready").status_code == 200, "ready with profiles", 150.0)
     assert again.http.get("/v1/models/colours").json()["details"]["measured_latencies"] == latencies()

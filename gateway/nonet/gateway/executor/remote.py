@@ -128,6 +128,7 @@ class RemoteDevice:
         self._healthy = False
         self._failures = 0
         self._models: dict[QueueKey, str] = {}  # version -> digest, as the service last told
+        self._told: dict[QueueKey, ModelInfo] = {}
         self._odd: set[QueueKey] = set()  # versions it describes in a way we cannot read
         self._channel: grpc.aio.Channel | None = None
         self._poller: asyncio.Task[None] | None = None
@@ -360,15 +361,19 @@ class RemoteDevice:
         return info_from_proto(metadata, config.config, version)
 
     def _publish(self, info: ModelInfo) -> None:
-        """Put a version in the catalog, unless a replica has put the same one there."""
+        """Put a version in the catalog, unless a replica has put the same one there. What this service tells
+        of it may change without its answers (it was profiled meanwhile), and is put there, too."""
+        before = self._told.get((info.name, info.version), info)
+        self._told[(info.name, info.version)] = info
         try:
-            if self._catalog.info(info.name, info.version).digest == info.digest:
+            if before == info and self._catalog.info(info.name, info.version).digest == info.digest:
                 return
         except ServingError:
             pass
         self._catalog.publish(RemoteServable(info))
 
     def _withdraw(self, name: str, version: str) -> None:
+        self._told.pop((name, version), None)
         with contextlib.suppress(ServingError):
             self._catalog.retire(name, version, timeout=0)
 
