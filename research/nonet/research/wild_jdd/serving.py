@@ -14,8 +14,7 @@ from safetensors.numpy import save
 
 from nonet.research.wild_jdd.bayer import mosaic, pack
 from nonet.research.wild_jdd.calibration import Calibration, Quantiles
-from nonet.research.wild_jdd.mixture import Mixture
-from nonet.research.wild_jdd.network import Network
+from nonet.research.wild_jdd.network import WildJdd
 from nonet.research.wild_jdd.noise import add_gaussian
 from nonet.research.wild_jdd.onnx_graph import (
     BATCHES,
@@ -56,8 +55,8 @@ PUBLISHED_START = DataSource(
 )
 
 
-NOISE_AWARE_START = DataSource(
-    name="starting weights of one expert: demosaicnet_caffe bayer_noise",
+NOISE_AWARE_TEACHER = DataSource(
+    name="teacher of noisy patches: demosaicnet_caffe bayer_noise",
     licence="MIT",
     origin="M. Gharbi, G. Chaurasia, S. Paris, F. Durand, SIGGRAPH Asia 2016",
 )
@@ -70,6 +69,7 @@ class Release:
     variant: str
     command: str
     published_start: bool
+    taught: bool = False
     quality: Mapping[str, float | int | str] = field(default_factory=dict)
 
 
@@ -90,7 +90,7 @@ def check_tiles(pictures: TrainingSet, tile: int, count: int) -> np.ndarray:
 def publish(
     repository: Path,
     name: str,
-    network: Network,
+    network: WildJdd,
     calibration: Calibration,
     release: Release,
     pictures: TrainingSet,
@@ -118,8 +118,8 @@ def publish(
             "check.safetensors": save({"mosaic": checked, **run_graph(session, checked)}),
         }
         starts = (PUBLISHED_START,) if release.published_start else ()
-        if isinstance(network, Mixture):
-            starts = (*starts, NOISE_AWARE_START)
+        if release.taught:
+            starts = (*starts, NOISE_AWARE_TEACHER)
         manifest = Manifest(
             files={"model.onnx": "0" * 64},  # publish_version puts the real hashes here
             source={
