@@ -21,7 +21,7 @@ from nonet.research.wild_jdd.onnx_graph import (
 from nonet.research.wild_jdd.photographs import TrainingSet, load_training_set
 from nonet.research.wild_jdd.restore import restore
 from nonet.research.wild_jdd.restorer import load_published_model
-from nonet.research.wild_jdd.serving import check_tiles, interval_factors
+from nonet.research.wild_jdd.serving import DATA, Release, check_tiles, interval_factors
 from nonet.research.wild_jdd.train import load_network
 from nonet.runtime.errors import NotFound
 
@@ -84,6 +84,12 @@ def test_manifest_says_where_the_version_comes_from(repository):
     assert b".py" not in graph
 
 
+def test_every_weight_that_a_version_learnt_from_is_named():
+    names = [source.name for source in Release("taught", "", published_start=True, taught=True).sources()]
+    assert sum("demosaicnet" in name for name in names) == 2
+    assert Release("small", "", published_start=False).sources() == DATA
+
+
 def test_a_tile_is_answered_alike_in_any_batch(pictures, repository):
     session = open_session(repository / "wild_jdd" / "1" / "model.onnx")
     tiles = check_tiles(pictures, TILE, 8)
@@ -95,10 +101,9 @@ def test_a_graph_that_differs_is_refused(network, pictures, repository, tmp_path
     graph = repository / "wild_jdd" / "1" / "model.onnx"
     torch.manual_seed(8)
     other = WildJdd(NETWORKS["tiny"]).eval()
+    form = TileForm(other, DeviationScale())
     with pytest.raises(ExportError, match="differs from PyTorch"):
-        check_equal_to_torch(
-            open_session(graph), TileForm(other, DeviationScale()), check_tiles(pictures, TILE, 2)
-        )
+        check_equal_to_torch(open_session(graph), form, check_tiles(pictures, TILE, 2))
     with pytest.raises(ValueError, match="multiple of 4"):
         export_graph(TileForm(network, DeviationScale()), 46, tmp_path / "odd.onnx")
 

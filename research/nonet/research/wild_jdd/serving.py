@@ -72,6 +72,12 @@ class Release:
     taught: bool = False
     quality: Mapping[str, float | int | str] = field(default_factory=dict)
 
+    def sources(self) -> tuple[DataSource, ...]:
+        """Everything that the version has learnt from."""
+        start = (PUBLISHED_START,) if self.published_start else ()
+        teacher = (NOISE_AWARE_TEACHER,) if self.taught else ()
+        return (*DATA, *start, *teacher)
+
 
 def check_tiles(pictures: TrainingSet, tile: int, count: int) -> np.ndarray:
     """Packed tiles (count, 4, T/2, T/2) of held-out photographs at levels 0 to 25, repeated to fill."""
@@ -117,9 +123,6 @@ def publish(
             "model.onnx": graph,
             "check.safetensors": save({"mosaic": checked, **run_graph(session, checked)}),
         }
-        starts = (PUBLISHED_START,) if release.published_start else ()
-        if release.taught:
-            starts = (*starts, NOISE_AWARE_TEACHER)
         manifest = Manifest(
             files={"model.onnx": "0" * 64},  # publish_version puts the real hashes here
             source={
@@ -131,7 +134,7 @@ def publish(
                 "interval_factors": interval_factors(calibration.quantiles),
             },
             command=release.command,
-            data=(*DATA, *starts),
+            data=release.sources(),
             quality=dict(release.quality),
             licence="research use, following the training photographs",
             credit="Wild-JDD by J. Chen, S. Wen, S.-H. G. Chan; starting weights by M. Gharbi et al."
