@@ -56,6 +56,8 @@ def test_wrong_options_are_refused(tmp_path, data):
         commands.train(options)
     with pytest.raises(InvalidArgument, match="no variants"):
         commands.train(TrainOptions(**{**vars(options), "variant": "t0", "data": data}))
+    with pytest.raises(InvalidArgument, match="--compile"):
+        commands.train(TrainOptions(**{**vars(options), "compiled": True, "data": data}))
     with pytest.raises(NotFound):
         commands.evaluate(EvaluateOptions(repository=tmp_path))
     with pytest.raises(InvalidArgument, match="unknown split"):

@@ -41,10 +41,12 @@ def train(options: TrainOptions) -> None:
     """Run a preset to its end, saving as it goes, then calibrate, export and publish.
 
     Raises:
-        InvalidArgument: for a variant other than a preset of this system, or absent data.
+        InvalidArgument: for a variant or `compiled`, a device that is not there, or absent data.
     """
     if options.variant is not None:
         raise InvalidArgument("wild_jdd has no variants; choose a network by --preset", param="variant")
+    if options.compiled:
+        raise InvalidArgument("wild_jdd does not compile its network; leave out --compile", param="compile")
     torch.set_num_threads(options.threads)
     checkpoint = options.runs / options.preset / "checkpoint.safetensors"
     device = str(usable_device(options.device))

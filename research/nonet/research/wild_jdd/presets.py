@@ -27,9 +27,10 @@ PRESETS: dict[str, TrainConfig] = {
         steps=1_000_000,
         minutes=85,
     ),
-    # The published version taught on: L2 moves the image; beside the truth demosaicnet speaks where there is no
-    # noise, the noise-aware network where there is. So the prior need not keep noisy patches in balance: it may
-    # say how little noise there is, and trusts the truth less, or errors of the image would count as noise.
+    # The published version taught on: L2 moves the image; beside the truth demosaicnet speaks where there is
+    # no noise, the noise-aware network where there is. So the prior need not keep noisy patches in balance:
+    # it may say how little noise there is. It trusts the truth less, or errors of the image would count as
+    # noise.
     "taught": TrainConfig(
         network=NETWORKS["chain"],
         loss=Loss.SPLIT,
