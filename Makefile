@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := $(VENV)/bench
+GENERATOR := $(VENV)/generator
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The build of PyTorch is the machine's choice (pip takes what its configuration offers); the release is ours.
 TORCH := torch==2.13.0
@@ -25,7 +26,7 @@ run: $(VENV)/.serve  ## serve the models on ports 8000 (HTTP) and 8001 (gRPC)
 
 # Most tests of servers wait for real processes, so two workers halve the time. What fails beside others, on a
 # machine with both processors busy, must pass alone: only then it was the company and not the code.
-test: lint  ## lint, then all tests
+test: lint $(GENERATOR)/.ready  ## lint, then all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) || \
 	    { test $$? -eq 1 && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
@@ -62,6 +63,7 @@ lock: $(VENV)/.uv  ## resolve the dependencies anew and write requirements/*.loc
 	    --extra test --extra openvino --extra floors -o requirements/test.lock
 	$(LOCK) --upgrade pyproject.toml requirements/build.in --extra redis --extra floors \
 	    -c requirements/test.lock -o requirements/serve.lock
+	$(LOCK) --upgrade requirements/generator.in -o requirements/generator.lock
 
 clean:  ## remove caches (the environment stays)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
@@ -87,6 +89,13 @@ $(VENV)/.test: requirements/test.lock pyproject.toml | $(BIN)/python
 	$(PIP) install '$(TORCH)'
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.serve
+
+# A program of its own that a test runs; it wants an older typer than the product does.
+$(GENERATOR)/.ready: requirements/generator.lock | $(BIN)/python
+	$(PYTHON) -m venv $(GENERATOR)
+	$(GENERATOR)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes \
+	    -r requirements/generator.lock
+	@touch $@
 
 # The peers come from timm, which wants torchvision for a data pipeline that is not used here.
 $(BENCH)/.ready: bench/requirements.txt | $(BIN)/python

@@ -49,7 +49,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 @pytest.fixture(scope="module")
 def generated(served: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """The package that is generated of the server's own description."""
-    places = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    beside = Path(sys.prefix) / "generator" / "bin"
+    places = f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"
     program = shutil.which("openapi-python-client", path=places)
     if program is None:
         pytest.skip("openapi-python-client is not installed")

@@ -62,13 +62,13 @@ def train(
         bool, typer.Option("--publish/--no-publish", help="Publish the result in the repository.")
     ] = True,
     device: Annotated[
-        str, typer.Option(help="Where to train: cpu or cuda (fasternet patient). Never chosen for you.")
+        str, typer.Option(help="Where to train: cpu or cuda (long presets). Never chosen for you.")
     ] = "cpu",
     minutes: Annotated[
         float | None,
         typer.Option(
             min=0.01,
-            help="Wall time of the training, which the learning rate follows to 0 (fasternet patient); "
+            help="Wall time of the training, which the learning rate follows to 0 (long presets); "
             "by default the recipe's steps count.",
         ),
     ] = None,

@@ -213,7 +213,7 @@ def test_a_device_is_never_chosen_and_never_ignored(shop: Path) -> None:
         with pytest.raises(InvalidArgument, match="--minutes is for patient"):
             check_timed(find("fasternet"), options(shop, preset=preset, minutes=1.0))
     with pytest.raises(InvalidArgument, match="--device is for no preset of this system"):
-        check_timed(find("wild_jdd"), options(shop, preset="tiny", device="cuda"))
+        check_timed(find("fis_one"), options(shop, preset="tiny", device="cuda"))
 
 
 def test_a_signal_ends_a_run_with_what_there_is_saved(shop: Path) -> None:

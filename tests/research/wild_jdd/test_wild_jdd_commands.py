@@ -1,14 +1,12 @@
-"""The two commands from photographs to tables, on a small data folder made here."""
+"""The two commands from photographs to tables, on a small data folder."""
 
 import importlib.util
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from nonet.research.systems import SYSTEMS, EvaluateOptions, TrainOptions, check_preset, find
+from nonet.research.systems import SYSTEMS, EvaluateOptions, TrainOptions, check_preset, check_timed, find
 from nonet.research.wild_jdd import checkpoint, commands
 from nonet.research.wild_jdd.presets import PRESETS
 from nonet.runtime.errors import InvalidArgument, NotFound
@@ -18,36 +16,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:Please import .convolve.:DeprecationWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    generator = np.random.default_rng(0)
-    sets = {
-        "bsds500_train": (12, "jpg"),
-        "sunhays80_half": (11, "webp"),
-        "kodak": (1, "png"),
-        "mcmaster": (1, "png"),
-    }
-    for name, (count, suffix) in sets.items():
-        (root / name).mkdir()
-        for index in range(count):
-            coarse = generator.integers(0, 256, (10, 12, 3), dtype=np.uint8)
-            Image.fromarray(coarse).resize((96, 80), Image.Resampling.BICUBIC).save(
-                root / name / f"{index:02d}.{suffix}"
-            )
-    return root
-
-
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    options = TrainOptions(
-        preset="tiny", repository=folder / "repository", runs=folder / "runs", data=data, seed=1
-    )
-    commands.train(options)
-    return options
 
 
 def test_training_publishes_a_version_that_evaluation_reads(trained, data, monkeypatch, tmp_path, capsys):
@@ -88,10 +56,31 @@ def test_wrong_options_are_refused(tmp_path, data):
         commands.train(options)
     with pytest.raises(InvalidArgument, match="no variants"):
         commands.train(TrainOptions(**{**vars(options), "variant": "t0", "data": data}))
+    with pytest.raises(InvalidArgument, match="--compile"):
+        commands.train(TrainOptions(**{**vars(options), "compiled": True, "data": data}))
     with pytest.raises(NotFound):
         commands.evaluate(EvaluateOptions(repository=tmp_path))
     with pytest.raises(InvalidArgument, match="unknown split"):
         commands.evaluate(EvaluateOptions(repository=tmp_path, split="train"))
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(tmp_path):
+    for device in ("gpu", "cuda") if not torch.cuda.is_available() else ("gpu",):
+        options = TrainOptions(preset="paper", repository=tmp_path, runs=tmp_path, device=device)
+        with pytest.raises(InvalidArgument, match="device"):
+            commands.train(options)
+
+
+@pytest.mark.parametrize("preset", ["served", "taught", "paper"])
+def test_long_presets_run_on_a_device_and_for_minutes(preset, tmp_path):
+    options = TrainOptions(
+        preset=preset, repository=tmp_path, runs=tmp_path, minutes=0.5, device="cuda", seed=3
+    )
+    check_timed(SYSTEMS["wild_jdd"], options)
+    config = commands.configuration(options)
+    assert (config.minutes, config.seed) == (0.5, 3)
+    line = commands.command_line(options, config)
+    assert line == f"nonet train wild_jdd --preset {preset} --seed 3 --minutes 0.5 --device cuda"
 
 
 def test_the_registry_names_every_preset():

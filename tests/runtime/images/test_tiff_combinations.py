@@ -11,6 +11,7 @@ import struct
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
 from nonet.runtime.errors import ServingError, UndecodableMedia
@@ -19,10 +20,6 @@ from nonet.runtime.images.tiff import COMPRESSIONS, KINDS
 from tests.support import handmade_tiffs
 from tests.support.handmade_tiffs import Storage
 
-pytest.importorskip("imagecodecs", reason="the reference reader's codecs are not installed")
-tifffile = pytest.importorskip(
-    "tifffile", reason="the reference reader is not installed: pip install tifffile"
-)
 HEIGHT, WIDTH = 19, 27
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3}
 STORAGES = [

@@ -59,17 +59,17 @@ def test_texture_at_some_places_does_not_count_as_noise() -> None:
 
 
 def test_photographs_with_known_noise(data_root) -> None:
-    """Real texture raises the estimate: by at most a third and two levels of 255."""
+    """Texture raises the estimate: by at most a tenth, and where there is no noise two levels of 255."""
     from PIL import Image
 
-    for name in ("kodim03", "kodim12"):
+    for name in ("kodim03", "kodim05", "kodim07", "kodim12"):
         image = np.asarray(Image.open(data_root / "kodak" / f"{name}.png").convert("RGB")) / 255
         mosaic = handmade_captures.mosaicked(image)
         for sigma in (0, 5, 15):
             random = np.random.default_rng(sigma)
             values = mosaic + random.standard_normal(mosaic.shape) * sigma / 255
             found = estimate_noise(Capture(values.astype(np.float32), "RGGB", (0.0,) * 4, (1.0,) * 4))
-            assert sigma * 0.9 <= 255 * found.sigma(found.level) <= sigma * 1.33 + 2
+            assert 0.9 * sigma <= 255 * found.sigma(found.level) <= max(1.1 * sigma, 2)
 
 
 NOISES = st.builds(NoiseModel, a=st.floats(1e-6, 0.05), b=st.floats(1e-8, 0.01), level=st.floats(0.01, 1.0))

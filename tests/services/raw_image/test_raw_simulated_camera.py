@@ -1,4 +1,4 @@
-"""A camera whose noise is known, from ISO 100 to 12,800: what becomes of its captures, beside LibRaw's AHD."""
+"""A camera whose noise is known, from ISO 100 to 12,800: what becomes of its captures, beside AHD."""
 
 from __future__ import annotations
 

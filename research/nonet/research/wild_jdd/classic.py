@@ -16,11 +16,11 @@ from torch import Tensor
 
 from nonet.research.wild_jdd import learned_linear
 from nonet.research.wild_jdd.bayer import Phase, bilinear
-from nonet.research.wild_jdd.mixture_start import told_teacher
-from nonet.research.wild_jdd.network import NETWORKS, Network, WildJdd, channels_last
+from nonet.research.wild_jdd.network import NETWORKS, WildJdd, channels_last
 from nonet.research.wild_jdd.photographs import load_training_set
 from nonet.research.wild_jdd.published_start import load_published
 from nonet.research.wild_jdd.restore import Maps, Tiling, restore, restore_maps
+from nonet.research.wild_jdd.teachers import told_teacher
 
 Method = Callable[[Tensor, float], Tensor]  # RGGB mosaic (1, 1, H, W), true sigma (0-255) -> RGB (1, 3, H, W)
 
@@ -95,7 +95,7 @@ def make_told_network() -> Method:
     return method
 
 
-def make_network(network: Network) -> Method:
+def make_network(network: WildJdd) -> Method:
     """A trained network, blind to the level."""
 
     def method(readings: Tensor, sigma: float) -> Tensor:

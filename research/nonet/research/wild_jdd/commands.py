@@ -20,7 +20,7 @@ from nonet.research.systems import EvaluateOptions, TrainOptions
 from nonet.research.wild_jdd.calibration import Shown, draw_reliability, fit_calibration, show
 from nonet.research.wild_jdd.evaluate import PAPER, as_table, run_benchmark
 from nonet.research.wild_jdd.metrics import psnr
-from nonet.research.wild_jdd.network import Network
+from nonet.research.wild_jdd.network import WildJdd
 from nonet.research.wild_jdd.photographs import TrainingSet, load_training_set
 from nonet.research.wild_jdd.presets import PRESETS
 from nonet.research.wild_jdd.restorer import load_published_model, network_restorer
@@ -41,10 +41,12 @@ def train(options: TrainOptions) -> None:
     """Run a preset to its end, saving as it goes, then calibrate, export and publish.
 
     Raises:
-        InvalidArgument: for a variant other than a preset of this system, or absent data.
+        InvalidArgument: for a variant or `compiled`, a device that is not there, or absent data.
     """
     if options.variant is not None:
         raise InvalidArgument("wild_jdd has no variants; choose a network by --preset", param="variant")
+    if options.compiled:
+        raise InvalidArgument("wild_jdd does not compile its network; leave out --compile", param="compile")
     torch.set_num_threads(options.threads)
     checkpoint = options.runs / options.preset / "checkpoint.safetensors"
     device = str(usable_device(options.device))
@@ -65,10 +67,13 @@ def start(options: TrainOptions, checkpoint: Path, pictures: TrainingSet, device
     begin = Start(options.weights, published_graph(options.repository), options.data)
     if options.resume and checkpoint.is_file():
         return Trainer.resume(checkpoint, pictures, start=begin, device=device)
+    return Trainer(configuration(options), pictures, start=begin, device=device)
+
+
+def configuration(options: TrainOptions) -> TrainConfig:
+    """The preset with the seed and, if given, the minutes that were asked for."""
     config = replace(PRESETS[options.preset], seed=options.seed)
-    if options.minutes is not None:
-        config = replace(config, minutes=options.minutes)
-    return Trainer(config, pictures, start=begin, device=device)
+    return config if options.minutes is None else replace(config, minutes=options.minutes)
 
 
 def published_graph(repository: Path) -> Path | None:
@@ -96,7 +101,7 @@ def run_and_save(trainer: Trainer, checkpoint: Path, report: Callable[[Progress]
 
 
 def publish_checkpoint(
-    network: Network,
+    network: WildJdd,
     config: TrainConfig,
     options: TrainOptions,
     pictures: TrainingSet,
@@ -106,14 +111,23 @@ def publish_checkpoint(
     shown = show(restorer, pictures.held_out_tensors(), CALIBRATED)
     release = Release(
         variant=options.preset,
-        command=f"nonet train wild_jdd --preset {options.preset} --seed {config.seed}",
-        published_start=config.published_start,
+        command=command_line(options, config),
+        published_start=config.published_start or config.own_start,
+        taught=config.taught > 0,
         quality=held_out_quality(shown),
     )
     folder = publish(
         options.repository, MODEL, network, fit_calibration(shown), release, pictures, replace=True
     )
     console().print(f"published {folder.model} version {folder.version}")
+
+
+def command_line(options: TrainOptions, config: TrainConfig) -> str:
+    """What was typed to come to this version, as far as it decides what comes out."""
+    line = f"nonet train wild_jdd --preset {options.preset} --seed {config.seed}"
+    if config.minutes != PRESETS[options.preset].minutes:
+        line += f" --minutes {config.minutes:g}"
+    return line if options.device == "cpu" else f"{line} --device {options.device}"
 
 
 def held_out_quality(shown: Sequence[Shown]) -> dict[str, float | int | str]:

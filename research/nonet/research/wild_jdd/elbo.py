@@ -20,8 +20,7 @@ LOG_MIN, LOG_MAX = math.log(1e-8), math.log(1e4)  # VDNet's limits for logarithm
 
 @dataclass(frozen=True)
 class Posterior:
-    """Parameters of q per value, each (N, 3, H, W); `log_std`, if any, is the error scale of `mean`, and
-    `level`, if any, the noise that the network told itself, (N, 1, H/2, W/2).
+    """Parameters of q per value, each (N, 3, H, W); `log_std`, if any, is the error scale of `mean`.
 
     `log_std` is no part of the paper: under the ELBO the posterior's own variance beta/((alpha-1) lambda)
     measures the doubt that is left when y is known, so a separate output, fitted to the errors themselves,
@@ -33,7 +32,6 @@ class Posterior:
     log_alpha: Tensor
     log_beta: Tensor
     log_std: Tensor | None = None
-    level: Tensor | None = None
 
     def noise_variance(self) -> Tensor:
         """E[sigma^2] = beta / (alpha - 1); needs alpha > 1."""
@@ -54,7 +52,6 @@ class Posterior:
             self.log_alpha.detach(),
             self.log_beta.detach(),
             None if self.log_std is None else self.log_std.detach(),
-            None if self.level is None else self.level.detach(),
         )
 
 

@@ -17,10 +17,10 @@ from nonet.research.wild_jdd import classic
 from nonet.research.wild_jdd.calibration import Quantiles, Reliability, Study
 from nonet.research.wild_jdd.classic import Method
 from nonet.research.wild_jdd.effects import flat_noise_variance, varying_map_correlation
-from nonet.research.wild_jdd.mixture_start import has_told_teacher
 from nonet.research.wild_jdd.restored import Restored, Restorer
 from nonet.research.wild_jdd.restorer import as_method
 from nonet.research.wild_jdd.scoring import SIGMAS, PictureSet, row, score_restorer, score_table
+from nonet.research.wild_jdd.teachers import has_told_teacher
 
 OURS = "Wild-JDD (blind)"
 CROPS = {"kodak": (1, 5, 8, 10), "mcmaster": (1, 3, 5, 8)}  # BM3D takes ten seconds for each of these

@@ -7,8 +7,7 @@
 
 Bodies: `grouped_dense` (the paper's kind), `residual` (plain residual blocks, for CPU training) and
     `gated_chain` (the
-layout of Gharbi et al., SIGGRAPH Asia 2016, so that its published weights can be a starting point). A network
-of several experts is another class, in `mixture`; `build_network` makes either.
+layout of Gharbi et al., SIGGRAPH Asia 2016, so that its published weights can be a starting point).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,15 +27,12 @@ from nonet.research.wild_jdd.bayer import packed_bilinear_kernels
 from nonet.research.wild_jdd.degradation import PriorConfig, initial_logs
 from nonet.research.wild_jdd.elbo import Posterior
 from nonet.research.wild_jdd.grouped_dense import GroupedDenseBody
-from nonet.research.wild_jdd.image_chain import scatter_kernels
-from nonet.research.wild_jdd.mixture import Mixture
 
 
 class Body(StrEnum):
     GROUPED_DENSE = "grouped_dense"
     RESIDUAL = "residual"
     GATED_CHAIN = "gated_chain"
-    MIXTURE = "mixture"
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,6 @@ NETWORKS: dict[str, NetworkConfig] = {
     "medium": NetworkConfig(Body.RESIDUAL, width=64, depth=7, refine=64),
     "chain": NetworkConfig(Body.GATED_CHAIN, width=64, depth=15, skip=False, refine=64),
     "tiny": NetworkConfig(Body.RESIDUAL, width=8, depth=1, error_scale=8),
-    "mixture": NetworkConfig(Body.MIXTURE, width=64, depth=15, skip=False, refine=64),
 }
 
 
@@ -205,10 +200,12 @@ class WildJdd(nn.Module):
         reach = 2 * (half + (1 if self.config.error_scale else 0)) + (1 if self.config.refine else 0)
         return -(-reach // 4) * 4
 
-    def forward(self, packed: Tensor) -> Posterior:
+    def forward(self, packed: Tensor, *, logs_move_features: bool = True) -> Posterior:
+        """The posterior; without `logs_move_features` no loss of the logs reaches what makes the image."""
         features = self.body(packed)
         planes = self.to_image(features)
-        logs = F.pixel_shuffle(self.to_logs(features).float(), 2)
+        seen = features if logs_move_features else features.detach()
+        logs = F.pixel_shuffle(self.to_logs(seen).float(), 2)
         with torch.autocast(packed.device.type, enabled=False):  # the image itself needs full precision
             mean = F.pixel_shuffle(planes.float(), 2)
             if self.config.refine:
@@ -227,18 +224,16 @@ class WildJdd(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-Network = WildJdd | Mixture
-Kind = TypeVar("Kind", WildJdd, Mixture)
+def scatter_kernels() -> Tensor:
+    """1x1 kernels (12, 4, 1, 1) that, followed by pixel shuffle, put each reading at its own colour and
+    place and zero elsewhere."""
+    kernels = torch.zeros(12, 4, 1, 1)
+    for place, plane in ((0, 0), (5, 1), (6, 2), (11, 3)):
+        kernels[place, plane] = 1.0
+    return kernels
 
 
-def build_network(config: NetworkConfig, prior: PriorConfig | None = None) -> Network:
-    """An untrained network of either class, its weights laid out channels last."""
-    if config.body is Body.MIXTURE:
-        return channels_last(Mixture(prior))
-    return channels_last(WildJdd(config, prior))
-
-
-def channels_last(network: Kind) -> Kind:
+def channels_last(network: WildJdd) -> WildJdd:
     """The network with its weights laid out channels last, in place: the faster layout on CPUs."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from nonet.research.wild_jdd.calibration import DeviationScale
-from nonet.research.wild_jdd.network import Network
+from nonet.research.wild_jdd.network import WildJdd
 
 OUTPUTS = ("image", "std", "noise")
 TOLERANCE = 1e-4  # largest difference to PyTorch, relative to the largest value of an output
@@ -36,7 +36,7 @@ class ExportError(RuntimeError):
 class TileForm(nn.Module):
     """What the graph computes: three outputs from packed tiles, the deviation calibrated."""
 
-    def __init__(self, network: Network, scale: DeviationScale) -> None:
+    def __init__(self, network: WildJdd, scale: DeviationScale) -> None:
         super().__init__()
         self.network = network
         self.scale = scale

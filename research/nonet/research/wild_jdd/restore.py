@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nonet.research.wild_jdd.bayer import Phase, from_rggb, pack, pad_to_even, to_rggb
 from nonet.research.wild_jdd.elbo import Posterior
-from nonet.research.wild_jdd.network import Network
+from nonet.research.wild_jdd.network import WildJdd
 
 Maps = dict[str, Tensor]  # maps at full resolution by name, each (N, 3, H, W)
 
@@ -35,7 +35,7 @@ class Tiling:
 
 
 def restore(
-    network: Network, mosaic: Tensor, *, phase: Phase = Phase.RGGB, tiling: Tiling | None = None
+    network: WildJdd, mosaic: Tensor, *, phase: Phase = Phase.RGGB, tiling: Tiling | None = None
 ) -> Posterior:
     """Posterior maps (N, 3, H, W) of mosaics (N, 1, H, W) in [0, 1], without gradient.
 
@@ -44,8 +44,7 @@ def restore(
     tiling = tiling or Tiling(size=max(512, 4 * network.halo), halo=network.halo)
 
     def maps(packed: Tensor) -> Maps:
-        posterior = replace(network(packed), level=None)  # at half resolution; the noise map says the same
-        return {name: values for name, values in vars(posterior).items() if values is not None}
+        return {name: values for name, values in vars(network(packed)).items() if values is not None}
 
     with torch.inference_mode():
         return Posterior(**restore_maps(maps, mosaic, phase=phase, tiling=tiling))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nonet.research.wild_jdd.bayer import Phase
 from nonet.research.wild_jdd.calibration import DeviationScale, Quantiles
-from nonet.research.wild_jdd.network import Network
+from nonet.research.wild_jdd.network import WildJdd
 from nonet.research.wild_jdd.onnx_graph import open_session, run_graph
 from nonet.research.wild_jdd.restore import Maps, Tiling, restore, restore_maps
 from nonet.research.wild_jdd.restored import Restored, Restorer
@@ -20,7 +20,7 @@ from nonet.runtime.errors import NotFound
 from nonet.runtime.repository.layout import read_model
 
 
-def network_restorer(network: Network, scale: DeviationScale | None = None) -> Restorer:
+def network_restorer(network: WildJdd, scale: DeviationScale | None = None) -> Restorer:
     """A PyTorch network as a restorer; without `scale` the deviation is the network's raw scale."""
     scale = scale or DeviationScale()
 

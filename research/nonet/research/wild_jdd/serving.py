@@ -14,8 +14,7 @@ from safetensors.numpy import save
 
 from nonet.research.wild_jdd.bayer import mosaic, pack
 from nonet.research.wild_jdd.calibration import Calibration, Quantiles
-from nonet.research.wild_jdd.mixture import Mixture
-from nonet.research.wild_jdd.network import Network
+from nonet.research.wild_jdd.network import WildJdd
 from nonet.research.wild_jdd.noise import add_gaussian
 from nonet.research.wild_jdd.onnx_graph import (
     BATCHES,
@@ -56,8 +55,8 @@ PUBLISHED_START = DataSource(
 )
 
 
-NOISE_AWARE_START = DataSource(
-    name="starting weights of one expert: demosaicnet_caffe bayer_noise",
+NOISE_AWARE_TEACHER = DataSource(
+    name="teacher of noisy patches: demosaicnet_caffe bayer_noise",
     licence="MIT",
     origin="M. Gharbi, G. Chaurasia, S. Paris, F. Durand, SIGGRAPH Asia 2016",
 )
@@ -70,7 +69,14 @@ class Release:
     variant: str
     command: str
     published_start: bool
+    taught: bool = False
     quality: Mapping[str, float | int | str] = field(default_factory=dict)
+
+    def sources(self) -> tuple[DataSource, ...]:
+        """Everything that the version has learnt from."""
+        start = (PUBLISHED_START,) if self.published_start else ()
+        teacher = (NOISE_AWARE_TEACHER,) if self.taught else ()
+        return (*DATA, *start, *teacher)
 
 
 def check_tiles(pictures: TrainingSet, tile: int, count: int) -> np.ndarray:
@@ -90,7 +96,7 @@ def check_tiles(pictures: TrainingSet, tile: int, count: int) -> np.ndarray:
 def publish(
     repository: Path,
     name: str,
-    network: Network,
+    network: WildJdd,
     calibration: Calibration,
     release: Release,
     pictures: TrainingSet,
@@ -117,9 +123,6 @@ def publish(
             "model.onnx": graph,
             "check.safetensors": save({"mosaic": checked, **run_graph(session, checked)}),
         }
-        starts = (PUBLISHED_START,) if release.published_start else ()
-        if isinstance(network, Mixture):
-            starts = (*starts, NOISE_AWARE_START)
         manifest = Manifest(
             files={"model.onnx": "0" * 64},  # publish_version puts the real hashes here
             source={
@@ -131,7 +134,7 @@ def publish(
                 "interval_factors": interval_factors(calibration.quantiles),
             },
             command=release.command,
-            data=(*DATA, *starts),
+            data=release.sources(),
             quality=dict(release.quality),
             licence="research use, following the training photographs",
             credit="Wild-JDD by J. Chen, S. Wen, S.-H. G. Chan; starting weights by M. Gharbi et al."

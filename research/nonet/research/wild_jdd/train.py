@@ -19,26 +19,24 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from nonet.research.devices import fast_bfloat16
 from nonet.research.wild_jdd import checkpoint
 from nonet.research.wild_jdd.bayer import bilinear, mosaic, pack
 from nonet.research.wild_jdd.defects import DefectConfig, spoil
 from nonet.research.wild_jdd.degradation import PriorConfig, VarianceSource, make_prior
 from nonet.research.wild_jdd.elbo import Posterior, balanced_mean, elbo_terms, error_scale_loss
-from nonet.research.wild_jdd.image_chain import ImageChain
-from nonet.research.wild_jdd.mixture import CLEAN, Mixture
-from nonet.research.wild_jdd.mixture_loss import Lesson, doubt_loss, image_loss, level_loss, teachers_image
-from nonet.research.wild_jdd.mixture_start import start_experts, told_teacher
-from nonet.research.wild_jdd.network import Body, Network, NetworkConfig, WildJdd, build_network
+from nonet.research.wild_jdd.network import Body, NetworkConfig, WildJdd, channels_last
 from nonet.research.wild_jdd.noise import NoiseRange, draw_levels
 from nonet.research.wild_jdd.photographs import PatchDrawer, PatchSource, TrainingSet, load_training_set
 from nonet.research.wild_jdd.published_start import load_published
+from nonet.research.wild_jdd.teachers import Teachers, load_graph, load_teachers
 
 
 class Loss(StrEnum):
     ELBO = "elbo"
     L2 = "l2"
     L1 = "l1"
-    SPLIT = "split"  # L2 and teachers for the image, the bound for its uncertainty: `mixture_loss`
+    SPLIT = "split"  # L2 and teachers for the image, the bound for its uncertainty alone
 
 
 @dataclass(frozen=True)
@@ -53,21 +51,20 @@ class TrainConfig:
         patches: how patches are drawn.
         defects: what is done to the ground truth (nothing by default).
         published_start: begin from the published network of Gharbi et al. instead of random weights.
+        own_start: begin from the version that the repository holds instead.
+        taught: weight of the teachers' images beside the ground truth, in a SPLIT run.
         steps, minutes: end of the run, whichever comes first; minutes of 0 mean no limit.
         batch: patches per step.
         rate: peak learning rate; `warmup` steps lead up to it, the cosine ends at `rate * final_share`.
         balance: see `elbo.balanced_mean`.
         image_first: share of an ELBO run that L2 begins; the bound learns an image slowly from nothing.
-        level_first: share of a SPLIT run in which only the noise level is learnt, which the rest builds on.
-        taught: weight of the teachers' images in a SPLIT run.
-        expert_rate: learning rate of the experts in a SPLIT run, as a share of the others'.
         clean_end, balance_end: values that the noise's clean share and `balance` move to, linearly over the
             run; None keeps them.
         scale_weight: weight of the error-scale term, which moves only its own branch.
         clip: largest gradient norm.
         average: decay of the weight average.
         border: pixels at each side of a patch that carry no loss, since they see zero padding.
-        low_precision: run the body in bfloat16.
+        low_precision: run the body in bfloat16 where the device has instructions for it.
         seed: of everything random.
     """
 
@@ -78,6 +75,8 @@ class TrainConfig:
     patches: PatchSource = field(default_factory=PatchSource)
     defects: DefectConfig = field(default_factory=DefectConfig)
     published_start: bool = False
+    own_start: bool = False
+    taught: float = 0.0
     steps: int = 10000
     minutes: float = 0.0
     batch: int = 10
@@ -86,9 +85,6 @@ class TrainConfig:
     final_share: float = 0.01
     balance: float = 0.5
     image_first: float = 0.0
-    level_first: float = 0.0
-    taught: float = 0.0
-    expert_rate: float = 1.0
     clean_end: float | None = None
     balance_end: float | None = None
     scale_weight: float = 0.1
@@ -101,8 +97,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.minutes < 0 or self.rate <= 0:
             raise ValueError("steps, batch and rate must be positive, minutes not negative")
-        if (self.loss is Loss.SPLIT) != (self.network.body is Body.MIXTURE):
-            raise ValueError("the split loss goes with the mixture of experts, and only with it")
+        if self.taught and self.loss is not Loss.SPLIT:
+            raise ValueError("teachers go with the split loss")
+        if self.published_start and self.own_start:
+            raise ValueError("a run begins from one set of weights")
         if 2 * self.border >= self.patches.size:
             raise ValueError("the border leaves nothing of a patch")
 
@@ -133,12 +131,12 @@ class Start:
 
     Attributes:
         weights: demosaicnet's file; None takes the installed distribution.
-        blind: graph of a published version, whose network becomes an expert.
+        graph: of the version that the repository holds, if it holds one.
         data: the data folder; None takes the usual one.
     """
 
     weights: Path | None = None
-    blind: Path | None = None
+    graph: Path | None = None
     data: Path | None = None
 
 
@@ -169,19 +167,19 @@ class Trainer:
         self.config = config
         self.device = torch.device(device)
         start = start or Start()
-        self.network = build_network(config.network, config.prior)
-        self._told: ImageChain | None = None
-        if isinstance(self.network, Mixture):
-            if config.taught:
-                self._told = told_teacher(start.data).to(self.device)
-            # What never saw noise keeps its weights: the photographs here are too few to better it.
-            self.network.experts[CLEAN].requires_grad_(False)
+        self.network = channels_last(WildJdd(config.network, config.prior))
         if config.published_start:
-            _start(self.network, start)
+            load_published(self.network, start.weights)
+        elif config.own_start:
+            load_graph(self.network, start.graph or Path())
+        self._teachers: Teachers | None = None
+        if config.taught:
+            self._teachers = load_teachers(start.weights, start.data).to(self.device)
         self.network.to(self.device)
+        self._bfloat16 = config.low_precision and fast_bfloat16(self.device)
         self.averaged = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.optimizer = torch.optim.Adam(
-            _groups(self.network, config), lr=config.rate, betas=(0.9, 0.99), foreach=True
+            self.network.parameters(), lr=config.rate, betas=(0.9, 0.99), foreach=True
         )
         self.step = 0
         self.seconds = 0.0
@@ -210,12 +208,10 @@ class Trainer:
         loss = self.batch_loss(clean, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        gradient = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip))
         rate = self._rate()
-        gradient = 0.0
         for group in self.optimizer.param_groups:
-            norm = float(torch.nn.utils.clip_grad_norm_(group["params"], config.clip))
-            gradient = max(gradient, norm) if math.isfinite(norm) else norm
-            group["lr"] = rate * group["share"]
+            group["lr"] = rate
         if math.isfinite(gradient):
             self.optimizer.step()
         self.step += 1
@@ -233,22 +229,23 @@ class Trainer:
         readings = mosaic(truth if config.defects.seen_by_input else clean)
         sampled = torch.randn(readings.shape, generator=generator) * mosaic(levels) + readings
         truth, levels, sampled = (each.to(self.device) for each in (truth, levels, sampled))
-        if isinstance(self.network, Mixture):
-            return self._split_loss(self.network, Lesson(truth, sampled, levels, config.border))
         packed = pack(sampled).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.low_precision):
-            posterior = self.network(packed)
+        split = config.loss is Loss.SPLIT
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
+            posterior = self.network(packed, logs_move_features=not split)
         inner = slice(config.border, clean.shape[-1] - config.border)
         posterior = crop(posterior, inner)
         target = truth[..., inner, inner]
-        if config.loss is Loss.ELBO and self.fraction >= config.image_first:
-            interpolated = bilinear(sampled)
-            prior = make_prior(truth, interpolated, levels, config.prior)
-            prior = replace(prior, mean=target, beta=prior.beta[..., inner, inner])
-            interpolated = interpolated[..., inner, inner]
-            terms = elbo_terms(posterior, interpolated, prior)
-            balance = self._moved(config.balance, config.balance_end)
-            loss = balanced_mean(terms, posterior, config.prior.trust, balance)
+        if split:
+            loss = 100 * (posterior.mean - target).square().mean()
+            if self._teachers is not None:
+                true = pack(mosaic(levels)).square().mean(dim=1, keepdim=True).sqrt()
+                taught = self._teachers.image(packed, true)[..., inner, inner]
+                loss = loss + config.taught * 100 * (posterior.mean - taught).square().mean()
+            judged = replace(posterior, mean=posterior.mean.detach())
+            loss = loss + self._bound(judged, truth, sampled, levels, inner)
+        elif config.loss is Loss.ELBO and self.fraction >= config.image_first:
+            loss = self._bound(posterior, truth, sampled, levels, inner)
         elif config.loss is not Loss.L1:
             loss = 100 * (posterior.mean - target).square().mean()
         else:
@@ -257,19 +254,17 @@ class Trainer:
             loss = loss + config.scale_weight * error_scale_loss(posterior, target)
         return loss
 
-    def _split_loss(self, network: Mixture, lesson: Lesson) -> Tensor:
-        """The loss of a mixture; at the beginning of a run that of its noise level alone."""
+    def _bound(
+        self, posterior: Posterior, truth: Tensor, sampled: Tensor, levels: Tensor, inner: slice
+    ) -> Tensor:
+        """Negative evidence lower bound at a posterior of the inner part of patches."""
         config = self.config
-        packed = pack(lesson.sampled).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.low_precision):
-            if self.fraction < config.level_first:
-                return level_loss(network.level(packed), lesson)
-            posterior = network(packed)
-        assert posterior.level is not None
-        teachers = None if self._told is None else teachers_image(network, self._told, lesson)
-        loss = 100 * image_loss(posterior.mean, teachers, lesson, config.taught)
-        loss = loss + level_loss(posterior.level, lesson)
-        return loss + doubt_loss(posterior, lesson, config.prior, config.balance)
+        interpolated = bilinear(sampled)
+        prior = make_prior(truth, interpolated, levels, config.prior)
+        prior = replace(prior, mean=truth[..., inner, inner], beta=prior.beta[..., inner, inner])
+        terms = elbo_terms(posterior, interpolated[..., inner, inner], prior)
+        balance = self._moved(config.balance, config.balance_end)
+        return balanced_mean(terms, posterior, config.prior.trust, balance)
 
     def _noise(self) -> NoiseRange:
         return replace(self.config.noise, clean=self._moved(self.config.noise.clean, self.config.clean_end))
@@ -285,9 +280,9 @@ class Trainer:
         share = config.final_share + (1 - config.final_share) * 0.5 * (1 + math.cos(math.pi * self.fraction))
         return config.rate * share
 
-    def evaluated_network(self) -> Network:
-        """A copy with the averaged weights, on the CPU, in evaluation mode."""
-        network = build_network(self.config.network, self.config.prior)
+    def evaluated_network(self) -> WildJdd:
+        """A copy with the averaged weights, in evaluation mode."""
+        network = channels_last(WildJdd(self.config.network, self.config.prior))
         network.load_state_dict(self.averaged)
         return network.eval()
 
@@ -310,7 +305,7 @@ class Trainer:
     ) -> Trainer:
         """Continue from a checkpoint."""
         tensors, facts = checkpoint.load(path)
-        config = replace(TrainConfig.from_json(facts["config"]), published_start=False)
+        config = replace(TrainConfig.from_json(facts["config"]), published_start=False, own_start=False)
         trainer = cls(config, pictures, start=start, device=device)
         trainer.config = TrainConfig.from_json(facts["config"])
         trainer.network.load_state_dict(strip(tensors, "network."))
@@ -322,32 +317,13 @@ class Trainer:
         return trainer
 
 
-def load_network(path: Path) -> tuple[Network, TrainConfig]:
+def load_network(path: Path) -> tuple[WildJdd, TrainConfig]:
     """The averaged network of a checkpoint, in evaluation mode, and the configuration it was trained with."""
     tensors, facts = checkpoint.load(path)
     config = TrainConfig.from_json(facts["config"])
-    network = build_network(config.network, config.prior)
+    network = channels_last(WildJdd(config.network, config.prior))
     network.load_state_dict(strip(tensors, "averaged."))
     return network.eval(), config
-
-
-def _start(network: Network, start: Start) -> None:
-    """Put published weights into a network that has just been made."""
-    if isinstance(network, WildJdd):
-        load_published(network, start.weights)
-    elif start.blind is None:
-        raise ValueError("the mixture begins from a published version, which was not given")
-    else:
-        start_experts(network, clean=start.weights, blind=start.blind, data=start.data)
-
-
-def _groups(network: Network, config: TrainConfig) -> list[dict[str, Any]]:
-    """What the optimiser moves: a mixture's experts at a rate of their own, frozen weights not at all."""
-    if isinstance(network, WildJdd):
-        return [{"params": list(network.parameters()), "share": 1.0}]
-    experts = [each for each in network.experts.parameters() if each.requires_grad]
-    others = [*network.level.parameters(), *network.doubt.parameters()]
-    return [{"params": experts, "share": config.expert_rate}, {"params": others, "share": 1.0}]
 
 
 def strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
