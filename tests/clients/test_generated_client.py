@@ -147,35 +147,37 @@ def _base64(content: io.BytesIO) -> str:
 
 
 def test_every_operation_is_called_and_its_answer_read(served: RunningServer, generated: ModuleType) -> None:
-    client = importlib.import_module("nonet_generated.client").Client(base_url=served.url, timeout=60.0)
-    called = operations(generated)
-    described = served.http.get("/openapi.json").json()["paths"]
-    assert len(called) == sum(map(len, described.values()))
-    queued = served.http.post(
-        "/v1/raw/develop",
-        files={"raw": CAPTURE},
-        data={"cfa": "RGGB", "model": QUICK},
-        headers={"Prefer": "respond-async"},
-    )
-    job = queued.json()["job"]["id"]
-    wait_for(served, job, "succeeded")
-    names = {"model": "echo", "version": "1", "name": "none", "job": job, "building": "none"}
-    for name, call in sorted(called.items()):
-        wanted = {key: value for key, value in names.items() if key in inspect.signature(call).parameters}
-        if name == "get_v1_models_model":
-            wanted["model"] = "shop_small"
-        if name in ("post_v1_classify", "post_v1_raw_develop"):
-            del wanted["model"]  # of the body
-        for body in bodies(generated, name) or [None]:
-            more = {} if body is None else {"body": body}
-            reply = call(client=client, **wanted, **more)
-            status = int(reply.status_code)
-            assert status < 500 or status == 501, (name, status, reply.content)
+    with importlib.import_module("nonet_generated.client").Client(
+        base_url=served.url, timeout=60.0
+    ) as client:
+        called = operations(generated)
+        described = served.http.get("/openapi.json").json()["paths"]
+        assert len(called) == sum(map(len, described.values()))
+        queued = served.http.post(
+            "/v1/raw/develop",
+            files={"raw": CAPTURE},
+            data={"cfa": "RGGB", "model": QUICK},
+            headers={"Prefer": "respond-async"},
+        )
+        job = queued.json()["job"]["id"]
+        wait_for(served, job, "succeeded")
+        names = {"model": "echo", "version": "1", "name": "none", "job": job, "building": "none"}
+        for name, call in sorted(called.items()):
+            wanted = {key: value for key, value in names.items() if key in inspect.signature(call).parameters}
+            if name == "get_v1_models_model":
+                wanted["model"] = "shop_small"
             if name in ("post_v1_classify", "post_v1_raw_develop"):
-                assert status == 200, (name, type(body), reply.content)
-            if "none" not in wanted.values() and not name.startswith(
-                ("delete", "post_v2_system", "post_v2_cuda")
-            ):
-                assert status in (200, 202), (name, reply.content)
-            if status != 204 and not (name in PICTURES and status == 200) and reply.content != b"":
-                assert reply.parsed is not None, (name, status, reply.content[:200])
+                del wanted["model"]  # of the body
+            for body in bodies(generated, name) or [None]:
+                more = {} if body is None else {"body": body}
+                reply = call(client=client, **wanted, **more)
+                status = int(reply.status_code)
+                assert status < 500 or status == 501, (name, status, reply.content)
+                if name in ("post_v1_classify", "post_v1_raw_develop"):
+                    assert status == 200, (name, type(body), reply.content)
+                if "none" not in wanted.values() and not name.startswith(
+                    ("delete", "post_v2_system", "post_v2_cuda")
+                ):
+                    assert status in (200, 202), (name, reply.content)
+                if status != 204 and not (name in PICTURES and status == 200) and reply.content != b"":
+                    assert reply.parsed is not None, (name, status, reply.content[:200])
