@@ -206,7 +206,7 @@ class Operations:
         return [dataclasses.asdict(each) for each in self._memory.status(asked.tenant, asked.region)]
 
     def register(self, asked: Asked) -> dict[str, Any]:
-        """Register a range of a POSIX shared memory object as a region: ``key``, ``byte_size``, ``offset``."""
+        """Register a range (``offset``, ``byte_size``) of the POSIX shared memory object ``key``."""
         if self._memory is None:
             return self.no_register(asked)
         self._memory.register(asked.tenant, _region(asked))
@@ -262,7 +262,7 @@ def log_settings() -> dict[str, bool | int | str]:
 
 
 def _region(asked: Asked) -> RegionStatus:
-    """The region that is to be registered. Raises InvalidArgument for what is missing, unknown or no number."""
+    """The region to register. Raises InvalidArgument for what is missing, unknown or no number."""
     sent = asked.sent
     for name in sent:
         if name not in ("key", "offset", "byte_size"):

@@ -98,8 +98,8 @@ class OipRoutes:
         return self._endpoint(scope.get("raw_path") or scope["path"].encode()).verbs.keys()
 
     def _resolve(self, raw: bytes) -> _Endpoint:
-        """The endpoint of a path. Raises NotFound if there is none, or if the name of a model or version cannot
-        be one, InvalidArgument for that of a region."""
+        """The endpoint of a path. Raises NotFound if there is none, or if the name of a model or version
+        cannot be one, InvalidArgument for that of a region."""
         parts = _segments(raw.partition(b"?")[0])
         for template, verbs in self._verbs.items():
             names = _match(template.split("/")[1:], parts)

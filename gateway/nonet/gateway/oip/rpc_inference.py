@@ -52,9 +52,9 @@ class Inference:
             decoded = await self.decode(request, call, hold)
             inferring = time.perf_counter()
             response = await self._plane.infer(decoded, admitted=True)
-        inferred = time.perf_counter()
-        rpc.model = response.model
-        reply = await encode(response, decoded)
+            inferred = time.perf_counter()
+            rpc.model = response.model
+            reply = await encode(response, decoded)
         rpc.describe_answer(response, inferring - started, time.perf_counter() - inferred)
         return reply
 

@@ -29,8 +29,8 @@ EXTENSIONS = (
 
 
 def server_metadata_json(version: str, *more: str) -> dict[str, Any]:
-    """The body of ``GET /v2``; ``version`` is the server's own, ``more`` are extensions that are served by its
-    settings."""
+    """The body of ``GET /v2``; ``version`` is the server's own, ``more`` are extensions that its settings
+    switch on."""
     return {"name": SERVER_NAME, "version": version, "extensions": sorted([*EXTENSIONS, *more])}
 
 

@@ -193,9 +193,9 @@ def encode_request(request: InferRequest) -> Any:
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> Any:
-    """The ``inference.ModelInferResponse`` of an answer. ``request`` is what it answers: it has the id, should
-    the answer carry none, and says which outputs are written to shared memory; those have an empty entry in
-    ``raw_output_contents``. Raises as :func:`~nonet.runtime.oip.shared_memory.write_outputs`."""
+    """The ``inference.ModelInferResponse`` of an answer. ``request`` is what it answers: it has the id,
+    should the answer carry none, and says which outputs are written to shared memory; those have an empty
+    entry in ``raw_output_contents``. Raises as :func:`~nonet.runtime.oip.shared_memory.write_outputs`."""
     msg = message("inference.ModelInferResponse")(
         model_name=response.model, model_version=response.version, id=response.id or request.id
     )

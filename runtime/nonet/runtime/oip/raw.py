@@ -55,8 +55,9 @@ def decode(
 
 
 def check_size(size: int, datatype: DataType, shape: tuple[int, ...], tensor: str, where: str) -> None:
-    """Raises InvalidArgument if ``size`` bytes cannot hold exactly ``shape``: of fixed-size types they must be
-    as many as it needs, of BYTES no fewer than the lengths of its elements take, and those not too many."""
+    """Raises InvalidArgument if ``size`` bytes cannot hold exactly ``shape``: of fixed-size types they must
+    be as many as it needs, of BYTES no fewer than the lengths of its elements take, and those not too many.
+    """
     count = element_count(shape)
     if datatype is not DataType.BYTES:
         needed = count * datatype.numpy.itemsize
