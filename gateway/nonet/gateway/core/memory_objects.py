@@ -11,7 +11,6 @@ import errno
 import os
 import re
 import stat
-import weakref
 from collections.abc import Collection
 from pathlib import Path
 
@@ -28,8 +27,7 @@ _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must
 
 
 class MemoryObject:
-    """An open object. Its descriptor is closed when nobody refers to it any more, so whoever still reads or
-    writes it can do so to the end.
+    """An open object; :meth:`close` it.
 
     Args:
         key: name of the object, as ``shm_open`` takes it; slashes before it count for nothing.
@@ -59,7 +57,6 @@ class MemoryObject:
                 os.close(folder)
         except OSError as error:
             raise _unopened(key, error) from None
-        self._close = weakref.finalize(self, os.close, self._descriptor)
         facts = os.fstat(self._descriptor)
         why = ""
         if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
@@ -67,10 +64,14 @@ class MemoryObject:
         elif facts.st_uid not in owners:
             why = "it belongs to another user"
         if why:
-            self._close()
+            self.close()
             raise _refused(key, why)
         self.identity = (facts.st_dev, facts.st_ino)
         """Equal for two that are the same object, whatever their names."""
+
+    def close(self) -> None:
+        """Nothing can be done with it any more. To be called once."""
+        os.close(self._descriptor)
 
     @property
     def size(self) -> int:

@@ -8,8 +8,10 @@ or remove it at any time.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
+from collections.abc import Iterator
 
 from nonet.gateway.core.memory_objects import MemoryObject
 from nonet.gateway.core.upload_budget import Hold
@@ -62,14 +64,44 @@ class RegionStatus:
 
 
 class _Region:
-    """A registered region."""
+    """A region, registered until it is told to end. Thread-safe; its object is closed by the last who uses it
+    then, and not when nobody refers to it any more: errors on their way to a caller refer to much."""
 
-    __slots__ = ("object", "registered", "status")
+    __slots__ = ("_lock", "_object", "_registered", "_users", "identity", "status")
 
     def __init__(self, status: RegionStatus, found: MemoryObject) -> None:
         self.status = status
-        self.object = found
-        self.registered = True
+        self.identity = found.identity
+        self._object = found
+        self._lock = threading.Lock()
+        self._users = 0
+        self._registered = True
+
+    @contextlib.contextmanager
+    def used_for(self, wanted: MemoryRange) -> Iterator[MemoryObject]:
+        """The object, which stays open in the block. Raises NotFound if the region has ended."""
+        with self._lock:
+            if not self._registered:
+                raise _unknown_to(wanted)
+            self._users += 1
+        try:
+            yield self._object
+        finally:
+            self._leave()
+
+    def end(self) -> None:
+        """It is registered no longer. To be called once."""
+        with self._lock:
+            self._registered = False
+            self._users += 1
+        self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            over = not self._registered and self._users == 0
+        if over:
+            self._object.close()
 
     def check(self, wanted: MemoryRange) -> None:
         """Raises InvalidArgument if the range is not in the region."""
@@ -114,6 +146,13 @@ class SharedMemory:
         if status.byte_size < 1 or status.offset < 0:
             raise InvalidArgument("byte_size must be at least 1, and offset at least 0", param="byte_size")
         found = MemoryObject(status.key, self._policy.owners)
+        try:
+            self._enter(tenant, status, found)
+        except BaseException:
+            found.close()
+            raise
+
+    def _enter(self, tenant: str, status: RegionStatus, found: MemoryObject) -> None:
         if status.offset + status.byte_size > found.size:
             raise InvalidArgument(
                 f"bytes {status.offset} to {status.offset + status.byte_size} are not in the shared memory "
@@ -130,9 +169,7 @@ class SharedMemory:
                 )
             self._check_room(own, status.byte_size)
             for other, regions in self._regions.items():
-                if other != tenant and any(
-                    each.object.identity == found.identity for each in regions.values()
-                ):
+                if other != tenant and any(each.identity == found.identity for each in regions.values()):
                     raise PermissionDenied(
                         f"shared memory object {status.key[:80]!r} cannot be registered: it is another "
                         "caller's",
@@ -173,7 +210,7 @@ class SharedMemory:
             own = self._regions.get(tenant, {})
             for each in [name] if name else list(own):
                 if (region := own.pop(each, None)) is not None:
-                    region.registered = False
+                    region.end()
             if not own:
                 self._regions.pop(tenant, None)
 
@@ -185,7 +222,7 @@ class SharedMemory:
         with self._lock:
             region = self._regions.get(tenant, {}).get(wanted.region)
         if region is None:
-            raise _unknown(wanted.region, f"{wanted.tensor}: ", f"{wanted.where}.shared_memory_region")
+            raise _unknown_to(wanted)
         region.check(wanted)
         return region
 
@@ -221,7 +258,8 @@ class TenantMemory:
             )
         self._left -= wanted.size
         self._hold.take(wanted.size)
-        content = region.object.read(region.status.offset + wanted.offset, wanted.size)
+        with region.used_for(wanted) as found:
+            content = found.read(region.status.offset + wanted.offset, wanted.size)
         if content is None:
             raise region.shortened(wanted)
         return content
@@ -255,11 +293,9 @@ class OutputRange:
         """Write the output. Raises NotFound if the region has been unregistered since the request came,
         InvalidArgument if its object has become shorter, and as :meth:`MemoryObject.write`."""
         region = self._region
-        if not region.registered:
-            raise _unknown(
-                self.region, f"{self._range.tensor}: ", f"{self._range.where}.shared_memory_region"
-            )
-        if not region.object.write(region.status.offset + self.offset, data):
+        with region.used_for(self._range) as found:
+            written = found.write(region.status.offset + self.offset, data)
+        if not written:
             raise region.shortened(self._range)
 
 
@@ -274,6 +310,13 @@ def checked_region(name: str) -> str:
     return name
 
 
-def _unknown(name: str, tensor: str = "", param: str | None = None) -> NotFound:
-    text = f"{tensor}there is no shared memory region {name[:80]!r}"
-    return NotFound(text, param=param, code="REGION_NOT_FOUND")
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"there is no shared memory region {name[:80]!r}", code="REGION_NOT_FOUND")
+
+
+def _unknown_to(wanted: MemoryRange) -> NotFound:
+    return NotFound(
+        f"{wanted.tensor}: there is no shared memory region {wanted.region[:80]!r}",
+        param=f"{wanted.where}.shared_memory_region",
+        code="REGION_NOT_FOUND",
+    )
