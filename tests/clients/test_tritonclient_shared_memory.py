@@ -128,11 +128,14 @@ def key(name: str) -> str:
 
 def test_inputs_and_outputs_in_shared_memory(caller: Caller, region: Region) -> None:
     given, taken = region("given"), region("taken")
-    a, b = VALUES[:, :3] + fresh_value(), np.full((1, 3), 2.0, np.float32)
+    a, b = VALUES[:, :3] + fresh_value(), np.full((1, 3), 2, np.int32)
     shm.set_shared_memory_region(given, [a, b])
     answer = caller.client.infer(
         "pair",
-        [caller.in_memory("a", a.shape, "given", 12), caller.in_memory("b", b.shape, "given", 12, 12)],
+        [
+            caller.in_memory("a", a.shape, "given", 12),
+            caller.in_memory("b", b.shape, "given", 12, 12, datatype="INT32"),
+        ],
         outputs=[caller.output("sum", "taken", 12), caller.output("difference", "taken", 100, 64)],
     )
     np.testing.assert_array_equal(shm.get_contents_as_numpy(taken, np.float32, [1, 3]), a + b)
@@ -154,8 +157,8 @@ def test_inputs_alone_and_outputs_alone(caller: Caller, region: Region) -> None:
     handle = region("one")
     a = np.full((1, 3), fresh_value(), np.float32)
     shm.set_shared_memory_region(handle, [a], offset=8)
-    second = caller.input("b", (1, 3))
-    second.set_data_from_numpy(np.ones((1, 3), np.float32))
+    second = caller.input("b", (1, 3), "INT32")
+    second.set_data_from_numpy(np.ones((1, 3), np.int32))
     inputs = [caller.in_memory("a", (1, 3), "one", 12, 8), second]
     answer = caller.client.infer("pair", inputs)
     np.testing.assert_array_equal(answer.as_numpy("sum"), a + 1)
