@@ -384,29 +384,3 @@ def test_nothing_is_served_unless_it_is_switched_on(face: str, server: RunningSe
         lambda: caller.client.infer("echo_fp32", [given]),
     )
     caller.client.close()
-
-
-def test_regions_belong_to_the_key_that_registered_them(
-    start_server: Callable[..., RunningServer], own_repository: Path
-) -> None:
-    handmade_networks.add_identity(own_repository, "echo", "FP32", (-1,))
-    keys = {"ann": "key-of-ann-0123456789", "bob": "key-of-bob-0123456789"}
-    started = start_server(own_repository, {"shared_memory": {"enabled": True}, "auth": {"keys": keys}})
-    handle = shm.create_shared_memory_region("own", key("own"), SIZE, create_only=True)
-    ann, bob = ({"Authorization": f"Bearer {each}"} for each in keys.values())
-    path, body = "/v2/systemsharedmemory/region/own", {"key": key("own"), "byte_size": SIZE}
-    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 2]}
-    place = {"shared_memory_region": "own", "shared_memory_byte_size": 8}
-    infer = {"inputs": [{**tensor, "parameters": place}]}
-    try:
-        assert started.http.post(f"{path}/register", json=body).status_code == 401
-        assert started.http.post(f"{path}/register", json=body, headers=ann).status_code == 200
-        refusal = started.http.post(f"{path}/register", json=body, headers=bob)
-        assert (refusal.status_code, "another caller's" in refusal.text) == (403, True)
-        assert started.http.get("/v2/systemsharedmemory/status", headers=bob).json() == []
-        assert started.http.post("/v2/models/echo/infer", json=infer, headers=bob).status_code == 404
-        assert started.http.post(f"{path}/unregister", headers=bob).status_code == 200
-        reply = started.http.post("/v2/models/echo/infer", json=infer, headers=ann)
-        assert reply.json()["outputs"][0]["data"] == [0.0, 0.0]
-    finally:
-        shm.destroy_shared_memory_region(handle)
