@@ -1,4 +1,4 @@
-"""Shared memory regions as strangers to the protocol use them: other keys, and requests that make no sense."""
+"""Shared memory regions in the hands of other keys, and requests about them that make no sense."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def _of_settings(path: str, what: str, run: _Run, names: Any) -> list[RestOperat
 
 
 def _of_shared_memory(path: str, status: _Run, register: RestOperation, forget: _Run) -> list[RestOperation]:
-    region, rows = f"{path}/region/{{region}}", list_of(_ANY)
+    region, rows = f"{path}/region/{{name}}", list_of(_ANY)
     return [
         RestOperation("GET", f"{path}/status", "Shared memory regions", status, rows),
         RestOperation("GET", f"{region}/status", "A shared memory region", status, rows, (404,)),

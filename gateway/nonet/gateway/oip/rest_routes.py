@@ -32,7 +32,7 @@ from nonet.runtime.errors import InvalidArgument, MethodNotAllowed, NotFound
 __all__ = ["OipRoutes"]
 
 _KEPT_PATHS = 512
-_OF_REGION = tuple(f"/region/{{region}}/{verb}" for verb in ("status", "register", "unregister"))
+_OF_REGION = tuple(f"/region/{{name}}/{verb}" for verb in ("status", "register", "unregister"))
 _MAX_CONTROL_BODY = 1024 * 1024
 
 
