@@ -20,7 +20,7 @@ from nonet.runtime.servable import ModelInfo
 __all__ = ["Inference", "encode"]
 
 INLINE_CONTENTS = 256 * 1024
-"""Bytes of typed contents above which a message is read in a thread."""
+"""Bytes of typed contents, or in shared memory, above which a message is read or written in a thread."""
 
 EMPTY_FINAL = "triton_enable_empty_final_response"
 """Parameter by which clients say how a stream is to be framed; no model sees it."""
@@ -73,8 +73,8 @@ class Inference:
         request.parameters.pop(EMPTY_FINAL, None)
         memory = None if self._memory is None else self._memory.of(call.tenant, hold)
         typed = not request.raw_input_contents and request.ByteSize() > INLINE_CONTENTS
-        if typed or (memory is not None and proto_codec.names_memory(request)):
-            # Typed contents are read number by number, and what is in shared memory may be large: other
+        if typed or (memory is not None and proto_codec.bytes_in_memory(request) > INLINE_CONTENTS):
+            # Typed contents are read number by number, and what is in shared memory is copied: other
             # requests go on meanwhile.
             decoded = await asyncio.to_thread(proto_codec.decode_request, request, memory)
         else:
@@ -83,7 +83,8 @@ class Inference:
 
 
 async def encode(response: InferResponse, request: InferRequest) -> Any:
-    """The answer as a message; what goes to shared memory may be large and is written in a thread."""
-    if all(output.memory is None for output in request.outputs):
+    """The answer as a message; what is large and goes to shared memory is written in a thread."""
+    large = sum(tensor.nbytes for tensor in response.outputs) > INLINE_CONTENTS
+    if not large or all(output.memory is None for output in request.outputs):
         return proto_codec.encode_response(response, request)
     return await asyncio.to_thread(proto_codec.encode_response, response, request)

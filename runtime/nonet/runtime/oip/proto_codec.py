@@ -64,12 +64,12 @@ def decode_request(msg: Any, memory: CallerMemory | None = None) -> InferRequest
     )
 
 
-def names_memory(msg: Any) -> bool:
-    """Whether any input or output of an ``inference.ModelInferRequest`` is in shared memory."""
-    return any(
-        tensor.parameters and shared_memory.names_memory(tensor.parameters)
-        for tensor in (*msg.inputs, *msg.outputs)
-    )
+def bytes_in_memory(msg: Any) -> int:
+    """Bytes that the inputs of an ``inference.ModelInferRequest`` take in shared memory, as it says itself."""
+    sizes = [
+        each.parameters[shared_memory.SIZE] for each in msg.inputs if shared_memory.SIZE in each.parameters
+    ]
+    return sum(max(0, size.int64_param, size.uint64_param) for size in sizes)
 
 
 def _tensors(

@@ -19,8 +19,9 @@ __all__ = ["CallerMemory", "MemoryRange", "names_memory", "read_output", "read_t
 
 _REGION = "shared_memory_region"
 _OFFSET = "shared_memory_offset"
-_SIZE = "shared_memory_byte_size"
-_PARAMETERS = frozenset({_REGION, _OFFSET, _SIZE})
+SIZE = "shared_memory_byte_size"
+"""The parameter that says how many bytes."""
+_PARAMETERS = frozenset({_REGION, _OFFSET, SIZE})
 _TAKEN_OUT = _PARAMETERS | {"classification"}
 
 
@@ -62,9 +63,9 @@ def names_memory(parameters: Mapping[str, object]) -> bool:
 def _range(parameters: Mapping[str, Parameter], tensor: str, where: str) -> MemoryRange:
     """The range that the parameters of a tensor name. Raises InvalidArgument if they do not."""
     region = fields.read_name(parameters.get(_REGION), f"{where}.{_REGION}")
-    size = fields.read_size(parameters, _SIZE, where)
+    size = fields.read_size(parameters, SIZE, where)
     if size is None:
-        raise InvalidArgument(f"{tensor}: {_SIZE} is missing beside {_REGION}", param=f"{where}.{_SIZE}")
+        raise InvalidArgument(f"{tensor}: {SIZE} is missing beside {_REGION}", param=f"{where}.{SIZE}")
     return MemoryRange(region, fields.read_size(parameters, _OFFSET, where) or 0, size, tensor, where)
 
 
@@ -93,7 +94,7 @@ def read_tensor(
     """
     served = _served(memory, tensor, where)
     wanted = _range(parameters, tensor, where)
-    at = f"{where}.{_SIZE}"
+    at = f"{where}.{SIZE}"
     raw.check_size(wanted.size, datatype, shape, tensor, at)
     return raw.decode(served.read(wanted), 0, wanted.size, datatype, shape, tensor, at)
 
@@ -136,7 +137,7 @@ def write_outputs(response: InferResponse, request: InferRequest) -> dict[str, d
     for name, content in data.items():
         place = places[name]
         place.write(content)
-        said[name] = {_REGION: place.region, _SIZE: len(content)}
+        said[name] = {_REGION: place.region, SIZE: len(content)}
         if place.offset:
             said[name][_OFFSET] = place.offset
     return said
