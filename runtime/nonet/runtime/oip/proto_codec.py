@@ -65,10 +65,9 @@ def decode_request(msg: Any, memory: CallerMemory | None = None) -> InferRequest
 
 
 def bytes_in_memory(msg: Any) -> int:
-    """Bytes that the inputs of an ``inference.ModelInferRequest`` take in shared memory, as it says itself."""
-    sizes = [
-        each.parameters[shared_memory.SIZE] for each in msg.inputs if shared_memory.SIZE in each.parameters
-    ]
+    """Bytes that the inputs of an ``inference.ModelInferRequest`` take in shared memory, as it says."""
+    name = shared_memory.SIZE
+    sizes = [each.parameters[name] for each in msg.inputs if name in each.parameters]
     return sum(max(0, size.int64_param, size.uint64_param) for size in sizes)
 
 
