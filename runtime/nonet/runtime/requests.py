@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from nonet.runtime.errors import ServingError
 from nonet.runtime.tensors import Tensor
 
 Parameter = bool | int | float | str
+
+
+class OutputMemory(Protocol):
+    """A range of the caller's shared memory, the place of one output."""
+
+    @property
+    def region(self) -> str:
+        """Name of the region."""
+
+    @property
+    def offset(self) -> int:
+        """Bytes from the beginning of the region."""
+
+    def check(self, size: int) -> None:
+        """Raises InvalidArgument if so many bytes do not fit."""
+
+    def write(self, data: bytes) -> None:
+        """Write the output. Raises ServingError if the range is no longer there."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,11 +39,14 @@ class RequestedOutput:
         classification: top-k of the protocol's classification extension; 0 returns the tensor itself,
             k > 0 returns BYTES ``"score:index[:label]"``.
         parameters: the rest, e.g. ``binary_data`` (which only the REST codec reads).
+        memory: where the output goes instead of into the answer, None if into the answer; no part of the
+            cache key, since it does not change what the output is.
     """
 
     name: str
     classification: int = 0
     parameters: Mapping[str, Parameter] = dataclasses.field(default_factory=dict)
+    memory: OutputMemory | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

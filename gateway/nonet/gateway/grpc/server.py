@@ -92,13 +92,14 @@ class GrpcServer:
                 *(transport or GrpcTransport()).channel_arguments(),
             ],
         )
-        inference = Inference(plane)
+        inference = Inference(plane, parts.uploads, parts.memory)
         operations = Operations(
             plane,
             parts.repository,
             allowed=limits.repository_control,
             face="gRPC",
             unserved=NotImplementedHere,
+            memory=parts.memory,
         )
         stream = InferenceStream(plane, inference, limits.stream_window, face.closing, parts.uploads)
         names = [OPEN_INFERENCE, *service_names(parts.services), *([JOBS] if jobs is not None else [])]

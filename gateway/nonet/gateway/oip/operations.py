@@ -1,7 +1,8 @@
 """What the Open Inference Protocol lets callers ask of a server beside inference, for REST and gRPC alike.
 
 Requests and answers are plain values by the names of the protocol. Trace and log settings can be read, but
-not changed while the server runs. Shared memory: no region exists and none can be registered.
+not changed while the server runs. System shared memory is served where the settings say so; of CUDA memory no
+region exists and none can be registered.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.records import DurationTotal, ModelStatistics
 from nonet.gateway.core.repository_control import RepositoryControl
+from nonet.gateway.core.shared_memory import RegionStatus, SharedMemory
 from nonet.runtime.catalog import ModelState
 from nonet.runtime.errors import (
     InvalidArgument,
@@ -47,12 +49,14 @@ class Asked:
 
     Args:
         model, version: as :func:`~nonet.gateway.core.model_names.checked_name` accepts them, "" for none.
+        region: name of a shared memory region, "" for none.
         sent: the rest of the request, {} for nothing.
         tenant: whose request it is.
     """
 
     model: str = ""
     version: str = ""
+    region: str = ""
     sent: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tenant: str = ""
 
@@ -66,6 +70,7 @@ class Operations:
         allowed: whether callers may load and unload.
         face: how requests come ("HTTP"), for the text of refusals.
         unserved: what to raise for a request for what other servers of the protocol have.
+        memory: the shared memory regions; None where callers may register none.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Operations:
         allowed: bool,
         face: str,
         unserved: type[ServingError],
+        memory: SharedMemory | None = None,
     ) -> None:
         self._plane = plane
         self._catalog = plane.catalog
@@ -83,6 +89,7 @@ class Operations:
         self._allowed = allowed
         self._face = face
         self._unserved = unserved
+        self._memory = memory
 
     # -- what is there --------------------------------------------------------------------------
 
@@ -101,7 +108,7 @@ class Operations:
 
     def server_metadata(self, asked: Asked) -> dict[str, Any]:
         """Name, version and extensions of the server."""
-        return server_metadata_json(VERSION)
+        return server_metadata_json(VERSION, *([] if self._memory is None else ["system_shared_memory"]))
 
     def metadata(self, asked: Asked) -> dict[str, Any]:
         """Inputs, outputs, platform and versions (the one asked for, or all ready ones) of a model."""
@@ -192,17 +199,37 @@ class Operations:
         """The log settings, as :meth:`trace`."""
         return self._unchanged("log", asked.sent, log_settings())
 
-    def regions(self, asked: Asked) -> list[Any]:
-        """The shared memory regions, or the one of that name: none."""
-        if asked.model:
-            raise NotFound(f"there is no shared memory region '{asked.model}'", code="REGION_NOT_FOUND")
+    def regions(self, asked: Asked) -> list[dict[str, Any]]:
+        """The system shared memory regions of the tenant, or the one of that name."""
+        if self._memory is None:
+            return self.no_regions(asked)
+        return [dataclasses.asdict(each) for each in self._memory.status(asked.tenant, asked.region)]
+
+    def register(self, asked: Asked) -> dict[str, Any]:
+        """Register a range (``offset``, ``byte_size``) of the POSIX shared memory object ``key``."""
+        if self._memory is None:
+            return self.no_register(asked)
+        self._memory.register(asked.tenant, _region(asked))
+        logger.info("shared memory region %r was registered", asked.region)
+        return {}
+
+    def unregister(self, asked: Asked) -> dict[str, Any]:
+        """Forget a region, or all of the tenant. One that is not registered is forgotten already."""
+        if self._memory is not None:
+            self._memory.unregister(asked.tenant, asked.region)
+        return {}
+
+    def no_regions(self, asked: Asked) -> list[dict[str, Any]]:
+        """The regions of memory that is not served, or the one of that name: none."""
+        if asked.region:
+            raise NotFound(f"there is no shared memory region {asked.region!r}", code="REGION_NOT_FOUND")
         return []
 
-    def register(self, asked: Asked) -> None:
+    def no_register(self, asked: Asked) -> dict[str, Any]:
         """Refused: tensors come with the request."""
         raise self._unserved("shared memory is not served; send tensors as binary data with the request")
 
-    def unregister(self, asked: Asked) -> dict[str, Any]:
+    def no_unregister(self, asked: Asked) -> dict[str, Any]:
         """Nothing is registered, so afterwards nothing is."""
         return {}
 
@@ -232,6 +259,24 @@ def log_settings() -> dict[str, bool | int | str]:
         "log_verbose_level": int(root.isEnabledFor(logging.DEBUG)),
         "log_format": "default",
     }
+
+
+def _region(asked: Asked) -> RegionStatus:
+    """The region to register. Raises InvalidArgument for what is missing, unknown or no number."""
+    sent = asked.sent
+    for name in sent:
+        if name not in ("key", "offset", "byte_size"):
+            raise InvalidArgument(
+                f"{name[:80]!r} is not known; accepted: key, offset, byte_size", param=name[:80]
+            )
+    key, offset, size = sent.get("key"), sent.get("offset", 0), sent.get("byte_size")
+    if not isinstance(key, str):
+        raise InvalidArgument("key must be the name of a shared memory object", param="key")
+    if type(offset) is not int:
+        raise InvalidArgument("offset must be a number of bytes", param="offset")
+    if type(size) is not int:
+        raise InvalidArgument("byte_size must be a number of bytes", param="byte_size")
+    return RegionStatus(asked.region, key, offset, size)
 
 
 def _parameters(asked: Asked) -> Mapping[str, Any]:

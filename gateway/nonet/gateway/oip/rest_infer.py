@@ -9,6 +9,7 @@ import time
 from nonet.gateway.core.call_headers import CallReader, answer_headers
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.request_context import RequestContext
+from nonet.gateway.core.shared_memory import SharedMemory, TenantMemory
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.reply import OCTETS, Reply
 from nonet.gateway.oip.rest_target import OipTarget, check_content_type
@@ -21,6 +22,7 @@ HEADER_LENGTH = b"inference-header-content-length"
 
 # JSON and outputs above this are read and written in a thread, so that other requests go on meanwhile.
 _INLINE_JSON = 1024 * 1024
+_REGION = b"shared_memory_region"
 
 
 class OipInference:
@@ -30,12 +32,16 @@ class OipInference:
         plane: the core.
         calls: reads what the headers say.
         bodies: reads bodies within their limits.
+        memory: the shared memory regions, None where there are none.
     """
 
-    def __init__(self, plane: DataPlane, calls: CallReader, bodies: Bodies) -> None:
+    def __init__(
+        self, plane: DataPlane, calls: CallReader, bodies: Bodies, memory: SharedMemory | None
+    ) -> None:
         self._plane = plane
         self._calls = calls
         self._bodies = bodies
+        self._memory = memory
 
     async def infer(self, target: OipTarget) -> Reply:
         """One inference. Raises every ServingError of the failure model."""
@@ -58,7 +64,10 @@ class OipInference:
             self._calls.in_time(call)
 
             start = time.perf_counter()
-            request = await _decode(body, info, target.version, header_length)
+            memory = None
+            if self._memory is not None and context.hold is not None:
+                memory = self._memory.of(call.tenant, context.hold)
+            request = await _decode(body, info, target.version, header_length, memory)
             request = call.applied_to(request)
             decoded = time.perf_counter()
             response = await self._plane.infer(request, admitted=True)
@@ -74,7 +83,11 @@ class OipInference:
 
 
 async def _decode(
-    body: bytes | memoryview, info: ModelInfo, version: str, header_length: int | None
+    body: bytes | memoryview,
+    info: ModelInfo,
+    version: str,
+    header_length: int | None,
+    memory: TenantMemory | None,
 ) -> InferRequest:
     decode = functools.partial(
         decode_request,
@@ -83,8 +96,11 @@ async def _decode(
         version=version,
         header_length=header_length,
         inputs=info.inputs,
+        memory=memory,
     )
-    if (len(body) if header_length is None else header_length) <= _INLINE_JSON:
+    length = len(body) if header_length is None else header_length
+    # What little JSON names in shared memory may be large.
+    if length <= _INLINE_JSON and (memory is None or _REGION not in bytes(body[:length])):
         return decode()
     return await asyncio.to_thread(decode)
 

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from nonet.gateway.oip.operations import TRACE_SETTINGS, Asked, Operations, log_settings
-from nonet.gateway.oip.schemas import TEXT, Json, closed_object, list_of, object_of, reference
+from nonet.gateway.oip.schemas import COUNT, NAME, TEXT, Json, closed_object, list_of, object_of, reference
 
 __all__ = ["OPERATIONS", "RestOperation"]
+
+_Run = Callable[[Operations, Asked], Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,16 +64,14 @@ def _of_model(path: str) -> list[RestOperation]:
     ]
 
 
-def _of_repository(action: str, run: Callable[[Operations, Asked], Any], **parameter: Json) -> RestOperation:
+def _of_repository(action: str, run: _Run, **parameter: Json) -> RestOperation:
     path, summary = f"/v2/repository/models/{{model}}/{action}", f"{action.capitalize()} a model"
     body = _body(parameters=closed_object(**parameter))
     failures = (403, 404, 409, 415, 422, 501, 507)
     return RestOperation("POST", path, summary, run, _ANY, failures, body, of_repository=True)
 
 
-def _of_settings(
-    path: str, what: str, run: Callable[[Operations, Asked], Any], names: Any
-) -> list[RestOperation]:
+def _of_settings(path: str, what: str, run: _Run, names: Any) -> list[RestOperation]:
     body = closed_object(**dict.fromkeys(names, _FIXED))
     return [
         RestOperation("GET", path, f"Read {what} settings", run, _ANY, (404,)),
@@ -79,18 +79,27 @@ def _of_settings(
     ]
 
 
-def _of_shared_memory(path: str) -> list[RestOperation]:
-    region, rows, forget = f"{path}/region/{{name}}", list_of(_ANY), Operations.unregister
+def _of_shared_memory(path: str, status: _Run, register: RestOperation, forget: _Run) -> list[RestOperation]:
+    region, rows = f"{path}/region/{{name}}", list_of(_ANY)
     return [
-        RestOperation("GET", f"{path}/status", "Shared memory regions", Operations.regions, rows),
-        RestOperation("GET", f"{region}/status", "A shared memory region", Operations.regions, rows, (404,)),
-        RestOperation(
-            "POST", f"{region}/register", "Not served: answers 400", Operations.register, None, (404,)
-        ),
-        RestOperation("POST", f"{region}/unregister", "Forget a region", forget, _ANY, (404,)),
+        RestOperation("GET", f"{path}/status", "Shared memory regions", status, rows),
+        RestOperation("GET", f"{region}/status", "A shared memory region", status, rows, (404,)),
+        dataclasses.replace(register, path=f"{region}/register"),
+        RestOperation("POST", f"{region}/unregister", "Forget a region", forget, _ANY),
         RestOperation("POST", f"{path}/unregister", "Forget all regions", forget, _ANY),
     ]
 
+
+_REGISTER = RestOperation(
+    "POST",
+    "",
+    "Register a range of a POSIX shared memory object (400 where shared memory is switched off)",
+    Operations.register,
+    _ANY,
+    (403, 409, 415, 507),
+    closed_object(key=NAME, offset=COUNT, byte_size={**COUNT, "minimum": 1}),
+)
+_NO_REGISTER = RestOperation("POST", "", "Not served: answers 400", Operations.no_register, None)
 
 OPERATIONS: tuple[RestOperation, ...] = (
     RestOperation("GET", "/v2", "Metadata of the server", Operations.server_metadata, reference("OipServer")),
@@ -133,7 +142,7 @@ OPERATIONS: tuple[RestOperation, ...] = (
     *_of_settings("/v2/logging", "log", Operations.log, log_settings()),
     *_of_settings("/v2/trace/setting", "trace", Operations.trace, TRACE_SETTINGS),
     *_of_settings("/v2/models/{model}/trace/setting", "trace", Operations.trace, TRACE_SETTINGS),
-    *_of_shared_memory("/v2/systemsharedmemory"),
-    *_of_shared_memory("/v2/cudasharedmemory"),
+    *_of_shared_memory("/v2/systemsharedmemory", Operations.regions, _REGISTER, Operations.unregister),
+    *_of_shared_memory("/v2/cudasharedmemory", Operations.no_regions, _NO_REGISTER, Operations.no_unregister),
 )
 """A path without names stands before those that would fit it too."""

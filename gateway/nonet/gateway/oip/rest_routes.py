@@ -19,6 +19,7 @@ import orjson
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.model_names import checked_name
 from nonet.gateway.core.request_context import RequestContext
+from nonet.gateway.core.shared_memory import checked_region
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.reply import Reply, compressed
@@ -31,6 +32,7 @@ from nonet.runtime.errors import InvalidArgument, MethodNotAllowed, NotFound
 __all__ = ["OipRoutes"]
 
 _KEPT_PATHS = 512
+_OF_REGION = tuple(f"/region/{{name}}/{verb}" for verb in ("status", "register", "unregister"))
 _MAX_CONTROL_BODY = 1024 * 1024
 
 
@@ -42,6 +44,7 @@ class _Endpoint:
     verbs: Mapping[str, Handler]
     model: str = ""
     version: str = ""
+    region: str = ""
 
 
 class OipRoutes:
@@ -85,7 +88,7 @@ class OipRoutes:
         handler = endpoint.verbs.get(method)
         if handler is None:
             raise MethodNotAllowed(f"{method} is not allowed here")
-        target = OipTarget(context, receive, endpoint.model, endpoint.version)
+        target = OipTarget(context, receive, endpoint.model, endpoint.version, endpoint.region)
         reply = await handler(target)
         reply = await compressed(reply, context, self._compress_from)
         await reply.send(send)
@@ -95,10 +98,13 @@ class OipRoutes:
         return self._endpoint(scope.get("raw_path") or scope["path"].encode()).verbs.keys()
 
     def _resolve(self, raw: bytes) -> _Endpoint:
-        """The endpoint of a path. Raises NotFound if there is none, or if a name in it cannot be one."""
+        """The endpoint of a path. Raises NotFound if there is none, or if the name of a model or version
+        cannot be one, InvalidArgument for that of a region."""
         parts = _segments(raw.partition(b"?")[0])
         for template, verbs in self._verbs.items():
             names = _match(template.split("/")[1:], parts)
+            if names is not None and template.endswith(_OF_REGION):
+                return _Endpoint(template, verbs, region=checked_region(*names))
             if names is not None:
                 model, version = checked_name(*(*names, "", "")[:2])
                 return _Endpoint(template, verbs, model, version)
@@ -109,7 +115,9 @@ class OipRoutes:
         if operation.of_repository:
             self._operations.repository()  # refused before the body is read
         sent = {} if operation.body is None else await self._json_object(target)
-        answer = operation.run(self._operations, Asked(target.model, target.version, sent, tenant))
+        answer = operation.run(
+            self._operations, Asked(target.model, target.version, target.region, sent, tenant)
+        )
         if inspect.isawaitable(answer):
             answer = await answer
         if isinstance(answer, dict) and answer.get("ready") is False:

@@ -35,6 +35,7 @@ class OipTarget:
     receive: Receive
     model: str = ""
     version: str = ""
+    region: str = ""
 
 
 Handler: TypeAlias = Callable[[OipTarget], Awaitable[Reply]]

@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from nonet.gateway.core.model_names import checked_name
+from nonet.gateway.core.shared_memory import checked_region
 from nonet.gateway.executor import description
 from nonet.gateway.grpc.rpc import Handler, Rpc
 from nonet.gateway.oip.operations import Asked, Operations
@@ -53,11 +54,13 @@ def operation_handlers(server: Operations, described: Catalog | None) -> dict[st
         "RepositoryModelUnload": (server.unload, _nothing),
         "TraceSetting": (server.trace, _trace_settings),
         "LogSettings": (server.log, _log_settings),
+        "SystemSharedMemoryStatus": (server.regions, _regions),
+        "SystemSharedMemoryRegister": (server.register, _nothing),
+        "SystemSharedMemoryUnregister": (server.unregister, _nothing),
+        "CudaSharedMemoryStatus": (server.no_regions, _nothing),
+        "CudaSharedMemoryRegister": (server.no_register, _nothing),
+        "CudaSharedMemoryUnregister": (server.no_unregister, _nothing),
     }
-    for kind in ("System", "Cuda"):
-        runs[f"{kind}SharedMemoryStatus"] = (server.regions, _nothing)
-        runs[f"{kind}SharedMemoryRegister"] = (server.register, _nothing)
-        runs[f"{kind}SharedMemoryUnregister"] = (server.unregister, _nothing)
     handlers: dict[str, Handler] = {
         method.name: functools.partial(_answer, method, *runs[method.name])
         for method in methods(OPEN_INFERENCE)
@@ -77,6 +80,7 @@ async def _known_and_ready(asking: Handler, request: Any, rpc: Rpc) -> Any:
 async def _answer(method: Method, run: Run, shape: Shape, request: Any, rpc: Rpc) -> Any:
     tenant = "" if method.name in ("ServerLive", "ServerReady") else rpc.authenticate()
     name = getattr(request, "model_name", "") or getattr(request, "name", "")
+    region = ""
     sent: dict[str, Any] = {}
     if method.name == "TraceSetting":
         sent = {key: _trace_value(key, setting) for key, setting in request.settings.items() if setting.value}
@@ -86,7 +90,11 @@ async def _answer(method: Method, run: Run, shape: Shape, request: Any, rpc: Rpc
         sent = {"ready": request.ready}
     elif method.name.startswith("RepositoryModel"):
         sent = {"parameters": _values(request.parameters)}
-    answer = run(Asked(*checked_name(name, getattr(request, "version", "")), sent, tenant))
+    elif "SharedMemory" in method.name:
+        name, region = "", name and checked_region(name)
+        if method.name == "SystemSharedMemoryRegister":
+            sent = {"key": request.key, "offset": request.offset, "byte_size": request.byte_size}
+    answer = run(Asked(*checked_name(name, getattr(request, "version", "")), region, sent, tenant))
     if inspect.isawaitable(answer):
         answer = await answer
     return json_format.ParseDict(shape(answer), method.response(), ignore_unknown_fields=True)
@@ -115,6 +123,10 @@ def _trace_settings(settings: Any) -> dict[str, Any]:
 def _log_settings(settings: Any) -> dict[str, Any]:
     kinds = {bool: "bool_param", int: "uint32_param", str: "string_param"}
     return {"settings": {name: {kinds[type(value)]: value} for name, value in settings.items()}}
+
+
+def _regions(regions: Any) -> dict[str, Any]:
+    return {"regions": {region["name"]: region for region in regions}}
 
 
 def _nothing(_: Any) -> dict[str, Any]:

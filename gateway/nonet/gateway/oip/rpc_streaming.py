@@ -26,8 +26,8 @@ from nonet.gateway.core.call_headers import Call
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.upload_budget import Hold, UploadBudget
 from nonet.gateway.grpc.rpc import Rpc, parse
-from nonet.gateway.oip.rpc_inference import EMPTY_FINAL, Inference
-from nonet.runtime.errors import Internal, ServingError, Unauthenticated, Unavailable
+from nonet.gateway.oip.rpc_inference import EMPTY_FINAL, Inference, encode
+from nonet.runtime.errors import Internal, InvalidArgument, ServingError, Unauthenticated, Unavailable
 from nonet.runtime.oip import proto_codec
 from nonet.runtime.oip.messages import message
 
@@ -135,7 +135,7 @@ class InferenceStream:
             request = parse(message("inference.ModelInferRequest"), raw)
             empty.id = request.id
             empty.model_name = request.model_name
-            async with contextlib.aclosing(self._answers(request, rpc.read(arrived), turn)) as answers:
+            async with contextlib.aclosing(self._answers(request, rpc.read(arrived), hold, turn)) as answers:
                 async for model, reply in answers:
                     rpc.model = model
                     yield stream_reply(infer_response=reply), None
@@ -146,18 +146,25 @@ class InferenceStream:
             failure = Internal("internal error; the server's log has more")
             yield stream_reply(error_message=failure.message, infer_response=empty), failure
 
-    async def _answers(self, request: Any, call: Call, turn: _Turn) -> AsyncGenerator[tuple[str, Any], None]:
+    async def _answers(
+        self, request: Any, call: Call, hold: Hold, turn: _Turn
+    ) -> AsyncGenerator[tuple[str, Any], None]:
         """The name of the model, and each answer as a message. Raises ServingError."""
         with self._plane.admit():
             decoupled = self._inference.find(request).decoupled
             if decoupled:
                 turn.leave()
             wants_end = EMPTY_FINAL in request.parameters and request.parameters[EMPTY_FINAL].bool_param
-            decoded = await self._inference.decode(request, call)
+            decoded = await self._inference.decode(request, call, hold)
             if not decoupled:
                 response = await self._plane.infer(decoded, admitted=True)
-                yield response.model, _framed(proto_codec.encode_response(response, decoded), final=True)
+                yield response.model, _framed(await encode(response, decoded), final=True)
                 return
+            if any(output.memory is not None for output in decoded.outputs):
+                raise InvalidArgument(
+                    "a model that answers a request several times cannot write to shared memory: each answer "
+                    "would take the place of the one before"
+                )
             told = False
             async with contextlib.aclosing(self._plane.stream(decoded, admitted=True)) as responses:
                 async for response in responses:

@@ -70,7 +70,8 @@ SCHEMAS: Json = {
             data=list_of({}, description="The values, nested by shape or flat, row by row."),
         ),
         "description": "A tensor. Without `data`, `parameters.binary_data_size` says how many bytes of it "
-        "follow the JSON part (binary tensor data extension).",
+        "follow the JSON part (binary tensor data extension), or `shared_memory_region`, "
+        "`shared_memory_byte_size` and `shared_memory_offset` where it lies, if shared memory is served.",
     },
     "OipRequestedOutput": _partly(["name"], name=NAME, parameters=_PARAMETERS),
     "OipInferRequest": _partly(

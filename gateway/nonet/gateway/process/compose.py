@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nonet.gateway.cache import MemoryStore, ResponseCache
 from nonet.gateway.cache.memory import MemoryLimits
+from nonet.gateway.core import memory_objects
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.data_plane import DataPlane, PlanePolicy
 from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.routing import no_more_than_a_model
+from nonet.gateway.core.shared_memory import SharedMemory, SharedMemoryPolicy
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.core.version_pruning import VersionPruner
 from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
@@ -125,7 +128,8 @@ def compose(
         only: name of the one service that this process is, "" for a gateway.
         clock: the clock of deadlines; the process's monotonic clock by default.
 
-    Raises SettingsError for a service nobody knows, and for jobs that cannot be as they are set.
+    Raises SettingsError for a service nobody knows, for jobs that cannot be as they are set, and for shared
+    memory on a machine that has none.
     """
     services = installed_services()
     tasks = [task for service in services.values() for task in service.tasks]
@@ -193,6 +197,7 @@ def compose(
         repository=control,
         jobs=jobs,
         submits=None if jobs is None else Submits(plane, jobs, host, _limits(settings)),
+        memory=_memory(settings),
         root_path=settings.server.root_path,
     )
     page = MetricsPage(metrics, state)
@@ -225,6 +230,16 @@ def _cache(settings: Settings, clock: Clock) -> ResponseCache:
     if not settings.cache.enabled:
         return ResponseCache(None)
     return ResponseCache(MemoryStore(policy_from(settings.cache, MemoryLimits), clock))
+
+
+def _memory(settings: Settings) -> SharedMemory | None:
+    wanted = settings.shared_memory
+    if not wanted.enabled:
+        return None
+    if not memory_objects.FOLDER.is_dir():
+        raise SettingsError(f"shared_memory.enabled: this machine has no {memory_objects.FOLDER}")
+    owners = frozenset(wanted.owners or [os.geteuid()])
+    return SharedMemory(policy_from(wanted, SharedMemoryPolicy, owners=owners))
 
 
 def _keys(auth: AuthSettings) -> list[ApiKey]:

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from nonet.gateway.settings.grpc_settings import GrpcSettings
 from nonet.gateway.settings.job_settings import JobSettings
+from nonet.gateway.settings.shared_memory_settings import SharedMemorySettings
 from nonet.gateway.settings.types import (
     KIB,
     MIB,
@@ -44,6 +45,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "SettingsError",
+    "SharedMemorySettings",
     "sections",
     "setting_keys",
 ]
@@ -329,6 +331,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     repository: RepositorySettings = RepositorySettings()
     grpc: GrpcSettings = GrpcSettings()
+    shared_memory: SharedMemorySettings = SharedMemorySettings()
     jobs: JobSettings = JobSettings()
     logging: LoggingSettings = LoggingSettings()
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.repository_control import RepositoryControl
+from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import UploadBudget
 from nonet.gateway.tasks.submits import Submits
 from nonet.jobs import Jobs
@@ -30,6 +31,7 @@ class FaceParts:
         repository: what ``load`` and ``unload`` act on; None if models are fixed.
         jobs: long work; None where there is none.
         submits: makes jobs of requests; None where there are no jobs.
+        memory: the regions of shared memory that callers have registered; None if they may not.
         root_path: goes before the paths that callers are told over HTTP.
     """
 
@@ -42,4 +44,5 @@ class FaceParts:
     repository: RepositoryControl | None = None
     jobs: Jobs | None = None
     submits: Submits | None = None
+    memory: SharedMemory | None = None
     root_path: str = ""

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from nonet.runtime.errors import InvalidArgument
-from nonet.runtime.requests import Parameter, RequestedOutput
+from nonet.runtime.requests import Parameter
 from nonet.runtime.tensors import DataType, element_count
 
 MAX_RANK = 32
@@ -30,7 +30,6 @@ _JSON_NAMES: dict[type, str] = {
     type(None): "null",
 }
 _BY_NAME: dict[str, DataType] = {datatype.value: datatype for datatype in DataType}
-_SHARED_MEMORY = "shared_memory_region"
 ALLOWED_DATATYPES = ", ".join(_BY_NAME)
 
 
@@ -135,25 +134,3 @@ def read_size(parameters: Mapping[str, Parameter], name: str, where: str) -> int
             f"{where}.{name} must be a non-negative integer, got {shown(value)}", param=where
         )
     return value
-
-
-def refuse_shared_memory(parameters: Mapping[str, Parameter], tensor: str, where: str) -> None:
-    """Tensors in shared memory are not served; raises if one is asked for."""
-    if _SHARED_MEMORY in parameters:
-        raise InvalidArgument(
-            f"{tensor}: shared memory is not available here; send the data in the request",
-            param=f"{where}.{_SHARED_MEMORY}",
-        )
-
-
-def read_output(name: object, parameters: dict[str, Parameter], where: str) -> RequestedOutput:
-    """One requested output: ``classification`` is taken out of its parameters, the rest stays."""
-    checked = read_name(name, f"{where}.name")
-    if not parameters:
-        return RequestedOutput(checked)
-    at = f"{where}.parameters"
-    refuse_shared_memory(parameters, f"output {shown(checked)}", at)
-    read_flag(parameters, "binary_data", at)
-    classes = read_size(parameters, "classification", at) or 0
-    rest = {key: value for key, value in parameters.items() if key != "classification"}
-    return RequestedOutput(checked, classes, rest)

@@ -15,7 +15,8 @@ from typing import Any
 import orjson
 
 from nonet.runtime.errors import InvalidArgument
-from nonet.runtime.oip import fields, json_values, raw
+from nonet.runtime.oip import fields, json_values, raw, shared_memory
+from nonet.runtime.oip.shared_memory import CallerMemory
 from nonet.runtime.requests import InferRequest, InferResponse, Parameter, RequestedOutput
 from nonet.runtime.tensors import DataType, Tensor, TensorSpec, element_count
 
@@ -47,6 +48,7 @@ def decode_request(
     version: str = "",
     header_length: int | None = None,
     inputs: Sequence[TensorSpec] = (),
+    memory: CallerMemory | None = None,
 ) -> InferRequest:
     """Read an inference request.
 
@@ -55,12 +57,14 @@ def decode_request(
         model, version: from the route.
         header_length: value of ``Inference-Header-Content-Length``, None if the header is absent.
         inputs: what the model takes; needed only for a ``header_length`` of 0.
+        memory: the caller's shared memory, None where it is not served.
 
     Raises:
-        InvalidArgument: naming the field at fault. Nothing else is ever raised for a bad body.
+        InvalidArgument: naming the field at fault. Nothing else is ever raised for a bad body, but by
+            ``memory``.
     """
     if header_length is None:
-        return _from_document(_parse(body, "the body"), body, len(body), model, version)
+        return _from_document(_parse(body, "the body"), body, len(body), model, version, memory)
     if header_length < 0 or header_length > len(body):
         raise InvalidArgument(
             f"{HEADER_LENGTH} is {header_length}, but the body has {len(body)} bytes", param=HEADER_LENGTH
@@ -69,7 +73,7 @@ def decode_request(
         return InferRequest(model, (_whole_body(body, inputs),), version)
     head = memoryview(body)[:header_length]
     what = f"the first {header_length} bytes of the body ({HEADER_LENGTH})"
-    return _from_document(_parse(head, what), body, header_length, model, version)
+    return _from_document(_parse(head, what), body, header_length, model, version, memory)
 
 
 def _parse(text: _Body, what: str) -> dict[str, Any]:
@@ -117,7 +121,12 @@ def _refuse_many_brackets(octets: bytes) -> None:
 
 
 def _from_document(
-    document: Mapping[str, Any], body: _Body, offset: int, model: str, version: str
+    document: Mapping[str, Any],
+    body: _Body,
+    offset: int,
+    model: str,
+    version: str,
+    memory: CallerMemory | None,
 ) -> InferRequest:
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
@@ -126,9 +135,9 @@ def _from_document(
     fields.read_flag(parameters, "binary_data_output", "parameters")
     return InferRequest(
         model=model,
-        inputs=_inputs(document.get("inputs"), body, offset),
+        inputs=_inputs(document.get("inputs"), body, offset, memory),
         version=version,
-        outputs=_outputs(document.get("outputs")),
+        outputs=_outputs(document.get("outputs"), memory),
         parameters=parameters,
         id=request_id or "",
     )
@@ -152,7 +161,7 @@ def _member(entry: Mapping[str, Any], name: str, where: str) -> Any:
         raise InvalidArgument(f"{where}.{name} is missing", param=f"{where}.{name}") from None
 
 
-def _inputs(value: object, body: _Body, offset: int) -> tuple[Tensor, ...]:
+def _inputs(value: object, body: _Body, offset: int, memory: CallerMemory | None) -> tuple[Tensor, ...]:
     if value is None or value == []:
         state = "missing" if value is None else "empty"
         raise InvalidArgument(f"inputs is {state}; at least one tensor is expected", param="inputs")
@@ -167,8 +176,15 @@ def _inputs(value: object, body: _Body, offset: int) -> tuple[Tensor, ...]:
         at = f"{where}.parameters"
         parameters = fields.read_parameters(entry.get("parameters"), at)
         size = fields.read_size(parameters, "binary_data_size", at)
-        if size is None:
-            fields.refuse_shared_memory(parameters, tensor, at)
+        if shared_memory.names_memory(parameters):
+            if size is not None or "data" in entry:
+                raise InvalidArgument(
+                    f"{tensor} has {'data' if size is None else 'binary_data_size'} and is in shared memory; "
+                    "send one of them",
+                    param=where,
+                )
+            data = shared_memory.read_tensor(memory, parameters, datatype, shape, tensor, at)
+        elif size is None:
             data = json_values.decode(_member(entry, "data", where), datatype, shape, tensor, f"{where}.data")
         else:
             if "data" in entry:
@@ -193,14 +209,15 @@ def _inputs(value: object, body: _Body, offset: int) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
-def _outputs(value: object) -> tuple[RequestedOutput, ...]:
+def _outputs(value: object, memory: CallerMemory | None) -> tuple[RequestedOutput, ...]:
     if value is None:
         return ()
     requested = []
     for index, entry in enumerate(_entries(value, "outputs")):
         where = f"outputs[{index}]"
         parameters = fields.read_parameters(entry.get("parameters"), f"{where}.parameters")
-        requested.append(fields.read_output(_member(entry, "name", where), parameters, where))
+        name = _member(entry, "name", where)
+        requested.append(shared_memory.read_output(name, parameters, where, memory))
     return tuple(requested)
 
 
@@ -238,13 +255,15 @@ def _deduced(spec: TensorSpec, size: int) -> tuple[int, ...]:
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
     """Write the answer in the form that ``request`` asked for, output by output.
 
-    An output is binary if its own ``binary_data`` says so, else if ``binary_data_output`` of the request
-    does. Raises InvalidArgument if an output has no JSON form and was not asked as binary.
+    An output is written to the shared memory that it was asked into; it is binary if its own ``binary_data``
+    says so, else if ``binary_data_output`` of the request does. Raises InvalidArgument if an output has no
+    JSON form and was not asked as binary, and as :func:`~nonet.runtime.oip.shared_memory.write_outputs`.
     """
     preference = request.parameters.get("binary_data_output") is True
     forms: dict[str, Parameter] = {
         output.name: output.parameters.get("binary_data", preference) for output in request.outputs
     }
+    in_memory = shared_memory.write_outputs(response, request)
     outputs: list[dict[str, Any]] = []
     payload: list[bytes] = []
     for tensor in response.outputs:
@@ -253,7 +272,9 @@ def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
             "datatype": tensor.datatype.value,
             "shape": list(tensor.shape),
         }
-        if forms.get(tensor.name, preference):
+        if tensor.name in in_memory:
+            entry["parameters"] = in_memory[tensor.name]
+        elif forms.get(tensor.name, preference):
             payload.append(raw.encode(tensor.datatype, tensor.data))
             entry["parameters"] = {"binary_data_size": len(payload[-1])}
         else:

@@ -28,9 +28,10 @@ EXTENSIONS = (
 """The protocol extensions that are served, by the names the protocol gives them."""
 
 
-def server_metadata_json(version: str) -> dict[str, Any]:
-    """The body of ``GET /v2``; ``version`` is the server's own."""
-    return {"name": SERVER_NAME, "version": version, "extensions": list(EXTENSIONS)}
+def server_metadata_json(version: str, *more: str) -> dict[str, Any]:
+    """The body of ``GET /v2``; ``version`` is the server's own, ``more`` are extensions that its settings
+    switch on."""
+    return {"name": SERVER_NAME, "version": version, "extensions": sorted([*EXTENSIONS, *more])}
 
 
 def server_metadata_proto(version: str) -> Any:

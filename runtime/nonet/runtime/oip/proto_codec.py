@@ -1,7 +1,7 @@
 """The gRPC form of the Open Inference Protocol: ``inference.ModelInferRequest`` and its response.
 
-Tensors come as raw contents (one entry per input, in order) or as typed contents inside each input; never
-both. FP16 and BF16 have no typed form. Nonet itself always writes raw contents.
+Tensors come as raw contents (one entry per input that is not in shared memory, in order) or as typed contents
+inside each input; never both. FP16 and BF16 have no typed form. Nonet itself always writes raw contents.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from nonet.runtime.errors import InvalidArgument, ModelOutputInvalid
-from nonet.runtime.oip import fields, raw
+from nonet.runtime.oip import fields, raw, shared_memory
 from nonet.runtime.oip.messages import message
+from nonet.runtime.oip.shared_memory import CallerMemory
 from nonet.runtime.requests import InferRequest, InferResponse, Parameter
 from nonet.runtime.tensors import Array, DataType, Tensor
 
@@ -35,23 +36,26 @@ _CONTENTS: dict[DataType, str] = {
 }
 
 
-def decode_request(msg: Any) -> InferRequest:
-    """Read an ``inference.ModelInferRequest``.
+def decode_request(msg: Any, memory: CallerMemory | None = None) -> InferRequest:
+    """Read an ``inference.ModelInferRequest``; ``memory`` is the caller's shared memory, None where it is not
+    served.
 
     Raises:
-        InvalidArgument: naming the field at fault. Nothing else is ever raised for a bad message.
+        InvalidArgument: naming the field at fault. Nothing else is ever raised for a bad message, but by
+            ``memory``.
     """
     if not msg.inputs:
         raise InvalidArgument("inputs is empty; at least one tensor is expected", param="inputs")
     return InferRequest(
         model=fields.read_name(msg.model_name, "model_name"),
-        inputs=_tensors(msg.inputs, msg.raw_input_contents, "input"),
+        inputs=_tensors(msg.inputs, msg.raw_input_contents, "input", memory),
         version=msg.model_version,
         outputs=tuple(
-            fields.read_output(
+            shared_memory.read_output(
                 output.name,
                 _read_parameters(output.parameters, f"outputs[{index}].parameters"),
                 f"outputs[{index}]",
+                memory,
             )
             for index, output in enumerate(msg.outputs)
         ),
@@ -60,13 +64,26 @@ def decode_request(msg: Any) -> InferRequest:
     )
 
 
-def _tensors(entries: Sequence[Any], contents: Sequence[bytes], side: str) -> tuple[Tensor, ...]:
+def bytes_in_memory(msg: Any) -> int:
+    """Bytes that the inputs of an ``inference.ModelInferRequest`` take in shared memory, as it says."""
+    name = shared_memory.SIZE
+    sizes = [each.parameters[name] for each in msg.inputs if name in each.parameters]
+    return sum(max(0, size.int64_param, size.uint64_param) for size in sizes)
+
+
+def _tensors(
+    entries: Sequence[Any], contents: Sequence[bytes], side: str, memory: CallerMemory | None = None
+) -> tuple[Tensor, ...]:
     """The tensors of one message; ``side`` is ``input`` or ``output`` and names the fields in messages."""
-    if contents and len(contents) != len(entries):
+    in_memory = [bool(entry.parameters) and shared_memory.names_memory(entry.parameters) for entry in entries]
+    sent = len(entries) - sum(in_memory)
+    if contents and len(contents) != sent:
+        beside = " that are not in shared memory" if sent != len(entries) else ""
         raise InvalidArgument(
-            f"raw_{side}_contents has {len(contents)} entries for {len(entries)} {side}s",
+            f"raw_{side}_contents has {len(contents)} entries for {sent} {side}s{beside}",
             param=f"raw_{side}_contents",
         )
+    left = enumerate(contents)
     tensors = []
     for index, entry in enumerate(entries):
         where = f"{side}s[{index}]"
@@ -74,20 +91,21 @@ def _tensors(entries: Sequence[Any], contents: Sequence[bytes], side: str) -> tu
         tensor = f"{side} {fields.shown(name)}"
         datatype = fields.read_datatype(entry.datatype, f"{where}.datatype")
         shape = fields.read_shape(list(entry.shape), f"{where}.shape")
-        if entry.parameters:
-            parameters = _read_parameters(entry.parameters, f"{where}.parameters")
-            fields.refuse_shared_memory(parameters, tensor, f"{where}.parameters")
-        if not contents:
-            data = _typed(entry.contents, datatype, shape, tensor, f"{where}.contents")
-        elif entry.contents.ByteSize():
+        at = f"{where}.parameters"
+        parameters = _read_parameters(entry.parameters, at) if entry.parameters else {}
+        if (contents or in_memory[index]) and entry.contents.ByteSize():
+            other = "is in shared memory" if in_memory[index] else f"the message has raw_{side}_contents too"
             raise InvalidArgument(
-                f"{tensor} has contents, and the message has raw_{side}_contents too; send one of them",
-                param=f"{where}.contents",
+                f"{tensor} has contents, and {other}; send one of them", param=f"{where}.contents"
             )
+        if in_memory[index]:
+            data = shared_memory.read_tensor(memory, parameters, datatype, shape, tensor, at)
+        elif not contents:
+            data = _typed(entry.contents, datatype, shape, tensor, f"{where}.contents")
         else:
-            octets = contents[index]
+            place, octets = next(left)
             data = raw.decode(
-                octets, 0, len(octets), datatype, shape, tensor, f"raw_{side}_contents[{index}]"
+                octets, 0, len(octets), datatype, shape, tensor, f"raw_{side}_contents[{place}]"
             )
         tensors.append(Tensor(name, datatype, data))
     return tuple(tensors)
@@ -174,13 +192,21 @@ def encode_request(request: InferRequest) -> Any:
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> Any:
-    """The ``inference.ModelInferResponse`` of an answer. ``request`` is what it answers; gRPC has one form
-    only, so nothing of it is needed but its id, should the answer carry none."""
+    """The ``inference.ModelInferResponse`` of an answer. ``request`` is what it answers: it has the id,
+    should the answer carry none, and says which outputs are written to shared memory; those have an empty
+    entry in ``raw_output_contents``. Raises as :func:`~nonet.runtime.oip.shared_memory.write_outputs`."""
     msg = message("inference.ModelInferResponse")(
         model_name=response.model, model_version=response.version, id=response.id or request.id
     )
     _write_parameters(msg.parameters, response.parameters)
-    _write_tensors(msg.outputs, msg.raw_output_contents, response.outputs)
+    in_memory = shared_memory.write_outputs(response, request)
+    for tensor in response.outputs:
+        entry = msg.outputs.add(name=tensor.name, datatype=tensor.datatype.value, shape=tensor.shape)
+        if tensor.name in in_memory:
+            _write_parameters(entry.parameters, in_memory[tensor.name])
+            msg.raw_output_contents.append(b"")
+        else:
+            msg.raw_output_contents.append(raw.encode(tensor.datatype, tensor.data))
     return msg
 
 

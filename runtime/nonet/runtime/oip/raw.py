@@ -35,14 +35,9 @@ def decode(
     """
     if datatype is DataType.BYTES:
         return _decode_bytes(buffer, offset, size, shape, tensor, where)
+    check_size(size, datatype, shape, tensor, where)
     count = element_count(shape)
     dtype = datatype.numpy
-    if count * dtype.itemsize != size:
-        raise InvalidArgument(
-            f"{tensor}: {size} bytes of data, but shape {list(shape)} of {datatype} needs "
-            f"{count * dtype.itemsize}",
-            param=where,
-        )
     array: Array
     if count == 0:
         array = np.empty(shape, dtype)
@@ -59,15 +54,19 @@ def decode(
     return array.reshape(shape)
 
 
-def _decode_bytes(
-    buffer: bytes | bytearray | memoryview,
-    offset: int,
-    size: int,
-    shape: tuple[int, ...],
-    tensor: str,
-    where: str,
-) -> Array:
+def check_size(size: int, datatype: DataType, shape: tuple[int, ...], tensor: str, where: str) -> None:
+    """Raises InvalidArgument if ``size`` bytes cannot hold exactly ``shape``: of fixed-size types they must
+    be as many as it needs, of BYTES no fewer than the lengths of its elements take, and those not too many.
+    """
     count = element_count(shape)
+    if datatype is not DataType.BYTES:
+        needed = count * datatype.numpy.itemsize
+        if needed != size:
+            raise InvalidArgument(
+                f"{tensor}: {size} bytes of data, but shape {list(shape)} of {datatype} needs {needed}",
+                param=where,
+            )
+        return
     if count > MAX_BYTES_ELEMENTS:
         raise InvalidArgument(
             f"{tensor}: {count} elements, but a BYTES tensor may have at most {MAX_BYTES_ELEMENTS}",
@@ -79,6 +78,18 @@ def _decode_bytes(
             f"{count * _LENGTH_PREFIX} for their lengths",
             param=where,
         )
+
+
+def _decode_bytes(
+    buffer: bytes | bytearray | memoryview,
+    offset: int,
+    size: int,
+    shape: tuple[int, ...],
+    tensor: str,
+    where: str,
+) -> Array:
+    check_size(size, DataType.BYTES, shape, tensor, where)
+    count = element_count(shape)
     array = np.empty(count, dtype=object)
     position, end = offset, offset + size
     for index in range(count):
