@@ -74,7 +74,7 @@ def import_model(
         "picture": picture,
         "expect": expect,
     }
-    about = {"family": family, "licence": licence, "credit": credit}
+    about: dict[str, Any] = {"family": family, "licence": licence, "credit": credit}
     if _is_checkpoint(file):
         _refuse_given({**of_onnx, "task": task}, "an ONNX file", file)
         _import_checkpoint(file, name, repository, variant, labels, about, as_json)
@@ -146,7 +146,7 @@ def _import_checkpoint(
     repository: Path,
     variant: str | None,
     labels: Path | None,
-    about: Mapping[str, str],
+    about: Mapping[str, Any],
     as_json: bool,
 ) -> None:
     from nonet.runtime.errors import ModelRefused

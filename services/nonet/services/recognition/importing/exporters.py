@@ -33,7 +33,7 @@ def read_facts(file: Path, metadata: Mapping[str, str], graph_size: int | None) 
     ``graph_size``: side of the square that the graph takes, None if it leaves it open. Raises NetworkRefused
     for a network of another task, and for what cannot be served.
     """
-    within = _ultralytics(metadata).over(_model_api(metadata))
+    within = _ultralytics(metadata).over(_model_api(metadata, graph_size))
     return within.over(_beside(file, graph_size))
 
 
@@ -68,7 +68,7 @@ def _ultralytics(metadata: Mapping[str, str]) -> Facts:
     )
 
 
-def _model_api(metadata: Mapping[str, str]) -> Facts:
+def _model_api(metadata: Mapping[str, str], graph_size: int | None) -> Facts:
     """OpenVINO Model API writes keys of ``model_info``; its mean and scale are of levels 0 to 255.
 
     Whether ``reverse_input_channels`` means RGB or BGR depends on what read the picture, so a network that
@@ -93,13 +93,14 @@ def _model_api(metadata: Mapping[str, str]) -> Facts:
         mean = (red / 255, green / 255, blue / 255)
         red, green, blue = triple(_numbers(info["scale_values"]), "metadata 'scale_values'")
         std = (red / 255, green / 255, blue / 255)
-    fits = {"standard": "stretch", "crop": "", "": ""}
+    fits = {"standard": "stretch", "crop": "crop", "": ""}
     resize_type = info.get("resize_type", "")
     if resize_type not in fits:
         raise NetworkRefused(f"its metadata ask for resize_type '{resize_type}', which is not served")
     labels = tuple(label.replace("_", " ") for label in info.get("labels", "").split())
     return Facts(
         system="OpenVINO Model API",
+        resize=graph_size if resize_type else None,
         fit=fits[resize_type],
         mean=mean,
         std=std,

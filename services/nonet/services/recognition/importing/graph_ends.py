@@ -24,7 +24,16 @@ from nonet.runtime.tensors import DataType, TensorSpec
 LARGEST_FILE: Final = 2_000_000_000  # an ONNX file is one protobuf message, which ends at 2 GiB
 _INPUT_TYPES: Final = (DataType.FP32, DataType.FP16, DataType.UINT8)
 _OUTPUT_TYPES: Final = (DataType.FP32, DataType.FP16)
-_PASSING: Final = ("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Dropout")
+_PASSING: Final = (
+    "Identity",
+    "Cast",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Dropout",
+    "QuantizeLinear",
+    "DequantizeLinear",
+)
 _LEAST: Final = 1e-37  # of a probability, so that its logarithm is finite
 _FIRST_OPSET: Final = 8  # of Max with operands of different shapes
 

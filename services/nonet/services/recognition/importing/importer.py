@@ -33,7 +33,6 @@ from nonet.services.recognition.importing.graph_ends import Ends
 
 MODEL_FILE: Final = "model.onnx"
 CHECK_FILE: Final = "check.safetensors"
-_LOGITS_FROM: Final = ("Softmax",)
 _SEVERAL_FROM: Final = ("Sigmoid", "HardSigmoid")
 _NORMALISATIONS: Final = (
     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -57,7 +56,7 @@ class Tried:
 
 
 def import_classifier(file: Path, name: str, repository: Path, options: ImportOptions) -> Imported:
-    """Publish the classifier in ``file`` as model ``name``; an :data:`~nonet.runtime.network_import.Importer`.
+    """Publish the classifier in ``file`` as model ``name``: the task's importer.
 
     Raises NetworkRefused for a file that is no classifier that can be served, NetworkUnclear with the options
     that would answer what is open, and what ``publish_version`` raises.
@@ -236,7 +235,10 @@ def _question(facts: Facts) -> str:
 
 def _try(ends: Ends, facts: Facts) -> Tried:
     """Run a complete reading. Raises NetworkRefused, and NetworkUnclear where answers contradict it."""
-    assert facts.size is not None and facts.resize is not None and facts.mean and facts.std
+    assert facts.size is not None
+    assert facts.resize is not None
+    assert facts.mean is not None
+    assert facts.std is not None
     try:
         preprocessing = Preprocessing(
             resize=facts.resize,
@@ -250,16 +252,7 @@ def _try(ends: Ends, facts: Facts) -> Tried:
         raise NetworkUnclear(str(error)) from None
     pixels = trial.own_pictures(preprocessing)
     network, model, answers = _run(ends, facts, pixels, probabilities=False)
-    found = "softmax" if ends.last_operation in _LOGITS_FROM or trial.are_probabilities(answers) else "logits"
-    said = facts.activation
-    if said == "softmax" and not trial.are_probabilities(answers):
-        raise NetworkUnclear(
-            "its answers do not add up to 1: they are logits, not what a softmax gives (--activation)"
-        )
-    if said == "logits" and found == "softmax":
-        raise NetworkUnclear(
-            "its answers add up to 1: they are probabilities, not logits (--activation softmax)"
-        )
+    found = _activation(answers, facts.activation)
     if found == "softmax":
         network, model, answers = _run(ends, facts, pixels, probabilities=True)
     if facts.classes is not None and facts.classes != answers.shape[1]:
@@ -271,6 +264,27 @@ def _try(ends: Ends, facts: Facts) -> Tried:
     return Tried(
         dataclasses.replace(facts, activation=found), preprocessing, model, network, pixels, answers, batch
     )
+
+
+def _activation(answers: Array, said: str) -> str:
+    """``softmax`` or ``logits``, by the answers. Raises NetworkUnclear where they leave it open, or contradict
+    what was said."""
+    if trial.are_probabilities(answers):
+        if said == "logits":
+            raise NetworkUnclear("its answers add up to 1: they are no logits (--activation softmax)")
+        return "softmax"
+    if not trial.could_be_probabilities(answers):
+        if said == "softmax":
+            raise NetworkUnclear(
+                "its answers do not lie between 0 and 1: they are logits (--activation logits)"
+            )
+        return "logits"
+    if not said:
+        raise NetworkUnclear(
+            "its answers lie between 0 and 1, but do not add up to 1. Are they logits, or roughly what a softmax "
+            "gives? Say --activation"
+        )
+    return said
 
 
 def _run(ends: Ends, facts: Facts, pixels: Array, *, probabilities: bool) -> tuple[trial.Trial, Any, Array]:
@@ -286,8 +300,7 @@ def _labels(tried: Tried, options: ImportOptions) -> tuple[str, ...]:
     if options.labels is None:
         if len(tried.reading.labels) not in (0, classes):
             raise NetworkUnclear(
-                f"there are {len(tried.reading.labels)} names of classes for {classes} classes. Which are they? "
-                "Say --labels"
+                f"there are {len(tried.reading.labels)} names for {classes} classes. Which are they? Say --labels"
             )
         return tried.reading.labels
     try:
@@ -319,8 +332,8 @@ def _seen(tried: Tried, labels: tuple[str, ...], picture: DecodedImage, expect: 
     label = labels[index] if labels else str(index)
     if expect and _index(labels, expect, tried.logits.shape[1]) != index:
         raise NetworkUnclear(
-            f"read so, the picture shows '{label}' ({score:.2f}), not '{expect}'. Is it prepared in another way? "
-            "Say --mean, --std, --channels, --resize or --fit"
+            f"read so, the picture shows '{label}' ({score:.2f}), not '{expect}'. Is it to be prepared "
+            "in another way? Say --mean, --std, --channels, --resize or --fit"
         )
     return f"the picture shows: {label} ({score:.2f})"
 

@@ -96,6 +96,11 @@ def are_probabilities(answers: Array) -> bool:
     return bool(answers.min() >= 0 and all(math.isclose(each, 1, abs_tol=_SUM_TOLERANCE) for each in sums))
 
 
+def could_be_probabilities(answers: Array) -> bool:
+    """Whether every number lies between 0 and 1."""
+    return bool(answers.min() >= 0 and answers.max() <= 1)
+
+
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else f"{text[:200]} ..."
