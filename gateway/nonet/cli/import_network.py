@@ -29,9 +29,11 @@ def import_model(
         "model_repository"
     ),
     labels: Annotated[Path | None, typer.Option(help="Text file of class names, one per line.")] = None,
-    size: Annotated[int | None, typer.Option(help="ONNX: side of the square that goes in, pixels.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="ONNX: side of the square that goes in, pixels.")
+    ] = None,
     resize: Annotated[
-        int | None, typer.Option(help="ONNX: shorter side before the middle is cut, pixels.")
+        int | None, typer.Option(min=1, max=4096, help="ONNX: shorter side before the middle is cut, pixels.")
     ] = None,
     fit: Annotated[str, typer.Option(help="ONNX: crop (keeps the shape) or stretch (both sides).")] = "",
     interpolation: Annotated[str, typer.Option(help="ONNX: bilinear, bicubic or lanczos.")] = "",
