@@ -1,4 +1,4 @@
-"""The tutorial of an own model does what it says, from the first block to the last; so does the manifest's page."""
+"""The tutorial of an own model does what it says, block by block, and the manifest's page is true."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ FORMAT = (ROOT / "docs" / "manifest.md").read_text()
 BLOCK = re.compile(r"^```(bash|python) tutorial\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.timeout(400)  # PyTorch trains and exports
 @pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("torch", "onnxscript")),
     reason="the tutorial trains with PyTorch (extra research)",

@@ -155,8 +155,10 @@ def _try(ends: Ends, facts: Facts) -> Tried:
 
 
 def _activation(answers: Array, said: str) -> str:
-    """``softmax`` or ``logits``, by the answers. Raises NetworkUnclear where they leave it open, or where they
-    contradict what was said."""
+    """``softmax`` or ``logits``, by the answers.
+
+    Raises NetworkUnclear where they leave it open, or contradict what was said.
+    """
     if trial.are_probabilities(answers):
         if said == "logits":
             raise NetworkUnclear("its answers add up to 1: they are no logits (--activation softmax)")
