@@ -61,6 +61,15 @@ def transformers_vit_of_old(folder: Path) -> Path:
     )
 
 
+@reading(resize=32, crop=32, interpolation="bilinear", resize_type="standard")
+def transformers_with_nulls(folder: Path) -> Path:
+    """As its fast processors write what they do not use."""
+    size = {"height": 32, "width": 32, "shortest_edge": None, "longest_edge": None}
+    nulls = {"crop_size": None, "do_center_crop": None, "do_rescale": None, "do_convert_rgb": None}
+    fast = {"image_processor_type": "ViTImageProcessorFast", "size": size}
+    return exported.transformers(folder, exported.VIT | fast | nulls)
+
+
 @reading(resize=36, crop=32, resize_type="standard")
 def transformers_deit(folder: Path) -> Path:
     more = {"image_processor_type": "DeiTImageProcessor", "size": {"height": 36, "width": 36}}

@@ -35,6 +35,7 @@ def kind_of(config: Mapping[str, Any]) -> str:
 def read_processor(config: Mapping[str, Any], where: str) -> Facts:
     """What a processor does; empty for a kind that is not known. Raises NetworkRefused for what cannot be
     served."""
+    config = {key: value for key, value in config.items() if value is not None}  # null is "not said"
     kind = kind_of(config)
     if kind not in _KINDS:
         return Facts()
@@ -84,11 +85,12 @@ def _size(size: Any, kind: str, where: str) -> tuple[int | None, int | None]:
     """Pixels of the shorter side, or of both sides; of a bare number, the class decides which."""
     what = f"{where}: size"
     if isinstance(size, Mapping):
+        size = {key: value for key, value in size.items() if value is not None}
         if "shortest_edge" in size and "longest_edge" not in size:
             return side(size["shortest_edge"], what), None
         if {"height", "width"} <= size.keys():
             return None, square(size["height"], size["width"], what)
-        raise NetworkRefused(f"{what} {dict(size)} is not served; shortest_edge, or height and width, are")
+        raise NetworkRefused(f"{what} {size} is not served; shortest_edge, or height and width, are")
     if isinstance(size, list | tuple) and len(size) == 2:
         return None, square(size[0], size[1], what)
     if size is None:
