@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonet.cli.failure import CommandFailed, WronglyGiven
+from nonet.cli.import_network import import_model, say_published
 from nonet.cli.long_work import long_work
 
 if TYPE_CHECKING:
@@ -201,50 +202,10 @@ def pull(
     with long_work(f"fetching {model}", after) as say:
         pulled = fetch(model, repository, progress=say)
     what = "published" if pulled.fresh else "already there:"
-    _say_published(what, pulled.model, pulled.version, repository, as_json)
+    say_published(what, pulled.model, pulled.version, repository, as_json)
 
 
-@app.command("import")
-def import_model(
-    file: Annotated[Path, typer.Argument(help="Checkpoint, .pth or .safetensors.")],
-    name: Annotated[str, typer.Option("--as", help="Name of the new model.")],
-    repository: Repository = DEFAULT_REPOSITORY,
-    variant: Annotated[str | None, typer.Option(help="Variant; found from the file by default.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Text file of class names, one per line.")] = None,
-    family: Annotated[str, typer.Option(help="Family the model is a step of.")] = "",
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
-    credit: Annotated[str, typer.Option(help="Whom to credit.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Convert an official FasterNet checkpoint to ONNX and publish it.
-
-    Needs the extra research; 'nonet doctor' says how to get it.
-
-    Example: nonet models import t0.pth --as fasternet_t0 --licence MIT
-    """
-    from nonet.runtime.errors import ModelRefused
-    from nonet.runtime.extras import how_to_install
-    from nonet.runtime.repository.labels import read_labels
-
-    try:
-        from nonet.research.fasternet.importer import import_checkpoint
-    except ModuleNotFoundError as error:
-        raise CommandFailed(f"importing needs {error.name}: {how_to_install('research')}") from error
-    try:
-        names = read_labels(labels) if labels else ()
-    except ModelRefused as refused:
-        raise CommandFailed(refused.reason) from None
-    published = import_checkpoint(
-        file, name, repository, variant=variant, labels=names, family=family, licence=licence, credit=credit
-    )
-    _say_published("published", published.model, published.version, repository, as_json)
-
-
-def _say_published(what: str, model: str, version: str, repository: Path, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"model": model, "version": version, "fresh": what == "published"}))
-    else:
-        print(f"{what} {model} version {version} in {repository}")
+app.command("import")(import_model)
 
 
 def _entries_of(repository: Path, models: list[str] | None) -> Iterator[Entry]:

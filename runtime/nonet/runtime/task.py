@@ -301,6 +301,8 @@ class Task:
         max_bytes: bound of a request without a file, e.g. of a JSON body; 0 for the face's own.
         page: its page of the playground.
         statuses: HTTP statuses of its failures beside those that every task has.
+        importer: ``"module:function"`` of a :data:`~nonet.runtime.network_import.Importer`, which makes a
+            version of a network's file from elsewhere; "" if the task takes none.
     """
 
     name: str
@@ -325,6 +327,7 @@ class Task:
     max_bytes: int = 0
     page: Page | None = None
     statuses: tuple[int, ...] = ()
+    importer: str = ""
 
     @property
     def streams(self) -> bool:

@@ -49,6 +49,18 @@ def test_resizing_is_bicubic_and_antialiased() -> None:
     assert preprocess(decoded(pixels), spec).std() < 0.1
 
 
+@pytest.mark.parametrize("size", [(300, 400), (400, 300), (64, 900), (36, 36)])
+def test_a_stretched_picture_keeps_its_ends_and_not_its_shape(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (*size, 3), dtype=np.uint8)
+    spec = Preprocessing(36, 32, "bilinear", (0, 0, 0), (1, 1, 1), "standard")
+    resized = Image.fromarray(pixels).resize((36, 36), Image.Resampling.BILINEAR)
+    expected = np.asarray(resized)[2:34, 2:34].transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(preprocess(decoded(pixels), spec), expected, atol=1e-7)
+    assert Preprocessing.from_manifest(spec.to_manifest()) == spec
+    with pytest.raises(ValueError, match="resize_type must be one of crop, standard"):
+        Preprocessing(36, 32, resize_type="pad")
+
+
 def test_the_result_is_the_same_on_every_run(picture: Image.Image) -> None:
     tensor = preprocess(decoded(np.asarray(picture)), Preprocessing(48, 40))
     digest = hashlib.sha256(np.round(tensor * 58).astype(np.int16).tobytes()).hexdigest()
@@ -138,7 +150,7 @@ def test_the_manifest_is_read_and_written_without_loss() -> None:
         "std": [0.2, 0.2, 0.3],
     }
     spec = Preprocessing.from_manifest(fields)
-    assert spec.to_manifest() == fields
+    assert spec.to_manifest() == fields | {"resize_type": "crop"}
     assert spec.target == (146, 146)
 
 

@@ -19,19 +19,22 @@ _FILTERS: Final = {
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_RESIZE_TYPES: Final = ("crop", "standard")
 _LONGEST_ASPECT: Final = 4
 _LARGEST_SIDE: Final = 4096
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Resize the short side, crop the centre, normalise. Raises ValueError for a value out of range.
+    """Resize, crop the centre, normalise. Raises ValueError for a value out of range.
 
     Args:
         resize: short side after resizing, in pixels (``crop`` to 4096).
         crop: side of the square that is cut from the middle, in pixels.
         interpolation: ``bicubic``, ``bilinear`` or ``lanczos``; all antialiased.
         mean, std: per RGB channel, on the scale 0..1.
+        resize_type: ``crop`` keeps the aspect ratio; ``standard`` stretches both sides to ``resize``, and the
+            crop is then taken from that square.
     """
 
     resize: int
@@ -39,12 +42,15 @@ class Preprocessing:
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    resize_type: str = "crop"
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize <= _LARGEST_SIDE:
             raise ValueError(f"preprocessing: 1 <= crop <= resize <= {_LARGEST_SIDE} must hold")
         if self.interpolation not in _FILTERS:
             raise ValueError(f"preprocessing: interpolation must be one of {', '.join(_FILTERS)}")
+        if self.resize_type not in _RESIZE_TYPES:
+            raise ValueError(f"preprocessing: resize_type must be one of {', '.join(_RESIZE_TYPES)}")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if len(values) != 3 or not all(math.isfinite(value) for value in values):
@@ -65,6 +71,7 @@ class Preprocessing:
                 interpolation=str(fields.get("interpolation", "bicubic")),
                 mean=_triple(fields["mean"]),
                 std=_triple(fields["std"]),
+                resize_type=str(fields.get("resize_type", "crop")),
             )
         except KeyError as error:
             raise ValueError(f"preprocessing: {error.args[0]} is missing") from error
@@ -84,14 +91,11 @@ class Preprocessing:
 def preprocess(image: DecodedImage, spec: Preprocessing) -> npt.NDArray[np.float32]:
     """float32 [3, crop, crop]: resized, cropped, ``(value / 255 - mean) / std``, channels first, RGB.
 
-    The long side becomes ``int(resize * long / short)``; the crop starts at ``round((side - crop) / 2)``.
-    Of a picture longer than 4 : 1, whose ends the crop never reaches, the middle 4 : 1 is resized, so that
-    the cost does not depend on the aspect ratio.
+    The long side becomes ``int(resize * long / short)``, or ``resize`` too where both are stretched; the crop
+    starts at ``round((side - crop) / 2)``. Where the aspect ratio is kept, of a picture longer than 4 : 1,
+    whose ends the crop never reaches, the middle 4 : 1 is resized, so that the cost does not depend on it.
     """
-    source, width, height = _middle(image)
-    short, long = min(width, height), max(width, height)
-    long_side = int(spec.resize * long / short)
-    size = (spec.resize, long_side) if width <= height else (long_side, spec.resize)
+    source, size = _resizing(image, spec)
     resized = source if source.size == size else source.resize(size, _FILTERS[spec.interpolation])
     left, top = (round((side - spec.crop) / 2) for side in size)
     pixels = np.asarray(resized.crop((left, top, left + spec.crop, top + spec.crop)))
@@ -100,6 +104,16 @@ def preprocess(image: DecodedImage, spec: Preprocessing) -> npt.NDArray[np.float
     for channel in range(3):
         np.take(table[channel], pixels[:, :, channel], out=out[channel])
     return out
+
+
+def _resizing(image: DecodedImage, spec: Preprocessing) -> tuple[Image.Image, tuple[int, int]]:
+    """The part that is resized, and the width and height that it gets."""
+    if spec.resize_type == "standard":
+        return image.image, (spec.resize, spec.resize)
+    source, width, height = _middle(image)
+    short, long = min(width, height), max(width, height)
+    long_side = int(spec.resize * long / short)
+    return source, (spec.resize, long_side) if width <= height else (long_side, spec.resize)
 
 
 def _middle(image: DecodedImage) -> tuple[Image.Image, int, int]:

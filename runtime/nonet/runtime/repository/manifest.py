@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -55,7 +55,8 @@ class Preprocessing(_Strict):
     """How an encoded image becomes the network's input.
 
     ``resize``: pixels of the shorter edge before the crop; ``crop``: pixels of the square that goes in;
-    ``mean`` and ``std``: of RGB scaled to 0..1.
+    ``mean`` and ``std``: of RGB scaled to 0..1; ``resize_type``: ``crop`` keeps the aspect ratio,
+    ``standard`` stretches both edges to ``resize``.
     """
 
     resize: int = Field(ge=1, le=8192)
@@ -63,6 +64,7 @@ class Preprocessing(_Strict):
     interpolation: str = "bicubic"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    resize_type: Literal["crop", "standard"] = "crop"
 
     @model_validator(mode="after")
     def _consistent(self) -> Preprocessing:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import io
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import PIL
-from PIL import Image
 
 from nonet.runtime.errors import ServingError
 from nonet.runtime.images import ImageLimits, Preprocessing, decode_image, preprocess
 from nonet.runtime.row_service import RowService, service_info
 from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
+from nonet.services.recognition.sample_photo import sample_photo
 
 SERVICE_PREFIX: Final = "classify."
 INPUT: Final = "image"
 OUTPUT: Final = "scores"
 
 _RULES: Final = 2  # raise when decoding or preprocessing changes what an image turns into
-_SAMPLE_SIZE: Final = (640, 480)
-_SAMPLE_QUALITY: Final = 90
 
 
 class ClassifyServable(RowService[None]):
@@ -64,7 +60,7 @@ class ClassifyServable(RowService[None]):
         )
 
     def _sample(self) -> bytes:
-        return _sample_photo()
+        return sample_photo()
 
     def _read(self, rows: Sequence[bytes]) -> tuple[Array, None]:
         """The pixels [N, 3, H, W]."""
@@ -96,17 +92,3 @@ def _of_row(error: ServingError, row: int) -> ServingError:
     """The same failure, naming the row of the request that caused it."""
     message = f"row {row} of '{INPUT}': {error.message.removeprefix(f'{INPUT}: ')}"
     return type(error)(message, param=error.param, code=error.code, retry_after=error.retry_after)
-
-
-@functools.cache
-def _sample_photo() -> bytes:
-    """A JPEG of the size and detail of a web photograph, the same on every call."""
-    random = np.random.default_rng(0)
-    width, height = _SAMPLE_SIZE
-    shapes = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-    smooth = np.asarray(shapes.resize(_SAMPLE_SIZE, Image.Resampling.BICUBIC), dtype=np.int16)
-    grain = random.integers(-12, 13, (height, width, 1), dtype=np.int16)
-    buffer = io.BytesIO()
-    photo = Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8))
-    photo.save(buffer, "JPEG", quality=_SAMPLE_QUALITY)
-    return buffer.getvalue()

@@ -105,6 +105,7 @@ CLASSIFY = Task(
     response=ClassifyResponse,
     rank="top1",
     page=Page("/", "Photos", __package__ or ""),
+    importer=f"{__package__}.importing.importer:import_classifier",
 )
 
 

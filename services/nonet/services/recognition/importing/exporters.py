@@ -1,0 +1,260 @@
+"""What exporters write of a classifier: into the ONNX file's metadata, and into files beside it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from nonet.runtime.errors import ModelRefused
+from nonet.runtime.network_import import NetworkRefused
+from nonet.runtime.repository.labels import read_labels
+from nonet.services.recognition.importing.facts import INTERPOLATIONS, Facts, names, side, square, triple
+from nonet.services.recognition.importing.picture_processors import kind_of, read_processor
+
+LABEL_FILES: Final = ("labels.txt", "class_names.txt", "classes.txt")
+_CONFIG: Final = "config.json"
+_PROCESSOR: Final = "preprocessor_config.json"
+_CARD: Final = "README.md"
+_LARGEST_TEXT: Final = 16 << 20
+_LICENCE: Final = re.compile(r"^license:[ \t]*['\"]?([^'\"\n]+)", re.MULTILINE)
+_MODEL_INFO: Final = "model_info "
+_CLASSIFIERS: Final = "ForImageClassification"
+_TIMM_WRAPPER: Final = "TimmWrapper"
+
+
+def read_facts(file: Path, metadata: Mapping[str, str], graph_size: int | None) -> Facts:
+    """All that is said of the network in ``file``; what stands in the file counts before what lies beside it.
+
+    ``graph_size``: side of the square that the graph takes, None if it leaves it open. Raises NetworkRefused
+    for a network of another task, and for what cannot be served.
+    """
+    within = _ultralytics(metadata).over(_model_api(metadata, graph_size))
+    return within.over(_beside(file, graph_size))
+
+
+def _ultralytics(metadata: Mapping[str, str]) -> Facts:
+    """Ultralytics writes task, names, imgsz and more; its classifiers end in softmax."""
+    if "task" not in metadata or "names" not in metadata:
+        return Facts()
+    if metadata["task"] != "classify":
+        raise NetworkRefused(
+            f"it is a network of Ultralytics for the task '{metadata['task']}'; only classifiers are imported"
+        )
+    labels = names(_literal(metadata["names"], "names"), "metadata 'names'")
+    size = None
+    if "imgsz" in metadata:
+        value = _literal(metadata["imgsz"], "imgsz")
+        pair = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
+        size = square(pair[0], pair[1], "metadata 'imgsz'")
+    return Facts(
+        system="Ultralytics",
+        size=size,
+        resize=size,
+        fit="crop",
+        interpolation="bilinear",
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        channels="rgb",
+        layout="nchw",
+        labels=labels,
+        classes=len(labels) or None,
+        licence=metadata.get("license", ""),
+        read_from=("ONNX metadata",),
+    )
+
+
+def _model_api(metadata: Mapping[str, str], graph_size: int | None) -> Facts:
+    """OpenVINO Model API writes keys of ``model_info``; its mean and scale are of levels 0 to 255.
+
+    Whether ``reverse_input_channels`` means RGB or BGR depends on what read the picture, so a network that
+    sets it says nothing of its channels.
+    """
+    info = {
+        key.removeprefix(_MODEL_INFO): value for key, value in metadata.items() if key.startswith(_MODEL_INFO)
+    }
+    if not info:
+        return Facts()
+    kind = info.get("model_type", "")
+    if kind.lower() != "classification":
+        raise NetworkRefused(
+            f"its metadata call it a model of type '{kind}'; only Classification is imported"
+        )
+    if info.get("multilabel", "").lower() in ("true", "1"):
+        raise _several_classes()
+    reverses = info.get("reverse_input_channels", "").lower() in ("true", "1", "yes")
+    mean, std = None, None
+    if "mean_values" in info and "scale_values" in info:
+        red, green, blue = triple(_numbers(info["mean_values"]), "metadata 'mean_values'")
+        mean = (red / 255, green / 255, blue / 255)
+        red, green, blue = triple(_numbers(info["scale_values"]), "metadata 'scale_values'")
+        std = (red / 255, green / 255, blue / 255)
+    fits = {"standard": "stretch", "crop": "crop", "": ""}
+    resize_type = info.get("resize_type", "")
+    if resize_type not in fits:
+        raise NetworkRefused(f"its metadata ask for resize_type '{resize_type}', which is not served")
+    labels = tuple(label.replace("_", " ") for label in info.get("labels", "").split())
+    return Facts(
+        system="OpenVINO Model API",
+        resize=graph_size if resize_type else None,
+        fit=fits[resize_type],
+        mean=mean,
+        std=std,
+        channels="unknown" if reverses else "rgb",
+        labels=labels,
+        classes=len(labels) or None,
+        read_from=("ONNX metadata",),
+    )
+
+
+def _beside(file: Path, graph_size: int | None) -> Facts:
+    """``config.json``, ``preprocessor_config.json``, a file of labels and the licence of a model card; in the
+    file's folder, or in the one above where that is called ``onnx``."""
+    folders = [file.parent]
+    if file.resolve().parent.name == "onnx":
+        folders.append(file.resolve().parent.parent)
+    found = Facts()
+    for folder in folders:
+        found = found.over(_folder(folder, graph_size))
+    return found
+
+
+def _folder(folder: Path, graph_size: int | None) -> Facts:
+    config, processor = _json(folder / _CONFIG), _json(folder / _PROCESSOR)
+    facts = Facts()
+    if processor is not None and not kind_of(processor).startswith(_TIMM_WRAPPER):
+        facts = read_processor(processor, _PROCESSOR)
+    if config is not None:
+        facts = facts.over(_config(config, graph_size))
+    for name in LABEL_FILES:
+        path = folder / name
+        if path.is_file() and not facts.labels:
+            try:
+                facts = facts.over(Facts(labels=read_labels(path), read_from=(name,)))
+            except ModelRefused as refused:
+                raise NetworkRefused(refused.reason) from None
+    return facts.over(Facts(licence=_card_licence(folder / _CARD)))
+
+
+def _config(config: Mapping[str, Any], graph_size: int | None) -> Facts:
+    """``config.json`` of timm (with ``pretrained_cfg``) or of transformers."""
+    architectures = config.get("architectures")
+    if isinstance(architectures, list) and architectures:
+        if not any(str(each).endswith(_CLASSIFIERS) for each in architectures):
+            raise NetworkRefused(f"{_CONFIG} calls it {architectures[0]}, which is no classifier of pictures")
+        if config.get("problem_type") == "multi_label_classification":
+            raise _several_classes()
+    elif "pretrained_cfg" not in config:
+        return Facts()
+    labels = config.get("id2label") or config.get("label_names")
+    known = names(labels, f"{_CONFIG}: id2label or label_names") if labels else ()
+    described = config.get("label_descriptions")
+    if isinstance(described, Mapping) and all(isinstance(described.get(label), str) for label in known):
+        known = tuple(" ".join(described[label].split()) for label in known)
+    classes = config.get("num_classes")
+    facts = Facts(
+        system="transformers" if architectures else "timm",
+        labels=known,
+        classes=classes if isinstance(classes, int) and classes > 0 else len(labels) if labels else None,
+        read_from=(_CONFIG,),
+    )
+    if classes == 0:
+        raise NetworkRefused(
+            f"{_CONFIG} gives it no classes (num_classes 0): it is a backbone, no classifier"
+        )
+    prepared = config.get("pretrained_cfg")
+    return _timm(prepared, graph_size).over(facts) if isinstance(prepared, Mapping) else facts
+
+
+def _timm(prepared: Mapping[str, Any], graph_size: int | None) -> Facts:
+    """``pretrained_cfg``: the size of the graph may be the one of training or the larger one of testing."""
+    what = f"{_CONFIG}: pretrained_cfg"
+    size = _input_size(prepared.get("input_size"), what)
+    share = prepared.get("crop_pct")
+    tested = _input_size(prepared.get("test_input_size"), what)
+    if tested is not None and graph_size == tested != size:
+        size, share = tested, prepared.get("test_crop_pct") or share
+    interpolation = str(prepared.get("interpolation", ""))
+    if interpolation and interpolation not in INTERPOLATIONS:
+        raise NetworkRefused(f"{what}: interpolation '{interpolation}' is not served")
+    modes = {"center": "crop", "squash": "stretch", "": "crop"}
+    mode = str(prepared.get("crop_mode", ""))
+    if mode not in modes:
+        raise NetworkRefused(f"{what}: crop_mode '{mode}' is not served; center and squash are")
+    sound = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
+    return Facts(
+        system="timm",
+        size=size,
+        resize=math.floor(size / share) if size is not None and sound and share else None,
+        fit=modes[mode],
+        interpolation=interpolation,
+        mean=triple(prepared["mean"], f"{what}: mean") if "mean" in prepared else None,
+        std=triple(prepared["std"], f"{what}: std") if "std" in prepared else None,
+        channels="rgb",
+        layout="nchw",
+        licence=str(prepared.get("license") or ""),
+        read_from=(_CONFIG,),
+    )
+
+
+def _input_size(value: Any, what: str) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or len(value) != 3 or value[0] != 3:
+        raise NetworkRefused(f"{what}: input_size {value!r} is not [3, height, width]")
+    if value[1] != value[2]:
+        return square(value[1], value[2], f"{what}: input_size")
+    return side(value[1], f"{what}: input_size")
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    """The object in a file, or None without one. Raises NetworkRefused."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_TEXT + 1)
+        value = json.loads(text) if len(text) <= _LARGEST_TEXT else None
+    except (OSError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise NetworkRefused(f"{path.name} beside it cannot be read as a JSON object")
+    return value
+
+
+def _card_licence(path: Path) -> str:
+    """``license:`` of a model card's head, "" without."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(1 << 16).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    head = text.split("\n---", 1)[0] if text.startswith("---") else ""
+    found = _LICENCE.search(head)
+    return found[1].strip() if found else ""
+
+
+def _literal(text: str, name: str) -> Any:
+    """A Python literal, as Ultralytics writes them. Raises NetworkRefused."""
+    try:
+        return ast.literal_eval(text) if len(text) <= _LARGEST_TEXT else None
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise NetworkRefused(f"its metadata '{name}' cannot be read") from None
+
+
+def _numbers(text: str) -> list[float] | None:
+    try:
+        numbers = [float(each) for each in text.replace(",", " ").split()]
+    except ValueError:
+        return None
+    return numbers * 3 if len(numbers) == 1 else numbers
+
+
+def _several_classes() -> NetworkRefused:
+    return NetworkRefused(
+        "it gives several classes at once (multi-label); only networks of one class a picture are imported"
+    )
