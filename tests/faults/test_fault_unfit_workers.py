@@ -80,7 +80,7 @@ def test_case_77_a_capture_waits_for_a_worker_with_the_engine_of_its_gateway(raw
 def test_case_77_a_worker_without_the_extra_takes_captures_and_no_fit(raw_site: Site) -> None:
     """PyTorch is missing on the one machine that works, and the gateways run nothing themselves."""
     server = raw_site.gateway(0)
-    raw_site.work(lacks="torch")
+    raw_site.work(lacks="sklearn")
     eventually(
         lambda: capture_gateway.submit(server, key="first").status_code == 202, "development is offered"
     )
@@ -132,7 +132,7 @@ def test_case_77_a_worker_with_another_repository_refuses_to_start(
         stranger.mkdir()
         name_repository(stranger)
     worker = site.work(stranger, works=False)
-    assert worker.popen.wait(60) == 1
+    assert worker.popen.wait(60) == 2
     last = worker.log.splitlines()[-1]
     for said in ("nonet: ", str(stranger), name, repository_identity(stranger), "repository.path"):
         assert said in last
@@ -174,7 +174,7 @@ def test_case_77_captures_go_on_where_only_fits_must_not(raw_site: Site, tmp_pat
     eventually(lambda: served(raw_site), "the gateway has said what it serves from")
     baked = tmp_path / "baked"
     shutil.copytree(raw_site.repository, baked, ignore=shutil.ignore_patterns(IDENTITY_FILE))
-    raw_site.work(baked, lacks="torch")
+    raw_site.work(baked, lacks="sklearn")
     eventually(
         lambda: capture_gateway.submit(server, key="first").status_code == 202, "development is offered"
     )

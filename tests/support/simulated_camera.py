@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from nonet.runtime.tensors import Array
-from nonet.services.raw_image.colour import XYZ_OF_SRGB
+from nonet.services.raw_image.colour_models import XYZ_OF_SRGB
 from nonet.services.raw_image.noise import NoiseModel
 from tests.support import handmade_captures
 

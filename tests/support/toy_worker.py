@@ -151,7 +151,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=float, default=10.0)
     given = parser.parse_args()
     missing = os.environ.get("TOY_MISSING", "")
-    kinds = {FIT: Kind(f"{__name__}:{fit.__name__}")}
+    kinds = {FIT: Kind(f"{__name__}:{fit.__name__}", publishes=True)}
     if given.list:
         say_kinds(kinds, {FIT: missing})
         return 0

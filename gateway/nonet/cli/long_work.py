@@ -28,6 +28,8 @@ __all__ = ["Interrupted", "long_work"]
 
 QUIET_SECONDS = 5.0
 LEAVE_SECONDS = 1.0
+SAVE_SECONDS = 20.0
+"""What a training may take: it ends its step and saves what it has."""
 _STATUS = 130  # what a shell expects of a command that was ended by SIGINT
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -39,18 +41,19 @@ class Interrupted(CommandFailed):
 
 
 @contextlib.contextmanager
-def long_work(what: str, after: str) -> Iterator[Callable[[str], None]]:
+def long_work(what: str, after: str, patience: float = LEAVE_SECONDS) -> Iterator[Callable[[str], None]]:
     """Watch over the block; see the module's text.
 
     Args:
         what: is being done, for a person.
         after: what to do after an interruption.
+        patience: seconds that the block may take to end itself then, e.g. to save what it has.
 
     Gives a function that tells what is done now. Raises Interrupted for ``KeyboardInterrupt`` in the block.
     """
     heartbeat = _Heartbeat(what)
     try:
-        with heartbeat, _leaving(after):
+        with heartbeat, _leaving(after, patience):
             yield heartbeat.say
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; {after}") from None
@@ -111,7 +114,7 @@ class _Watched:
 
 
 @contextlib.contextmanager
-def _leaving(after: str) -> Iterator[None]:
+def _leaving(after: str, patience: float) -> Iterator[None]:
     """Both signals raise ``KeyboardInterrupt``, and end the process if it does not get through.
 
     Python runs handlers between two of its own instructions only; the number of a signal is written to a
@@ -124,7 +127,9 @@ def _leaving(after: str) -> Iterator[None]:
     writer.setblocking(False)
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_end_at_last, args=(reader, after), name="interrupt", daemon=True).start()
+    threading.Thread(
+        target=_end_at_last, args=(reader, after, patience), name="interrupt", daemon=True
+    ).start()
     try:
         yield
     finally:
@@ -138,11 +143,11 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _end_at_last(reader: socket.socket, after: str) -> None:
+def _end_at_last(reader: socket.socket, after: str, patience: float) -> None:
     with reader:
         if not reader.recv(1):
             return  # the work has ended
-        reader.settimeout(LEAVE_SECONDS)
+        reader.settimeout(patience)
         with contextlib.suppress(TimeoutError):
             while reader.recv(64):
                 """A further signal shortens nothing."""

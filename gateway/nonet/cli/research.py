@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from nonet.cli.long_work import long_work
+from nonet.cli.long_work import SAVE_SECONDS, long_work
 from nonet.research.systems import (
     SYSTEMS,
     EvaluateOptions,
@@ -102,7 +102,7 @@ def train(
     except InvalidArgument as error:
         raise typer.BadParameter(error.message) from None
     again = _again("train", system, preset, variant)
-    with long_work(f"preparing to train {system}", f"go on with: {again} --resume") as say:
+    with long_work(f"preparing to train {system}", f"go on with: {again} --resume", SAVE_SECONDS) as say:
         command = command_of(found, "train", found.train_needs)
         say(f"training {system}")
         command(options)

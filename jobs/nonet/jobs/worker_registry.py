@@ -196,15 +196,15 @@ class WorkerRegistry:
         if not self._shared:
             return
         name = await asyncio.to_thread(self._files.identity)
-        before = self._strange_folder
-        self._strange_folder = not await self._store.call(lambda store: store.agree_on_folder(name))
-        if self._strange_folder and not before:
+        strange = not await self._store.call(lambda store: store.agree_on_folder(name))
+        said, self._strange_folder = self._strange_folder, strange
+        if strange and not said:
             logger.error(
                 "%s is not the folder that the jobs of this store lie in: jobs.path must be one folder that "
                 "all machines share (its file folder-id tells it from others)",
                 self._files.root.absolute(),
             )
-        if self._strange_folder:
+        if strange:
             raise Unavailable(
                 "the folder of the jobs is not there now", code="JOBS_UNAVAILABLE", retry_after=10.0
             )

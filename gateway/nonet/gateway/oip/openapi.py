@@ -49,7 +49,8 @@ def _operation(path: str, summary: str, answer: Json | None, *failures: int) -> 
         ],
         "responses": {
             "200": {"description": "Done.", **({} if answer is None else _content(answer))},
-            **error_responses(*failures, schema=reference("OipError")),
+            # A name that is not plain ASCII makes another path, which there is none of.
+            **error_responses(*failures, *([404] if names else []), schema=reference("OipError")),
         },
     }
 

@@ -73,17 +73,23 @@ def load_topology(path: Path, known: Sequence[str] | None = None) -> tuple[Remot
     try:
         services = _Topology(**data).service
     except ValidationError as error:
-        raise SettingsError(*dict.fromkeys(f"{path}, {line}" for line in _explain(error))) from None
-    wrong = [
-        f"{path}, service {number}: unknown service '{service.name}'; known: {', '.join(known)}"
-        for number, service in enumerate(services, 1)
-        if known is not None and service.name not in known
-    ]
+        wrong = [f"{path}, {line}" for line in _explain(error)]
+        raise SettingsError(*dict.fromkeys([*wrong, *_unknown_services(path, data, known)])) from None
+    wrong = list(_unknown_services(path, data, known))
     addresses = Counter(service.address for service in services)
     wrong += [f"{path} names the address {each} twice" for each, times in addresses.items() if times > 1]
     if wrong:
         raise SettingsError(*wrong)
     return services
+
+
+def _unknown_services(path: Path, data: dict[str, Any], known: Sequence[str] | None) -> Iterator[str]:
+    """The entries whose service nobody knows, whatever else is wrong with them."""
+    entries = data.get("service")
+    for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if known is not None and isinstance(name, str) and name not in known:
+            yield f"{path}, service {number}: unknown service '{name}'; known: {', '.join(known)}"
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

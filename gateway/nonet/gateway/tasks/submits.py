@@ -136,6 +136,7 @@ class Submits:
                 return await self.jobs.submit(new)
             async with self._submitting:  # of two that want the same new name the first gets it
                 await self._host.check_yours(work, new.subject, sent.tenant)
+                await self.jobs.registry.check_publishing(work.publishes(new.subject))
                 publishing = await self.jobs.registry.publishing()
                 new = dataclasses.replace(new, requirements=(*new.requirements, *publishing))
                 undo.pop_all()
