@@ -17,6 +17,7 @@ from nonet.runtime.repository import RepositoryManager
 from nonet.services import raw_image
 from nonet.services.raw_image.capture import Capture
 from nonet.services.raw_image.colour import Rendering, rendering_of
+from nonet.services.raw_image.colour_models import OneMatrix
 from nonet.services.raw_image.domain import Domain
 from nonet.services.raw_image.noise import NoiseModel, estimate_noise
 from tests.services.raw_image.conftest import Lab
@@ -47,8 +48,9 @@ def photograph() -> np.ndarray:
 
 
 def rendering(mosaic: np.ndarray) -> Rendering:
-    capture = Capture(mosaic, "RGGB", (BLACK,) * 4, WHITE, gains=GAINS, matrix=MATRIX)
-    return rendering_of(capture, GAINS, MATRIX)
+    colours = OneMatrix(MATRIX)
+    capture = Capture(mosaic, "RGGB", (BLACK,) * 4, (WHITE,) * 4, gains=GAINS, colours=colours)
+    return rendering_of(capture, GAINS, colours)
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
@@ -117,5 +119,5 @@ def test_the_noise_of_a_capture_is_found_at_the_level_that_counts(iso, photograp
     camera = SimulatedCamera(iso)
     smooth = np.repeat(np.repeat(photograph[::8, ::8], 24, axis=0), 24, axis=1)
     mosaic = camera.mosaic(camera.scene(smooth), iso)
-    found = estimate_noise(Capture(mosaic, "RGGB", (BLACK,) * 4, WHITE))
+    found = estimate_noise(Capture(mosaic, "RGGB", (BLACK,) * 4, (WHITE,) * 4))
     assert found.sigma(0.2) == pytest.approx(camera.noise.sigma(0.2), rel=0.2)
