@@ -201,3 +201,10 @@ def picture(path: Path, label: str, size: tuple[int, int] = (60, 48)) -> Path:
     """A picture in the colour of a class."""
     Image.new("RGB", size, COLOURS[LABELS.index(label)]).save(path)
     return path
+
+
+def timm_with_weights_beside(folder: Path) -> Path:
+    """As an exporter leaves a network of more than two gigabytes: its weights in a file beside it."""
+    path = timm(folder)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    return path
