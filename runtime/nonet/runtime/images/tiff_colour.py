@@ -24,7 +24,7 @@ from PIL import Image, ImageCms
 
 from nonet.runtime.images import tiff
 from nonet.runtime.images.tiff import KINDS
-from nonet.runtime.images.tiff_layout import TiffLayout
+from nonet.runtime.images.tiff_layout import BT601, FULL_RANGE, TiffLayout
 from nonet.runtime.images.tiff_samples import block_rows, sample_rows
 from nonet.runtime.tensors import Array
 
@@ -104,6 +104,9 @@ def _picture(colours: Bytes, layout: TiffLayout) -> Image.Image:
         case tiff.PALETTE:
             return Image.fromarray(_colour_map(layout.palette)[colours[:, :, 0]])
         case tiff.YCBCR:
+            if _is_jfif(layout):  # what JPEG files hold too
+                size, stored = (layout.width, layout.height), np.ascontiguousarray(colours)
+                return Image.frombytes("YCbCr", size, stored.data).convert("RGB")
             return Image.fromarray(_from_ycbcr(colours, layout))
         case tiff.CIELAB | tiff.ICCLAB:
             return _from_lab(colours, signed=layout.photometric == tiff.CIELAB)
@@ -114,6 +117,12 @@ def _picture(colours: Bytes, layout: TiffLayout) -> Image.Image:
 def _colour_map(palette: tuple[int, ...]) -> Bytes:
     values = np.array(palette, dtype=np.uint32).reshape(3, -1).T
     return (values if values.max(initial=0) < 256 else values >> 8).astype(np.uint8)
+
+
+def _is_jfif(layout: TiffLayout) -> bool:
+    """Whether a YCbCr page has the coefficients of ITU-R BT.601 and all of the range."""
+    usual = (*BT601, *FULL_RANGE)
+    return bool(np.allclose((*layout.coefficients, *layout.reference), usual, atol=1e-3))
 
 
 def _from_ycbcr(colours: Bytes, layout: TiffLayout) -> Bytes:
