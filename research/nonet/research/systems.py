@@ -78,6 +78,19 @@ SYSTEMS: dict[str, System] = {
         },
         timed=("patient",),
     ),
+    "detection": System(
+        module="nonet.research.detection.commands",
+        summary="object detection: FasterNet or EfficientNet-Lite0 with an anchor-free head",
+        presets={
+            "coco": "the 80 COCO classes on a frozen EfficientNet-Lite0; an hour of one core",
+            "coco_fasternet": "the same classes, all of a FasterNet T0; minutes of a GPU (--device cuda)",
+            "fod": "31 kinds of debris on runways, FasterNet nano; half an hour of one core",
+            "cells": "red cells, white cells, platelets, FasterNet nano; half an hour of one core",
+        },
+        timed=("coco", "coco_fasternet", "fod", "cells"),
+        train_needs=("torch", "onnxscript"),
+        evaluate_needs=("pycocotools",),
+    ),
     "fis_one": System(
         module="nonet.research.fis_one.commands",
         summary="FIS-ONE (ICDCS 2023): the floor of WiFi scans, from one label",

@@ -19,7 +19,7 @@ _FILTERS: Final = {
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_RESIZE_TYPES: Final = ("crop", "standard")
+_RESIZE_TYPES: Final = ("crop", "standard", "fit_to_window")
 _LONGEST_ASPECT: Final = 4
 _LARGEST_SIDE: Final = 4096
 
@@ -34,7 +34,9 @@ class Preprocessing:
         interpolation: ``bicubic``, ``bilinear`` or ``lanczos``; all antialiased.
         mean, std: per RGB channel, on the scale 0..1.
         resize_type: ``crop`` keeps the aspect ratio; ``standard`` stretches both sides to ``resize``, and the
-            crop is then taken from that square.
+            crop is then taken from that square; ``fit_to_window`` scales the whole picture so that its long
+            side is ``resize``, puts it top left, and fills the rest of the square with ``pad_value``.
+        pad_value: level 0..255 of what is filled.
     """
 
     resize: int
@@ -43,6 +45,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     resize_type: str = "crop"
+    pad_value: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize <= _LARGEST_SIDE:
@@ -51,6 +54,12 @@ class Preprocessing:
             raise ValueError(f"preprocessing: interpolation must be one of {', '.join(_FILTERS)}")
         if self.resize_type not in _RESIZE_TYPES:
             raise ValueError(f"preprocessing: resize_type must be one of {', '.join(_RESIZE_TYPES)}")
+        if self.resize_type == "fit_to_window" and self.crop != self.resize:
+            raise ValueError(
+                "preprocessing: where the whole picture is fitted, crop and resize must be equal"
+            )
+        if not 0 <= self.pad_value <= 255:
+            raise ValueError("preprocessing: pad_value must be 0 to 255")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if len(values) != 3 or not all(math.isfinite(value) for value in values):
@@ -72,6 +81,7 @@ class Preprocessing:
                 mean=_triple(fields["mean"]),
                 std=_triple(fields["std"]),
                 resize_type=str(fields.get("resize_type", "crop")),
+                pad_value=int(fields.get("pad_value", 0)),
             )
         except KeyError as error:
             raise ValueError(f"preprocessing: {error.args[0]} is missing") from error
@@ -80,12 +90,20 @@ class Preprocessing:
 
     def to_manifest(self) -> dict[str, Any]:
         """The manifest's ``preprocessing`` object."""
-        return dataclasses.asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        fields = dataclasses.asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        if self.resize_type != "fit_to_window":
+            del fields["pad_value"]
+        return fields
 
     @property
     def target(self) -> tuple[int, int]:
         """What to give :func:`decode_image` as its target."""
         return self.resize, self.resize
+
+    def fitted(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in the input of a whole picture that is fitted, in pixels, at least 1."""
+        scale = self.resize / max(width, height)
+        return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def preprocess(image: DecodedImage, spec: Preprocessing) -> npt.NDArray[np.float32]:
@@ -95,6 +113,8 @@ def preprocess(image: DecodedImage, spec: Preprocessing) -> npt.NDArray[np.float
     starts at ``round((side - crop) / 2)``. Where the aspect ratio is kept, of a picture longer than 4 : 1,
     whose ends the crop never reaches, the middle 4 : 1 is resized, so that the cost does not depend on it.
     """
+    if spec.resize_type == "fit_to_window":
+        return _fit(image, spec)
     source, size = _resizing(image, spec)
     resized = source if source.size == size else source.resize(size, _FILTERS[spec.interpolation])
     left, top = (round((side - spec.crop) / 2) for side in size)
@@ -103,6 +123,17 @@ def preprocess(image: DecodedImage, spec: Preprocessing) -> npt.NDArray[np.float
     out = np.empty((3, spec.crop, spec.crop), dtype=np.float32)
     for channel in range(3):
         np.take(table[channel], pixels[:, :, channel], out=out[channel])
+    return out
+
+
+def _fit(image: DecodedImage, spec: Preprocessing) -> npt.NDArray[np.float32]:
+    width, height = spec.fitted(image.width, image.height)
+    pixels = np.asarray(image.image.resize((width, height), _FILTERS[spec.interpolation]))
+    table = _table(spec)
+    out = np.empty((3, spec.crop, spec.crop), dtype=np.float32)
+    for channel in range(3):
+        out[channel] = table[channel, spec.pad_value]
+        out[channel, :height, :width] = table[channel][pixels[:, :, channel]]
     return out
 
 

@@ -1,0 +1,1 @@
+"""Object detection: a FasterNet or EfficientNet-Lite0 backbone with an anchor-free head."""

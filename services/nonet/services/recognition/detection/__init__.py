@@ -1,0 +1,1 @@
+"""Detection: encoded images in, boxes with labels and scores out."""
