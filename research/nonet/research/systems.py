@@ -88,8 +88,8 @@ SYSTEMS: dict[str, System] = {
             "cells": "red cells, white cells, platelets, FasterNet nano; half an hour of one core",
         },
         timed=("coco", "coco_fasternet", "fod", "cells"),
-        train_needs=("torch", "onnxscript"),
-        evaluate_needs=("pycocotools",),
+        train_needs=("torch", "onnxscript", "pycocotools"),
+        evaluate_needs=("pycocotools", "torch"),
     ),
     "fis_one": System(
         module="nonet.research.fis_one.commands",

@@ -1,4 +1,4 @@
-"""Boxes that a network scores for many classes, thinned out: non-maximum suppression and what goes before it."""
+"""Boxes that a network scores for many classes, thinned out by non-maximum suppression."""
 
 from __future__ import annotations
 

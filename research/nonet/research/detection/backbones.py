@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nonet.research.efficientnet_lite import network as lite
 from nonet.research.detection.folding import followed_by_norm
+from nonet.research.efficientnet_lite import network as lite
 from nonet.research.fasternet import network as fasternet
 
 BackboneName = Literal["fasternet_nano", "fasternet_t0", "fasternet_t1", "efficientnet_lite0"]
@@ -23,6 +23,9 @@ class FasterNetPyramid(nn.Module):
     forward(images (B, 3, H, W) in [0, 1], sides multiples of 32) -> maps at strides 8, 16, 32.
     Source: FasterNet, section 4.3 and the official detection backbone (norms after each stage).
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, variant: str) -> None:
         super().__init__()
@@ -43,6 +46,9 @@ class LitePyramid(nn.Module):
 
     #: Index of the last block at each stride, of those of Lite0.
     ENDS = (4, 10, 15)
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self) -> None:
         super().__init__()

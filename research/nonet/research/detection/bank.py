@@ -61,7 +61,8 @@ def pack(
     """Write the pictures as JPEG of at most `side` pixels, with their objects, into one file.
 
     Of pictures that it may add to, what the teacher finds with at least the score `least` is added; an object
-    that a person marked stands, whatever the teacher says of it.
+    that a person marked stands, whatever the teacher says of it. Raises FileNotFoundError if there are no
+    pictures.
     """
     contents: list[bytes] = []
     rows: list[np.ndarray] = []  # (N, 6): corners, class, score
@@ -80,10 +81,12 @@ def pack(
         contents.append(buffer.getvalue())
         rows.append(marked.astype(np.float32))
         report(number + 1)
+    if not contents:
+        raise FileNotFoundError(f"there are no pictures for {path.name} in the data folder")
     tensors = {
         "contents": torch.from_numpy(np.frombuffer(b"".join(contents), np.uint8).copy()),
         "lengths": torch.tensor([len(content) for content in contents]),
-        "objects": torch.from_numpy(np.concatenate(rows)) if rows else torch.zeros(0, 6),
+        "objects": torch.from_numpy(np.concatenate(rows)),
         "counts": torch.tensor([len(each) for each in rows]),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ in the order in which they run."""
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import TypeVar
 
 from torch import nn
@@ -22,7 +23,7 @@ def followed_by_norm(network: nn.Module) -> dict[str, str]:
     ]
     return {
         name: after
-        for (name, module), (after, follower) in zip(layers, layers[1:], strict=False)
+        for (name, module), (after, follower) in itertools.pairwise(layers)
         if isinstance(module, nn.Conv2d)
         and isinstance(follower, nn.BatchNorm2d)
         and module.out_channels == follower.num_features

@@ -1,7 +1,7 @@
 """What a frozen backbone sees of many views, computed once: then only neck and heads have to be trained.
 
-On a CPU nearly all the time of a training step goes through the backbone; a pretrained one that stays as it is
-need see each view only once, by the fast engine.
+On a CPU nearly all the time of a training step goes through the backbone; a pretrained one that stays as it
+is need see each view only once, by the fast engine.
 """
 
 from __future__ import annotations

@@ -91,10 +91,13 @@ class Head(nn.Module):
         self.box_block = Block(width, shape, 0.0, "split_cat", "input")
         self.class_out = nn.Conv2d(width, classes, 1)
         self.box_out = nn.Conv2d(width, 4, 1)
-        nn.init.normal_(self.class_out.weight, std=0.01)
-        nn.init.constant_(self.class_out.bias, -math.log((1 - PRIOR) / PRIOR))
-        nn.init.normal_(self.box_out.weight, std=0.01)
-        nn.init.constant_(self.box_out.bias, 0.7)  # about two strides to each side
+        for layer, bias in (
+            (self.class_out, -math.log((1 - PRIOR) / PRIOR)),
+            (self.box_out, 0.7),  # about two strides to each side
+        ):
+            assert layer.bias is not None
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.constant_(layer.bias, bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.class_out(self.class_block(x)), self.box_out(self.box_block(x))
@@ -104,6 +107,9 @@ class Top(nn.Module):
     """Neck and heads: forward(maps at strides 8, 16, 32) -> logits (B, A, classes) and boxes (B, A, 4) in
     pixels of the input, A places from the finest map to the coarsest, rows first.
     """
+
+    centres: Tensor
+    strides: Tensor
 
     def __init__(self, shape: Shape, widths: tuple[int, ...]) -> None:
         super().__init__()

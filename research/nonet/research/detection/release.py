@@ -30,7 +30,10 @@ from nonet.runtime.tensors import DataType, TensorSpec
 CHECK_ROWS = 4
 MAX_BATCH = 16
 
-_LITE = "Backbone derived from EfficientNet-Lite0 of TensorFlow's TPU models (Apache-2.0), PyTorch tensors by ML Illustrated (2020, Apache-2.0). "
+_LITE = (
+    "Backbone derived from EfficientNet-Lite0 of TensorFlow's TPU models (Apache-2.0), PyTorch tensors by "
+    "ML Illustrated (2020, Apache-2.0). "
+)
 _TEACHER = "Taught by YOLOX-Nano of Megvii (Apache-2.0), export by Kazuhito00. "
 
 LICENCES = {

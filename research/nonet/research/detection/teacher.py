@@ -47,7 +47,7 @@ class Teacher:
         scale = SIDE / max(picture.size)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         canvas = np.full((SIDE, SIDE, 3), GREY, dtype=np.float32)
-        canvas[: size[1], : size[0]] = picture.resize(size, Image.Resampling.BILINEAR)
+        canvas[: size[1], : size[0]] = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
         tensor = np.ascontiguousarray(canvas[None, :, :, ::-1].transpose(0, 3, 1, 2))
         (raw,) = self._session.run(None, {"images": tensor})
         raw = raw[0]

@@ -1,6 +1,7 @@
 """Random views of the pictures of a bank, with the objects in them: what a detector sees in one step.
 
-Everything is tensor arithmetic on the bank's device, a batch at a time. A view depends on the generator alone.
+Everything is tensor arithmetic on the bank's device, a batch at a time. A view depends on the generator
+alone.
 """
 
 from __future__ import annotations

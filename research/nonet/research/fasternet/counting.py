@@ -25,8 +25,11 @@ def parameters(module: nn.Module) -> int:
     return sum(value.numel() for value in module.parameters())
 
 
-def cost(network: nn.Module, size: int) -> Cost:
-    """Cost of one (3, size, size) image; nothing is computed, shapes run through on the meta device."""
+def cost(network: nn.Module, size: int | tuple[int, int]) -> Cost:
+    """Cost of one (3, size, size) image, or (3, rows, columns): nothing is computed, shapes run through on
+    the meta device.
+    """
+    rows, columns = (size, size) if isinstance(size, int) else size
     macs = extra = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -43,7 +46,7 @@ def cost(network: nn.Module, size: int) -> Cost:
     twin = copy.deepcopy(network).to("meta").eval()
     hooks = [module.register_forward_hook(count) for module in twin.modules()]
     with torch.no_grad():
-        twin(torch.empty(1, 3, size, size, device="meta"))
+        twin(torch.empty(1, 3, rows, columns, device="meta"))
     for hook in hooks:
         hook.remove()
     return Cost(macs, macs + extra)
