@@ -122,6 +122,17 @@ def test_boxes_follow_the_pixels_of_every_view(bank: Bank, seed: int) -> None:
             assert (seen - box).abs().max() <= 2.0
 
 
+def test_focused_views_show_an_object_that_others_would_miss(bank: Bank) -> None:
+    index = torch.arange(12).repeat(4)
+    far = {"zoom": (4.0, 4.0), "plain": 0.0, "stretch": 1.0}
+    counts = []
+    for focus in (0.0, 1.0):
+        _, objects = views(bank, index, SIDE, Augmentation(**far, focus=focus), generator())  # type: ignore[arg-type]
+        counts.append(int((objects.classes >= 0).any(1).sum()))
+    assert counts[0] < 40
+    assert counts[1] > 40
+
+
 def test_four_pictures_share_a_view_and_empty_rows_come_last(bank: Bank) -> None:
     one = views(bank, torch.arange(3), SIDE, Augmentation(), generator())
     four = mosaics(bank, torch.arange(8).reshape(2, 4), SIDE, Augmentation(plain=1.0), generator())

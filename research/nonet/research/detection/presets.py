@@ -22,6 +22,8 @@ class Preset:
         schedule: pace of the training.
         shares: of a batch, how many views show one picture, four, and four small ones.
         augmentation: of the views.
+        crop: side of the views of training where they are smaller than the input, a multiple of 32: all is
+            convolution, and a part of a picture at its scale costs less; 0: the input's side.
         frozen: batches of views whose maps are computed once by a backbone that stays as it is; 0: the
             backbone learns too.
     """
@@ -34,12 +36,14 @@ class Preset:
     schedule: Schedule
     shares: tuple[float, float, float] = (1.0, 0.0, 0.0)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    crop: int = 0
     frozen: int = 0
 
 
 _COCO_WHOLE = ("voc", "flickr", "coco")
 _COCO_SMALL = ("tiny",)
-_LEVEL = Augmentation(zoom=(0.7, 1.6), turn=True, light=0.25)
+# In views of half the side, so around the scale at which the whole picture fits the input.
+_LEVEL = Augmentation(zoom=(1.5, 2.8), plain=0.0, turn=True, light=0.25, focus=0.8)
 
 PRESETS: dict[str, Preset] = {
     "coco": Preset(
@@ -70,10 +74,10 @@ PRESETS: dict[str, Preset] = {
         whole=("fod",),
         small=(),
         schedule=Schedule(
-            steps=1400, batch=16, lr=1e-3, warmup=100, clip=10.0, ema=0.998, bfloat16=False, minutes=25.0
+            steps=6000, batch=16, lr=1.5e-3, warmup=100, clip=10.0, ema=0.998, bfloat16=False, minutes=30.0
         ),
-        shares=(0.85, 0.15, 0.0),
         augmentation=_LEVEL,
+        crop=160,
     ),
     "cells": Preset(
         name="fasternet_nano_cells",
@@ -82,8 +86,9 @@ PRESETS: dict[str, Preset] = {
         whole=("cells",),
         small=(),
         schedule=Schedule(
-            steps=900, batch=16, lr=1e-3, warmup=100, clip=10.0, ema=0.997, bfloat16=False, minutes=20.0
+            steps=4000, batch=16, lr=1.5e-3, warmup=100, clip=10.0, ema=0.998, bfloat16=False, minutes=25.0
         ),
         augmentation=_LEVEL,
+        crop=160,
     ),
 }

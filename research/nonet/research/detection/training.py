@@ -44,7 +44,7 @@ def train_detector(preset: Preset, options: TrainOptions, report: Report) -> Det
     if options.minutes is not None:
         schedule = replace(schedule, minutes=options.minutes)
     torch.manual_seed(options.seed)
-    detector = Detector(preset.shape)
+    detector = Detector(replace(preset.shape, side=preset.crop or preset.shape.side))
     start_from(detector.pyramid, start_tensors(preset, options), whole.pixels[:64].float() / 255)
     folder = options.runs / preset.name
     checkpoint = folder / "checkpoint.pt"
@@ -57,7 +57,9 @@ def train_detector(preset: Preset, options: TrainOptions, report: Report) -> Det
             _train_whole(
                 preset, detector, whole, small, schedule, device, checkpoint, options.resume, report, stopping
             )
-    return detector.cpu().eval()
+    trained = Detector(preset.shape)  # of another side only the places differ, which are no weights
+    trained.load_state_dict(detector.cpu().state_dict())
+    return trained.eval()
 
 
 def pictures_root() -> Path:
@@ -119,7 +121,7 @@ def view_maker(
     preset: Preset, whole: Bank, small: Bank | None
 ) -> Callable[[int, torch.Generator], tuple[Tensor, Objects]]:
     """A function from the size of a batch and a generator to a batch of views."""
-    side, augmentation = preset.shape.side, preset.augmentation
+    side, augmentation = preset.crop or preset.shape.side, preset.augmentation
     device = whole.pixels.device
 
     def pick(bank: Bank, generator: torch.Generator, *shape: int) -> Tensor:

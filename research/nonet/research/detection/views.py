@@ -30,6 +30,7 @@ class Augmentation:
         stretch: largest ratio of the two scales.
         turn: whether views are also turned upside down (no photographs of a world with an up).
         light: largest change of brightness, contrast and saturation.
+        focus: share of views that are placed so that one of the picture's objects is in them.
     """
 
     zoom: tuple[float, float] = (0.5, 1.8)
@@ -37,6 +38,7 @@ class Augmentation:
     stretch: float = 1.15
     turn: bool = False
     light: float = 0.3
+    focus: float = 0.0
 
 
 def views(
@@ -58,11 +60,18 @@ def views(
     skew = skew.masked_fill(plain, 1.0)
     scale = torch.stack((fit * zoom * skew, fit * zoom / skew), dim=1)  # (B, 2) view pixels a picture pixel
     room = side - sizes * scale  # negative where the picture is larger than the view
-    offset = random(count, 2) * room
-    offset = torch.where(plain[:, None], torch.zeros_like(offset), offset)
     mirrored = torch.stack(
         (random(count) < 0.5, (random(count) < 0.5) & augmentation.turn), dim=1
     )  # (B, 2), of the picture itself
+    offset = random(count, 2) * room
+    if augmentation.focus:
+        wanted = random(count, 2, low=0.2, high=0.8) * side
+        focused = random(count) < augmentation.focus
+        centre, known = _some_object(bank, index, random(count, bank.classes.shape[1]))
+        centre = torch.where(mirrored, sizes - centre, centre) * scale
+        placed = torch.minimum(torch.maximum(wanted - centre, room.clamp(max=0)), room.clamp(min=0))
+        offset = torch.where((focused & known)[:, None], placed, offset)
+    offset = torch.where(plain[:, None], torch.zeros_like(offset), offset)
     sign = torch.where(mirrored, -1.0, 1.0)
     # view = offset + scale * (picture, or size - picture where mirrored)
     start = offset + torch.where(mirrored, sizes * scale, torch.zeros_like(scale))
@@ -127,6 +136,16 @@ def _render(bank: Bank, index: Tensor, side: int, start: Tensor, slope: Tensor) 
         :, None, :, None
     ]
     return images, inside
+
+
+def _some_object(bank: Bank, index: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
+    """The centre (B, 2) of an object of each picture, the one with the highest chance (B, M), and whether there
+    is one.
+    """
+    real = bank.classes[index] >= 0
+    chosen = torch.where(real, chance, -1.0).argmax(1)
+    boxes = bank.boxes[index, chosen]
+    return (boxes[:, :2] + boxes[:, 2:]) / 2, real.any(1)
 
 
 def _objects(bank: Bank, index: Tensor, side: int, start: Tensor, slope: Tensor) -> Objects:
