@@ -103,6 +103,13 @@ SYSTEMS: dict[str, System] = {
         train_needs=("sklearn", "scipy", "pyarrow"),
         evaluate_needs=("sklearn", "scipy", "pyarrow", "networkx"),
     ),
+    "stablekd": System(
+        module="nonet.research.stablekd.commands",
+        summary="StableKD (2023): distillation block by block, of a student of the grocery family",
+        presets={"tiny": "a FasterNet (--variant) from the published Lite0; an hour of a core or a GPU"},
+        timed=("tiny",),
+        evaluate_needs=("torch",),
+    ),
     "wild_jdd": System(
         module="nonet.research.wild_jdd.commands",
         summary="Wild-JDD (AAAI 2021): joint demosaicking and denoising of raw captures",

@@ -1,4 +1,4 @@
-"""Blocks, schedules and losses of StableKD keep their promises; gradients do not cross from group to group."""
+"""Blocks, schedules and losses of StableKD keep their promises; no gradient crosses to another group."""
 
 from __future__ import annotations
 
@@ -196,9 +196,10 @@ def test_decomposed_blocks_are_not_entangled_and_blocks_end_to_end_are() -> None
 def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(ValueError, match="blocks"):
         Distillation(chain((8, 12), 0), chain((8, 12, 16), 0), batch()[0])
+    distillation = pair()
+    lesson = distillation.lesson(batch()[0])
     with pytest.raises(ValueError, match="partition"):
-        distillation = pair()
-        distillation(distillation.lesson(batch()[0]), batch()[1], (1, 1))
+        distillation(lesson, batch()[1], (1, 1))
     for wrong in ({"alpha": 1.1}, {"temperature": 0.0}, {"beta": -1.0}):
         with pytest.raises(ValueError):
             Weights(**wrong)

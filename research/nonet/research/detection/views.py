@@ -139,8 +139,8 @@ def _render(bank: Bank, index: Tensor, side: int, start: Tensor, slope: Tensor) 
 
 
 def _some_object(bank: Bank, index: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
-    """The centre (B, 2) of an object of each picture, the one with the highest chance (B, M), and whether there
-    is one.
+    """The centre (B, 2) of an object of each picture, the one with the highest chance (B, M), and whether
+    there is one.
     """
     real = bank.classes[index] >= 0
     chosen = torch.where(real, chance, -1.0).argmax(1)

@@ -6,6 +6,7 @@ that teacher and student are cut into matching blocks is the paper's, where the 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -95,9 +96,7 @@ def split_lite(network: EfficientNetLite0) -> Blocks:
     """Four blocks of an EfficientNet-Lite0, cut at the same strides as :func:`split_fasternet`."""
     blocks = list(network._blocks)
     stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6(), *blocks[: _LITE_CUTS[0]])
-    middle = [
-        nn.Sequential(*blocks[first:last]) for first, last in zip(_LITE_CUTS, _LITE_CUTS[1:], strict=False)
-    ]
+    middle = [nn.Sequential(*blocks[first:last]) for first, last in itertools.pairwise(_LITE_CUTS)]
     return Blocks([stem, *middle, _LiteTail(nn.Sequential(*blocks[_LITE_CUTS[-1] :]), network)])
 
 

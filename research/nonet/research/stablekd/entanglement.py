@@ -1,5 +1,5 @@
-"""How entangled the blocks of a student are while it learns: noise of a block's gradient, and how far one step
-of the other blocks turns it. By our definitions; the paper's are not public.
+"""How entangled the blocks of a student are while it learns: noise of a block's gradient, and how far one
+step of the other blocks turns it. By our definitions; the paper's are not public.
 """
 
 from __future__ import annotations

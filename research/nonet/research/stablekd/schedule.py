@@ -6,6 +6,7 @@ four blocks, (4,) the network end to end.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class MergeSchedule:
             raise ValueError("every phase needs a share, every group a block")
         if len({sum(phase.partition) for phase in self.phases}) != 1:
             raise ValueError("all partitions must be of the same blocks")
-        for before, after in zip(self.phases, self.phases[1:], strict=False):
+        for before, after in itertools.pairwise(self.phases):
             if not _ends(after.partition) <= _ends(before.partition):
                 raise ValueError(f"{after.partition} does not merge the groups of {before.partition}")
         if len(self.phases[-1].partition) != 1:

@@ -1,0 +1,62 @@
+"""`nonet train stablekd` and `nonet evaluate stablekd`: a student of the grocery family, a small study."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nonet.research.fasternet.grocery_files import data_root
+from nonet.research.systems import EvaluateOptions, TrainOptions
+from nonet.runtime.errors import InvalidArgument
+
+SEEDS = 3
+
+
+def train(options: TrainOptions) -> None:
+    """Distil a student and publish it where it is better. Raises InvalidArgument where data are absent."""
+    from nonet.research.stablekd.grocery import train_student
+
+    try:
+        print(train_student(options, lambda line: print(json.dumps(line), flush=True)))
+    except FileNotFoundError as error:
+        raise InvalidArgument(str(error)) from None
+
+
+def evaluate(options: EvaluateOptions) -> None:
+    """Run the study (an hour of a core) and print its table. Raises InvalidArgument where data are absent."""
+    from nonet.research.stablekd.study import run_study
+
+    console = Console(width=None if os.isatty(1) else 140)
+    seeds = SEEDS if options.seeds is None else options.seeds
+    try:
+        facts = run_study(data_root(), seeds, lambda line: print(line, flush=True))
+    except FileNotFoundError as error:
+        raise InvalidArgument(str(error)) from None
+    for name, budget in facts["budgets"].items():
+        console.print(_table(name, budget))
+    if options.output is not None:
+        stated = {
+            "command": f"nonet evaluate stablekd --seeds {seeds}",
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            **facts,
+        }
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
+        console.print(f"results in {options.output}")
+
+
+def _table(name: str, budget: dict[str, Any]) -> Table:
+    view = Table(
+        title=f"{name}: {budget['pictures']} pictures, {budget['steps']} steps", title_justify="left"
+    )
+    view.add_column("arm")
+    view.add_column("accuracy %", justify="right")
+    for arm, row in budget["arms"].items():
+        spread = "" if row["deviation"] is None else f" ± {row['deviation']:.1f}"
+        view.add_row(arm, f"{row['mean']:.1f}{spread}")
+    return view
