@@ -78,7 +78,7 @@ def _gradients(distillation: Distillation, batch: Batch, partition: Partition) -
 def _move(distillation: Distillation, rate: float) -> None:
     for value in distillation.student.parameters():
         if value.grad is not None:
-            value -= rate * value.grad
+            value.sub_(rate * value.grad)
 
 
 def _step(distillation: Distillation, batch: Batch, partition: Partition, rate: float) -> None:

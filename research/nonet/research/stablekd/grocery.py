@@ -16,7 +16,6 @@ from nonet.research.fasternet.device_training import Learner, fit_together, stop
 from nonet.research.fasternet.distillation import Normalised
 from nonet.research.fasternet.evaluation import members, score
 from nonet.research.fasternet.grocery import (
-    TEACHER,
     best_view,
     data_sources,
     finish,
@@ -24,6 +23,7 @@ from nonet.research.fasternet.grocery import (
     model_name,
 )
 from nonet.research.fasternet.grocery_files import data_root, load_classes
+from nonet.research.fasternet.network_files import TEACHER
 from nonet.research.fasternet.published_teacher import load_published
 from nonet.research.fasternet.training import Report, Schedule
 from nonet.research.stablekd.blocks import Blocks, split_fasternet, split_lite
@@ -88,8 +88,8 @@ def train_student(options: TrainOptions, report: Report) -> str:
     view = best_view(variant, student, load_grocery(root, "val", SIZE), classes)
     spec = Preprocessing(resize=view[0], crop=view[1], mean=fasternet.MEAN, std=fasternet.STD)
     ours = 100 * measure(student, root, "val", spec, classes)["top1"]
-    known = [item for item in members(options.repository) if item[0].model == model_name(variant)]
-    theirs = score(root, *known[0], "val").fine if known else 0.0
+    published = [item for item in members(options.repository) if item[0].model == model_name(variant)]
+    theirs = max((score(root, folder, manifest, "val").fine for folder, manifest in published), default=0.0)
     better = ours > theirs
     line = finish(
         variant,
