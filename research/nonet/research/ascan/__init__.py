@@ -1,1 +1,1 @@
-"""AsCAN (NeurIPS 2024): hybrid networks with convolution early and attention late, for classes and for masks."""
+"""AsCAN (NeurIPS 2024): hybrid networks, convolution early and attention late, for classes and for masks."""

@@ -15,7 +15,7 @@ HEAD_DIM = 32
 
 
 class DropPath(nn.Module):
-    """Drops the residual branch of a sample with probability ``rate`` in training, and rescales the others."""
+    """Drops a sample's residual branch with probability ``rate`` in training, and rescales the others."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class FusedMBConv(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention of all N positions to all N: (B, N, C) -> (B, N, C); no windows, no position table.
+    """Multi-head attention of all N positions to all: (B, N, C) -> (B, N, C); no windows, no position table.
 
     Raises ValueError for a width that is no multiple of the heads' dimension.
     """

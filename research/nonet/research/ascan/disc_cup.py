@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -37,8 +36,8 @@ _STORED = 1.5
 class Recipe:
     """What is trained, on which views, for how long."""
 
-    variant: Variant = Variant(16, (24, 32, 96, 160), "CC|CCT|CTT|CTT", 0.1)
-    head: Head = Head(32, (1, 2, 4))
+    variant: Variant
+    head: Head
     side: int = 256
     turn: float = 20.0  # degrees, either way
     scale: float = 1.25  # largest enlargement, and its inverse the smallest
@@ -58,7 +57,7 @@ RECIPES = {
         side=64,
         schedule=Schedule(steps=20, batch=4, lr=2e-3, warmup=5, ema=0.9, bfloat16=False),
     ),
-    "disc_cup": Recipe(),
+    "disc_cup": Recipe(Variant(16, (24, 32, 96, 160), "CC|CCT|CTT|CTT", 0.1), Head(32, (1, 2, 4))),
 }
 
 
@@ -99,10 +98,8 @@ def load_views(root: Path, split: str, side: int) -> Views:
         picture = decode_image(picture_file(root, name).read_bytes()).image
         pictures.append(np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR)))
         layers = [
-            np.asarray(
-                Image.fromarray(layer.astype(np.uint8) * 255).resize((side, side), Image.Resampling.BOX)
-            )
-            for layer in masks(root, name)
+            np.asarray(Image.fromarray(layer).resize((side, side), Image.Resampling.BOX))
+            for layer in masks(root, name).astype(np.uint8) * 255
         ]
         marked.append(np.stack(layers))
     stacked = np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2))
@@ -128,10 +125,9 @@ def lesson(views: Views, chosen: Tensor, generator: torch.Generator, recipe: Rec
     pictures, marked = seen[:, :3], seen[:, 3:]
     span = recipe.colour
     mean = pictures.mean((1, 2, 3), keepdim=True)
-    pictures = (pictures - mean) * draw(1 - span, 1 + span, 1, 1, 1) + mean * draw(
-        1 - span, 1 + span, 1, 1, 1
-    )
-    pictures = (pictures * draw(1 - span / 2, 1 + span / 2, 3, 1, 1)).clamp(0, 1)
+    contrast, light = draw(1 - span, 1 + span, 2, 1, 1, 1).unbind(1)
+    tint = draw(1 - span / 2, 1 + span / 2, 3, 1, 1)
+    pictures = (((pictures - mean) * contrast + mean * light) * tint).clamp(0, 1)
     return Lesson(normalised(pictures), marked)
 
 

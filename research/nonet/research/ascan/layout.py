@@ -1,11 +1,11 @@
 """Layouts of AsCAN: which blocks are convolution (C) and which are transformer (T), stage by stage.
 
-A layout is text such as ``CC|CCCCT|CTTTT|CTTTT``: four stages at strides 4, 8, 16 and 32. The rule that makes a
-layout asymmetric (convolution early, attention late) is :meth:`Layout.check_asymmetric`; other layouts are
+A layout is text such as ``CC|CCCCT|CTTTT|CTTTT``: four stages at strides 4, 8, 16 and 32. The rule that makes
+a layout asymmetric (convolution early, attention late) is :meth:`Layout.check_asymmetric`; other layouts are
 allowed, for comparison.
 
-Source: the abstract and the architecture figure of arXiv 2411.04967; the bounds of the rule and the layouts of
-the published sizes are reconstructions, since no code, weights or table of the authors' were at hand.
+Source: the abstract and the architecture figure of arXiv 2411.04967; the bounds of the rule and the layouts
+of the published sizes are reconstructions, since no code, weights or table of the authors' were at hand.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Layout:
         return sum(map(len, self.stages))
 
     def check_asymmetric(self) -> None:
-        """Raises ValueError unless attention comes late: no T in stage 1, at most a third of stage 2, at least
-        half of stages 3 and 4, and C before T inside each stage.
+        """Raises ValueError unless attention comes late: no T in stage 1, at most a third of stage 2, at
+        least half of stages 3 and 4, and C before T inside each stage.
         """
         for number, stage in enumerate(self.stages, 1):
             share = stage.count("T") / len(stage)

@@ -1,8 +1,8 @@
 """AsCAN: stem, four stages of C and T blocks, pooled classifier; or the four stages' maps for masks.
 
-Source: "AsCAN: Asymmetric Convolution-Attention Networks for Efficient Recognition and Generation", NeurIPS 2024,
-arXiv 2411.04967. Layouts, widths and block details are reconstructions fitted to the published budgets. Input:
-RGB with ImageNet's mean and standard deviation, of any size.
+Source: "AsCAN: Asymmetric Convolution-Attention Networks for Efficient Recognition and Generation", NeurIPS
+2024, arXiv 2411.04967. Layouts, widths and block details are reconstructions fitted to the published budgets.
+Input: RGB with ImageNet's mean and standard deviation, of any size.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Variant:
 
 
 _B = (128, 256, 512, 1024)
-#: The published sizes, each with another layout of nearly the same budget. Stochastic depth as is usual there.
+#: The published sizes, each with another layout of nearly the same budget.
 VARIANTS: dict[str, Variant] = {
     "t": Variant(64, (64, 128, 384, 768), "CC|CCCCT|CTTTT|CTTTT", 0.1),
     "t_alt": Variant(64, (64, 128, 384, 768), "CC|CCC|CCTTTT|TTTTT", 0.1),
@@ -133,8 +133,8 @@ def initialise(module: nn.Module) -> None:
 
 
 def build(name: str, classes: int = 1000, *, layout: str | None = None) -> AsCAN:
-    """The classifier of a named variant, or of its widths with another layout. Raises ValueError for an unknown
-    name or a text that is no layout.
+    """The classifier of a named variant, or of its widths with another layout. Raises ValueError for an
+    unknown name or a text that is no layout.
     """
     if name not in VARIANTS:
         raise ValueError(f"unknown AsCAN variant {name!r}: choose one of {', '.join(VARIANTS)}")
