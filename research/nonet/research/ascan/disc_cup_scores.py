@@ -1,7 +1,7 @@
 """Dice of optic disc and cup: of a served graph, and of baselines that need no network.
 
-The graph is measured as it serves: a photograph prepared by the product's own path, the answer of ONNX Runtime
-enlarged to the photograph's pixels and cut at one half. Imports no torch.
+The graph is measured as it serves: a photograph prepared by the product's own path, the answer of ONNX
+Runtime enlarged to the photograph's pixels and cut at one half. Imports no torch.
 """
 
 from __future__ import annotations
