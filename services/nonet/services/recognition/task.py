@@ -1,8 +1,7 @@
-"""What the recognition service can be asked: the classes of an image."""
+"""What the recognition service can be asked: the classes of an image; segmentation is in its own folder."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -17,6 +16,8 @@ from nonet.runtime.task import WHOLE, FilePart, ModelChoice, Page, Question, Ser
 from nonet.runtime.tensors import Array, Tensor
 from nonet.services.recognition.classify import INPUT
 from nonet.services.recognition.derive import TASK, derive
+from nonet.services.recognition.segmentation.derive import derive as derive_segment
+from nonet.services.recognition.segmentation.task import SEGMENT
 
 __all__ = ["CLASSIFY", "SERVICE", "best_classes"]
 
@@ -109,10 +110,18 @@ CLASSIFY = Task(
 )
 
 
+#: What makes the service of a network, by the network's task.
+_DERIVE = {TASK: derive, SEGMENT.name: derive_segment}
+
+
 def _derive(limits: ServiceLimits) -> Callable[[Servable], Sequence[Servable]]:
-    return functools.partial(
-        derive, limits=ImageLimits(encoded_bytes=limits.image_bytes, pixels=limits.image_pixels)
-    )
+    bounds = ImageLimits(encoded_bytes=limits.image_bytes, pixels=limits.image_pixels)
+
+    def derived(network: Servable) -> Sequence[Servable]:
+        make = _DERIVE.get(network.info.task)
+        return make(network, bounds) if make is not None else ()
+
+    return derived
 
 
-SERVICE = Service(name="recognition", tasks=(CLASSIFY,), derive=_derive)
+SERVICE = Service(name="recognition", tasks=(CLASSIFY, SEGMENT), derive=_derive)
