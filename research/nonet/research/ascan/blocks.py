@@ -88,7 +88,9 @@ class TransformerBlock(nn.Module):
     Parameters: 12·o² + 13·o; where it halves, before that i·o + o of a 1x1 convolution.
     """
 
-    def __init__(self, width_in: int, width: int, stride: int, rate: float = 0.0) -> None:
+    def __init__(
+        self, width_in: int, width: int, stride: int, rate: float = 0.0, head_dim: int = HEAD_DIM
+    ) -> None:
         super().__init__()
         self.down = nn.Sequential()
         if stride == 2:
@@ -96,7 +98,7 @@ class TransformerBlock(nn.Module):
         if stride == 2 or width_in != width:
             self.down.append(nn.Conv2d(width_in, width, 1))
         self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width)
+        self.attention = Attention(width, head_dim)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
             nn.Linear(width, EXPANSION * width), nn.GELU(), nn.Linear(EXPANSION * width, width)
@@ -110,6 +112,3 @@ class TransformerBlock(nn.Module):
         y = y + self.drop_path(self.attention(self.norm1(y)))
         y = y + self.drop_path(self.mlp(self.norm2(y)))
         return y.transpose(1, 2).unflatten(2, (height, columns))
-
-
-BLOCKS: dict[str, type[FusedMBConv] | type[TransformerBlock]] = {"C": FusedMBConv, "T": TransformerBlock}

@@ -7,11 +7,11 @@ Input: RGB with ImageNet's mean and standard deviation, of any size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from nonet.research.ascan.blocks import BLOCKS
+from nonet.research.ascan.blocks import HEAD_DIM, FusedMBConv, TransformerBlock
 from nonet.research.ascan.layout import Layout
 
 MEAN = (0.485, 0.456, 0.406)
@@ -27,12 +27,14 @@ class Variant:
         widths: of the four stages.
         layout: text for :meth:`Layout.parse`.
         drop_path: rate of the last block in training; the others rise to it linearly.
+        head_dim: width of an attention head; divides the widths of stages with a T.
     """
 
     stem: int
     widths: tuple[int, int, int, int]
     layout: str
     drop_path: float = 0.0
+    head_dim: int = HEAD_DIM
 
     def __post_init__(self) -> None:
         Layout.parse(self.layout)
@@ -84,7 +86,12 @@ class Pyramid(nn.Module):
             blocks = nn.Sequential()
             for place, kind in enumerate(kinds):
                 rate = variant.drop_path * number / max(1, layout.blocks - 1)
-                blocks.append(BLOCKS[kind](width, out, 2 if place == 0 else 1, rate))
+                stride = 2 if place == 0 else 1
+                blocks.append(
+                    FusedMBConv(width, out, stride, rate)
+                    if kind == "C"
+                    else TransformerBlock(width, out, stride, rate, variant.head_dim)
+                )
                 width, number = out, number + 1
             self.stages.append(blocks)
         initialise(self)
@@ -140,5 +147,5 @@ def build(name: str, classes: int = 1000, *, layout: str | None = None) -> AsCAN
         raise ValueError(f"unknown AsCAN variant {name!r}: choose one of {', '.join(VARIANTS)}")
     variant = VARIANTS[name]
     if layout is not None:
-        variant = Variant(variant.stem, variant.widths, layout, variant.drop_path)
+        variant = replace(variant, layout=layout)
     return AsCAN(variant, classes)
