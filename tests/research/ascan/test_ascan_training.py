@@ -124,6 +124,7 @@ def test_dice_of_known_masks() -> None:
     assert dice(first, second) == pytest.approx(0.5)
 
 
+@pytest.mark.timeout(600)
 def test_a_toy_is_trained_published_and_serves(
     eyes: Path, tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
