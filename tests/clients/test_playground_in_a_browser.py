@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from nonet.services.recognition.segmentation.overlay import colour
+from nonet.services.recognition.segmentation.run_length import counts_of, counts_text
 from tests.support import handmade_captures
 from tests.support.running_server import RunningServer, eventually, running
 
@@ -194,3 +197,26 @@ def test_a_long_file_that_is_no_capture_is_refused_in_words(shipped: RunningServ
     page.wait_for_selector("#answer .alarm")
     assert "not a raw capture" in page.inner_text("#answer")
     page.close()
+
+
+def test_a_picture_gets_its_masks(shipped: RunningServer, page: Any) -> None:
+    """The answer is listed; masks are drawn on their pixels in the colours of the server's overlay."""
+    grey = io.BytesIO()
+    Image.new("RGB", (26, 22), (100, 100, 100)).save(grey, "PNG")
+    page.goto(f"{shipped.url}/segment")
+    page.set_input_files("#file", {"name": "eye.png", "mimeType": "image/png", "buffer": grey.getvalue()})
+    page.wait_for_selector("#answer dl")
+    assert "ascan_disc_cup" in page.inner_text("#answer dl")
+    assert "26 x 22" in page.inner_text("#answer dl")
+    assert page.inner_text("#answer").count("optic") == 2
+    assert "Accept: image/png" in page.inner_text("#curl")
+    assert page.evaluate("[0, 1, 2, 3, 4, 5].map(colour)") == [list(colour(index)) for index in range(6)]
+    mask = np.zeros((22, 26), bool)
+    mask[3:9, 4:20] = mask[15, 1] = mask[0, 25] = True
+    counts = counts_text(counts_of([mask.ravel(order="F")]))
+    answer = {"classes": ["a", "b"], "masks": [{"label": "b", "rle": {"size": [22, 26], "counts": counts}}]}
+    page.evaluate("(answer) => paint(at('drop').querySelector('canvas'), answer)", answer)
+    drawn = "Array.from(at('drop').querySelector('canvas').getContext('2d').getImageData(0, 0, 26, 22).data)"
+    pixels = np.array(page.evaluate(drawn)).reshape(22, 26, 4)[..., :3]
+    expected = np.where(mask[..., None], 45 + 0.55 * np.array(colour(1)), 100)
+    assert np.abs(pixels - expected).max() <= 1

@@ -68,6 +68,16 @@ class System:
 
 
 SYSTEMS: dict[str, System] = {
+    "ascan": System(
+        module="nonet.research.ascan.commands",
+        summary="AsCAN (NeurIPS 2024): convolution early, attention late; masks of optic disc and cup",
+        presets={
+            "tiny": "a toy network in seconds, to prove the path from photographs to a published version",
+            "disc_cup": "the published version: optic disc and cup; half an hour of one core",
+        },
+        timed=("tiny", "disc_cup"),
+        evaluate_needs=("torch",),
+    ),
     "fasternet": System(
         module="nonet.research.fasternet.commands",
         summary="FasterNet (CVPR 2023): image classification",

@@ -4,6 +4,7 @@ network's rows into answers: what they have in common."""
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -19,7 +20,7 @@ from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
 
-__all__ = ["RowService", "service_info"]
+__all__ = ["RowService", "in_row", "service_info"]
 
 Noted = TypeVar("Noted")
 
@@ -47,6 +48,10 @@ class RowService(abc.ABC, Generic[Noted]):
     @abc.abstractmethod
     def _read(self, rows: Sequence[bytes]) -> tuple[Array, Noted]:
         """The network's input, as many rows as there are, 1 or more. Raises ServingError."""
+
+    def _read_request(self, request: InferRequest, rows: Sequence[bytes]) -> tuple[Array, Noted]:
+        """As :meth:`_read`, for a service whose answer depends on the request's parameters too."""
+        return self._read(rows)
 
     @abc.abstractmethod
     def _answer(self, outputs: Mapping[str, Array], noted: Noted) -> tuple[Tensor, ...]:
@@ -91,7 +96,7 @@ class RowService(abc.ABC, Generic[Noted]):
         if not rows:
             return InvalidArgument(f"{name}: at least one {name} is needed", param=name)
         try:
-            values, noted = self._read(rows)
+            values, noted = self._read_request(request, rows)
         except ServingError as error:
             return error
         return _Work(request, tuple(self._parts(values)), noted, time.perf_counter() - started)
@@ -139,6 +144,21 @@ class _Work(Generic[Noted]):
     parts: tuple[InferRequest, ...]
     noted: Noted
     decode: float
+
+
+@contextlib.contextmanager
+def in_row(row: int, rows: int, name: str) -> Iterator[None]:
+    """What fails while row ``row`` of ``rows`` of the input ``name`` is read names the row, if there are
+    several."""
+    try:
+        yield
+    except ServingError as error:
+        if rows == 1:
+            raise
+        message = f"row {row} of '{name}': {error.message.removeprefix(f'{name}: ')}"
+        raise type(error)(
+            message, param=error.param, code=error.code, retry_after=error.retry_after
+        ) from None
 
 
 def service_info(

@@ -301,6 +301,9 @@ class Task:
         max_bytes: bound of a request without a file, e.g. of a JSON body; 0 for the face's own.
         page: its page of the playground.
         statuses: HTTP statuses of its failures beside those that every task has.
+        accepts: further media types of the answer, each with what the fields are for a caller whose
+            ``Accept`` prefers it and who does not give them; JSON, which goes before at equal preference, is
+            not among them. The fields alone decide what ``answer`` gives.
         importer: ``"module:function"`` of a :data:`~nonet.runtime.network_import.Importer`, which makes a
             version of a network's file from elsewhere; "" if the task takes none.
     """
@@ -327,6 +330,7 @@ class Task:
     max_bytes: int = 0
     page: Page | None = None
     statuses: tuple[int, ...] = ()
+    accepts: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     importer: str = ""
 
     @property

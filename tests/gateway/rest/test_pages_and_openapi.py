@@ -14,7 +14,7 @@ from nonet.gateway.oip.openapi import oip_paths
 VERBS = ("get", "post", "put", "patch", "delete")
 
 
-@pytest.mark.parametrize("path", ["/", "/raw", "/floors", "/docs"])
+@pytest.mark.parametrize("path", ["/", "/raw", "/segment", "/floors", "/docs"])
 def test_a_page_needs_nothing_from_elsewhere(rest: Any, path: str) -> None:
     page = rest.http.get(path)
     assert page.status_code == 200
@@ -31,7 +31,7 @@ def test_a_page_needs_nothing_from_elsewhere(rest: Any, path: str) -> None:
     assert page.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/", "/raw", "/floors", "/docs"])
+@pytest.mark.parametrize("path", ["/", "/raw", "/segment", "/floors", "/docs"])
 def test_a_page_can_be_read_by_machines_that_read_aloud(rest: Any, path: str) -> None:
     page = rest.http.get(path).text
     assert '<html lang="en">' in page

@@ -72,7 +72,7 @@ def _task(task: Task, schemas: dict[str, Any]) -> dict[str, Any]:
         ]
     responses: dict[str, Any] = {}
     if not always:
-        responses["200"] = _answer(task.response, schemas, task.streams)
+        responses["200"] = _answer(task.response, schemas, task.streams, accepts=task.accepts)
     if job:
         responses["202"] = _job(always)
     return {
@@ -106,13 +106,18 @@ def _in_path(path: str) -> list[dict[str, Any]]:
 
 
 def _answer(
-    response: Any, schemas: dict[str, Any], streams: bool, headers: Mapping[str, Any] = CALL_HEADERS
+    response: Any,
+    schemas: dict[str, Any],
+    streams: bool,
+    headers: Mapping[str, Any] = CALL_HEADERS,
+    accepts: Iterable[str] = (),
 ) -> dict[str, Any]:
     if isinstance(response, BlobDescription):
         own = {name: header(about, {"type": kind}) for name, (kind, about) in response.headers.items()}
         content = {kind: {"schema": {**_BYTES, "minLength": 0}} for kind in response.content_types}
         return {"description": response.description, "headers": {**headers, **own}, "content": content}
-    content = {_JSON: {"schema": model_schema(response, schemas)}}
+    content: dict[str, Any] = {_JSON: {"schema": model_schema(response, schemas)}}
+    content.update({kind: {"schema": {**_BYTES, "minLength": 0}} for kind in accepts})
     if streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     described: dict[str, Any] = {"description": response.__doc__ or "The answer.", "content": content}

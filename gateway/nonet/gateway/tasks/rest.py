@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 
 from nonet.gateway.core.call_headers import Call, answer_headers
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
+from nonet.gateway.http.accept_header import preferred
 from nonet.gateway.http.bodies import Bodies, Spooling
 from nonet.gateway.http.guard import Receive, Send
 from nonet.gateway.http.prefer_header import APPLIED, prefers_async
@@ -58,6 +59,7 @@ class TaskRoute:
         self._submits = parts.submits if task.work is not None else None
         self._always = task.work is not None and task.work.always
         self._streams = task.event is not None
+        self._types = ("application/json", *task.accepts)
 
     def spooling(self) -> Spooling | None:
         """Which bodies go to the disk; None if none does."""
@@ -90,7 +92,8 @@ class TaskRoute:
             self._calls.in_time(call)
 
             start = time.perf_counter()
-            fields = self.fields.check({**beside, **sent.values, **(parameters or {})})
+            asked = self._accepted(context)
+            fields = self.fields.check({**asked, **beside, **sent.values, **(parameters or {})})
             question = asking.question(fields, sent.file, call, info)
             del sent
             decoded = time.perf_counter()
@@ -101,6 +104,10 @@ class TaskRoute:
         reply = answer_reply(asking.answer(question, response))
         reply.headers += answer_headers(response, decoded - start, time.perf_counter() - inferred)
         return reply
+
+    def _accepted(self, context: RequestContext) -> Mapping[str, Any]:
+        """What the fields are, where they are not given, for the media type that the caller prefers."""
+        return self.task.accepts.get(preferred(context, self._types), {}) if self.task.accepts else {}
 
     async def _submit(
         self, submits: Submits, context: RequestContext, call: Call, receive: Receive, query: bytes

@@ -9,9 +9,8 @@ from typing import Final
 import numpy as np
 import PIL
 
-from nonet.runtime.errors import ServingError
 from nonet.runtime.images import ImageLimits, Preprocessing, decode_image, preprocess
-from nonet.runtime.row_service import RowService, service_info
+from nonet.runtime.row_service import RowService, in_row, service_info
 from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
 from nonet.services.recognition.sample_photo import sample_photo
@@ -67,10 +66,8 @@ class ClassifyServable(RowService[None]):
         side = self._preprocessing.crop
         pixels = np.empty((len(rows), 3, side, side), dtype=np.float32)
         for row, data in enumerate(rows):
-            try:
+            with in_row(row, len(rows), INPUT):
                 decoded = decode_image(data, limits=self._limits, target=self._preprocessing.target)
-            except ServingError as error:
-                raise (_of_row(error, row) if len(rows) > 1 else error) from None
             pixels[row] = preprocess(decoded, self._preprocessing)
         return pixels, None
 
@@ -86,9 +83,3 @@ def softmax(logits: Array) -> Array:
         exponentials = np.exp(values.astype(np.float64) - values.max())
         scores[row] = exponentials / exponentials.sum()
     return scores
-
-
-def _of_row(error: ServingError, row: int) -> ServingError:
-    """The same failure, naming the row of the request that caused it."""
-    message = f"row {row} of '{INPUT}': {error.message.removeprefix(f'{INPUT}: ')}"
-    return type(error)(message, param=error.param, code=error.code, retry_after=error.retry_after)

@@ -1,4 +1,4 @@
-"""What the recognition service can be asked: the classes of an image, the objects in it."""
+"""What the recognition service can be asked; classification is here, the others in folders of their own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from nonet.services.recognition.classify import INPUT
 from nonet.services.recognition.derive import TASK, derive
 from nonet.services.recognition.detection.derive import derive as derive_detect
 from nonet.services.recognition.detection.task import DETECT
+from nonet.services.recognition.segmentation.derive import derive as derive_segment
+from nonet.services.recognition.segmentation.task import SEGMENT
 
 __all__ = ["CLASSIFY", "SERVICE", "best_classes"]
 
@@ -111,7 +113,7 @@ CLASSIFY = Task(
 
 
 #: What makes the service of a network, by the network's task.
-_DERIVE = {TASK: derive, DETECT.name: derive_detect}
+_DERIVE = {TASK: derive, DETECT.name: derive_detect, SEGMENT.name: derive_segment}
 
 
 def _derive(limits: ServiceLimits) -> Callable[[Servable], Sequence[Servable]]:
@@ -124,4 +126,4 @@ def _derive(limits: ServiceLimits) -> Callable[[Servable], Sequence[Servable]]:
     return derived
 
 
-SERVICE = Service(name="recognition", tasks=(CLASSIFY, DETECT), derive=_derive)
+SERVICE = Service(name="recognition", tasks=(CLASSIFY, DETECT, SEGMENT), derive=_derive)

@@ -10,9 +10,8 @@ import numpy as np
 import PIL
 
 from nonet.runtime.boxes import CANDIDATES, LEAST, OVERLAP, best_boxes
-from nonet.runtime.errors import ServingError
 from nonet.runtime.images import ImageLimits, Preprocessing, decode_image, preprocess
-from nonet.runtime.row_service import RowService, service_info
+from nonet.runtime.row_service import RowService, in_row, service_info
 from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
 from nonet.services.recognition.sample_photo import sample_photo
@@ -80,10 +79,8 @@ class DetectServable(RowService[list[tuple[int, int]]]):
         pixels = np.empty((len(rows), 3, side, side), dtype=np.float32)
         sizes: list[tuple[int, int]] = []
         for row, data in enumerate(rows):
-            try:
+            with in_row(row, len(rows), INPUT):
                 decoded = decode_image(data, limits=self._limits, target=self._preprocessing.target)
-            except ServingError as error:
-                raise (_of_row(error, row) if len(rows) > 1 else error) from None
             pixels[row] = preprocess(decoded, self._preprocessing)
             sizes.append((decoded.width, decoded.height))
         return pixels, sizes
@@ -107,9 +104,3 @@ class DetectServable(RowService[list[tuple[int, int]]]):
             Tensor(LABELS, DataType.INT64, labels),
             Tensor(SIZE, DataType.INT64, np.array(noted, dtype=np.int64).reshape(count, 2)),
         )
-
-
-def _of_row(error: ServingError, row: int) -> ServingError:
-    """The same failure, naming the row of the request that caused it."""
-    message = f"row {row} of '{INPUT}': {error.message.removeprefix(f'{INPUT}: ')}"
-    return type(error)(message, param=error.param, code=error.code, retry_after=error.retry_after)
