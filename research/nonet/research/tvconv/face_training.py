@@ -34,17 +34,16 @@ class FaceRecipe:
 
     network: FaceNetConfig = field(
         default_factory=lambda: FaceNetConfig(
-            width=0.2, stem_stride=2, dropout=0.2, embedding=256, generator=GeneratorConfig()
+            width=0.2, size=64, stem_stride=2, dropout=0.1, embedding=256, generator=GeneratorConfig(4, 32, 2)
         )
     )
     steps: int = 700
     batch: int = 64
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    lr: float = 3e-3
+    weight_decay: float = 0.02
     warmup: int = 40
-    margin: float = 0.35
-    scale: float = 24.0
+    margin: float = 0.2
+    scale: float = 16.0
     average: float = 0.98  # share of the old weights kept at each step
     views: FaceViews = field(default_factory=FaceViews)
     seed: int = 0
@@ -116,9 +115,7 @@ def train_faces(
     torch.manual_seed(recipe.seed)
     module = FaceModule(recipe, len(train.names)).to(device)
     averaged = copy.deepcopy(module)
-    optimiser = torch.optim.SGD(
-        module.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    optimiser = torch.optim.AdamW(module.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     pictures, persons = as_tensor(train), torch.from_numpy(train.persons)
     order = Order(len(train), recipe.batch, recipe.seed)
     step, earlier = 0, 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +121,7 @@ class TVConv(nn.Module):
     def forward(self, picture: Tensor) -> Tensor:
         check_size(picture, self.size)
         if torch.is_grad_enabled():
-            return by_unfolding(picture, self.kernels(), self.stride)
+            return with_gradients(picture, self.kernels(), self.stride)
         return by_shifting(picture, self.kernels(), self.stride)
 
     def _versions(self) -> tuple[int, ...]:
@@ -162,7 +163,7 @@ def side_of(kernels: Tensor) -> int:
 
 
 def by_unfolding(picture: Tensor, kernels: Tensor, stride: int) -> Tensor:
-    """All windows at once: (N, c, k^2, h, w) times the kernels, summed. The form for training."""
+    """All windows at once: (N, c, k^2, h, w) times the kernels, summed. The authors' form for training."""
     count, channels = picture.shape[:2]
     side = side_of(kernels)
     windows = F.unfold(picture, side, padding=side // 2, stride=stride)
@@ -172,19 +173,57 @@ def by_unfolding(picture: Tensor, kernels: Tensor, stride: int) -> Tensor:
 def by_shifting(picture: Tensor, kernels: Tensor, stride: int) -> Tensor:
     """One shifted view of the padded picture after the other times its plane of the kernels, added up: the
     windows are never in memory."""
+    padded = F.pad(picture, (side_of(kernels) // 2,) * 4)
+    first, *others = tap_views(padded, kernels, stride)
+    total = first * kernels[:, 0]
+    for tap, view in enumerate(others, start=1):
+        total = torch.addcmul(total, view, kernels[:, tap])
+    return total
+
+
+def tap_views(padded: Tensor, kernels: Tensor, stride: int) -> list[Tensor]:
+    """What each of the k^2 taps of a kernel sees of the padded picture: views (N, c, h, w), row by row."""
     side = side_of(kernels)
     height, width = kernels.shape[-2:]
-    padded = F.pad(picture, (side // 2,) * 4)
-    total = picture.new_zeros(())
-    for tap in range(side**2):
-        row, column = divmod(tap, side)
-        view = padded[
+    return [
+        padded[
             ...,
             row : row + stride * (height - 1) + 1 : stride,
             column : column + stride * (width - 1) + 1 : stride,
         ]
-        total = torch.addcmul(total, view, kernels[:, tap]) if tap else view * kernels[:, tap]
-    return total
+        for row in range(side)
+        for column in range(side)
+    ]
+
+
+class _ShiftAndAdd(torch.autograd.Function):
+    """`by_shifting` with a backward pass that keeps no windows either: what autograd makes of the forward pass
+    writes a padded picture for each tap, and unfolding takes k^2 times the memory."""
+
+    @staticmethod
+    def forward(ctx: Any, picture: Tensor, kernels: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(picture, kernels)
+        ctx.stride = stride
+        return by_shifting(picture, kernels, stride)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        picture, kernels = ctx.saved_tensors
+        border = side_of(kernels) // 2
+        padded = F.pad(picture, (border,) * 4)
+        of_padded, of_kernels = torch.zeros_like(padded), torch.empty_like(kernels)
+        views = tap_views(padded, kernels, ctx.stride)
+        for tap, target in enumerate(tap_views(of_padded, kernels, ctx.stride)):
+            target.addcmul_(gradient, kernels[:, tap])
+            of_kernels[:, tap] = (gradient * views[tap]).sum(0)
+        height, width = picture.shape[-2:]
+        return of_padded[..., border : border + height, border : border + width], of_kernels, None
+
+
+def with_gradients(picture: Tensor, kernels: Tensor, stride: int) -> Tensor:
+    """The form for training: shift and add, forwards and backwards."""
+    result: Tensor = _ShiftAndAdd.apply(picture, kernels, stride)  # type: ignore[no-untyped-call]
+    return result
 
 
 def by_window_views(picture: Tensor, kernels: Tensor, stride: int) -> Tensor:

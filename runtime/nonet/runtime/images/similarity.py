@@ -20,8 +20,8 @@ def fit_similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> Similarity:
     """The transform that brings ``source`` [n, 2] nearest to ``target`` [n, 2] in the sum of squared
     distances; without mirroring.
 
-    With points as complex numbers it is z -> p z + q, and p and q solve a linear least-squares problem. Raises
-    ValueError if all points of the source are one.
+    With points as complex numbers it is z -> p z + q, and p and q solve a linear least-squares problem.
+    Raises ValueError if all points of the source are one.
     """
     here, there = _complex(source), _complex(target)
     centred = here - here.mean()
