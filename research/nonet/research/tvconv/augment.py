@@ -1,4 +1,5 @@
-"""Random views of aligned faces for training: mirrored, moved a little, relit, blurred, grey, partly covered."""
+"""Random views of aligned faces for training: mirrored, moved a little, relit, blurred, grey, partly
+covered."""
 
 from __future__ import annotations
 
@@ -48,9 +49,7 @@ def whole_faces(faces: Tensor, size: int) -> Tensor:
     """Faces (N, 3, S, S) uint8 scaled to (N, 3, size, size) uint8, as the server scales them."""
     if faces.shape[-1] == size:
         return faces
-    scaled = F.interpolate(
-        faces.float(), (size, size), mode="bicubic", antialias=True, align_corners=False
-    )
+    scaled = F.interpolate(faces.float(), (size, size), mode="bicubic", antialias=True, align_corners=False)
     return scaled.round().clamp(0, 255).to(torch.uint8)
 
 

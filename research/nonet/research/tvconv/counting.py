@@ -1,4 +1,5 @@
-"""Parameters and multiply-adds of a network with TVConv, counted from its modules and formed as in the paper."""
+"""Parameters and multiply-adds of a network with TVConv, counted from its modules and formed as in the
+paper."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ class Count:
     """What a network costs.
 
     `parameters`: trained ones; `generators`: those of them that are in weight-generating blocks; `maps`:
-    values of the affinity maps; `kernels`: values that stay when the generators are gone; `macs`: multiply-adds
-    of convolutions, TVConvs and linear layers for one picture, `macs_with_norms`: and two operations for each
-    batch-normalised value.
+    values of the affinity maps; `kernels`: values that stay when the generators are gone; `macs`:
+    multiply-adds of convolutions, TVConvs and linear layers for one picture, `macs_with_norms`: and two
+    operations for each batch-normalised value.
     """
 
     parameters: int

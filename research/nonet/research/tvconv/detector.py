@@ -1,6 +1,8 @@
-"""A small face detector with five landmarks: FasterNet as the backbone, one anchor-free head for three strides.
+"""A small face detector with five landmarks: FasterNet as the backbone, one anchor-free head for three
+strides.
 
-The layout (score, box and landmarks for each cell) is that of YuNet, see :mod:`.yunet`, which also teaches it.
+The layout (score, box and landmarks for each cell) is that of YuNet, see :mod:`.yunet`, which also teaches
+it.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ class DetectorConfig:
 
 
 class FaceDetector(nn.Module):
-    """Pictures (N, 3, size, size) with levels 0..255 -> (N, cells, 15), the cells of stride 8, 16, 32 in rows.
+    """Pictures (N, 3, size, size) with levels 0..255 -> (N, cells, 15), the cells of stride 8, 16, 32 in
+    rows.
 
-    Of a cell with its upper left corner at p and stride s: the score as a logit; the box's centre as (c - p) / s
-    and its size as log(size / s); each landmark as (l - p) / s.
+    Of a cell with its upper left corner at p and stride s: the score as a logit; the box's centre as (c -
+    p) / s and its size as log(size / s); each landmark as (l - p) / s.
     """
 
     def __init__(self, config: DetectorConfig) -> None:

@@ -17,7 +17,8 @@ from nonet.research.tvconv.face_files import caltech_persons, person_split, port
 from nonet.research.tvconv.yunet import Face, YuNet
 from nonet.runtime.images.similarity import warp
 
-#: Scores of the teacher from which a face is one, and below which there is none; between them nothing is learnt.
+#: Scores of the teacher from which a face is one, and below which there is none; between them nothing is
+#: learnt.
 SURE, NOTHING = 0.6, 0.3
 _LONGEST = 320
 _TENTH = 10
@@ -117,8 +118,8 @@ def whole_view(photograph: Photograph, size: int) -> View:
 def random_view(photograph: Photograph, size: int, dice: random.Random) -> View:
     """Part of the photograph, turned a little, maybe mirrored, grey or relit.
 
-    Half of the views of a photograph with faces choose a face and the size that it gets, from 14 to 230 pixels
-    alike in the logarithm; the others show the whole photograph, somewhat larger or smaller.
+    Half of the views of a photograph with faces choose a face and the size that it gets, from 14 to 230
+    pixels alike in the logarithm; the others show the whole photograph, somewhat larger or smaller.
     """
     sure = [face for face in photograph.faces if face.score >= SURE]
     width, height = photograph.picture.size

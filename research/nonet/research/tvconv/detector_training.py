@@ -129,8 +129,8 @@ def train_detector(
     """Train a detector and return it with averaged weights, in eval mode on the CPU.
 
     Every step draws its views from (seed, step) alone. With `resume` a checkpoint is continued; ValueError if
-    it is of another recipe. `stop_after` ends the call after that many steps, as an interruption would. Raises
-    FloatingPointError when the loss is no longer finite.
+    it is of another recipe. `stop_after` ends the call after that many steps, as an interruption would.
+    Raises FloatingPointError when the loss is no longer finite.
     """
     device = device or torch.device("cpu")
     torch.manual_seed(recipe.seed)

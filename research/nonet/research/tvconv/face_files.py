@@ -18,8 +18,8 @@ from nonet.research.tvconv.yunet import YuNet
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.images.similarity import fit_similarity, warp
 
-#: Side of an aligned face in pixels, and where its five landmarks go: the usual template of 112 x 112 (Deng et
-#: al., "ArcFace", CVPR 2019, and the code of many others).
+#: Side of an aligned face in pixels, and where its five landmarks go: the usual template of 112 x 112 (Deng
+#: et al., "ArcFace", CVPR 2019, and the code of many others).
 ALIGNED = 112
 TEMPLATE = (
     (38.2946, 51.6963),
@@ -127,8 +127,8 @@ def portraits(folder: Path) -> Iterator[Image.Image]:
 
 
 def align_portrait(picture: Image.Image, detector: YuNet) -> np.ndarray:
-    """The face (112, 112, 3) of a portrait that it nearly fills: with a border, for detectors know faces inside
-    pictures."""
+    """The face (112, 112, 3) of a portrait that it nearly fills: with a border, for detectors know faces
+    inside pictures."""
     width, height = picture.size
     canvas = Image.new("RGB", (width + 2 * _ORL_MARGIN, height + 2 * _ORL_MARGIN), (128, 128, 128))
     canvas.paste(picture, (_ORL_MARGIN, _ORL_MARGIN))

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from nonet.research.fasternet.training import Order, load_checkpoint, save_checkpoint
 from nonet.research.tvconv.augment import FaceViews, random_views, whole_faces
 from nonet.research.tvconv.face_files import Faces
-from nonet.research.tvconv.mobilenet import FaceNet, FaceNetConfig, embed
+from nonet.research.tvconv.mobilenet import SMALL_STAGES, FaceNet, FaceNetConfig, embed
 from nonet.research.tvconv.operator import GeneratorConfig
 from nonet.research.tvconv.verification import all_pairs, curve, similarities
 
@@ -34,7 +34,13 @@ class FaceRecipe:
 
     network: FaceNetConfig = field(
         default_factory=lambda: FaceNetConfig(
-            width=0.2, size=64, stem_stride=2, dropout=0.1, embedding=256, generator=GeneratorConfig(4, 32, 2)
+            width=0.5,
+            size=64,
+            stem_stride=2,
+            dropout=0.1,
+            embedding=128,
+            generator=GeneratorConfig(4, 32, 2),
+            stages=SMALL_STAGES,
         )
     )
     steps: int = 700
@@ -51,7 +57,8 @@ class FaceRecipe:
 
 
 class MarginHead(nn.Module):
-    """Embeddings (N, D) and persons (N,) -> the loss: cross entropy of `scale` (cos - margin of the right one).
+    """Embeddings (N, D) and persons (N,) -> the loss: cross entropy of `scale` (cos - margin of the right
+    one).
 
     The rows of `weight` (persons, D) are one direction for each person.
     """
@@ -108,8 +115,8 @@ def train_faces(
     """Train a network on `train` and return it with averaged weights, in eval mode on the CPU.
 
     `val` is measured for the log at each checkpoint; nothing is chosen by it here. With `resume` a checkpoint
-    is continued; ValueError if it is of another recipe. `stop_after` ends the call after that many steps, as an
-    interruption would. Raises FloatingPointError when the loss is no longer finite.
+    is continued; ValueError if it is of another recipe. `stop_after` ends the call after that many steps,
+    as an interruption would. Raises FloatingPointError when the loss is no longer finite.
     """
     device = device or torch.device("cpu")
     torch.manual_seed(recipe.seed)

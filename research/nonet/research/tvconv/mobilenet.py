@@ -1,4 +1,5 @@
-"""MobileNetV2 for aligned faces, with TVConv or plain depthwise convolutions (TVConv, CVPR 2022, section 4.1).
+"""MobileNetV2 for aligned faces, with TVConv or plain depthwise convolutions (TVConv, CVPR 2022, section
+4.1).
 
 Blocks after Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
 """
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 
 from nonet.research.tvconv.operator import GeneratorConfig, TVConv, output_size
 
-#: Expansion, channels, blocks and first stride of each stage.
-STAGES = (
+Stages = tuple[tuple[int, int, int, int], ...]
+
+#: Expansion, channels, blocks and first stride of each stage, as the paper has them.
+STAGES: Stages = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
     (6, 32, 3, 2),
@@ -22,6 +25,8 @@ STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
+#: Six blocks where the paper has seventeen: for a few hundred pictures and minutes of one core.
+SMALL_STAGES: Stages = ((1, 16, 1, 1), (3, 32, 1, 2), (3, 64, 2, 2), (3, 128, 2, 2))
 _STEM = 32
 _TAIL = 512
 
@@ -31,8 +36,8 @@ class FaceNetConfig:
     """One network; the defaults are the paper's at width 1.
 
     `operator`: `tvconv` or `depthwise`, in every inverted residual; `width`: factor of all channels but those
-    of the tail; `size`: height and width of the input in pixels; `stem_stride`: 1 in the paper, 2 quarters the
-    cost and the kernels; `embedding`: length of the answer.
+    of the tail; `size`: height and width of the input in pixels; `stem_stride`: 1 in the paper, 2 quarters
+    the cost and the kernels; `embedding`: length of the answer; `stages`: as STAGES.
     """
 
     operator: str = "tvconv"
@@ -42,6 +47,7 @@ class FaceNetConfig:
     embedding: int = 512
     dropout: float = 0.0
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    stages: Stages = STAGES
 
 
 def channels_of(base: int, width: float) -> int:
@@ -100,7 +106,7 @@ class FaceNet(nn.Module):
         channels = channels_of(_STEM, config.width)
         size = output_size((config.size, config.size), config.stem_stride)
         blocks: list[nn.Module] = [*conv_bn(3, channels, 3, config.stem_stride), nn.ReLU6(inplace=True)]
-        for expansion, base, count, first_stride in STAGES:
+        for expansion, base, count, first_stride in config.stages:
             outputs = channels_of(base, config.width)
             for number in range(count):
                 stride = first_stride if number == 0 else 1
@@ -134,7 +140,8 @@ def freeze(network: nn.Module) -> nn.Module:
 
 
 def deployed(network: nn.Module, *, half: bool = False) -> nn.Module:
-    """Put kernels in the place of every generator of `network`, which is changed and returned in eval mode."""
+    """Put kernels in the place of every generator of `network`, which is changed and returned in eval
+    mode."""
     for name, child in network.named_children():
         if isinstance(child, TVConv):
             setattr(network, name, child.deployed(half=half))

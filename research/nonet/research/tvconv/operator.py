@@ -1,8 +1,9 @@
 """TVConv: a depthwise convolution with one kernel per position, shared by all pictures.
 
-Chen et al., "TVConv: Efficient Translation Variant Convolution for Layout-aware Visual Processing", CVPR 2022,
-arXiv 2203.10489, section 3. The kernels are no parameters: a small network, the weight-generating block, makes
-them of a few learned affinity maps. Neither depends on the picture, so for inference the kernels are made once.
+Chen et al., "TVConv: Efficient Translation Variant Convolution for Layout-aware Visual Processing", CVPR
+2022, arXiv 2203.10489, section 3. The kernels are no parameters: a small network, the weight-generating block,
+makes them of a few learned affinity maps. Neither depends on the picture, so for inference the kernels are
+made once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Size of the weight-generating block; the defaults are the paper's setting for faces and fundus pictures.
+    """Size of the weight-generating block; the defaults are the paper's setting for faces and fundus
+    pictures.
 
     `maps`: affinity maps (c_A); `channels`: of its hidden layers (c_B); `layers`: of these beside the first
     (L).
@@ -197,8 +199,8 @@ def tap_views(padded: Tensor, kernels: Tensor, stride: int) -> list[Tensor]:
 
 
 class _ShiftAndAdd(torch.autograd.Function):
-    """`by_shifting` with a backward pass that keeps no windows either: what autograd makes of the forward pass
-    writes a padded picture for each tap, and unfolding takes k^2 times the memory."""
+    """`by_shifting` with a backward pass that keeps no windows either: what autograd makes of the forward
+    pass writes a padded picture for each tap, and unfolding takes k^2 times the memory."""
 
     @staticmethod
     def forward(ctx: Any, picture: Tensor, kernels: Tensor, stride: int) -> Tensor:

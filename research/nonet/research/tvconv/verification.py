@@ -106,8 +106,8 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def ten_fold(embeddings: np.ndarray, pairs: Pairs, *, accumulate: bool = False) -> float:
     """Accuracy (0..1) of the ten-fold protocol: for each fold, the mean of the other folds' embeddings is
-    taken off, vectors are scaled to unit length, and the threshold on the squared distance that is best on the
-    other folds judges this one.
+    taken off, vectors are scaled to unit length, and the threshold on the squared distance that is best on
+    the other folds judges this one.
 
     The grid of thresholds is that of the authors: 20,001 values from -3 to 3; of equally good ones the
     average. With `accumulate`, the means taken off add up from fold to fold, as in their code, which

@@ -1,7 +1,7 @@
 """YuNet, a published face detector with five landmarks: it labels the pictures that our own one learns from.
 
-Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research 2023. Apache-2.0; read
-from the data folder, never shipped.
+Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research 2023. Apache-2.0;
+read from the data folder, never shipped.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _OVERLAP = 0.3
 
 @dataclass(frozen=True)
 class Face:
-    """A face in pixels of its picture: box x1, y1, x2, y2; score 0..1; landmarks (5, 2): the eye on the left of
-    the picture, the other eye, nose, the corner of the mouth on the left, the other corner."""
+    """A face in pixels of its picture: box x1, y1, x2, y2; score 0..1; landmarks (5, 2): the eye on the
+    left of the picture, the other eye, nose, the corner of the mouth on the left, the other corner."""
 
     box: np.ndarray
     score: float

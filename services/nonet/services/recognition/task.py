@@ -1,8 +1,7 @@
-"""What the recognition service can be asked: the classes of an image."""
+"""What the recognition service can be asked: the classes of an image; its further tasks are in folders."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -17,6 +16,8 @@ from nonet.runtime.task import WHOLE, FilePart, ModelChoice, Page, Question, Ser
 from nonet.runtime.tensors import Array, Tensor
 from nonet.services.recognition.classify import INPUT
 from nonet.services.recognition.derive import TASK, derive
+from nonet.services.recognition.faces.derive import derive_faces
+from nonet.services.recognition.faces.task import EMBED, VERIFY
 
 __all__ = ["CLASSIFY", "SERVICE", "best_classes"]
 
@@ -110,9 +111,8 @@ CLASSIFY = Task(
 
 
 def _derive(limits: ServiceLimits) -> Callable[[Servable], Sequence[Servable]]:
-    return functools.partial(
-        derive, limits=ImageLimits(encoded_bytes=limits.image_bytes, pixels=limits.image_pixels)
-    )
+    images = ImageLimits(encoded_bytes=limits.image_bytes, pixels=limits.image_pixels)
+    return lambda network: [*derive(network, images), *derive_faces(network, images)]
 
 
-SERVICE = Service(name="recognition", tasks=(CLASSIFY,), derive=_derive)
+SERVICE = Service(name="recognition", tasks=(CLASSIFY, EMBED, VERIFY), derive=_derive)
