@@ -27,7 +27,7 @@ _RARE = -4.0  # bias of the score: at first nearly no cell is a face
 class DetectorConfig:
     """`size`: side of the square input, a multiple of 32; `width`: channels of the head."""
 
-    size: int = 256
+    size: int = 160
     width: int = 32
 
 

@@ -23,8 +23,8 @@ SURE, NOTHING = 0.6, 0.3
 _LONGEST = 320
 _TENTH = 10
 _SEED = 20261130
-_WITHOUT_FACES = 500
-_SMALLEST, _LARGEST = 14.0, 230.0
+_MOST = 600
+_SMALLEST, _LARGEST = 12.0, 140.0
 _MIRRORED = (1, 0, 2, 4, 3)
 
 
@@ -50,17 +50,13 @@ class View:
 
 def load_photographs(root: Path, part: str) -> list[Photograph]:
     """The photographs of `train` or `test` (a tenth of each data set by a fixed seed; of the portraits, all
-    persons that no embedding is trained on). At most 500 of a data set without any face are kept."""
+    persons that no embedding is trained on). Of a larger data set 600 are drawn by the seed."""
     teacher = YuNet(root / "yunet_face" / "yunet_n_320_320.onnx")
     found: list[Photograph] = []
     for source, pictures in _sources(root, part):
-        empty = 0
         for picture in pictures:
             picture.thumbnail((_LONGEST, _LONGEST), Image.Resampling.BICUBIC)
-            faces = tuple(teacher.find(picture, NOTHING))
-            empty += not faces
-            if faces or empty <= _WITHOUT_FACES:
-                found.append(Photograph(picture, faces, source))
+            found.append(Photograph(picture, tuple(teacher.find(picture, NOTHING)), source))
     return found
 
 
@@ -90,9 +86,15 @@ def _in_part(name: str, part: str) -> bool:
 
 def _zipped(archive: Path, part: str | None, names: list[str] | None = None) -> Iterator[Image.Image]:
     with zipfile.ZipFile(archive) as files:
-        for name in names or sorted(files.namelist()):
-            if part is None or _in_part(name, part):
-                yield Image.open(io.BytesIO(files.read(name))).convert("RGB")
+        known = sorted(files.namelist())
+        names = names or drawn([name for name in known if part is None or _in_part(name, part)])
+        for name in names:
+            yield Image.open(io.BytesIO(files.read(name))).convert("RGB")
+
+
+def drawn(names: list[str]) -> list[str]:
+    """At most 600 of the names, the same on every call."""
+    return sorted(random.Random(_SEED).sample(names, min(_MOST, len(names))))
 
 
 def _opened(paths: list[Path]) -> Iterator[Image.Image]:
@@ -118,8 +120,8 @@ def whole_view(photograph: Photograph, size: int) -> View:
 def random_view(photograph: Photograph, size: int, dice: random.Random) -> View:
     """Part of the photograph, turned a little, maybe mirrored, grey or relit.
 
-    Half of the views of a photograph with faces choose a face and the size that it gets, from 14 to 230
-    pixels alike in the logarithm; the others show the whole photograph, somewhat larger or smaller.
+    Most views of a photograph with faces choose a face and the size that it gets, from 12 to 140 pixels
+    alike in the logarithm; the others show the whole photograph, somewhat larger or smaller.
     """
     sure = [face for face in photograph.faces if face.score >= SURE]
     width, height = photograph.picture.size

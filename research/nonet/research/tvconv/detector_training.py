@@ -23,9 +23,9 @@ from nonet.research.tvconv.face_training import Report, update_average
 from nonet.research.tvconv.yunet import Face, best_apart, overlap
 
 #: Sizes of faces (square root of the area, in pixels of the input) that the cells of each stride learn.
-RANGES = ((0.0, 40.0), (28.0, 100.0), (72.0, math.inf))
+RANGES = ((0.0, 32.0), (24.0, 72.0), (56.0, math.inf))
 _REACH = 1.0  # cells: how far from a face's middle a cell may be that learns it
-_SMALLEST = 8.0
+_SMALLEST = 7.0
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,8 @@ def targets_of(view: View, size: int) -> Targets:
         if not view.sure[number] or sizes[number] < _SMALLEST or not seen:
             counted &= ~inside
             continue
-        low = torch.tensor([RANGES[STRIDES.index(int(stride))][0] for stride in STRIDES])
-        high = torch.tensor([RANGES[STRIDES.index(int(stride))][1] for stride in STRIDES])
-        level = (torch.log2(strides) - 3).long()
+        low, high = torch.tensor(RANGES).unbind(1)
+        level = torch.bucketize(strides, torch.tensor(STRIDES, dtype=strides.dtype))
         suits = (sizes[number] >= low[level]) & (sizes[number] < high[level])
         near = ((middles - middle).abs() <= _REACH * strides[:, None]).all(1)
         chosen = near & suits
@@ -91,7 +90,7 @@ def targets_of(view: View, size: int) -> Targets:
     return Targets(positive, counted | positive, values)
 
 
-def loss_of(answers: Tensor, targets: Sequence[Targets], strides: Tensor) -> Tensor:
+def loss_of(answers: Tensor, targets: Sequence[Targets]) -> Tensor:
     """Focal loss of the scores (Lin et al., ICCV 2017) and smooth L1 of boxes and landmarks, in shares of the
     face's size, per positive cell."""
     positive = torch.stack([each.positive for each in targets])
@@ -102,8 +101,7 @@ def loss_of(answers: Tensor, targets: Sequence[Targets], strides: Tensor) -> Ten
     entropy = F.binary_cross_entropy_with_logits(answers[..., 0], truth, reduction="none")
     probability = answers[..., 0].sigmoid()
     miss = torch.where(positive, 1 - probability, probability)
-    weight = torch.where(positive, 0.5, 0.5) * miss**2
-    scores = (weight * entropy * counted).sum() / count
+    scores = (0.5 * miss**2 * entropy * counted).sum() / count
     found, wanted = answers[..., 1:][positive], values[positive]
     if not len(found):
         return scores
@@ -149,8 +147,6 @@ def train_detector(
         step, earlier = int(stored["step"]), float(stored["seconds"])  # type: ignore[call-overload,arg-type]
     began = saved = time.monotonic()
     first, smooth = step, math.nan
-    _, strides = cell_corners(recipe.network.size)
-    strides = strides.to(device)
 
     def seconds() -> float:
         return earlier + time.monotonic() - began
@@ -181,7 +177,7 @@ def train_detector(
         targets = [targets_of(view, recipe.network.size) for view in views]
         pixels = torch.from_numpy(np.stack([view.pixels for view in views])).to(device).float()
         network.train()
-        loss = loss_of(network(pixels), [_to(each, device) for each in targets], strides)
+        loss = loss_of(network(pixels), [_to(each, device) for each in targets])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)

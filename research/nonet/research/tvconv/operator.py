@@ -1,9 +1,9 @@
 """TVConv: a depthwise convolution with one kernel per position, shared by all pictures.
 
 Chen et al., "TVConv: Efficient Translation Variant Convolution for Layout-aware Visual Processing", CVPR
-2022, arXiv 2203.10489, section 3. The kernels are no parameters: a small network, the weight-generating block,
-makes them of a few learned affinity maps. Neither depends on the picture, so for inference the kernels are
-made once.
+2022, arXiv 2203.10489, section 3. The kernels are no parameters: a small network, the weight-generating
+block, makes them of a few learned affinity maps. Neither depends on the picture, so for inference the kernels
+are made once.
 """
 
 from __future__ import annotations
