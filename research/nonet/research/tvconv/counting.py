@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nonet.research.tvconv.operator import GeneratorConfig, TVConv
+from nonet.research.tvconv.layer import GeneratorConfig, TVConv
 
 
 @dataclass(frozen=True)

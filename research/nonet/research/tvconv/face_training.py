@@ -22,7 +22,7 @@ from nonet.research.fasternet.training import Order, load_checkpoint, save_check
 from nonet.research.tvconv.augment import FaceViews, random_views, whole_faces
 from nonet.research.tvconv.face_files import Faces
 from nonet.research.tvconv.mobilenet import SMALL_STAGES, FaceNet, FaceNetConfig, embed
-from nonet.research.tvconv.operator import GeneratorConfig
+from nonet.research.tvconv.layer import GeneratorConfig
 from nonet.research.tvconv.verification import all_pairs, curve, similarities
 
 Report = Callable[[dict[str, float | int | str]], None]

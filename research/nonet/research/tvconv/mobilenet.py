@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from nonet.research.tvconv.operator import GeneratorConfig, TVConv, output_size
+from nonet.research.tvconv.layer import GeneratorConfig, TVConv, output_size
 
 Stages = tuple[tuple[int, int, int, int], ...]
 

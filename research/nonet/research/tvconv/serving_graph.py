@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from nonet.research.fasternet.fusion import folded
 from nonet.research.tvconv.mobilenet import FaceNet, InvertedResidual
-from nonet.research.tvconv.operator import FixedTVConv, TVConv, tap_views
+from nonet.research.tvconv.layer import FixedTVConv, TVConv, tap_views
 
 Form = Literal["shift", "identity_conv", "windows"]
 FORMS: tuple[Form, ...] = ("shift", "identity_conv", "windows")
@@ -31,12 +31,12 @@ class ConstantTVConv(nn.Module):
     summed by another of ones. `windows`: the slices in one tensor, times the planes, one sum.
     """
 
-    def __init__(self, kernels: Tensor, bias: Tensor, stride: int, form: Form, *, half: bool) -> None:
+    def __init__(self, kernels: Tensor, bias: Tensor, stride: int, form: Form) -> None:
         super().__init__()
-        self.stride, self.form, self.half_stored = stride, form, half
+        self.stride, self.form = stride, form
         self.channels, self.taps = kernels.shape[:2]
         self.side = round(self.taps**0.5)
-        self.register_buffer("weight", kernels.half() if half else kernels)
+        self.register_buffer("weight", kernels)
         self.register_buffer("bias", bias.view(-1, 1, 1))
         ones = torch.eye(self.taps).repeat(self.channels, 1)
         self.register_buffer("pick", ones.view(-1, 1, self.side, self.side))
@@ -47,17 +47,16 @@ class ConstantTVConv(nn.Module):
         self.add: Tensor
 
     def forward(self, picture: Tensor) -> Tensor:
-        weight = self.weight.float() if self.half_stored else self.weight
         if self.form == "identity_conv":
             windows = F.conv2d(picture, self.pick, None, self.stride, self.side // 2, groups=self.channels)
-            weighted = windows * weight.reshape(-1, *weight.shape[2:])
+            weighted = windows * self.weight.reshape(-1, *self.weight.shape[2:])
             return F.conv2d(weighted, self.add, groups=self.channels) + self.bias
-        views = tap_views(F.pad(picture, (self.side // 2,) * 4), weight, self.stride)
+        views = tap_views(F.pad(picture, (self.side // 2,) * 4), self.weight, self.stride)
         if self.form == "windows":
-            return (torch.stack(views, 2) * weight).sum(2) + self.bias
+            return (torch.stack(views, 2) * self.weight).sum(2) + self.bias
         total = self.bias
         for tap, view in enumerate(views):
-            total = view * weight[:, tap] + total
+            total = view * self.weight[:, tap] + total
         return total
 
 
@@ -68,10 +67,10 @@ class ServingForm(nn.Module):
     would change with its neighbours.
     """
 
-    def __init__(self, network: FaceNet, form: Form = SERVED_FORM, *, half: bool = False) -> None:
+    def __init__(self, network: FaceNet, form: Form = SERVED_FORM) -> None:
         super().__init__()
         network = copy.deepcopy(network).eval()
-        self.features = fold_chain(network.features, form, half=half)
+        self.features = fold_chain(network.features, form)
         self.last = last_layer(network)
 
     def forward(self, faces: Tensor) -> Tensor:
@@ -81,24 +80,24 @@ class ServingForm(nn.Module):
 
 
 @torch.no_grad()
-def fold_chain(chain: nn.Sequential, form: Form, *, half: bool) -> nn.Sequential:
+def fold_chain(chain: nn.Sequential, form: Form) -> nn.Sequential:
     """A chain of layers with each batch normalisation folded into the convolution or TVConv before it."""
     layers: list[nn.Module] = []
     for layer in chain:
         if isinstance(layer, InvertedResidual):
-            layer.body = fold_chain(layer.body, form, half=half)
+            layer.body = fold_chain(layer.body, form)
             layers.append(layer)
         elif isinstance(layer, nn.BatchNorm2d):
             before = layers.pop()
             layers.append(
-                folded(before, layer) if isinstance(before, nn.Conv2d) else fixed(before, layer, form, half)
+                folded(before, layer) if isinstance(before, nn.Conv2d) else fixed(before, layer, form)
             )
         else:
             layers.append(layer)
     return nn.Sequential(*layers)
 
 
-def fixed(layer: nn.Module, norm: nn.BatchNorm2d, form: Form, half: bool) -> ConstantTVConv:
+def fixed(layer: nn.Module, norm: nn.BatchNorm2d, form: Form) -> ConstantTVConv:
     """`norm(layer(x))` for a TVConv or its deployed form, computed in float64."""
     assert isinstance(layer, TVConv | FixedTVConv)
     assert norm.running_mean is not None
@@ -107,7 +106,7 @@ def fixed(layer: nn.Module, norm: nn.BatchNorm2d, form: Form, half: bool) -> Con
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     bias = norm.bias.double() - norm.running_mean.double() * scale
     scaled = (kernels.double() * scale[:, None, None, None]).float()
-    return ConstantTVConv(scaled.detach(), bias.float().detach(), layer.stride, form, half=half)
+    return ConstantTVConv(scaled.detach(), bias.float().detach(), layer.stride, form)
 
 
 @torch.no_grad()

@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from nonet.research.tvconv import operator  # noqa: E402
+from nonet.research.tvconv import layer as tvconv_layer  # noqa: E402
 from nonet.research.tvconv.mobilenet import FaceNet, FaceNetConfig, deployed, embed, freeze  # noqa: E402
-from nonet.research.tvconv.operator import (  # noqa: E402
+from nonet.research.tvconv.layer import (  # noqa: E402
     GeneratorConfig,
     TVConv,
     by_shifting,
@@ -147,13 +147,13 @@ def test_another_size_and_an_even_kernel_are_refused() -> None:
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the runs of all generators."""
     found: list[int] = []
-    forward = operator.WeightGenerator.forward
+    forward = tvconv_layer.WeightGenerator.forward
 
     def counted(self: nn.Module, maps: Tensor) -> Tensor:
         found.append(1)
         return forward(self, maps)
 
-    monkeypatch.setattr(operator.WeightGenerator, "forward", counted)
+    monkeypatch.setattr(tvconv_layer.WeightGenerator, "forward", counted)
     return found
 
 
