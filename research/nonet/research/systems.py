@@ -90,6 +90,16 @@ SYSTEMS: dict[str, System] = {
         train_needs=("sklearn", "scipy", "pyarrow"),
         evaluate_needs=("sklearn", "scipy", "pyarrow", "networkx"),
     ),
+    "tvconv": System(
+        module="nonet.research.tvconv.commands",
+        summary="TVConv (CVPR 2022): face embeddings with convolutions that differ by position",
+        presets={
+            "tiny": "three steps of each network, to prove the path to a published version",
+            "faces": "the published version and its face detector, with the control; --minutes for each",
+        },
+        timed=("faces",),
+        chooses=True,
+    ),
     "wild_jdd": System(
         module="nonet.research.wild_jdd.commands",
         summary="Wild-JDD (AAAI 2021): joint demosaicking and denoising of raw captures",

@@ -13,7 +13,6 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from nonet.research.tvconv import layer as tvconv_layer  # noqa: E402
-from nonet.research.tvconv.mobilenet import FaceNet, FaceNetConfig, deployed, embed, freeze  # noqa: E402
 from nonet.research.tvconv.layer import (  # noqa: E402
     GeneratorConfig,
     TVConv,
@@ -23,6 +22,7 @@ from nonet.research.tvconv.layer import (  # noqa: E402
     output_size,
     with_gradients,
 )
+from nonet.research.tvconv.mobilenet import FaceNet, FaceNetConfig, deployed, embed, freeze  # noqa: E402
 
 SMALL = GeneratorConfig(2, 4, 1)
 FORMS = (by_unfolding, by_shifting, by_window_views, with_gradients)

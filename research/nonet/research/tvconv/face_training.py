@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from nonet.research.fasternet.training import Order, load_checkpoint, save_checkpoint
 from nonet.research.tvconv.augment import FaceViews, random_views, whole_faces
 from nonet.research.tvconv.face_files import Faces
-from nonet.research.tvconv.mobilenet import SMALL_STAGES, FaceNet, FaceNetConfig, embed
 from nonet.research.tvconv.layer import GeneratorConfig
+from nonet.research.tvconv.mobilenet import SMALL_STAGES, FaceNet, FaceNetConfig, embed
 from nonet.research.tvconv.verification import all_pairs, curve, similarities
 
 Report = Callable[[dict[str, float | int | str]], None]
@@ -43,8 +43,8 @@ class FaceRecipe:
             stages=SMALL_STAGES,
         )
     )
-    steps: int = 700
-    batch: int = 64
+    steps: int = 1200
+    batch: int = 32
     lr: float = 3e-3
     weight_decay: float = 0.02
     warmup: int = 40

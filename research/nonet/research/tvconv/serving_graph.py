@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nonet.research.fasternet.fusion import folded
-from nonet.research.tvconv.mobilenet import FaceNet, InvertedResidual
 from nonet.research.tvconv.layer import FixedTVConv, TVConv, tap_views
+from nonet.research.tvconv.mobilenet import FaceNet, InvertedResidual
 
 Form = Literal["shift", "identity_conv", "windows"]
 FORMS: tuple[Form, ...] = ("shift", "identity_conv", "windows")

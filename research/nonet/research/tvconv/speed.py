@@ -13,8 +13,8 @@ import torch
 
 from nonet.research.fasternet.onnx_export import to_onnx
 from nonet.research.fasternet.onnx_session import open_session, run
-from nonet.research.tvconv.mobilenet import FaceNet, FaceNetConfig
 from nonet.research.tvconv.layer import GeneratorConfig
+from nonet.research.tvconv.mobilenet import FaceNet, FaceNetConfig
 from nonet.research.tvconv.serving_graph import FORMS, Form, ServingForm, random_statistics
 
 #: The authors' generator decides nothing of an exported graph's speed; this one makes it in no time.
