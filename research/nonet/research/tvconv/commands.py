@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 MODEL = "tvconv_faces"
 PAPER = (
-    "The paper (abstract): up to +4.21 points of mean accuracy at equal multiply-adds, up to 3.1 times fewer of "
-    "them and 2.3 times the throughput at like accuracy, after 329 thousand training faces of 10,572 persons."
+    "The paper (abstract): up to +4.21 points of mean accuracy at equal multiply-adds, up to 3.1 times fewer "
+    "of them and 2.3 times the throughput at like accuracy, after 329 thousand faces of 10,572 persons."
 )
 _TINY_STEPS = 3
 
