@@ -69,7 +69,7 @@ def test_the_largest_of_several_faces_is_described(facing: RunningServer) -> Non
     face = answer["face"]
     assert (face["found"], face["aligned"], face["image"]) == (2, True, {"width": 64, "height": 64})
     assert face["box"] == pytest.approx([0, 0, 32, 32])
-    assert face["landmarks"][0] == pytest.approx([10, 12])
+    assert face["landmarks"][0] == pytest.approx({"x": 10, "y": 12})
     assert face["score"] > 0.9
 
 

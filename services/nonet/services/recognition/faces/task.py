@@ -50,13 +50,22 @@ class VerifyFields:
     ] = None
 
 
-class ImageSize(BaseModel):
+class FaceImageSize(BaseModel):
     """Size of an upright image."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     width: int = Field(ge=1, description="Pixels.")
     height: int = Field(ge=1, description="Pixels.")
+
+
+class ImagePoint(BaseModel):
+    """A place in the upright image, in pixels from its upper left corner."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    x: float
+    y: float
 
 
 class Face(BaseModel):
@@ -66,13 +75,13 @@ class Face(BaseModel):
 
     box: list[float] = Field(description="[x1, y1, x2, y2] in pixels of the upright image.")
     score: float | None = Field(description="How sure the detector is, 0 to 1; null for a crop.")
-    landmarks: list[list[float]] = Field(
-        description="[x, y] of the eye on the left of the image, the other eye, the nose, the left and the "
-        "right corner of the mouth; none for a crop."
+    landmarks: list[ImagePoint] = Field(
+        description="The eye on the left of the image, the other eye, the nose, the left and the right "
+        "corner of the mouth; none for a crop."
     )
     aligned: bool = Field(description="Whether the face was brought upright by its landmarks.")
     found: int = Field(ge=1, description="How many faces were found; this is the largest.")
-    image: ImageSize
+    image: FaceImageSize
 
 
 class EmbedResponse(BaseModel):
@@ -119,7 +128,7 @@ def _face(response: InferResponse, row: int) -> dict[str, Any]:
     return {
         "box": values["box"].tolist(),
         "score": float(values["score"]) if aligned else None,
-        "landmarks": values["landmarks"].reshape(5, 2).tolist() if aligned else [],
+        "landmarks": [{"x": x, "y": y} for x, y in values["landmarks"].reshape(5, 2).tolist() if aligned],
         "aligned": aligned,
         "found": int(values["found"]),
         "image": {"width": width, "height": height},
