@@ -120,6 +120,16 @@ SYSTEMS: dict[str, System] = {
         timed=("tiny",),
         evaluate_needs=("torch",),
     ),
+    "tvconv": System(
+        module="nonet.research.tvconv.commands",
+        summary="TVConv (CVPR 2022): face embeddings with convolutions that differ by position",
+        presets={
+            "tiny": "three steps of each network, to prove the path to a published version",
+            "faces": "the published version and its face detector, with the control; --minutes for each",
+        },
+        timed=("faces",),
+        chooses=True,
+    ),
     "wild_jdd": System(
         module="nonet.research.wild_jdd.commands",
         summary="Wild-JDD (AAAI 2021): joint demosaicking and denoising of raw captures",

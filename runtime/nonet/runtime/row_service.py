@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from nonet.runtime.errors import InvalidArgument, ServingError
-from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
+from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Parameter, Timings
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
 
@@ -49,8 +49,8 @@ class RowService(abc.ABC, Generic[Noted]):
     def _read(self, rows: Sequence[bytes]) -> tuple[Array, Noted]:
         """The network's input, as many rows as there are, 1 or more. Raises ServingError."""
 
-    def _read_request(self, request: InferRequest, rows: Sequence[bytes]) -> tuple[Array, Noted]:
-        """As :meth:`_read`, for a service whose answer depends on the request's parameters too."""
+    def _read_asked(self, rows: Sequence[bytes], parameters: Mapping[str, Parameter]) -> tuple[Array, Noted]:
+        """The same, for a service whose reading depends on the request's parameters."""
         return self._read(rows)
 
     @abc.abstractmethod
@@ -96,7 +96,7 @@ class RowService(abc.ABC, Generic[Noted]):
         if not rows:
             return InvalidArgument(f"{name}: at least one {name} is needed", param=name)
         try:
-            values, noted = self._read_request(request, rows)
+            values, noted = self._read_asked(rows, request.parameters)
         except ServingError as error:
             return error
         return _Work(request, tuple(self._parts(values)), noted, time.perf_counter() - started)

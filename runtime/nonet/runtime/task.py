@@ -285,10 +285,13 @@ class Task:
         stream_rpc: a further, server-streaming method of the same service; "" for none.
         title, description, tag: for people.
         fields: a pydantic dataclass: the one source of JSON, form, query and message fields.
-        ask: from checked fields and the file's bytes to the question.
+        ask: from checked fields and the file's bytes to the question; of a task with several ``files``, their
+            bytes as a tuple.
         answer: from the model and its response to what callers see.
         response: a pydantic model that documents the answer, or the description of a file.
         file: the part that is bytes.
+        files: the parts that are bytes, in place of ``file``, where a request has several: all must be there.
+            They come in a form or in JSON, none of them as the whole body, and never become a job.
         find: finds the model for given path parameters; by default the field ``model`` chooses among the
             task's.
         input_field: the field that callers know as the service's input, where its tensor has another name.
@@ -316,10 +319,11 @@ class Task:
     tag: str
     fields: type[Any]
     stream_rpc: str = ""
-    ask: Callable[[Any, bytes], Question] | None = None
+    ask: Callable[[Any, Any], Question] | None = None
     answer: Callable[[ModelInfo, InferResponse, Any], Answer] | None = None
     response: Any = None
     file: FilePart | None = None
+    files: tuple[FilePart, ...] = ()
     find: Callable[[Host, Mapping[str, str]], Awaitable[ModelInfo]] | None = None
     input_field: str = ""
     from_message: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: values
@@ -332,6 +336,11 @@ class Task:
     statuses: tuple[int, ...] = ()
     accepts: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     importer: str = ""
+
+    @property
+    def parts(self) -> tuple[FilePart, ...]:
+        """The parts that are bytes."""
+        return self.files if self.file is None else (self.file,)
 
     @property
     def streams(self) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nonet.gateway.tasks.forms import MAX_PARTS, Form, FormReader, boundary_of
+from nonet.gateway.tasks.forms import MAX_PARTS, Form, FormFile, FormReader, boundary_of
 from nonet.runtime.errors import InvalidArgument, PayloadTooLarge
 
 BOUNDARY = b"frontier"
@@ -35,9 +35,8 @@ def parse_form(body: bytes, step: int = 1 << 20) -> tuple[Form, bytes]:
 
     reader = FormReader(
         BOUNDARY.decode(),
-        file="image",
+        files={"image": write},
         check=lambda name: None,
-        write=write,
         longest=1000,
         too_long=lambda name: InvalidArgument(f"{name} is too long", param=name),
     )
@@ -58,18 +57,41 @@ def test_fields_and_the_file(step: int) -> None:
     )
     read, data = parse_form(body, step)
     assert read.fields == [("model", "auto"), ("top_k", "\u20ac")]
-    assert (read.files, read.filename, read.plain, data) == (1, "a.jpg", False, b"\xff\xd8\r\n--\r\n")
-    assert read.size == len(data)
+    assert data == b"\xff\xd8\r\n--\r\n"
+    assert read.files == {"image": FormFile(1, "a.jpg", False, len(data))}
 
 
 def test_a_file_without_a_name_or_type_is_a_plain_field() -> None:
     read, data = parse_form(form((field("image"), b"data:")))
-    assert (read.plain, data) == (True, b"data:")
+    assert (read.files["image"].plain, data) == (True, b"data:")
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+def test_each_of_several_files_goes_where_it_belongs(step: int) -> None:
+    body = form(
+        (field("second") + '; filename="b.png"', b"two\r\n"),
+        (field("model"), b"auto"),
+        (field("first") + '; filename="a.png"', b"one"),
+    )
+    found: dict[str, bytearray] = {"first": bytearray(), "second": bytearray()}
+    reader = FormReader(
+        BOUNDARY.decode(),
+        files={name: data.extend for name, data in found.items()},
+        check=lambda name: None,
+        longest=1000,
+        too_long=lambda name: InvalidArgument(f"{name} is too long", param=name),
+    )
+    for start in range(0, len(body), step):
+        reader.feed(body[start : start + step])
+    read = reader.end()
+    assert found == {"first": b"one", "second": b"two\r\n"}
+    assert read.files == {"first": FormFile(1, "a.png", False, 3), "second": FormFile(1, "b.png", False, 5)}
+    assert read.fields == [("model", "auto")]
 
 
 @pytest.mark.parametrize("body", [b"--frontier--", b"--frontier--\r\n", b"\r\n--frontier--  \r\n"])
 def test_an_empty_form_has_no_parts(body: bytes) -> None:
-    assert parse_form(body) == (Form(), b"")
+    assert parse_form(body) == (Form({"image": FormFile()}), b"")
 
 
 @pytest.mark.parametrize("step", [1, 1 << 20])
@@ -162,7 +184,7 @@ def test_what_was_put_in_comes_out(fields: list[tuple[str, str]], data: bytes, s
     parts = [(field(name), text.encode()) for name, text in fields]
     body = form(*parts, (field("image") + '; filename="f"', data))
     read, found = parse_form(body, step)
-    assert (read.fields, found, read.files) == (fields, data, 1)
+    assert (read.fields, found, read.files["image"].count) == (fields, data, 1)
 
 
 fragments = st.lists(

@@ -50,8 +50,8 @@ class Asking:
         find = self._task.find
         return None if find is None else await find(self._host, parameters)
 
-    def question(self, fields: Any, file: bytes, call: Call, info: ModelInfo | None) -> Question:
-        """What the fields and the file ask, of the model found or of the one that they name.
+    def question(self, fields: Any, file: Any, call: Call, info: ModelInfo | None) -> Question:
+        """What the fields and the file (of several, a tuple) ask, of the model found or of the one they name.
 
         Raises InvalidArgument for what the task does not take, and as :meth:`Router.choose`.
         """

@@ -53,23 +53,22 @@ class FieldReader:
         self.required = [name for name in schema.get("required", ()) if name not in self._in_path]
         self.names = tuple(self.schema)
         self._lists = frozenset(name for name, value in self.schema.items() if _takes_lists(value))
-        file = () if task.file is None else (task.file.name,)
-        self._known = frozenset((*file, *self.names))
+        self._files = tuple(part.name for part in task.parts)
+        self._known = frozenset((*self._files, *self.names))
         self._most_marks = _FEW_MARKS if len(self._known) < 5 else _MARKS_A_FIELD * len(self._known)
         self._bounded = task.max_bytes == 0
 
     def known(self, *, job: bool) -> tuple[str, ...]:
-        """The fields of a request, the file first; ``webhook`` is one where it becomes a job."""
-        file = () if self._task.file is None else (self._task.file.name,)
-        return (*file, *self.names, *(("webhook",) if job and "webhook" not in self._known else ()))
+        """The fields of a request, the files first; ``webhook`` is one where it becomes a job."""
+        more = ("webhook",) if job and "webhook" not in self._known else ()
+        return (*self._files, *self.names, *more)
 
     def check_name(self, name: str, *, job: bool = False, beside: bool = False) -> None:
         """Raises Unprocessable (``UNKNOWN_FIELD``) for a field that the task does not have; ``beside`` the
-        body the file is none."""
-        file = self._task.file
-        in_body = beside and file is not None and name == file.name
+        body a file is none."""
+        in_body = beside and name in self._files
         if in_body or (name not in self._known and not (job and name == "webhook")):
-            known = self.known(job=job)[1 if beside and file is not None else 0 :]
+            known = self.known(job=job)[len(self._files) if beside else 0 :]
             where = " in the query" if beside else ""
             raise Unprocessable(
                 f"unknown field {name[:80]!r}{where}; the fields are {', '.join(known)}",

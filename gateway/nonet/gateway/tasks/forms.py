@@ -1,4 +1,4 @@
-"""``multipart/form-data`` (RFC 7578) as it arrives: plain fields in memory, the one file where it is to go.
+"""``multipart/form-data`` (RFC 7578) as it arrives: plain fields in memory, each file where it is to go.
 
 The parsing is the library ``multipart``'s, in pieces of any size; what is ours is the bounds, the words of
 the refusals, and that a file is written down while it comes, so that no second copy of an upload exists.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from multipart import (
     MultipartError,
@@ -20,7 +20,7 @@ from multipart import (
 from nonet.gateway.tasks.form_delimiters import PlainDelimiters
 from nonet.runtime.errors import InvalidArgument, PayloadTooLarge, ServingError
 
-__all__ = ["Form", "FormReader", "boundary_of"]
+__all__ = ["Form", "FormFile", "FormReader", "boundary_of"]
 
 MAX_PARTS = 64
 MAX_PART_HEADERS = 16
@@ -36,22 +36,28 @@ _BOUNDARY = re.compile(r"[\x20-\x7e]{0,69}[\x21-\x7e]")
 
 
 @dataclasses.dataclass(slots=True)
-class Form:
-    """What a form held.
+class FormFile:
+    """What a form held in the field of one file.
 
     Args:
-        fields: names and texts of the plain fields, in their order.
-        files: how often the file's field was there.
+        count: how often the field was there.
         filename: the sender's name of the file, "" if none. Never used as a path.
-        plain: whether the file's field was a plain one, without a file name or a content type.
+        plain: whether the field was a plain one, without a file name or a content type.
         size: of the file, bytes.
     """
 
-    fields: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    files: int = 0
+    count: int = 0
     filename: str = ""
     plain: bool = False
     size: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class Form:
+    """What a form held: names and texts of the plain ``fields``, in their order; ``files`` by field."""
+
+    files: dict[str, FormFile]
+    fields: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
 class FormReader:
@@ -59,9 +65,8 @@ class FormReader:
 
     Args:
         boundary: see :func:`boundary_of`.
-        file: name of the field that is a file.
+        files: what takes the bytes of a file as they come, by the name of its field.
         check: told the name of every field as soon as it is seen; raises for an unknown one.
-        write: takes the file's bytes as they come.
         longest: bytes of a plain field; more is refused by ``too_long``.
         too_long: makes the refusal of a field of that name.
 
@@ -72,13 +77,12 @@ class FormReader:
         self,
         boundary: str,
         *,
-        file: str,
+        files: Mapping[str, Callable[[bytearray], object]],
         check: Callable[[str], None],
-        write: Callable[[bytearray], object],
         longest: int,
         too_long: Callable[[str], ServingError],
     ) -> None:
-        self.form = Form()
+        self.form = Form({name: FormFile() for name in files})
         self._delimiters = PlainDelimiters(boundary)
         self._parser = PushMultipartParser(
             boundary,
@@ -86,7 +90,7 @@ class FormReader:
             max_header_count=MAX_PART_HEADERS,
             max_segment_count=MAX_PARTS,
         )
-        self._file, self._check, self._write = file, check, write
+        self._files, self._check = files, check
         self._longest, self._too_long = longest, too_long
         self._name = ""
         self._text = bytearray()
@@ -122,14 +126,14 @@ class FormReader:
         if isinstance(event, MultipartSegment):
             self._open(event)
         elif event is not None:
-            if self._name == self._file:
-                self.form.size += len(event)
-                self._write(event)
+            if self._name in self._files:
+                self.form.files[self._name].size += len(event)
+                self._files[self._name](event)
             else:
                 self._text += event
                 if len(self._text) > self._longest:
                     raise self._too_long(self._name)
-        elif self._name != self._file:
+        elif self._name not in self._files:
             self.form.fields.append((self._name, self._decoded()))
             self._text.clear()
 
@@ -143,10 +147,11 @@ class FormReader:
                 param=name[:80],
             )
         self._check(name)
-        if name == self._file:
-            self.form.files += 1
-            self.form.filename = part.filename or ""
-            self.form.plain = part.filename is None and not part.content_type
+        if name in self._files:
+            file = self.form.files[name]
+            file.count += 1
+            file.filename = part.filename or ""
+            file.plain = part.filename is None and not part.content_type
 
     def _decoded(self) -> str:
         try:

@@ -17,7 +17,7 @@ from nonet.gateway.tasks.openapi_parts import (
     header,
     parameter,
 )
-from nonet.runtime.task import BlobDescription, Resource, Service, Task
+from nonet.runtime.task import BlobDescription, FilePart, Resource, Service, Task
 
 __all__ = ["REF", "model_schema", "service_paths"]
 
@@ -65,7 +65,7 @@ def _task(task: Task, schemas: dict[str, Any]) -> dict[str, Any]:
         parameters.append(_PREFER)
     if job:
         parameters.append({**IDEMPOTENCY_KEY, "description": f"Of a job. {IDEMPOTENCY_KEY['description']}"})
-    if task.file is not None:
+    if task.parts:
         about = "As in the body, which goes before where both have the field."
         parameters += [
             parameter("query", name, about, _bare(schema)) for name, schema in _texts(fields, job=job).items()
@@ -143,15 +143,14 @@ def _content(task: Task, fields: FieldReader, *, job: bool) -> dict[str, Any]:
             **WEBHOOK,
             "description": "Only of a job: a URL that is told of its end, if the operator allows its host.",
         }
-    file = task.file
     about = (task.fields.__doc__ or "").strip()
+    if task.files:
+        return _several_files(task, fields, properties, about)
+    file = task.file
     if file is None:
         return {_JSON: {"schema": _object(properties, fields.required, about)}}
     required = [file.name, *fields.required]
-    in_json: dict[str, Any] = {
-        "type": "string",
-        "description": f"{file.description} In base64, or as a data: URL.",
-    }
+    in_json = _inline(file)
     if not file.inline:
         in_json = {
             "type": "array",
@@ -169,6 +168,24 @@ def _content(task: Task, fields: FieldReader, *, job: bool) -> dict[str, Any]:
     if file.inline:
         content["application/octet-stream"] = alone
     return content
+
+
+def _several_files(
+    task: Task, fields: FieldReader, properties: Mapping[str, Any], about: str
+) -> dict[str, Any]:
+    """The request body of a task with several files."""
+    required = [*(part.name for part in task.files), *fields.required]
+    form = {part.name: {**_BYTES, "description": part.description} for part in task.files}
+    in_json = {part.name: _inline(part) for part in task.files}
+    in_form = {**form, **_texts(fields, job=False)}
+    return {
+        "multipart/form-data": {"schema": _object(in_form, required, f"{about} As a form.")},
+        _JSON: {"schema": _object({**in_json, **properties}, required, f"{about} As JSON.")},
+    }
+
+
+def _inline(part: FilePart) -> dict[str, Any]:
+    return {"type": "string", "description": f"{part.description} In base64, or as a data: URL."}
 
 
 def _object(properties: Mapping[str, Any], required: list[str], description: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from nonet.gateway.http.guard import Receive
 from nonet.gateway.http.prefer_header import prefers_async
 from nonet.gateway.http.query import read_query
 from nonet.gateway.tasks.fields import FieldReader
-from nonet.gateway.tasks.forms import Form, FormReader, boundary_of
+from nonet.gateway.tasks.forms import Form, FormFile, FormReader, boundary_of
 from nonet.gateway.tasks.inline_files import decode_inline, looks_like_text
 from nonet.runtime.errors import (
     InvalidArgument,
@@ -41,10 +42,11 @@ _INLINE_JSON: Final = 1 << 20
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sent:
-    """A request in memory: the fields as sent, and the file's bytes (empty for a task without a file)."""
+    """A request in memory: the fields as sent, and the file's bytes (empty for a task without a file), or
+    those of each file of a task with several."""
 
     values: dict[str, Any]
-    file: bytes = b""
+    file: bytes | tuple[bytes, ...] = b""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class RequestReader:
         name, _, _ = context.header(b"content-type").partition(";")
         name = name.strip().lower()
         file = self._task.file
+        if self._task.files:
+            return self._of_several(name)
         if name == JSON or (file is None and name == "") or (file is not None and _carries(file, name)):
             return name
         if file is None:
@@ -88,6 +92,19 @@ class RequestReader:
             f"send multipart/form-data with a file part '{file.name}' (curl -F {file.name}=@{file.example}), "
             f"application/json{inside}, or the {file.noun} alone as {' or '.join(file.types)}; not "
             f"{name[:80]!r}",
+            param="Content-Type",
+        )
+
+    def _of_several(self, name: str) -> str:
+        """The media type of a request with several files. Raises UnsupportedMediaType."""
+        if name in (JSON, FORM):
+            return name
+        files = self._task.files
+        example = " ".join(f"-F {part.name}=@{part.example}" for part in files)
+        named = " and ".join(f"'{part.name}'" for part in files)
+        raise UnsupportedMediaType(
+            f"send multipart/form-data with the file parts {named} (curl {example}), or application/json "
+            f"with them in base64; not {name[:80]!r}",
             param="Content-Type",
         )
 
@@ -123,12 +140,13 @@ class RequestReader:
         self._check_size(int(context.headers.get(b"content-length", b"0")))
         body = await self._bodies.read(context, receive)
         self._check_size(len(body))
-        if file is None or kind == JSON:
+        if kind == JSON or not self._task.parts:
             if len(body) > _INLINE_JSON:
                 return await asyncio.to_thread(self._from_json, body)
             return self._from_json(body)
         if kind == FORM:
             return self._from_form(body, context.header(b"content-type"))
+        assert file is not None
         return Sent({}, _filled(body, file, alone=True))
 
     async def spool(
@@ -159,12 +177,13 @@ class RequestReader:
             await asyncio.to_thread(self._check_file, path, kind)
             return SentToDisk({})
         with storage_errors(), path.open("xb") as target:
-            reader = self._form_reader(context.header(b"content-type"), target.write, job=True)
+            writes = {file.name: target.write}
+            reader = self._form_reader(context.header(b"content-type"), writes, job=True)
             await self._bodies.spool(context, receive, path, limit, reader.feed)
             form = reader.end()
         values = self._form_values(form)
-        await asyncio.to_thread(self._check_spooled, form, path)
-        return SentToDisk(values, form.filename)
+        await asyncio.to_thread(self._check_spooled, form.files[file.name], path)
+        return SentToDisk(values, form.files[file.name].filename)
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -178,36 +197,41 @@ class RequestReader:
 
     def _from_json(self, body: bytes, *, job: bool = False) -> Sent:
         values = self._fields.read_json(body, job=job)
-        file = self._task.file
-        if file is None:
-            return Sent(values)
-        text = values.pop(file.name, None)
+        return self._sent(values, [self._inline(values, part) for part in self._task.parts])
+
+    def _inline(self, values: dict[str, Any], part: FilePart) -> bytes:
+        """The file in a field of a JSON object, which loses the field."""
+        text = values.pop(part.name, None)
         if not isinstance(text, str):
-            raise Unprocessable(f"field '{file.name}' must be a text: base64 or a data: URL", param=file.name)
-        return Sent(values, _filled(decode_inline(text, file.name), file))
+            raise Unprocessable(f"field '{part.name}' must be a text: base64 or a data: URL", param=part.name)
+        return _filled(decode_inline(text, part.name), part)
+
+    def _sent(self, values: dict[str, Any], files: list[bytes]) -> Sent:
+        return Sent(values, tuple(files) if self._task.files else b"".join(files))
 
     def _from_form(self, body: bytes, content_type: str) -> Sent:
-        file = self._task.file
-        assert file is not None
-        pieces: list[bytearray] = []
-        reader = self._form_reader(content_type, pieces.append, job=False)
+        pieces: dict[str, list[bytearray]] = {part.name: [] for part in self._task.parts}
+        writes = {name: found.append for name, found in pieces.items()}
+        reader = self._form_reader(content_type, writes, job=False)
         reader.feed(body)
         form = reader.end()
         values = self._form_values(form)
-        data = b"".join(pieces)
-        if form.plain and looks_like_text(data):
-            # curl -F image=... without the @: a data: URL or base64 in a plain field.
-            data = decode_inline(data.decode("utf-8", "replace"), file.name)
-        return Sent(values, _filled(data, file))
+        files = []
+        for part in self._task.parts:
+            data = b"".join(pieces[part.name])
+            if form.files[part.name].plain and looks_like_text(data):
+                # curl -F image=... without the @: a data: URL or base64 in a plain field.
+                data = decode_inline(data.decode("utf-8", "replace"), part.name)
+            files.append(_filled(data, part))
+        return self._sent(values, files)
 
-    def _form_reader(self, content_type: str, write: Any, *, job: bool) -> FormReader:
-        file = self._task.file
-        assert file is not None
+    def _form_reader(
+        self, content_type: str, writes: Mapping[str, Callable[[bytearray], object]], *, job: bool
+    ) -> FormReader:
         return FormReader(
             boundary_of(content_type),
-            file=file.name,
+            files=writes,
             check=lambda name: self._fields.check_name(name, job=job),
-            write=write,
             longest=_LONGEST_FIELD,
             too_long=self._too_long,
         )
@@ -218,18 +242,19 @@ class RequestReader:
         return (InvalidArgument if self._always else Unprocessable)(message, param=name[:80])
 
     def _form_values(self, form: Form) -> dict[str, Any]:
-        file = self._task.file
-        assert file is not None
-        if form.files != 1:
-            problem = (
-                f"repeated; send one {file.noun} per request"
-                if form.files
-                else f"missing; send the {file.noun} as a file part"
-            )
-            raise Unprocessable(f"field '{file.name}' is {problem}", param=file.name)
+        for part in self._task.parts:
+            count = form.files[part.name].count
+            if count != 1:
+                once = "in this field" if self._task.files else "per request"
+                problem = (
+                    f"repeated; send one {part.noun} {once}"
+                    if count
+                    else f"missing; send the {part.noun} as a file part"
+                )
+                raise Unprocessable(f"field '{part.name}' is {problem}", param=part.name)
         return self._fields.gather(form.fields)
 
-    def _check_spooled(self, form: Form, path: Path) -> None:
+    def _check_spooled(self, form: FormFile, path: Path) -> None:
         """The file of a form, on the disk: decoded if it is base64 in a plain field."""
         file = self._task.file
         assert file is not None

@@ -25,7 +25,7 @@ from nonet.jobs import read_key
 from nonet.runtime.errors import InvalidArgument, NotImplementedHere, PayloadTooLarge
 from nonet.runtime.oip.messages import Method, message, methods
 from nonet.runtime.storage_errors import storage_errors
-from nonet.runtime.task import Blob, Host, Resource, Service, Task
+from nonet.runtime.task import Blob, FilePart, Host, Resource, Service, Task
 
 __all__ = ["service_handlers", "service_names"]
 
@@ -133,15 +133,17 @@ class TaskCalls:
 
     async def _question(self, method: Method, raw: bytes, rpc: Rpc) -> Question:
         task = self._task
-        values, file = self._values(method, raw)
+        values, files = self._all_values(method, raw)
         if task.work is not None and "webhook" in values:
             _, _, submit = self._submit_path.partition("/")
             raise InvalidArgument(f"webhook goes with {submit}; {method.name} makes no job", param="webhook")
-        if task.file is not None and not file:
-            raise _empty(task)
+        for part, content in zip(task.parts, files, strict=True):
+            if not content:
+                raise _empty(part)
         fields = self._fields.check(values)
         named = {name: str(getattr(fields, name)) for name in path_parameters(task.path)}
         info = await self._asking.find(named)
+        file = files if task.files else b"".join(files)
         return self._asking.question(fields, file, rpc.read(), info)
 
     def _check_size(self, raw: bytes) -> None:
@@ -149,10 +151,16 @@ class TaskCalls:
         if limit and len(raw) > limit:
             raise PayloadTooLarge(f"the message is larger than {limit} bytes", code="BODY_TOO_LARGE")
 
-    def _values(self, method: Method, raw: bytes) -> tuple[dict[str, Any], bytes]:
-        """The fields of a message, and the file in it."""
+    def _all_values(self, method: Method, raw: bytes) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        """The fields of a message, and the files in it, empty where one is missing."""
         self._check_size(raw)
-        return self._split(_plain(method, raw))
+        values = self._task.from_message(_plain(method, raw))
+        return values, tuple(values.pop(part.name, b"") for part in self._task.parts)
+
+    def _values(self, method: Method, raw: bytes) -> tuple[dict[str, Any], bytes]:
+        """The fields of a message, and the one file in it."""
+        values, files = self._all_values(method, raw)
+        return values, b"".join(files)
 
     def _split(self, sent: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """The task's fields, and the file, of a message's values."""
@@ -172,7 +180,8 @@ class TaskCalls:
             await submits.check(self._task.work, sent, tenant)
             values, file = await asyncio.to_thread(self._split, sent)
             if not file:
-                raise _empty(self._task)
+                assert self._task.file is not None
+                raise _empty(self._task.file)
             hold.take(len(file))
             with storage_errors():
                 await asyncio.to_thread(path.write_bytes, file)
@@ -226,7 +235,7 @@ class TaskCalls:
                 # What is on the disk is in memory no longer, however late the next message comes.
                 del encoded, found, piece
         if size == 0 or values is None:
-            raise _empty(self._task)
+            raise _empty(file)
         return values
 
 
@@ -242,10 +251,9 @@ def _plain(method: Method, raw: bytes) -> dict[str, Any]:
     return plain_values(parse(method.request, raw))
 
 
-def _empty(task: Task) -> InvalidArgument:
-    assert task.file is not None
-    name, noun = task.file.name, task.file.noun
+def _empty(part: FilePart) -> InvalidArgument:
+    name, noun = part.name, part.noun
     article = "an" if noun[0] in "aeiou" else "a"
     return InvalidArgument(
-        f"{name} is empty; send the bytes of {article} {noun}", param=name, code=task.file.empty_code
+        f"{name} is empty; send the bytes of {article} {noun}", param=name, code=part.empty_code
     )

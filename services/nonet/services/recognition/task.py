@@ -18,6 +18,8 @@ from nonet.services.recognition.classify import INPUT
 from nonet.services.recognition.derive import TASK, derive
 from nonet.services.recognition.detection.derive import derive as derive_detect
 from nonet.services.recognition.detection.task import DETECT
+from nonet.services.recognition.faces.derive import derive_faces
+from nonet.services.recognition.faces.task import EMBED, VERIFY
 from nonet.services.recognition.segmentation.derive import derive as derive_segment
 from nonet.services.recognition.segmentation.task import SEGMENT
 
@@ -113,7 +115,12 @@ CLASSIFY = Task(
 
 
 #: What makes the service of a network, by the network's task.
-_DERIVE = {TASK: derive, DETECT.name: derive_detect, SEGMENT.name: derive_segment}
+_DERIVE = {
+    TASK: derive,
+    DETECT.name: derive_detect,
+    SEGMENT.name: derive_segment,
+    EMBED.name: derive_faces,
+}
 
 
 def _derive(limits: ServiceLimits) -> Callable[[Servable], Sequence[Servable]]:
@@ -126,4 +133,4 @@ def _derive(limits: ServiceLimits) -> Callable[[Servable], Sequence[Servable]]:
     return derived
 
 
-SERVICE = Service(name="recognition", tasks=(CLASSIFY, DETECT, SEGMENT), derive=_derive)
+SERVICE = Service(name="recognition", tasks=(CLASSIFY, DETECT, SEGMENT, EMBED, VERIFY), derive=_derive)

@@ -21,14 +21,14 @@ function complain(message) {
   at("answer").replaceChildren(element("p", message, { class: "alarm", role: "alert" }));
 }
 
-function acceptDrops(take) {
+function acceptDrops(take, place = at("drop")) {
   for (const name of ["dragenter", "dragover"]) {
-    at("drop").addEventListener(name, (event) => { event.preventDefault(); at("drop").classList.add("over"); });
+    place.addEventListener(name, (event) => { event.preventDefault(); place.classList.add("over"); });
   }
   for (const name of ["dragleave", "drop"]) {
-    at("drop").addEventListener(name, (event) => { event.preventDefault(); at("drop").classList.remove("over"); });
+    place.addEventListener(name, (event) => { event.preventDefault(); place.classList.remove("over"); });
   }
-  at("drop").addEventListener("drop", (event) => take(event.dataTransfer.files[0]));
+  place.addEventListener("drop", (event) => take(event.dataTransfer.files[0]));
 }
 
 function factsOf(response, elapsed, own) {

@@ -13,7 +13,7 @@ import PIL
 
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.images import ImageLimits, Preprocessing, decode_image, preprocess
-from nonet.runtime.requests import InferRequest
+from nonet.runtime.requests import Parameter
 from nonet.runtime.row_service import RowService, in_row, service_info
 from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
@@ -90,9 +90,9 @@ class SegmentServable(RowService[_Asked]):
     def _sample(self) -> bytes:
         return sample_photo()
 
-    def _read_request(self, request: InferRequest, rows: Sequence[bytes]) -> tuple[Array, _Asked]:
+    def _read_asked(self, rows: Sequence[bytes], parameters: Mapping[str, Parameter]) -> tuple[Array, _Asked]:
         """The pixels [N, 3, H, W]."""
-        output = request.parameters.get("output", MASKS)
+        output = parameters.get("output", MASKS)
         if output not in OUTPUTS:
             raise InvalidArgument(
                 f"output must be {' or '.join(OUTPUTS)}, not {str(output)[:80]!r}", param="output"

@@ -1,0 +1,1 @@
+"""Faces: the largest face of a photograph as a vector, and whether two faces are of one person."""
