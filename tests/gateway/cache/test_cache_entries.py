@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nonet.gateway.cache import CacheKey, MemoryStore, ResponseCache, decode_entry, encode_entry
-from nonet.gateway.cache.memory import MemoryLimits
+from nonet.gateway.settings.schema import CacheSettings
 from nonet.runtime.clock import ManualClock
 from nonet.runtime.requests import InferResponse
 from nonet.runtime.tensors import Tensor
@@ -48,7 +48,7 @@ def test_a_damaged_or_truncated_entry_is_nobodys_answer(data: st.DataObject) -> 
 
 
 async def test_two_requests_that_share_a_slot_never_share_an_answer() -> None:
-    cache = ResponseCache(MemoryStore(MemoryLimits(), ManualClock()))
+    cache = ResponseCache(MemoryStore(CacheSettings(), ManualClock()))
     other = CacheKey(KEY.digest[:16] + bytes(16))
     assert other.slot == KEY.slot
     await cache.put(KEY, RESPONSE)
@@ -58,7 +58,7 @@ async def test_two_requests_that_share_a_slot_never_share_an_answer() -> None:
 
 
 async def test_a_poisoned_entry_is_removed() -> None:
-    store = MemoryStore(MemoryLimits(), ManualClock())
+    store = MemoryStore(CacheSettings(), ManualClock())
     cache = ResponseCache(store)
     await store.set(KEY.slot, b"poison" * 20)
     assert await cache.get(KEY) is None
@@ -67,7 +67,7 @@ async def test_a_poisoned_entry_is_removed() -> None:
 
 async def test_entries_end_with_their_time_to_live() -> None:
     clock = ManualClock()
-    store = MemoryStore(MemoryLimits(ttl=10.0), clock)
+    store = MemoryStore(CacheSettings(ttl=10.0), clock)
     await store.set(b"k", b"v")
     clock.advance(9.9)
     assert await store.get(b"k") == b"v"
@@ -84,7 +84,7 @@ async def test_entries_end_with_their_time_to_live() -> None:
     )
 )
 async def test_the_store_is_a_bounded_lru(steps: list[tuple[str, int, int]]) -> None:
-    limits = MemoryLimits(max_bytes=3000, max_entry_bytes=1000, ttl=1e9)
+    limits = CacheSettings(max_bytes=3000, max_entry_bytes=1000, ttl=1e9)
     store = MemoryStore(limits, ManualClock())
     model: dict[bytes, bytes] = {}  # in order of use
     for action, slot_number, size in steps:
@@ -108,5 +108,5 @@ async def test_the_store_is_a_bounded_lru(steps: list[tuple[str, int, int]]) -> 
 
 
 def test_limits_are_checked_where_they_are_made() -> None:
-    with pytest.raises(ValueError, match="time to live"):
-        MemoryLimits(ttl=0)
+    with pytest.raises(ValueError, match="ttl"):
+        CacheSettings(ttl=0)

@@ -11,7 +11,7 @@ import pytest
 
 from nonet.gateway.core.gatekeeper import ApiKey
 from nonet.gateway.core.upload_budget import UploadBudget
-from nonet.gateway.grpc import GrpcLimits
+from nonet.gateway.settings.grpc_settings import GrpcSettings
 from tests.support import misbehaving_servables as bad
 from tests.support.grpc_server import infer_request, values
 
@@ -105,7 +105,7 @@ async def test_the_framing_parameter_of_clients_never_reaches_a_model(start_face
 
 async def test_a_full_window_stops_the_reading(start_face: Start) -> None:
     servable = bad.HangingServable()
-    face = await start_face(servable, limits=GrpcLimits(stream_window=3))
+    face = await start_face(servable, limits=GrpcSettings(stream_window=3))
     call = face.stream()
     for number in range(10):
         await call.write(infer_request(number))

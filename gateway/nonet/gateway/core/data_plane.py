@@ -24,7 +24,6 @@ from nonet.gateway.core.execution import Execution
 from nonet.gateway.core.in_flight import InFlight
 from nonet.gateway.core.model_events import ModelEvents
 from nonet.gateway.core.partial_answers import PartialAnswers, streamed
-from nonet.gateway.core.plane_policy import PlanePolicy
 from nonet.gateway.core.protocol_parameters import normalised
 from nonet.gateway.core.records import ModelStatistics, Observer
 from nonet.gateway.core.request_progress import RequestProgress
@@ -32,7 +31,7 @@ from nonet.gateway.core.routing import Absence, Router, no_more_than_a_model
 from nonet.gateway.core.statistics import StatisticsKeeper
 from nonet.gateway.core.time_limit import TimeLimit
 from nonet.gateway.executor.contract import Device, VersionGone
-from nonet.gateway.scheduler import SchedulerPolicy
+from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, ServingError, Unavailable
@@ -40,7 +39,7 @@ from nonet.runtime.oip import validation
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
 
-__all__ = ["Cost", "DataPlane", "PlanePolicy"]
+__all__ = ["Cost", "DataPlane"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,9 @@ class DataPlane:
         catalog: what can be called.
         devices: where it runs.
         clock: the monotonic clock of all deadlines; while serving it must tick with the event loop's.
-        scheduling, policy: limits.
+        limits: of what waits, and of the time that requests may take.
+        max_in_flight_bytes: bytes of all inputs between arrival and answer; more is refused (503).
+        preferred_families: families that ``model: auto`` tries first.
         cache: the response cache, or None for none at all.
         ranks: by task, the quality figure that orders a family.
         absence: says of a task without a model what is missing, if it is more than the model.
@@ -72,8 +73,9 @@ class DataPlane:
         devices: Sequence[Device],
         *,
         clock: Clock,
-        scheduling: SchedulerPolicy | None = None,
-        policy: PlanePolicy | None = None,
+        limits: SchedulerSettings | None = None,
+        max_in_flight_bytes: int = 512 << 20,
+        preferred_families: Sequence[str] = ("imagenet",),
         cache: ResponseCache | None = None,
         costs: Mapping[str, Cost] | None = None,
         ranks: Mapping[str, str] | None = None,
@@ -83,16 +85,16 @@ class DataPlane:
         self.clock = clock
         self.leaving = False
         self.trouble = ""
-        self._policy = policy or PlanePolicy()
+        self._limits = limits or SchedulerSettings()
         self._cache = cache
         self._statistics = StatisticsKeeper()
         self._observers: list[Observer] = [self._statistics]
-        self._dispatcher = Dispatcher(devices, scheduling or SchedulerPolicy(), clock, self._observers)
+        self._dispatcher = Dispatcher(devices, self._limits, clock, self._observers)
         self._calibrator = Calibrator(catalog, self._dispatcher)
         self._model_events = ModelEvents(catalog, self._dispatcher, self._observers)
-        self._router = Router(catalog, self._answered_at, self._policy.preferred_families, ranks, absence)
+        self._router = Router(catalog, self._answered_at, preferred_families, ranks, absence)
         self._admission = Admission(
-            catalog, self._router, self._dispatcher.scheduler, clock, self._policy.max_in_flight_bytes
+            catalog, self._router, self._dispatcher.scheduler, clock, max_in_flight_bytes
         )
         self._execution = Execution(self._dispatcher, cache)
         self._costs = dict(costs or {})
@@ -331,8 +333,8 @@ class DataPlane:
             progress.deadline = asked
             validation.validate(request, info)
             progress.rows = rows = request.inputs[0].shape[0] if info.max_batch_size else 1
-            deadline = arrival + self._policy.default_timeout if asked is None else asked
-            deadline = min(deadline, arrival + self._policy.max_timeout)
+            deadline = arrival + self._limits.default_timeout if asked is None else asked
+            deadline = min(deadline, arrival + self._limits.max_timeout)
             # Work that is long looks at the deadline on its way, so it must know the default one too.
             request = dataclasses.replace(
                 request,

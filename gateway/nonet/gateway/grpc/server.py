@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -13,47 +12,19 @@ from nonet.gateway.grpc.health import SERVICE as HEALTH
 from nonet.gateway.grpc.health import Health
 from nonet.gateway.grpc.reflection import Reflection
 from nonet.gateway.grpc.rpc import Admit, Handler, Observe, RpcFace, service
-from nonet.gateway.grpc.transport import GrpcTransport
+from nonet.gateway.grpc.transport import channel_arguments
 from nonet.gateway.oip.operations import Operations
 from nonet.gateway.oip.rpc_inference import Inference
 from nonet.gateway.oip.rpc_operations import operation_handlers
 from nonet.gateway.oip.rpc_streaming import InferenceStream
+from nonet.gateway.settings.grpc_settings import GrpcSettings
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.jobs_rpc import JobCalls
 from nonet.gateway.tasks.rpc import service_handlers, service_names
 from nonet.runtime.errors import NotImplementedHere
 from nonet.runtime.oip.messages import JOBS, OPEN_INFERENCE, methods
 
-__all__ = ["GrpcLimits", "GrpcServer"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class GrpcLimits:
-    """Limits of the gRPC face.
-
-    Args:
-        max_message_bytes: largest message of a caller; more is RESOURCE_EXHAUSTED.
-        message_timeout: seconds that a call may take to send its message, or all messages of an upload in
-            pieces together; a caller that is slower is sent away with DEADLINE_EXCEEDED.
-        max_concurrent_streams: calls in flight on one connection.
-        max_concurrent_rpcs: calls in flight on all connections together; more is RESOURCE_EXHAUSTED.
-        stream_window: open requests of one ModelStreamInfer stream.
-        repository_control: whether callers may load and unload models.
-
-    Raises ValueError for a number that is not positive.
-    """
-
-    max_message_bytes: int = 64 << 20
-    message_timeout: float = 60.0
-    max_concurrent_streams: int = 1024
-    max_concurrent_rpcs: int = 4096
-    stream_window: int = 32
-    repository_control: bool = True
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) <= 0 and field.name != "repository_control":
-                raise ValueError(f"{field.name} must be positive, got {getattr(self, field.name)}")
+__all__ = ["GrpcServer"]
 
 
 class GrpcServer:
@@ -61,8 +32,10 @@ class GrpcServer:
 
     Args:
         parts: what is served.
-        limits: see :class:`GrpcLimits`.
-        transport: see :class:`~nonet.gateway.grpc.transport.GrpcTransport`.
+        limits: of calls and connections.
+        message_timeout: seconds that a call may take to send its message, or all messages of an upload in
+            pieces together; a caller that is slower is sent away with DEADLINE_EXCEEDED.
+        repository_control: whether callers may load and unload models.
         observe: told of each RPC when it is over.
         describe_models: whether this process is the remote service of a gateway, which is told all of them.
     """
@@ -70,15 +43,16 @@ class GrpcServer:
     def __init__(
         self,
         parts: FaceParts,
-        limits: GrpcLimits,
+        limits: GrpcSettings,
         *,
-        transport: GrpcTransport | None = None,
+        message_timeout: float = 60.0,
+        repository_control: bool = True,
         observe: Observe | None = None,
         describe_models: bool = False,
     ) -> None:
         plane, jobs = parts.plane, parts.jobs
         self._face = face = RpcFace(
-            parts.calls, plane.clock, parts.uploads, lambda _: plane.admit(), limits.message_timeout, observe
+            parts.calls, plane.clock, parts.uploads, lambda _: plane.admit(), message_timeout, observe
         )
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=limits.max_concurrent_rpcs,
@@ -89,14 +63,14 @@ class GrpcServer:
                 # Two servers on one port would share its connections silently.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_metadata_size", 64 << 10),
-                *(transport or GrpcTransport()).channel_arguments(),
+                *channel_arguments(limits),
             ],
         )
         inference = Inference(plane, parts.uploads, parts.memory)
         operations = Operations(
             plane,
             parts.repository,
-            allowed=limits.repository_control,
+            allowed=repository_control,
             face="gRPC",
             unserved=NotImplementedHere,
             memory=parts.memory,

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nonet.gateway.cache import MemoryStore, ResponseCache
-from nonet.gateway.cache.memory import MemoryLimits
 from nonet.gateway.core import memory_objects
 from nonet.gateway.core.call_headers import CallReader
-from nonet.gateway.core.data_plane import DataPlane, PlanePolicy
+from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.routing import no_more_than_a_model
-from nonet.gateway.core.shared_memory import SharedMemory, SharedMemoryPolicy
+from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.core.version_pruning import VersionPruner
 from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
-from nonet.gateway.executor.remote import RemotePolicy
-from nonet.gateway.grpc import GrpcLimits, GrpcServer
-from nonet.gateway.grpc.transport import GrpcTransport
+from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import HttpRecord, HttpSettings
 from nonet.gateway.metrics.counters import Metrics
 from nonet.gateway.metrics.exposition import GatewayState, MetricsPage
@@ -35,8 +31,6 @@ from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.http_app import create_app
 from nonet.gateway.process.service_absence import ServiceAbsence
 from nonet.gateway.process.services import installed_services, works
-from nonet.gateway.scheduler import SchedulerPolicy
-from nonet.gateway.settings.policies import policy_from
 from nonet.gateway.settings.schema import AuthSettings, Settings, SettingsError
 from nonet.gateway.settings.topology import RemoteService
 from nonet.gateway.tasks.face_parts import FaceParts
@@ -71,9 +65,8 @@ class Gateway:
 
     def http_settings(self) -> HttpSettings:
         """The limits of the HTTP face."""
-        return policy_from(
-            self.settings.server,
-            HttpSettings,
+        return HttpSettings(
+            **self.settings.server.model_dump(),
             max_timeout=self.settings.scheduler.max_timeout,
             repository_control=self.settings.repository.control,
             access_log=self.settings.logging.access,
@@ -89,22 +82,13 @@ class Gateway:
             authenticated=bool(self.settings.auth.keys),
         )
 
-    def grpc_transport(self) -> GrpcTransport:
-        """How long gRPC connections live."""
-        return policy_from(self.settings.grpc, GrpcTransport)
-
     def grpc_server(self) -> GrpcServer:
         """The gRPC server; call it inside the event loop, which it belongs to."""
-        limits = policy_from(
-            self.settings.grpc,
-            GrpcLimits,
-            message_timeout=self.settings.server.body_timeout,
-            repository_control=self.settings.repository.control,
-        )
         return GrpcServer(
             self.parts,
-            limits,
-            transport=self.grpc_transport(),
+            self.settings.grpc,
+            message_timeout=self.settings.server.body_timeout,
+            repository_control=self.settings.repository.control,
             observe=self.metrics.observe_route,
             describe_models=self.alone,
         )
@@ -149,10 +133,8 @@ def compose(
         catalog,
         devices,
         clock=clock,
-        scheduling=policy_from(settings.scheduler, SchedulerPolicy),
-        policy=policy_from(
-            settings.scheduler, PlanePolicy, preferred_families=settings.repository.preferred_families
-        ),
+        limits=settings.scheduler,
+        preferred_families=settings.repository.preferred_families,
         cache=_cache(settings, clock),
         costs={task.name: task.cost for task in tasks if task.cost is not None},
         ranks={task.name: task.rank for task in tasks},
@@ -229,7 +211,7 @@ def _cache(settings: Settings, clock: Clock) -> ResponseCache:
     """With the cache off nothing is kept, but equal requests in flight still share one execution."""
     if not settings.cache.enabled:
         return ResponseCache(None)
-    return ResponseCache(MemoryStore(policy_from(settings.cache, MemoryLimits), clock))
+    return ResponseCache(MemoryStore(settings.cache, clock))
 
 
 def _memory(settings: Settings) -> SharedMemory | None:
@@ -238,8 +220,7 @@ def _memory(settings: Settings) -> SharedMemory | None:
         return None
     if not memory_objects.FOLDER.is_dir():
         raise SettingsError(f"shared_memory.enabled: this machine has no {memory_objects.FOLDER}")
-    owners = frozenset(wanted.owners or [os.geteuid()])
-    return SharedMemory(policy_from(wanted, SharedMemoryPolicy, owners=owners))
+    return SharedMemory(wanted)
 
 
 def _keys(auth: AuthSettings) -> list[ApiKey]:
@@ -256,9 +237,5 @@ def _remote_devices(remote: Sequence[RemoteService], catalog: Catalog, settings:
     devices: list[Device] = []
     for service in remote:
         replicas[service.name] += 1
-        policy = RemotePolicy(lanes=service.lanes, max_message_bytes=limit, key=service.key)
-        number = replicas[service.name]
-        devices.append(
-            RemoteDevice(service.address, catalog, group=service.name, number=number, policy=policy)
-        )
+        devices.append(RemoteDevice(service, catalog, replicas[service.name], limit))
     return devices

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from nonet.gateway.settings.grpc_settings import GrpcSettings
@@ -210,6 +210,12 @@ class SchedulerSettings(Section):
         description="Predicted times are multiplied by this before they are held against a deadline. Larger "
         "values refuse earlier and miss fewer deadlines on a machine shared with others.",
     )
+
+    @model_validator(mode="after")
+    def _default_is_allowed(self) -> SchedulerSettings:
+        if self.default_timeout > self.max_timeout:
+            raise ValueError(f"default_timeout must not exceed max_timeout, {self.max_timeout}")
+        return self
 
 
 class CacheSettings(Section):
