@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -148,34 +147,25 @@ class GatewayState:
     webhooks: Callable[[], Mapping[str, int]] = dict
     unserved: Callable[[], Mapping[tuple[str, str], int]] = dict
 
-    def at_this_moment(self) -> GatewayState:
-        """The same with the values of now, which another thread may read."""
-        reads = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        held: Any = {name: functools.partial(_same, read()) for name, read in reads.items() if callable(read)}
-        return dataclasses.replace(self, **held)
-
-
-def _same(value: Any) -> Any:
-    return value
-
 
 class _GatewayCollector(Collector):
+    """The numbers of the moment at which it is made, which another thread may read."""
+
     def __init__(self, metrics: Metrics, state: GatewayState) -> None:
-        self._metrics = metrics
-        self._state = state
+        now = metrics.copy()
+        self._models = sorted(now.models.items())
+        self._process = [(*facts, read(now, state), meaning) for *facts, read, meaning in _OF_THE_PROCESS]
 
     def collect(self) -> Iterator[Metric]:
-        models = sorted(self._metrics.models.items())
         for name, kind, label, of_model, meaning in _OF_MODELS:
             labels = ("model", "version", label) if label else ("model", "version")
-            values: Iterable[Any] = ((key, of_model(counters)) for key, counters in models)
+            values: Iterable[Any] = ((key, of_model(counters)) for key, counters in self._models)
             if label:
                 values = (
                     ((*key, each), count) for key, value in values for each, count in sorted(value.items())
                 )
             yield _family(kind, name, meaning, labels, values)
-        for name, kind, names, of_process, meaning in _OF_THE_PROCESS:
-            value = of_process(self._metrics, self._state)
+        for name, kind, names, value, meaning in self._process:
             if value is not None:
                 yield _family(kind, name, meaning, names, sorted(value.items()) if names else [((), value)])
 
@@ -204,15 +194,12 @@ class MetricsPage:
     async def answer(self, accept: str = "") -> tuple[bytes, str]:
         """As :meth:`render`, with the page written in a thread: at some hundred models that takes as long as
         many requests, which go on meanwhile. All numbers are those of one moment."""
-        return await asyncio.to_thread(self._write, self._collector(), accept)
+        return await asyncio.to_thread(self._write, _GatewayCollector(self._metrics, self._state), accept)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The page and its content type: OpenMetrics 1.0.0 if ``accept`` (the header) prefers or only
         names it, else the Prometheus text format 0.0.4. Never fails on a malformed header."""
-        return self._write(self._collector(), accept)
-
-    def _collector(self) -> Collector:
-        return _GatewayCollector(self._metrics.copy(), self._state.at_this_moment())
+        return self._write(_GatewayCollector(self._metrics, self._state), accept)
 
     def _write(self, collector: Collector, accept: str) -> tuple[bytes, str]:
         registry = CollectorRegistry()

@@ -133,14 +133,14 @@ class FieldReader:
         )
 
 
-def parse_json_object(body: bytes) -> dict[str, Any]:
-    """A JSON object. Raises InvalidArgument (``MALFORMED_JSON``), Unprocessable for any other JSON value."""
+def parse_json_object(body: bytes, other: type[ServingError] = Unprocessable) -> dict[str, Any]:
+    """A JSON object. Raises InvalidArgument (``MALFORMED_JSON``), ``other`` for any other JSON value."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidArgument(f"the body is not valid JSON: {error.msg}", code="MALFORMED_JSON") from None
     if not isinstance(value, dict):
-        raise Unprocessable("the body must be a JSON object")
+        raise other("the body must be a JSON object")
     return value
 
 
