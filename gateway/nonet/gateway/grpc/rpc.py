@@ -127,6 +127,7 @@ class Rpc:
         await self.context.abort(_STATUS[int(error.grpc_status)], message, tuple(trailing))
 
 
+@dataclasses.dataclass(eq=False)
 class RpcFace:
     """Turns handlers into what a gRPC server registers.
 
@@ -139,23 +140,16 @@ class RpcFace:
         observe: told of each RPC when it is over.
     """
 
-    def __init__(
-        self,
-        reader: CallReader,
-        clock: Clock,
-        uploads: UploadBudget,
-        admit: Admit,
-        message_timeout: float,
-        observe: Observe | None = None,
-    ) -> None:
-        self.reader = reader
-        self.clock = clock
-        self.uploads = uploads
-        self.admit = admit
-        self._message_timeout = message_timeout
+    reader: CallReader
+    clock: Clock
+    uploads: UploadBudget
+    admit: Admit
+    message_timeout: float
+    observe: Observe | None = None
+
+    def __post_init__(self) -> None:
         self.closing = asyncio.Event()
         """Set when the server stops: long-lived streams then end by themselves."""
-        self._observe = observe
 
     def unary(
         self, route: str, request_class: Any, handler: Handler, *, admit: Admit | None = None
@@ -183,7 +177,7 @@ class RpcFace:
         together; what the handler does in between does not count."""
 
         async def arriving(messages: AsyncIterator[bytes], hold: Hold) -> AsyncIterator[bytes]:
-            left = self._message_timeout
+            left = self.message_timeout
             while True:
                 since = time.monotonic()
                 raw = await self._receive(messages, left)
@@ -218,7 +212,7 @@ class RpcFace:
 
     async def _only(self, messages: AsyncIterator[bytes], hold: Hold) -> bytes:
         """The message of a call that has one, entered in its account."""
-        raw = await self._receive(messages, self._message_timeout)
+        raw = await self._receive(messages, self.message_timeout)
         if raw is None:
             raise InvalidArgument("the call ended before its message")
         hold.take(len(raw))
@@ -257,8 +251,8 @@ class RpcFace:
 
     def over(self, route: str, status: str, seconds: float, model: str) -> None:
         """An RPC has ended."""
-        if self._observe is not None:
-            self._observe(route, status, seconds, model)
+        if self.observe is not None:
+            self.observe(route, status, seconds, model)
 
 
 class _Settled:

@@ -60,6 +60,7 @@ Observe = Callable[[HttpRecord], None]
 _VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class RequestGuard:
     """ASGI middleware: request ids, body limits by declared length, the error shapes, the access log.
 
@@ -76,24 +77,16 @@ class RequestGuard:
         origins: judges by which name and from whose page a request comes; None lets all in.
     """
 
-    def __init__(
-        self,
-        app: App,
-        *,
-        bodies: Bodies,
-        access_log: bool = True,
-        observe: Observe | None = None,
-        origins: Origins | None = None,
-    ) -> None:
-        self._app = app
-        self._bodies = bodies
-        self._access_log = access_log
-        self._observe = observe
-        self._origins = origins
+    app: App
+    _: dataclasses.KW_ONLY
+    bodies: Bodies
+    access_log: bool = True
+    observe: Observe | None = None
+    origins: Origins | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         context = RequestContext.of(scope)
         context.begin(scope["headers"])
@@ -107,10 +100,10 @@ class RequestGuard:
                     return
                 if context.ambiguous:
                     raise _given_twice(context.ambiguous)
-                if self._origins is not None:
-                    self._origins.check(scope["method"], context.headers)
-                self._bodies.check_declared(context, scope["path"])
-                await self._app(scope, receive, answer)
+                if self.origins is not None:
+                    self.origins.check(scope["method"], context.headers)
+                self.bodies.check_declared(context, scope["path"])
+                await self.app(scope, receive, answer)
             except asyncio.CancelledError:
                 await self._cancelled(scope, context, answer)
             except ServingError as error:
@@ -123,7 +116,7 @@ class RequestGuard:
                 await answer.fail(scope["path"], Internal(_internal_message(context)))
         finally:
             context.finish()
-            self._bodies.release(context)
+            self.bodies.release(context)
             self._report(scope, context, answer)
 
     async def _cancelled(self, scope: Scope, context: RequestContext, answer: _Answer) -> None:
@@ -143,16 +136,16 @@ class RequestGuard:
 
     def _report(self, scope: Scope, context: RequestContext, answer: _Answer) -> None:
         status = context.left or answer.status or 499
-        if self._access_log:
+        if self.access_log:
             raw: bytes = scope.get("raw_path") or scope["path"].encode()
             log_request(
                 context, scope["method"], raw.decode("latin-1"), status, answer.sent, scope.get("client")
             )
-        if self._observe is not None:
+        if self.observe is not None:
             route = context.route or getattr(scope.get("route"), "path", "") or "other"
             method = scope["method"] if scope["method"] in _VERBS else "OTHER"
             seconds = time.monotonic() - context.arrived
-            self._observe(HttpRecord(route, method, status, seconds, answer.sent))
+            self.observe(HttpRecord(route, method, status, seconds, answer.sent))
 
 
 class _Answer:

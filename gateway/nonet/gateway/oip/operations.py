@@ -61,6 +61,7 @@ class Asked:
     tenant: str = ""
 
 
+@dataclasses.dataclass(eq=False)
 class Operations:
     """Each takes what is asked and gives the answer; raises what the failure model has for it.
 
@@ -73,23 +74,16 @@ class Operations:
         memory: the shared memory regions; None where callers may register none.
     """
 
-    def __init__(
-        self,
-        plane: DataPlane,
-        repository: RepositoryControl | None,
-        *,
-        allowed: bool,
-        face: str,
-        unserved: type[ServingError],
-        memory: SharedMemory | None = None,
-    ) -> None:
-        self._plane = plane
-        self._catalog = plane.catalog
-        self._repository = repository
-        self._allowed = allowed
-        self._face = face
-        self._unserved = unserved
-        self._memory = memory
+    plane: DataPlane
+    repository: RepositoryControl | None
+    _: dataclasses.KW_ONLY
+    allowed: bool
+    face: str
+    unserved: type[ServingError]
+    memory: SharedMemory | None = None
+
+    def __post_init__(self) -> None:
+        self._catalog = self.plane.catalog
 
     # -- what is there --------------------------------------------------------------------------
 
@@ -99,16 +93,16 @@ class Operations:
 
     def ready(self, asked: Asked) -> dict[str, Any]:
         """Whether inference requests are accepted and can be executed."""
-        why = self._plane.why_unready()
+        why = self.plane.why_unready()
         return {"ready": False, "error": f"the server is not ready: {why}"} if why else {"ready": True}
 
     def model_ready(self, asked: Asked) -> dict[str, Any]:
         """Whether a version would be served now. Raises NotFound for one that nobody knows."""
-        return {"name": asked.model, "ready": self._plane.model_ready(asked.model, asked.version)}
+        return {"name": asked.model, "ready": self.plane.model_ready(asked.model, asked.version)}
 
     def server_metadata(self, asked: Asked) -> dict[str, Any]:
         """Name, version and extensions of the server."""
-        return server_metadata_json(VERSION, *([] if self._memory is None else ["system_shared_memory"]))
+        return server_metadata_json(VERSION, *([] if self.memory is None else ["system_shared_memory"]))
 
     def metadata(self, asked: Asked) -> dict[str, Any]:
         """Inputs, outputs, platform and versions (the one asked for, or all ready ones) of a model."""
@@ -125,12 +119,12 @@ class Operations:
         return {
             **config,
             "parameters": {**config.get("parameters", {}), **finite},
-            "response_cache": {"enable": self._plane.keeps_answers(info)},
+            "response_cache": {"enable": self.plane.keeps_answers(info)},
         }
 
     def statistics(self, asked: Asked) -> dict[str, Any]:
         """The totals of one version, of one model or of all, as the statistics extension has them."""
-        found = self._plane.statistics(asked.model, asked.version)
+        found = self.plane.statistics(asked.model, asked.version)
         return {"model_stats": [_statistics(entry) for entry in found]}
 
     # -- the repository -------------------------------------------------------------------------
@@ -146,29 +140,29 @@ class Operations:
             if not only_ready or line.state is ModelState.READY
         ]
 
-    def repository(self) -> RepositoryControl:
-        """The repository. Raises PermissionDenied if callers may not change it, NotImplementedHere if there
+    def control(self) -> RepositoryControl:
+        """What changes the repository. Raises PermissionDenied if callers may not change it, NotImplementedHere if there
         is none."""
-        if not self._allowed:
+        if not self.allowed:
             raise PermissionDenied(
-                f"loading and unloading models over {self._face} is switched off on this server"
+                f"loading and unloading models over {self.face} is switched off on this server"
             )
-        if self._repository is None:
+        if self.repository is None:
             raise NotImplementedHere("this server has no model repository to load from")
-        return self._repository
+        return self.repository
 
     def _repository_of(self, asked: Asked) -> RepositoryControl:
         if not asked.model:
             raise NotFound("unknown model ''", param="model", code="MODEL_NOT_FOUND")
-        return self.repository()
+        return self.control()
 
     async def load(self, asked: Asked) -> dict[str, Any]:
         """Load a model, or load it again; the parameter ``config`` (JSON) replaces its configuration."""
         repository = self._repository_of(asked)
         for name in _parameters(asked):
             if name.startswith("file:"):
-                raise self._unserved(
-                    f"parameters.{name[:80]}: models are not taken over {self._face}; publish the version "
+                raise self.unserved(
+                    f"parameters.{name[:80]}: models are not taken over {self.face}; publish the version "
                     "into the repository and load it",
                     param=f"parameters.{name[:80]}",
                 )
@@ -201,22 +195,22 @@ class Operations:
 
     def regions(self, asked: Asked) -> list[dict[str, Any]]:
         """The system shared memory regions of the tenant, or the one of that name."""
-        if self._memory is None:
+        if self.memory is None:
             return self.no_regions(asked)
-        return [dataclasses.asdict(each) for each in self._memory.status(asked.tenant, asked.region)]
+        return [dataclasses.asdict(each) for each in self.memory.status(asked.tenant, asked.region)]
 
     def register(self, asked: Asked) -> dict[str, Any]:
         """Register a range (``offset``, ``byte_size``) of the POSIX shared memory object ``key``."""
-        if self._memory is None:
+        if self.memory is None:
             return self.no_register(asked)
-        self._memory.register(asked.tenant, _region(asked))
+        self.memory.register(asked.tenant, _region(asked))
         logger.info("shared memory region %r was registered", asked.region)
         return {}
 
     def unregister(self, asked: Asked) -> dict[str, Any]:
         """Forget a region, or all of the tenant. One that is not registered is forgotten already."""
-        if self._memory is not None:
-            self._memory.unregister(asked.tenant, asked.region)
+        if self.memory is not None:
+            self.memory.unregister(asked.tenant, asked.region)
         return {}
 
     def no_regions(self, asked: Asked) -> list[dict[str, Any]]:
@@ -227,7 +221,7 @@ class Operations:
 
     def no_register(self, asked: Asked) -> dict[str, Any]:
         """Refused: tensors come with the request."""
-        raise self._unserved("shared memory is not served; send tensors as binary data with the request")
+        raise self.unserved("shared memory is not served; send tensors as binary data with the request")
 
     def no_unregister(self, asked: Asked) -> dict[str, Any]:
         """Nothing is registered, so afterwards nothing is."""
@@ -241,7 +235,7 @@ class Operations:
                     param=name[:80],
                 )
             if value is not None and value != current[name]:
-                raise self._unserved(
+                raise self.unserved(
                     f"{what} setting '{name}' is fixed while the server runs; it is {current[name]!r}",
                     param=name,
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import time
 
@@ -38,6 +39,7 @@ _SPOKEN = frozenset(
 )
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class OipInference:
     """Inference over REST.
 
@@ -48,41 +50,38 @@ class OipInference:
         memory: the shared memory regions, None where there are none.
     """
 
-    def __init__(
-        self, plane: DataPlane, calls: CallReader, bodies: Bodies, memory: SharedMemory | None
-    ) -> None:
-        self._plane = plane
-        self._calls = calls
-        self._bodies = bodies
-        self._memory = memory
+    plane: DataPlane
+    calls: CallReader
+    bodies: Bodies
+    memory: SharedMemory | None
 
     async def infer(self, context: RequestContext, receive: Receive, named: Asked) -> Reply:
         """One inference. Raises every ServingError of the failure model."""
-        call = self._calls.read(context)
+        call = self.calls.read(context)
         # Let in or refused with its headers; an upload that is under way when the server is told to stop is
         # finished.
-        with self._plane.admit(
+        with self.plane.admit(
             model=named.model, version=named.version, deadline=call.deadline, priority=call.priority
         ):
             # Known before the body is read: an unknown model costs no upload.
-            info = self._plane.catalog.info(named.model, named.version)
+            info = self.plane.catalog.info(named.model, named.version)
             check_content_type(context)
             header_length = _header_length(context)
             body: bytes | memoryview
             if header_length is None:
-                body = await self._bodies.read(context, receive)
+                body = await self.bodies.read(context, receive)
             else:
-                body = await self._bodies.read_aligned(context, receive, header_length)
-            self._calls.in_time(call)
+                body = await self.bodies.read_aligned(context, receive, header_length)
+            self.calls.in_time(call)
 
             start = time.perf_counter()
             memory = None
-            if self._memory is not None and context.hold is not None:
-                memory = self._memory.of(call.tenant, context.hold)
+            if self.memory is not None and context.hold is not None:
+                memory = self.memory.of(call.tenant, context.hold)
             request = await _decode(body, info, named.version, header_length, memory)
             request = call.applied_to(request)
             decoded = time.perf_counter()
-            response = await self._plane.infer(request, admitted=True)
+            response = await self.plane.infer(request, admitted=True)
             inferred = time.perf_counter()
             encoded = await _encode(response, request)
             done = time.perf_counter()

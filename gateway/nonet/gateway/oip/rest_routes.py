@@ -111,7 +111,7 @@ class OipRoutes:
     ) -> Reply:
         tenant = "" if operation.keyless else self._calls.authenticate(context)
         if operation.of_repository:
-            self._operations.repository()  # refused before the body is read
+            self._operations.control()  # refused before the body is read
         sent = {} if operation.body is None else await self._json_object(context, receive)
         answer = operation.run(self._operations, dataclasses.replace(named, sent=sent, tenant=tenant))
         if inspect.isawaitable(answer):
