@@ -17,16 +17,14 @@ import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from nonet.gateway.cache import ResponseCache
-from nonet.gateway.core.admission import Admission
+from nonet.gateway.core.admission import Admission, InFlight
 from nonet.gateway.core.calibration import Calibrator
 from nonet.gateway.core.dispatcher import Dispatcher
-from nonet.gateway.core.execution import Execution
-from nonet.gateway.core.in_flight import InFlight
+from nonet.gateway.core.execution import Execution, RequestProgress
 from nonet.gateway.core.model_events import ModelEvents
 from nonet.gateway.core.partial_answers import PartialAnswers, streamed
 from nonet.gateway.core.protocol_parameters import normalised
 from nonet.gateway.core.records import ModelStatistics, Observer
-from nonet.gateway.core.request_progress import RequestProgress
 from nonet.gateway.core.routing import Absence, Router, no_more_than_a_model
 from nonet.gateway.core.statistics import StatisticsKeeper
 from nonet.gateway.core.time_limit import TimeLimit
@@ -245,11 +243,12 @@ class DataPlane:
             self._admission.check(task, model, version, deadline, priority)
         except ServingError as error:
             now = self.clock.now()
-            progress = RequestProgress(now, deadline)
+            progress = RequestProgress(arrival=now, deadline=deadline)
             for info in self._admission.candidates(task, model, version)[:1]:
                 progress.model, progress.version = info.name, info.version
+            progress.end(None, error.code, now)
             for observer in self._observers:
-                observer.on_request(progress.record(None, error.code, now))
+                observer.on_request(progress)
             raise
         return self._in_flight
 
@@ -285,7 +284,7 @@ class DataPlane:
         self, request: InferRequest, admitted: bool, partials: PartialAnswers | None = None
     ) -> InferResponse:
         arrival = self.clock.now()
-        progress = RequestProgress(arrival, request.deadline, partials)
+        progress = RequestProgress(arrival=arrival, deadline=request.deadline, partials=partials)
         response: InferResponse | None = None
         code = ""
         size = sum(tensor.nbytes for tensor in request.inputs)
@@ -312,9 +311,9 @@ class DataPlane:
             raise
         finally:
             self._admission.held_bytes -= size
-            record = progress.record(response, code, self.clock.now())
+            progress.end(response, code, self.clock.now())
             for observer in self._observers:
-                observer.on_request(record)
+                observer.on_request(progress)
 
     async def _serve(self, request: InferRequest, progress: RequestProgress) -> InferResponse:
         try:

@@ -10,14 +10,36 @@ from nonet.gateway.cache import CacheKey, ResponseCache, cache_key
 from nonet.gateway.core.dispatcher import Dispatcher, Ticket
 from nonet.gateway.core.partial_answers import PartialAnswers
 from nonet.gateway.core.protocol_parameters import selected
-from nonet.gateway.core.request_progress import RequestProgress
+from nonet.gateway.core.records import ANSWERED_BY_CACHE, RequestRecord
 from nonet.gateway.scheduler import ItemState
 from nonet.runtime.catalog import Lease
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError
 from nonet.runtime.oip import validation
 from nonet.runtime.requests import InferRequest, InferResponse
 
-__all__ = ["Execution"]
+__all__ = ["Execution", "RequestProgress"]
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class RequestProgress(RequestRecord):
+    """The record of a request, filled in on its way, and who takes its partial answers (None: nobody)."""
+
+    arrival: float
+    deadline: float | None
+    partials: PartialAnswers | None = None
+    flight: bytes = b""
+
+    def end(self, response: InferResponse | None, code: str, now: float) -> None:
+        """It has ended at ``now``, with an answer or the code of an error."""
+        self.ok, self.code, self.total = response is not None, code, now - self.arrival
+        if self.deadline is not None:
+            self.deadline_met = self.ok and now <= self.deadline
+        if response is not None:
+            self.device = response.device
+            if self.cache not in ANSWERED_BY_CACHE:
+                timings, self.batch_size = response.timings, response.batch_size
+                self.queue, self.decode = timings.queue, timings.decode
+                self.compute, self.encode = timings.compute, timings.encode
 
 
 class Execution:

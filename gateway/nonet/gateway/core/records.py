@@ -12,7 +12,7 @@ ANSWERED_BY_CACHE = frozenset({"hit", "coalesced"})
 """Cache outcomes that mean: no execution of its own."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True, kw_only=True)
 class RequestRecord:
     """One request that was resolved, exactly once.
 
@@ -30,21 +30,21 @@ class RequestRecord:
         deadline_met: True or False if it had a deadline, else None.
     """
 
-    model: str
-    version: str
-    rows: int
-    ok: bool
-    code: str
-    stage: str
-    cache: str
-    device: str
-    batch_size: int
-    total: float
-    queue: float
-    decode: float
-    compute: float
-    encode: float
-    deadline_met: bool | None
+    model: str = ""
+    version: str = ""
+    rows: int = 1
+    ok: bool = False
+    code: str = ""
+    stage: str = "admission"
+    cache: str = "bypass"
+    device: str = ""
+    batch_size: int = 0
+    total: float = 0.0
+    queue: float = 0.0
+    decode: float = 0.0
+    compute: float = 0.0
+    encode: float = 0.0
+    deadline_met: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

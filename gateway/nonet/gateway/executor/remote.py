@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import grpc
@@ -26,7 +26,6 @@ from google.protobuf import json_format
 from nonet.gateway.executor import description
 from nonet.gateway.executor.contract import BackendCrashed, BatchJob, VersionGone
 from nonet.gateway.executor.errors import from_status
-from nonet.gateway.executor.remote_servable import RemoteServable
 from nonet.gateway.scheduler import QueueKey
 from nonet.gateway.settings.topology import RemoteService
 from nonet.runtime.catalog import Catalog
@@ -57,6 +56,31 @@ _FAILURES = 2
 """Looks in a row that must fail before the service counts as dead."""
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
+
+
+class RemoteServable:
+    """A model version that another process serves: only its description is here."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self._info = info
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
+        """Raises BackendCrashed: a device sends the batch; this process cannot run it."""
+        raise BackendCrashed(f"model '{self._info.name}' does not run in this process")
+
+    def sample_request(self, rows: int) -> InferRequest:
+        """Raises Internal: the service measures its own models."""
+        raise Internal(f"model '{self._info.name}' does not run in this process")
+
+    def warm_up(self) -> None:
+        """Nothing: the service has warmed up before it said it was ready."""
+
+    def close(self) -> None:
+        """Nothing is held here."""
 
 
 class RemoteDevice:

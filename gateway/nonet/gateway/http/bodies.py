@@ -130,12 +130,8 @@ class Bodies:
         pending = bytearray()
         more = True
         while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise ClientClosed("the client closed the connection")
-            piece = message.get("body", b"")
+            piece, more = await _next(receive)
             pending += piece
-            more = message.get("more_body", False)
             if total + len(pending) > limit:
                 raise _too_large(limit)
             hold.take(len(piece))
@@ -189,26 +185,28 @@ class Bodies:
 
     async def _collect(self, hold: Hold, receive: Receive) -> bytes | list[bytes]:
         """The body as it came, whole or in pieces, each of which is entered before it is kept."""
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ClientClosed("the client closed the connection")
-        body: bytes = message.get("body", b"")
+        body, more = await _next(receive)
         hold.take(len(body))
-        if not message.get("more_body", False):
+        if not more:
             return body
         limit = self._settings.max_body_bytes
         pieces, total = [body], len(body)
-        while message.get("more_body", False):
-            message = await receive()
-            if message["type"] != "http.request":
-                raise ClientClosed("the client closed the connection")
-            piece: bytes = message.get("body", b"")
+        while more:
+            piece, more = await _next(receive)
             total += len(piece)
             if total > limit:
                 raise _too_large(limit)
             hold.take(len(piece))
             pieces.append(piece)
         return pieces
+
+
+async def _next(receive: Receive) -> tuple[bytes, bool]:
+    """The next piece of a body, and whether more follows. Raises ClientClosed."""
+    message = await receive()
+    if message["type"] != "http.request":
+        raise ClientClosed("the client closed the connection")
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -70,12 +71,8 @@ class Histogram:
         return buckets
 
 
-def _latency() -> Histogram:
-    return Histogram(LATENCY_BUCKETS)
-
-
-def _batch() -> Histogram:
-    return Histogram(BATCH_BUCKETS)
+_latency = functools.partial(Histogram, LATENCY_BUCKETS)
+_batch = functools.partial(Histogram, BATCH_BUCKETS)
 
 
 @dataclasses.dataclass(slots=True)

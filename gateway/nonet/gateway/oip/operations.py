@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ from nonet.runtime.errors import (
 from nonet.runtime.oip.metadata import model_config_json, model_metadata_json, server_metadata_json
 from nonet.runtime.release import VERSION
 
-__all__ = ["PHASES", "TOTALS", "TRACE_SETTINGS", "Asked", "Operations", "log_settings"]
+__all__ = ["PHASES", "TOTALS", "TRACE_SETTINGS", "Asked", "Operations", "checked_name", "log_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,22 @@ TRACE_SETTINGS: dict[str, Any] = {
     "trace_mode": "opentelemetry",
 }
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+@ -]{0,254}", re.ASCII)
+
 PHASES = ("compute_input", "compute_infer", "compute_output")
 TOTALS = ("success", "fail", "queue", *PHASES, "cache_hit", "cache_miss")
+
+
+def checked_name(model: str, version: str = "") -> tuple[str, str]:
+    """The name of a model and of a version, each "" where there is none.
+
+    Raises NotFound, with the text made harmless, for what cannot be one: separators, control characters and
+    ``..`` are in no name.
+    """
+    for text, kind in ((model, "model"), (version, "version")):
+        if text and (_NAME.fullmatch(text) is None or ".." in text):
+            raise NotFound(f"unknown {kind} {text[:80]!r}", param=kind, code=f"{kind.upper()}_NOT_FOUND")
+    return model, version
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,7 +63,7 @@ class Asked:
     """What a caller asks.
 
     Args:
-        model, version: as :func:`~nonet.gateway.core.model_names.checked_name` accepts them, "" for none.
+        model, version: as :func:`checked_name` accepts them, "" for none.
         region: name of a shared memory region, "" for none.
         sent: the rest of the request, {} for nothing.
         tenant: whose request it is.
@@ -141,8 +156,8 @@ class Operations:
         ]
 
     def control(self) -> RepositoryControl:
-        """What changes the repository. Raises PermissionDenied if callers may not change it, NotImplementedHere if there
-        is none."""
+        """What changes the repository. Raises PermissionDenied if callers may not change it,
+        NotImplementedHere if there is none."""
         if not self.allowed:
             raise PermissionDenied(
                 f"loading and unloading models over {self.face} is switched off on this server"

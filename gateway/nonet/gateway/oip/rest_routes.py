@@ -15,13 +15,12 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from nonet.gateway.core.call_headers import CallReader
-from nonet.gateway.core.model_names import checked_name
 from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.core.shared_memory import checked_region
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.reply import Reply, compressed
-from nonet.gateway.oip.operations import Asked, Operations
+from nonet.gateway.oip.operations import Asked, Operations, checked_name
 from nonet.gateway.oip.rest_infer import OipInference, check_content_type
 from nonet.gateway.oip.rest_operations import OPERATIONS, RestOperation
 from nonet.gateway.tasks.fields import parse_json_object

@@ -9,10 +9,10 @@ from typing import Any
 
 from nonet.gateway.core.call_headers import Call
 from nonet.gateway.core.data_plane import DataPlane
-from nonet.gateway.core.model_names import checked_name
 from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import Hold, UploadBudget
 from nonet.gateway.grpc.rpc import Rpc
+from nonet.gateway.oip.operations import checked_name
 from nonet.runtime.oip import proto_codec
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo

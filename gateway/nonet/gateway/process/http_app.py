@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
@@ -14,7 +12,7 @@ from starlette.routing import Match
 from nonet.gateway.http.bodies import Bodies, Spooling
 from nonet.gateway.http.guard import App, Observe, RequestGuard, Scope
 from nonet.gateway.http.hot_routes import HotRoutes, is_oip
-from nonet.gateway.http.origins import Origins, is_loopback
+from nonet.gateway.http.origins import Origins
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.reply import RawResponse, Reply
 from nonet.gateway.http.root_path import UnderRootPath
@@ -23,6 +21,7 @@ from nonet.gateway.http.settings import HttpSettings
 from nonet.gateway.oip.operations import Operations
 from nonet.gateway.oip.rest_infer import OipInference
 from nonet.gateway.oip.rest_routes import OipRoutes
+from nonet.gateway.settings.reach import is_loopback
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.fields import path_parameters
 from nonet.gateway.tasks.jobs_rest import jobs_router
@@ -30,13 +29,7 @@ from nonet.gateway.tasks.model_cards import model_router
 from nonet.gateway.tasks.openapi import describe
 from nonet.gateway.tasks.pages import page_router
 from nonet.gateway.tasks.rest import TaskRoute, service_router
-from nonet.runtime.errors import (
-    InvalidArgument,
-    MethodNotAllowed,
-    NotFound,
-    ServingError,
-    Unprocessable,
-)
+from nonet.runtime.errors import InvalidArgument, MethodNotAllowed, NotFound, ServingError
 from nonet.runtime.release import VERSION
 
 Exposition = Callable[[str], Awaitable[tuple[bytes, str]]]
@@ -109,7 +102,6 @@ def create_app(
         return RawResponse(Reply(body, content_type=content_type.encode("latin-1")))
 
     app.add_exception_handler(HTTPException, _routing_failed)
-    app.add_exception_handler(RequestValidationError, _validation_failed)
     describe(
         app,
         services,
@@ -168,15 +160,6 @@ def _declared(app: FastAPI, scope: Scope) -> Collection[str]:
 
 def _no_route() -> NotFound:
     return NotFound("there is no such route; see /docs", code="ROUTE_NOT_FOUND")
-
-
-async def _validation_failed(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = dict(error.errors()[0])
-    field = ".".join(str(part) for part in first.get("loc", ())[1:])
-    return _failure(
-        request, Unprocessable(f"field '{field}': {first.get('msg', 'is wrong')}", param=field or None)
-    )
 
 
 def _failure(request: Request, error: ServingError) -> RawResponse:

@@ -11,9 +11,9 @@ from fastapi import APIRouter, Request, Response
 
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.request_context import RequestContext
-from nonet.gateway.http.query import read_query
 from nonet.gateway.http.reply import RawResponse, Reply, StreamedReply, raw_headers
 from nonet.gateway.tasks.jobs_schemas import CANCEL, EVENTS, JOB, JOBS, RESULT, JobList
+from nonet.gateway.tasks.request_reader import read_query
 from nonet.gateway.tasks.rest import EVENT_STREAM
 from nonet.jobs import DEFAULT_PAGE, Job, Jobs, PageQuery, read_states
 from nonet.runtime.errors import InvalidArgument, Unprocessable

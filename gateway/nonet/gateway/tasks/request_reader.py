@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.guard import Receive
-from nonet.gateway.http.prefer_header import prefers_async
-from nonet.gateway.http.query import read_query
 from nonet.gateway.tasks.fields import FieldReader
 from nonet.gateway.tasks.forms import Form, FormReader, boundary_of
 from nonet.gateway.tasks.inline_files import decode_inline, looks_like_text
@@ -26,12 +26,15 @@ from nonet.runtime.errors import (
 from nonet.runtime.storage_errors import storage_errors
 from nonet.runtime.task import FilePart, Task
 
-__all__ = ["RequestReader", "Sent", "SentToDisk"]
+__all__ = ["APPLIED", "RequestReader", "Sent", "SentToDisk", "prefers_async", "read_query"]
 
 FORM: Final = "multipart/form-data"
 JSON: Final = "application/json"
 OCTETS: Final = "application/octet-stream"
+APPLIED: Final = (b"preference-applied", b"respond-async")
+"""The header that says that the preference was followed."""
 
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _MOST_QUERY: Final = 64
 _LONGEST_FIELD: Final = 16 * 1024
 _LONGEST_INLINE: Final = 16 << 20
@@ -256,6 +259,27 @@ class RequestReader:
         # What says that it is JSON and is neither object, list nor gzip is none.
         if kind == JSON and not start.startswith(b"\x1f\x8b") and start.lstrip()[:1] not in (b"{", b"["):
             raise InvalidArgument("the body is not a JSON object", code="MALFORMED_JSON")
+
+
+def prefers_async(context: RequestContext) -> bool:
+    """Whether the caller would rather have a job than wait for the answer (``Prefer``, RFC 7240).
+
+    A preference is no demand: what is unknown, or cannot be read, is as if it had not been sent.
+    """
+    text = _QUOTED.sub("", context.header(b"prefer"))  # no quoted text says anything about this preference
+    for preference in text.split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "respond-async" and not value.strip():
+            return True
+    return False
+
+
+def read_query(query: bytes, most: int) -> list[tuple[str, str]]:
+    """Names and values in their order. Raises Unprocessable for more than ``most``."""
+    try:
+        return parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=most)
+    except ValueError:
+        raise Unprocessable(f"the query has more than {most} fields", code="TOO_MANY_FIELDS") from None
 
 
 def _carries(file: FilePart, name: str) -> bool:

@@ -15,13 +15,12 @@ from nonet.gateway.core.call_headers import Call, answer_headers
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.gateway.http.bodies import Bodies, Spooling
 from nonet.gateway.http.guard import Receive
-from nonet.gateway.http.prefer_header import APPLIED, prefers_async
 from nonet.gateway.http.problems import error_body
 from nonet.gateway.http.reply import RawResponse, Reply, StreamedReply, raw_headers
 from nonet.gateway.tasks.asking import Asking
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.fields import FieldReader, path_parameters
-from nonet.gateway.tasks.request_reader import RequestReader
+from nonet.gateway.tasks.request_reader import APPLIED, RequestReader, prefers_async
 from nonet.gateway.tasks.submits import Submission, Submits
 from nonet.jobs import read_key
 from nonet.runtime.errors import InvalidArgument, ServingError
