@@ -13,13 +13,14 @@ import numpy as np
 from nonet.gateway.cache import ResponseCache
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.data_plane import DataPlane
-from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
+from nonet.gateway.core.gatekeeper import Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.executor import Device, EmbeddedDevice
 from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.process.services import installed_services
 from nonet.gateway.settings.grpc_settings import GrpcSettings
+from nonet.gateway.settings.schema import AuthSettings
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.host import GatewayHost
 from nonet.runtime.catalog import Catalog
@@ -81,7 +82,7 @@ def values(reply: Any) -> list[float]:
 async def serving_grpc(
     *servables: DoublingServable,
     lanes: int = 1,
-    keys: list[ApiKey] | None = None,
+    auth: AuthSettings | None = None,
     limits: GrpcSettings | None = None,
     repository: Any = None,
     services: Sequence[Service] | None = None,
@@ -104,7 +105,7 @@ async def serving_grpc(
     limits = limits or GrpcSettings()
     parts = FaceParts(
         plane,
-        CallReader(Gatekeeper(keys or [], clock), clock, 3600.0),
+        CallReader(Gatekeeper(auth or AuthSettings(), clock), clock, 3600.0),
         uploads=uploads or UploadBudget(8 * limits.max_message_bytes),
         disk=disk_budget(limits.max_message_bytes),
         host=GatewayHost(catalog, Path(), None, None, may_remove=False, works={}, jobs=None),

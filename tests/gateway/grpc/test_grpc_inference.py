@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
-from nonet.gateway.core.gatekeeper import ApiKey
 from nonet.gateway.core.upload_budget import UploadBudget
 from nonet.gateway.settings.grpc_settings import GrpcSettings
+from nonet.gateway.settings.schema import AuthSettings
 from nonet.runtime.errors import InvalidArgument, ServingError
 from nonet.runtime.oip.messages import message
 from tests.support import misbehaving_servables as bad
@@ -186,7 +186,7 @@ async def test_equal_calls_share_unless_told_not_to(start_face: Start) -> None:
 
 
 async def test_keys_are_asked_for_where_something_is_told_or_done(start_face: Start) -> None:
-    face = await start_face(bad.DoublingServable(), keys=[ApiKey("sesame", "alice")])
+    face = await start_face(bad.DoublingServable(), auth=AuthSettings(keys={"alice": "sesame"}))
     for name, request in (
         ("ModelInfer", infer_request()),
         ("ModelMetadata", {"name": "doubler"}),
@@ -202,8 +202,8 @@ async def test_keys_are_asked_for_where_something_is_told_or_done(start_face: St
 
 
 async def test_over_the_quota_is_resource_exhausted_with_a_time(start_face: Start) -> None:
-    key = ApiKey("sesame", "alice", requests_per_second=0.001, burst=1)
-    face = await start_face(bad.DoublingServable(), keys=[key])
+    auth = AuthSettings(keys={"alice": "sesame"}, requests_per_second=0.001, burst=1)
+    face = await start_face(bad.DoublingServable(), auth=auth)
     bearer = (("authorization", "Bearer sesame"),)
     await face.infer(metadata=bearer)
     error = await failure(face.infer(metadata=bearer))

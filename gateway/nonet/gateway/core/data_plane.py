@@ -50,6 +50,7 @@ class DataPlane:
 
     Attributes:
         leaving: set from the first signal to stop on: readiness says no, requests are still served.
+        router: chooses the services of task requests.
         trouble: what else keeps the process from being ready, "" if nothing; requests are still served.
 
     Args:
@@ -90,9 +91,9 @@ class DataPlane:
         self._dispatcher = Dispatcher(devices, self._limits, clock, self._observers)
         self._calibrator = Calibrator(catalog, self._dispatcher)
         self._model_events = ModelEvents(catalog, self._dispatcher, self._observers)
-        self._router = Router(catalog, self._answered_at, preferred_families, ranks, absence)
+        self.router = Router(catalog, self._answered_at, preferred_families, ranks, absence)
         self._admission = Admission(
-            catalog, self._router, self._dispatcher.scheduler, clock, max_in_flight_bytes
+            catalog, self.router, self._dispatcher.scheduler, clock, max_in_flight_bytes
         )
         self._execution = Execution(self._dispatcher, cache)
         self._costs = dict(costs or {})
@@ -204,14 +205,6 @@ class DataPlane:
         """Names of the devices that can run a version now."""
         key = (info.name, info.version)
         return [state.name for state in self._dispatcher.scheduler.devices.values() if state.can_run(key)]
-
-    def choose(self, task: str, model: str, *, deadline: float | None, priority: int = 1) -> ModelInfo:
-        """The service for a task request; see :meth:`Router.choose`."""
-        return self._router.choose(task, model, deadline=deadline, priority=priority)
-
-    def rank(self, task: str) -> str:
-        """The quality figure that orders the families of a task."""
-        return self._router.rank(task)
 
     # -- the path -------------------------------------------------------------------------------
 

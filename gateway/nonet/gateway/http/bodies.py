@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import dataclasses
 import mmap
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
+from starlette.types import Receive
 
 from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.core.upload_budget import Hold, UploadBudget, disk_budget
@@ -18,8 +19,6 @@ from nonet.gateway.http.coding import normalise, pieces
 from nonet.gateway.http.settings import HttpSettings
 from nonet.runtime.errors import ClientClosed, InvalidArgument, PayloadTooLarge
 from nonet.runtime.storage_errors import storage_errors
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # Below this, decoding on the event loop is cheaper than handing it to a thread.
 _DECODE_INLINE = 16 * 1024

@@ -9,8 +9,9 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nonet.gateway.core.request_context import RequestContext, request_id, trace_id
 from nonet.gateway.http.access_log import log_request
@@ -27,12 +28,6 @@ from nonet.runtime.errors import (
 )
 
 logger = logging.getLogger(__name__)
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,7 +72,7 @@ class RequestGuard:
         origins: judges by which name and from whose page a request comes; None lets all in.
     """
 
-    app: App
+    app: ASGIApp
     _: dataclasses.KW_ONLY
     bodies: Bodies
     access_log: bool = True

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from nonet.gateway.core.request_context import RequestContext
-from nonet.gateway.http.guard import App, Receive, Scope, Send
 from nonet.gateway.http.reply import Reply
 from nonet.gateway.oip.rest_routes import OipRoutes
 
@@ -36,7 +37,11 @@ class HotRoutes:
     """
 
     def __init__(
-        self, oip: OipRoutes, hot: Mapping[str, HotHandler], guard: Callable[[App], App], rest: App
+        self,
+        oip: OipRoutes,
+        hot: Mapping[str, HotHandler],
+        guard: Callable[[ASGIApp], ASGIApp],
+        rest: ASGIApp,
     ) -> None:
         self._oip = oip
         self._hot = hot

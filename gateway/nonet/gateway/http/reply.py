@@ -10,10 +10,10 @@ from typing import Any
 
 import orjson
 from fastapi import Response
+from starlette.types import Receive, Scope, Send
 
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.gateway.http.coding import encode, preferred
-from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.problems import JSON
 
 OCTETS = b"application/octet-stream"

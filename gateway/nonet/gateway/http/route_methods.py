@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from nonet.gateway.core.request_context import RequestContext
-from nonet.gateway.http.guard import App, Message, Receive, Scope, Send
 from nonet.runtime.errors import MethodNotAllowed
 
 __all__ = ["ANY_PATH", "MethodsOf", "RouteMethods"]
@@ -29,7 +30,7 @@ class RouteMethods:
         methods_of: see :data:`MethodsOf`.
     """
 
-    def __init__(self, app: App, methods_of: MethodsOf) -> None:
+    def __init__(self, app: ASGIApp, methods_of: MethodsOf) -> None:
         self._app = app
         self._methods_of = methods_of
 

@@ -7,12 +7,13 @@ import dataclasses
 import functools
 import time
 
+from starlette.types import Receive
+
 from nonet.gateway.core.call_headers import CallReader, answer_headers
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.core.shared_memory import SharedMemory, TenantMemory
 from nonet.gateway.http.bodies import Bodies
-from nonet.gateway.http.guard import Receive
 from nonet.gateway.http.reply import OCTETS, Reply
 from nonet.gateway.oip.operations import Asked
 from nonet.runtime.errors import InvalidArgument, UnsupportedMediaType

@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from starlette.types import Receive, Scope, Send
+
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.core.shared_memory import checked_region
 from nonet.gateway.http.bodies import Bodies
-from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.reply import Reply, compressed
 from nonet.gateway.oip.operations import Asked, Operations, checked_name
 from nonet.gateway.oip.rest_infer import OipInference, check_content_type

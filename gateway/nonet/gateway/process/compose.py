@@ -16,7 +16,7 @@ from nonet.gateway.cache import MemoryStore, ResponseCache
 from nonet.gateway.core import memory_objects
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.data_plane import DataPlane
-from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
+from nonet.gateway.core.gatekeeper import Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.routing import no_more_than_a_model
 from nonet.gateway.core.shared_memory import SharedMemory
@@ -31,7 +31,7 @@ from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.http_app import create_app
 from nonet.gateway.process.service_absence import ServiceAbsence
 from nonet.gateway.process.services import installed_services, works
-from nonet.gateway.settings.schema import AuthSettings, Settings, SettingsError
+from nonet.gateway.settings.schema import Settings, SettingsError
 from nonet.gateway.settings.topology import RemoteService
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.host import GatewayHost
@@ -171,7 +171,7 @@ def compose(
         state.unserved = jobs.stuck.counts
     parts = FaceParts(
         plane,
-        CallReader(Gatekeeper(_keys(settings.auth), clock), clock, settings.scheduler.max_timeout),
+        CallReader(Gatekeeper(settings.auth, clock), clock, settings.scheduler.max_timeout),
         uploads=UploadBudget(settings.server.max_bodies_bytes),
         disk=disk_budget(settings.jobs.max_upload_bytes),
         host=host,
@@ -221,14 +221,6 @@ def _memory(settings: Settings) -> SharedMemory | None:
     if not memory_objects.FOLDER.is_dir():
         raise SettingsError(f"shared_memory.enabled: this machine has no {memory_objects.FOLDER}")
     return SharedMemory(wanted)
-
-
-def _keys(auth: AuthSettings) -> list[ApiKey]:
-    rate = auth.requests_per_second or None
-    return [
-        ApiKey(secret.get_secret_value(), tenant, requests_per_second=rate, burst=auth.burst)
-        for tenant, secret in auth.keys.items()
-    ]
 
 
 def _remote_devices(remote: Sequence[RemoteService], catalog: Catalog, settings: Settings) -> list[Device]:

@@ -8,9 +8,10 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
+from starlette.types import ASGIApp, Scope
 
 from nonet.gateway.http.bodies import Bodies, Spooling
-from nonet.gateway.http.guard import App, Observe, RequestGuard, Scope
+from nonet.gateway.http.guard import Observe, RequestGuard
 from nonet.gateway.http.hot_routes import HotRoutes, is_oip
 from nonet.gateway.http.origins import Origins
 from nonet.gateway.http.problems import error_body, error_headers
@@ -43,7 +44,7 @@ def create_app(
     metrics_endpoint: Exposition,
     observe: Observe | None = None,
     authenticated: bool = False,
-) -> App:
+) -> ASGIApp:
     """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
 
     Args:
@@ -71,7 +72,7 @@ def create_app(
             return ("DELETE", "GET", "POST")
         return oip.methods_of(scope) if is_oip(scope["path"]) else _declared(app, scope)
 
-    def guard(app: App) -> App:
+    def guard(app: ASGIApp) -> ASGIApp:
         return RequestGuard(
             RouteMethods(app, methods_of),
             bodies=bodies,
@@ -124,7 +125,7 @@ def create_app(
         settings.compress_from,
     )
     hot = {path: route for path, route in routes.items() if not path_parameters(path)}
-    served: App = HotRoutes(oip, hot, guard, app)
+    served: ASGIApp = HotRoutes(oip, hot, guard, app)
     if settings.cors_origins:
         served = CORSMiddleware(
             served,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic import BaseModel, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from nonet.gateway.settings.grpc_settings import GrpcSettings
@@ -23,6 +23,7 @@ from nonet.gateway.settings.shared_memory_settings import SharedMemorySettings
 from nonet.gateway.settings.types import (
     KIB,
     MIB,
+    ApiKey,
     HostName,
     Origin,
     Port,
@@ -246,7 +247,7 @@ class CacheSettings(Section):
 class AuthSettings(Section):
     """Who may call, and how much."""
 
-    keys: dict[TenantName, SecretStr] = Field(
+    keys: dict[TenantName, ApiKey] = Field(
         default_factory=dict,
         description="API key of each tenant; callers send Authorization: Bearer KEY. Empty means no keys are "
         "asked for. Health and /metrics never ask for one: keep /metrics from the public at the proxy if "

@@ -59,7 +59,7 @@ class Asking:
         assert task.ask is not None
         asked = task.ask(fields, file)
         exact = info is None
-        info = info or self._plane.choose(
+        info = info or self._plane.router.choose(
             task.name, fields.model or "auto", deadline=call.deadline, priority=call.priority
         )
         return Question(info, call.request(info, asked.inputs, asked.parameters, exact=exact), fields)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from starlette.types import Receive
+
 from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.http.bodies import Bodies
-from nonet.gateway.http.guard import Receive
 from nonet.gateway.tasks.fields import FieldReader
 from nonet.gateway.tasks.forms import Form, FormReader, boundary_of
 from nonet.gateway.tasks.inline_files import decode_inline, looks_like_text

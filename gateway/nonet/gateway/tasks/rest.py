@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
+from starlette.types import Receive
 
 from nonet.gateway.core.call_headers import Call, answer_headers
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.gateway.http.bodies import Bodies, Spooling
-from nonet.gateway.http.guard import Receive
 from nonet.gateway.http.problems import error_body
 from nonet.gateway.http.reply import RawResponse, Reply, StreamedReply, raw_headers
 from nonet.gateway.tasks.asking import Asking
