@@ -84,7 +84,7 @@ class Dispatcher:
         self._pump_due = False
         self._tick_due = False
         self._last_expire = -math.inf
-        self._running: dict[int, tuple[Batch, Callable[[], None]]] = {}
+        self._running: dict[int, tuple[Batch, Callable[[], object]]] = {}
         self._stepping: Counter[QueueKey] = Counter()
         for device in devices:
             device.on_health = self._health_changed

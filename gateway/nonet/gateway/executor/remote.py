@@ -135,11 +135,11 @@ class RemoteDevice:
         await self._probe()
         self._poller = asyncio.create_task(self._poll(), name=f"{self.name}-poll")
 
-    def submit(self, job: BatchJob) -> Callable[[], None]:
+    def submit(self, job: BatchJob) -> Callable[[], object]:
         task = asyncio.get_running_loop().create_task(self._run(job))
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
-        return lambda: _cancel(task)
+        return task.cancel
 
     async def stop(self) -> None:
         if self._poller is not None:
@@ -359,7 +359,3 @@ def _answer(reply: Any, request: InferRequest) -> InferResponse:
     if response.version != request.version:
         raise ModelOutputInvalid("the service answered with another version of the model")
     return response
-
-
-def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()

@@ -14,7 +14,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
@@ -28,6 +28,7 @@ from nonet.gateway.core.upload_budget import Hold, UploadBudget
 from nonet.gateway.executor.errors import ERROR_CODE, RETRY_AFTER
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import Internal, InvalidArgument, RequestTimeout, ServingError
+from nonet.runtime.oip.messages import methods
 from nonet.runtime.requests import InferResponse
 
 __all__ = ["ERROR_PARAM", "Observe", "Rpc", "RpcFace"]
@@ -306,9 +307,15 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("_", text[:256])
 
 
-def service(name: str, methods: Iterable[tuple[str, grpc.RpcMethodHandler]]) -> grpc.GenericRpcHandler:
-    """All methods of one service as what a gRPC server registers."""
-    return grpc.method_handlers_generic_handler(name, dict(methods))
+def service(name: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> grpc.GenericRpcHandler:
+    """A service of ours as what a gRPC server registers; ``handlers`` are by the names of its methods.
+
+    Raises ValueError if a method of the ``.proto`` has no handler.
+    """
+    missing = {method.name for method in methods(name)} - handlers.keys()
+    if missing:
+        raise ValueError(f"{name} has no handler for {', '.join(sorted(missing))}")
+    return grpc.method_handlers_generic_handler(name, handlers)
 
 
 def _name(code: Any) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping
 
 import grpc
 import grpc.aio
@@ -118,12 +117,13 @@ def _open_inference(
     face: RpcFace, inference: Inference, stream: InferenceStream, operations: Mapping[str, Handler]
 ) -> grpc.GenericRpcHandler:
     path = f"/{OPEN_INFERENCE}/ModelStreamInfer"
-    return _unary_service(
-        face,
+    return service(
         OPEN_INFERENCE,
-        {**operations, "ModelInfer": inference.model_infer},
-        extra=[("ModelStreamInfer", face.stream(path, stream.serve, request_streaming=True))],
-        admit={"ModelInfer": inference.admit},
+        {
+            **_unary(face, OPEN_INFERENCE, operations),
+            **_unary(face, OPEN_INFERENCE, {"ModelInfer": inference.model_infer}, inference.admit),
+            "ModelStreamInfer": face.stream(path, stream.serve, request_streaming=True),
+        },
     )
 
 
@@ -133,27 +133,26 @@ def _job_service(face: RpcFace, calls: JobCalls) -> grpc.GenericRpcHandler:
         "ListJobs": calls.list_jobs,
         "CancelJob": calls.cancel_job,
     }
-    watch = face.stream(f"/{JOBS}/WatchJob", calls.watch_job, request_streaming=False)
-    read = face.stream(f"/{JOBS}/ReadResult", calls.read_result, request_streaming=False)
-    return _unary_service(face, JOBS, handlers, extra=[("WatchJob", watch), ("ReadResult", read)])
+    streams = {"WatchJob": calls.watch_job, "ReadResult": calls.read_result}
+    return service(
+        JOBS,
+        {
+            **_unary(face, JOBS, handlers),
+            **{
+                name: face.stream(f"/{JOBS}/{name}", stream, request_streaming=False)
+                for name, stream in streams.items()
+            },
+        },
+    )
 
 
-def _unary_service(
-    face: RpcFace,
-    name: str,
-    handlers: dict[str, Handler],
-    extra: Sequence[tuple[str, grpc.RpcMethodHandler]] = (),
-    admit: Mapping[str, Admit] = MappingProxyType({}),
-) -> grpc.GenericRpcHandler:
-    """All methods of a service; those in ``admit`` ask for work of the core, and what is under way when the
-    server stops is finished. Raises ValueError if one of the `.proto` has no handler."""
-    registered = list(extra)
-    for method in methods(name):
-        if method.client_streaming or method.server_streaming:
-            continue
-        handler, let_in = handlers[method.name], admit.get(method.name)
-        registered.append((method.name, face.unary(method.path, method.request, handler, admit=let_in)))
-    missing = {method.name for method in methods(name)} - {each for each, _ in registered}
-    if missing:
-        raise ValueError(f"{name} has no handler for {', '.join(sorted(missing))}")
-    return service(name, registered)
+def _unary(
+    face: RpcFace, name: str, handlers: Mapping[str, Handler], admit: Admit | None = None
+) -> dict[str, grpc.RpcMethodHandler]:
+    """The methods of a service with one message each way that have a handler; with ``admit`` they ask for work
+    of the core, and what is under way when the server stops is finished."""
+    return {
+        method.name: face.unary(method.path, method.request, handlers[method.name], admit=admit)
+        for method in methods(name)
+        if method.name in handlers
+    }

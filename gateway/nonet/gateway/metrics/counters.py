@@ -13,7 +13,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Sequence
 
-from nonet.gateway.core.records import ANSWERED_BY_CACHE, BatchRecord, RequestRecord
+from nonet.gateway.core.records import ANSWERED_BY_CACHE, BatchRecord, Observer, RequestRecord
 
 __all__ = ["OTHER", "Histogram", "Metrics", "ModelCounters"]
 
@@ -113,8 +113,8 @@ _OBJECTS = ("cache", "failures", "shed", "devices", "latency", "queue_time", "ba
 """Attributes of :class:`ModelCounters` that are no plain numbers."""
 
 
-class Metrics:
-    """An observer (:class:`nonet.gateway.core.records.Observer`) that adds up.
+class Metrics(Observer):
+    """An observer that adds up.
 
     Args:
         max_models: (model, version) pairs and (route, model) pairs that get labels of their own; further

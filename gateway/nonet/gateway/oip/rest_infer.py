@@ -80,7 +80,7 @@ class OipInference:
             if self.memory is not None and context.hold is not None:
                 memory = self.memory.of(call.tenant, context.hold)
             request = await _decode(body, info, named.version, header_length, memory)
-            request = call.applied_to(request)
+            request = dataclasses.replace(request, **call.handling())
             decoded = time.perf_counter()
             response = await self.plane.infer(request, admitted=True)
             inferred = time.perf_counter()

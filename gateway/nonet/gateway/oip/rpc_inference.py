@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from contextlib import AbstractContextManager
 from typing import Any
@@ -79,7 +80,7 @@ class Inference:
             decoded = await asyncio.to_thread(proto_codec.decode_request, request, memory)
         else:
             decoded = proto_codec.decode_request(request, memory)
-        return call.applied_to(decoded)
+        return dataclasses.replace(decoded, **call.handling())
 
 
 async def encode(response: InferResponse, request: InferRequest) -> Any:

@@ -62,7 +62,15 @@ class Asking:
         info = info or self._plane.router.choose(
             task.name, fields.model or "auto", deadline=call.deadline, priority=call.priority
         )
-        return Question(info, call.request(info, asked.inputs, asked.parameters, exact=exact), fields)
+        # Of a family any version that serves will do.
+        request = InferRequest(
+            model=info.name,
+            version=info.version if exact else "",
+            inputs=asked.inputs,
+            parameters=asked.parameters,
+            **call.handling(),
+        )
+        return Question(info, request, fields)
 
     async def response(self, question: Question) -> InferResponse:
         """The model's answer to a question that was let in, with failures in the words of the task's

@@ -56,11 +56,8 @@ def service_handlers(face: RpcFace, parts: FaceParts) -> list[grpc.GenericRpcHan
         method = known[resource.rpc]
         handler = functools.partial(_resource, resource, parts.host, method)
         found[method.path] = face.unary(method.path, method.request, handler)
-    missing = {method.path for method in known.values()} - found.keys()
-    if missing:
-        raise ValueError(f"no task has the methods {', '.join(sorted(missing))}")
     return [
-        service(name, [(method.name, found[method.path]) for method in methods(name)])
+        service(name, {each.name: found[each.path] for each in methods(name) if each.path in found})
         for name in service_names(services)
     ]
 
