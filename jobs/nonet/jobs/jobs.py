@@ -25,8 +25,6 @@ from nonet.jobs.webhooks import Webhooks
 from nonet.jobs.worker_registry import WorkerRegistry
 from nonet.runtime.errors import InsufficientStorage, InvalidArgument, ServingError, Unavailable
 
-__all__ = ["Jobs"]
-
 logger = logging.getLogger(__name__)
 
 _ID = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)

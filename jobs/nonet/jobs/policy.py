@@ -6,8 +6,6 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["JobPolicy"]
-
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

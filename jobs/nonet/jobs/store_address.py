@@ -13,8 +13,6 @@ from urllib.parse import urlsplit
 from nonet.jobs.sqlite_store import DATABASE, SqliteJobStore
 from nonet.jobs.store_contract import JobStore
 
-__all__ = ["StoreAddress"]
-
 _SCHEMES: Final = ("redis://", "rediss://", "unix://")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{1,40}", re.ASCII)
 _URL, _NAMES, _SECONDS = "NONET_JOBS__STORE", "NONET_JOBS__STORE_PREFIX", "NONET_JOBS__STORE_TIMEOUT"

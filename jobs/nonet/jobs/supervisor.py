@@ -32,8 +32,6 @@ from nonet.jobs.store_contract import JobStore
 from nonet.jobs.wake_loop import WakeLoop
 from nonet.runtime.errors import DeadlineExceeded, InsufficientStorage, ServingError
 
-__all__ = ["Supervisor", "WorkerCommand"]
-
 logger = logging.getLogger(__name__)
 
 _WATCH_SECONDS = 0.5

@@ -9,8 +9,6 @@ from urllib.parse import urlsplit
 
 from nonet.runtime.errors import InvalidArgument
 
-__all__ = ["Target", "WebhookPolicy"]
-
 _URL: Final = re.compile(r"https?://[\x21-\x7e]{1,2040}", re.ASCII | re.IGNORECASE)
 _PORTS: Final = {"http": 80, "https": 443}
 

@@ -38,8 +38,6 @@ from nonet.runtime.errors import (
 from nonet.runtime.job_context import JobContext
 from nonet.runtime.repository.publish import check_writable
 
-__all__ = ["Assignment", "Kind", "RunningJob", "Stopped", "run_job"]
-
 logger = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 0.5

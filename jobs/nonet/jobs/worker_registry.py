@@ -27,8 +27,6 @@ from nonet.runtime.errors import InsufficientStorage, NotImplementedHere, Servin
 from nonet.runtime.repository.publish import check_writable
 from nonet.runtime.repository_identity import name_repository, repository_identity
 
-__all__ = ["WorkerRegistry"]
-
 logger = logging.getLogger(__name__)
 
 _ANNOUNCE_SECONDS = 10.0

@@ -18,8 +18,6 @@ from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError, Unavailable
 from nonet.runtime.servable import ModelInfo
 
-__all__ = ["Admission", "InFlight"]
-
 
 class Admission:
     """See the module's text.

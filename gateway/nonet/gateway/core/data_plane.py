@@ -37,8 +37,6 @@ from nonet.runtime.oip import validation
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
 
-__all__ = ["Cost", "DataPlane"]
-
 logger = logging.getLogger(__name__)
 
 Cost = Callable[[InferRequest, ModelInfo], float]

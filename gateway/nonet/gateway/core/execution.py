@@ -17,8 +17,6 @@ from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, Serving
 from nonet.runtime.oip import validation
 from nonet.runtime.requests import InferRequest, InferResponse
 
-__all__ = ["Execution", "RequestProgress"]
-
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class RequestProgress(RequestRecord):

@@ -17,8 +17,6 @@ from nonet.runtime.errors import PermissionDenied
 from nonet.runtime.repository import RepositoryManager
 from nonet.runtime.repository.ownership import may_change, owner_of
 
-__all__ = ["RepositoryControl"]
-
 T = TypeVar("T")
 
 

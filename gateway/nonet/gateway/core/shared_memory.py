@@ -27,8 +27,6 @@ from nonet.runtime.errors import (
 )
 from nonet.runtime.oip.shared_memory import MemoryRange
 
-__all__ = ["RegionStatus", "SharedMemory", "TenantMemory", "checked_region"]
-
 _LONGEST_NAME = 255
 
 

@@ -17,8 +17,6 @@ from grpc_health.v1 import health_pb2
 from nonet.gateway.grpc.rpc import Rpc, RpcFace, parse
 from nonet.runtime.errors import NotFound
 
-__all__ = ["SERVICE", "Health"]
-
 SERVICE = "grpc.health.v1.Health"
 _RECHECK = 1.0  # seconds
 

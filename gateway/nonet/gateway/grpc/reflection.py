@@ -17,8 +17,6 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from nonet.gateway.grpc.rpc import Rpc, RpcFace, parse
 from nonet.runtime.oip.messages import pool_with
 
-__all__ = ["SERVICES", "Reflection"]
-
 _ALPHA = "grpc.reflection.v1alpha"
 _STABLE = "grpc.reflection.v1"
 SERVICES = tuple(f"{package}.ServerReflection" for package in (_STABLE, _ALPHA))

@@ -31,8 +31,6 @@ from nonet.runtime.errors import Internal, InvalidArgument, RequestTimeout, Serv
 from nonet.runtime.oip.messages import methods
 from nonet.runtime.requests import InferResponse
 
-__all__ = ["ERROR_PARAM", "Observe", "Rpc", "RpcFace"]
-
 logger = logging.getLogger(__name__)
 
 ERROR_PARAM = "nonet-error-param"

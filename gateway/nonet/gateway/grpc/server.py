@@ -23,8 +23,6 @@ from nonet.gateway.tasks.rpc import service_handlers, service_names
 from nonet.runtime.errors import NotImplementedHere
 from nonet.runtime.oip.messages import JOBS, OPEN_INFERENCE, methods
 
-__all__ = ["GrpcServer"]
-
 
 class GrpcServer:
     """Start it, :meth:`drain` it, stop it. To be made inside the event loop it is to run in.
@@ -149,8 +147,8 @@ def _job_service(face: RpcFace, calls: JobCalls) -> grpc.GenericRpcHandler:
 def _unary(
     face: RpcFace, name: str, handlers: Mapping[str, Handler], admit: Admit | None = None
 ) -> dict[str, grpc.RpcMethodHandler]:
-    """The methods of a service with one message each way that have a handler; with ``admit`` they ask for work
-    of the core, and what is under way when the server stops is finished."""
+    """The methods of a service with one message each way that have a handler; with ``admit`` they ask for
+    work of the core, and what is under way when the server stops is finished."""
     return {
         method.name: face.unary(method.path, method.request, handlers[method.name], admit=admit)
         for method in methods(name)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from nonet.gateway.settings.grpc_settings import GrpcSettings
 
-__all__ = ["channel_arguments"]
-
 
 def channel_arguments(limits: GrpcSettings) -> list[tuple[str, int]]:
     """For the server, by the library's names; an age of 0 is none."""

@@ -15,8 +15,6 @@ from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.http.reply import Reply
 from nonet.gateway.oip.rest_routes import OipRoutes
 
-__all__ = ["HotHandler", "HotRoutes", "is_oip"]
-
 HotHandler = Callable[[RequestContext, Receive, bytes], Awaitable[Reply]]
 """Given the context, the way to the body and the raw query string; raises ServingErrors."""
 

@@ -16,8 +16,6 @@ from collections.abc import Iterable, Mapping
 
 from nonet.runtime.errors import PermissionDenied
 
-__all__ = ["ANY", "Origins"]
-
 ANY = "*"
 """As a host or an origin: every one."""
 

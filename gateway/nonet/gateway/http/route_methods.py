@@ -13,8 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nonet.gateway.core.request_context import RequestContext
 from nonet.runtime.errors import MethodNotAllowed
 
-__all__ = ["ANY_PATH", "MethodsOf", "RouteMethods"]
-
 ANY_PATH = "*"
 """The path of ``OPTIONS *``, which asks about the server as a whole."""
 

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 
 from nonet.gateway.core.records import ANSWERED_BY_CACHE, BatchRecord, Observer, RequestRecord
 
-__all__ = ["OTHER", "Histogram", "Metrics", "ModelCounters"]
-
 LATENCY_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip

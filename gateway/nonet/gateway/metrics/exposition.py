@@ -28,8 +28,6 @@ from prometheus_client.registry import Collector
 from nonet.gateway.core.records import ANSWERED_BY_CACHE
 from nonet.gateway.metrics.counters import Histogram, Metrics, ModelCounters
 
-__all__ = ["GatewayState", "MetricsPage"]
-
 _UNTYPED_COUNTER = re.compile(rb"^# TYPE (nv_\w+) untyped$", re.MULTILINE)
 _KINDS: Mapping[str, type[Any]] = {
     "unknown": UnknownMetricFamily,

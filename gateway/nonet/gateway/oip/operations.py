@@ -28,8 +28,6 @@ from nonet.runtime.errors import (
 from nonet.runtime.oip.metadata import model_config_json, model_metadata_json, server_metadata_json
 from nonet.runtime.release import VERSION
 
-__all__ = ["PHASES", "TOTALS", "TRACE_SETTINGS", "Asked", "Operations", "checked_name", "log_settings"]
-
 logger = logging.getLogger(__name__)
 
 TRACE_SETTINGS: dict[str, Any] = {

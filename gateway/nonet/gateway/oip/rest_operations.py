@@ -9,8 +9,6 @@ from typing import Any
 from nonet.gateway.oip.operations import TRACE_SETTINGS, Asked, Operations, log_settings
 from nonet.gateway.oip.schemas import COUNT, NAME, TEXT, Json, closed_object, list_of, object_of, reference
 
-__all__ = ["OPERATIONS", "RestOperation"]
-
 _Run = Callable[[Operations, Asked], Any]
 
 

@@ -27,8 +27,6 @@ from nonet.gateway.oip.rest_operations import OPERATIONS, RestOperation
 from nonet.gateway.tasks.fields import parse_json_object
 from nonet.runtime.errors import InvalidArgument, MethodNotAllowed, NotFound
 
-__all__ = ["OipRoutes"]
-
 _KEPT_PATHS = 512
 _OF_REGION = tuple(f"/region/{{name}}/{verb}" for verb in ("status", "register", "unregister"))
 _MAX_CONTROL_BODY = 1024 * 1024

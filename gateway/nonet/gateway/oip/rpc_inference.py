@@ -18,8 +18,6 @@ from nonet.runtime.oip import proto_codec
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
 
-__all__ = ["Inference", "encode"]
-
 INLINE_CONTENTS = 256 * 1024
 """Bytes of typed contents, or in shared memory, above which a message is read or written in a thread."""
 

@@ -17,8 +17,6 @@ from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import NotFound
 from nonet.runtime.oip.messages import OPEN_INFERENCE, Method, message, methods
 
-__all__ = ["operation_handlers"]
-
 Run = Callable[[Asked], Any]
 Shape = Callable[[Any], dict[str, Any]]
 

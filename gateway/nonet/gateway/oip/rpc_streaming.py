@@ -31,8 +31,6 @@ from nonet.runtime.errors import Internal, InvalidArgument, ServingError, Unauth
 from nonet.runtime.oip import proto_codec
 from nonet.runtime.oip.messages import message
 
-__all__ = ["InferenceStream"]
-
 logger = logging.getLogger(__name__)
 
 _STATUS_ERRORS = b"triton_grpc_error"

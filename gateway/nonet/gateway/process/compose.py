@@ -46,8 +46,6 @@ from nonet.runtime.task import Service, ServiceLimits
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Gateway", "compose"]
-
 
 @dataclasses.dataclass(slots=True)
 class Gateway:

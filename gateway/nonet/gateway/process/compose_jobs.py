@@ -9,8 +9,6 @@ from nonet.gateway.settings.schema import Settings, SettingsError
 from nonet.jobs import JobFiles, Jobs, StoreAddress, WebhookPolicy, WorkerCommand
 from nonet.runtime.extras import how_to_install
 
-__all__ = ["compose_jobs"]
-
 logger = logging.getLogger(__name__)
 
 

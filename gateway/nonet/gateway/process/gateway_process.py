@@ -43,8 +43,6 @@ from nonet.runtime.backends.memory import return_freed_memory
 from nonet.runtime.release import VERSION
 from nonet.runtime.repository import RepositoryManager
 
-__all__ = ["StartError", "run", "run_service"]
-
 logger = logging.getLogger(__name__)
 
 _CANCEL_TIME = 1.0

@@ -9,8 +9,6 @@ from nonet.gateway.executor import Device
 from nonet.runtime.errors import NotImplementedHere, ServingError, Unavailable
 from nonet.runtime.task import Service
 
-__all__ = ["ServiceAbsence"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ServiceAbsence:

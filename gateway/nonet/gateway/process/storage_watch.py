@@ -10,8 +10,6 @@ from nonet.gateway.core.data_plane import DataPlane
 from nonet.jobs import JobFiles
 from nonet.jobs.wake_loop import WakeLoop
 
-__all__ = ["StorageWatch"]
-
 logger = logging.getLogger(__name__)
 
 _SECONDS = 2.0

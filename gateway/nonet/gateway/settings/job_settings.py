@@ -9,8 +9,6 @@ from pydantic import Field, SecretStr
 from nonet.gateway.settings.types import MIB, PositiveSeconds, Section
 from nonet.jobs.policy import JobPolicy
 
-__all__ = ["JobSettings"]
-
 
 class JobSettings(JobPolicy, Section):
     """Long work (fitting a building, ...): where its state is kept and what it may cost."""

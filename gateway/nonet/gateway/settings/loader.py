@@ -21,8 +21,6 @@ from pydantic_settings import SettingsError as EnvironmentValueError
 
 from nonet.gateway.settings.schema import Settings, SettingsError, sections, setting_keys
 
-__all__ = ["load_settings", "read_toml", "variable_name"]
-
 ENV_PREFIX = "NONET_"
 ENV_DELIMITER = "__"
 

@@ -7,8 +7,6 @@ import socket
 
 from nonet.gateway.settings.schema import Settings, SettingsError
 
-__all__ = ["check_reach", "is_loopback"]
-
 
 def check_reach(settings: Settings) -> None:
     """Raises SettingsError for an address that others reach, without keys and without leave to do so."""

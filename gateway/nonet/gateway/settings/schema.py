@@ -34,23 +34,6 @@ from nonet.gateway.settings.types import (
     TenantName,
 )
 
-__all__ = [
-    "AuthSettings",
-    "CacheSettings",
-    "GrpcSettings",
-    "ImageSettings",
-    "JobSettings",
-    "LoggingSettings",
-    "RepositorySettings",
-    "SchedulerSettings",
-    "ServerSettings",
-    "Settings",
-    "SettingsError",
-    "SharedMemorySettings",
-    "sections",
-    "setting_keys",
-]
-
 
 class SettingsError(Exception):
     """The settings cannot be used.

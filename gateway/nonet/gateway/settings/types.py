@@ -6,21 +6,6 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
-__all__ = [
-    "KIB",
-    "MIB",
-    "ApiKey",
-    "HostName",
-    "Milliseconds",
-    "Origin",
-    "Port",
-    "PositiveSeconds",
-    "RootPath",
-    "Seconds",
-    "Section",
-    "TenantName",
-]
-
 KIB = 1024
 MIB = 1024 * KIB
 

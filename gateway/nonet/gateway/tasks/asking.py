@@ -15,8 +15,6 @@ from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.task import Answer, Event, Task
 
-__all__ = ["Asking", "Question"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:

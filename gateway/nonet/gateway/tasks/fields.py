@@ -16,8 +16,6 @@ from pydantic import TypeAdapter, ValidationError
 from nonet.runtime.errors import InvalidArgument, ServingError, Unprocessable
 from nonet.runtime.task import Task
 
-__all__ = ["FieldReader", "parse_json_object", "path_parameters"]
-
 _BRACES = re.compile(r"\{([a-z_]+)\}")
 _TYPE_ERRORS = re.compile(r".*_(type|parsing|syntax|size)|int_from_float|is_instance_of|none_required")
 _LENGTHS = ("string_too_short", "string_too_long")

@@ -22,8 +22,6 @@ from nonet.runtime.servable import ModelInfo
 from nonet.runtime.storage_errors import storage_errors
 from nonet.runtime.task import Work
 
-__all__ = ["GatewayHost"]
-
 _LOOK_AGAIN = 0.5
 
 

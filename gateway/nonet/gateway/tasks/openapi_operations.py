@@ -19,8 +19,6 @@ from nonet.gateway.tasks.openapi_parts import (
 )
 from nonet.runtime.task import BlobDescription, Resource, Service, Task
 
-__all__ = ["REF", "model_schema", "service_paths"]
-
 REF = "#/components/schemas/{model}"
 _BYTES: dict[str, Any] = {"type": "string", "format": "binary", "minLength": 1}
 _JSON = "application/json"

@@ -27,8 +27,6 @@ from nonet.runtime.errors import (
 from nonet.runtime.storage_errors import storage_errors
 from nonet.runtime.task import FilePart, Task
 
-__all__ = ["APPLIED", "RequestReader", "Sent", "SentToDisk", "prefers_async", "read_query"]
-
 FORM: Final = "multipart/form-data"
 JSON: Final = "application/json"
 OCTETS: Final = "application/octet-stream"

@@ -27,8 +27,6 @@ from nonet.runtime.errors import InvalidArgument, ServingError
 from nonet.runtime.requests import InferResponse
 from nonet.runtime.task import Answer, Blob, Event, Resource, Service, Task
 
-__all__ = ["EVENT_STREAM", "TaskRoute", "answer_reply", "event_pieces", "service_router"]
-
 EVENT_STREAM: RawHeaders = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),

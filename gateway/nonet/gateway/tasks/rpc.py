@@ -27,8 +27,6 @@ from nonet.runtime.oip.messages import Method, message, methods
 from nonet.runtime.storage_errors import storage_errors
 from nonet.runtime.task import Blob, Host, Resource, Service, Task
 
-__all__ = ["service_handlers", "service_names"]
-
 
 def service_names(services: Iterable[Service]) -> list[str]:
     """The full names of the gRPC services, in order."""

@@ -25,8 +25,6 @@ from nonet.runtime.errors import Conflict, PermissionDenied, Unprocessable
 from nonet.runtime.storage_errors import storage_errors
 from nonet.runtime.task import Accepted, ServiceLimits, Task, Upload, Work
 
-__all__ = ["Submission", "Submits"]
-
 logger = logging.getLogger(__name__)
 
 _READERS = 2
