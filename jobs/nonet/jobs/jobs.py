@@ -121,15 +121,11 @@ class Jobs:
         self.registry.start()
         self._durability.start()
 
-    def close_streams(self) -> None:
-        """End every :meth:`watch`: the process is about to leave, callers watch on elsewhere."""
-        self._closing.set()
-        self._changed()
-
     async def stop(self, seconds: float) -> None:
         """Start no more jobs, let the workers write their checkpoints and end, at most ``seconds``; what runs
         waits for the next start. Jobs can still be submitted and looked at, until :meth:`close`."""
-        self.close_streams()
+        self._closing.set()  # every watch ends: callers watch on elsewhere
+        self._changed()
         await self._durability.cancel()
         await self.registry.stop()
         await asyncio.gather(self.supervisor.stop(seconds), self.webhooks.stop(seconds))

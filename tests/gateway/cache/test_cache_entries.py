@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nonet.gateway.cache import CacheKey, MemoryStore, ResponseCache, decode_entry, encode_entry
+from nonet.gateway.cache import MemoryStore, ResponseCache, decode_entry, encode_entry
 from nonet.gateway.settings.schema import CacheSettings
 from nonet.runtime.clock import ManualClock
 from nonet.runtime.requests import InferResponse
 from nonet.runtime.tensors import Tensor
 
-KEY = CacheKey(bytes(range(32)))
+KEY = bytes(range(32))
 RESPONSE = InferResponse(
     "m",
     "3",
@@ -49,8 +49,7 @@ def test_a_damaged_or_truncated_entry_is_nobodys_answer(data: st.DataObject) -> 
 
 async def test_two_requests_that_share_a_slot_never_share_an_answer() -> None:
     cache = ResponseCache(MemoryStore(CacheSettings(), ManualClock()))
-    other = CacheKey(KEY.digest[:16] + bytes(16))
-    assert other.slot == KEY.slot
+    other = KEY[:16] + bytes(16)
     await cache.put(KEY, RESPONSE)
     assert await cache.get(other) is None
     await cache.put(other, RESPONSE)
@@ -60,9 +59,9 @@ async def test_two_requests_that_share_a_slot_never_share_an_answer() -> None:
 async def test_a_poisoned_entry_is_removed() -> None:
     store = MemoryStore(CacheSettings(), ManualClock())
     cache = ResponseCache(store)
-    await store.set(KEY.slot, b"poison" * 20)
+    await store.set(KEY[:16], b"poison" * 20)
     assert await cache.get(KEY) is None
-    assert await store.get(KEY.slot) is None
+    assert await store.get(KEY[:16]) is None
 
 
 async def test_entries_end_with_their_time_to_live() -> None:

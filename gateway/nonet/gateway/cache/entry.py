@@ -11,7 +11,6 @@ import hashlib
 
 import orjson
 
-from nonet.gateway.cache.key import CacheKey
 from nonet.runtime.oip import raw
 from nonet.runtime.requests import InferResponse
 from nonet.runtime.tensors import DataType, Tensor
@@ -19,7 +18,7 @@ from nonet.runtime.tensors import DataType, Tensor
 _DIGEST, _CHECKSUM, _LENGTH = 32, 16, 4
 
 
-def encode_entry(key: CacheKey, response: InferResponse) -> bytes:
+def encode_entry(key: bytes, response: InferResponse) -> bytes:
     """``response`` as an entry for ``key``."""
     parts = [raw.encode(tensor.datatype, tensor.data) for tensor in response.outputs]
     described = [
@@ -28,12 +27,12 @@ def encode_entry(key: CacheKey, response: InferResponse) -> bytes:
     ]
     header = orjson.dumps([response.model, response.version, dict(response.parameters), described])
     body = b"".join([len(header).to_bytes(_LENGTH, "little"), header, *parts])
-    return key.digest + _checksum(body) + body
+    return key + _checksum(body) + body
 
 
-def decode_entry(key: CacheKey, entry: bytes) -> InferResponse | None:
+def decode_entry(key: bytes, entry: bytes) -> InferResponse | None:
     """The response in ``entry``; None if the entry is another request's, truncated or altered."""
-    if entry[:_DIGEST] != key.digest:
+    if entry[:_DIGEST] != key:
         return None
     body = memoryview(entry)[_DIGEST + _CHECKSUM :]
     if _checksum(body) != entry[_DIGEST : _DIGEST + _CHECKSUM]:

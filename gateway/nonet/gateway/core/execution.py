@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import functools
 
-from nonet.gateway.cache import CacheKey, ResponseCache, cache_key
+from nonet.gateway.cache import ResponseCache, cache_key
 from nonet.gateway.core.dispatcher import Dispatcher, Ticket
 from nonet.gateway.core.partial_answers import PartialAnswers
 from nonet.gateway.core.protocol_parameters import selected
@@ -80,17 +80,17 @@ class Execution:
             response = await self._execute(request, lease, deadline, progress)
             await cache.put(key, response)
             return response
-        progress.flight, progress.cache = key.digest, self._not_found
+        progress.flight, progress.cache = key, self._not_found
         if progress.partials is None:
             return await self._shared(request, lease, deadline, progress, cache, key)
-        readers = self._readers.setdefault(key.digest, [])
+        readers = self._readers.setdefault(key, [])
         readers.append(progress.partials)
         try:
             return await self._shared(request, lease, deadline, progress, cache, key)
         finally:
             readers.remove(progress.partials)
             if not readers:
-                del self._readers[key.digest]
+                del self._readers[key]
 
     async def _shared(
         self,
@@ -99,7 +99,7 @@ class Execution:
         deadline: float,
         progress: RequestProgress,
         cache: ResponseCache,
-        key: CacheKey,
+        key: bytes,
     ) -> InferResponse:
         while True:
             found = await cache.get(key)
@@ -118,14 +118,14 @@ class Execution:
                         response = await self._execute(request, flight_lease, deadline, progress)
                         await cache.put(key, response)
                     finally:
-                        self._hurries.pop(key.digest, None)
+                        self._hurries.pop(key, None)
                     return response
 
             try:
                 response, joined = await cache.flights.run(
-                    key.digest,
+                    key,
                     fly,
-                    hurry=functools.partial(self._share, key.digest),
+                    hurry=functools.partial(self._share, key),
                     priority=request.priority,
                     deadline=deadline,
                 )

@@ -30,29 +30,10 @@ from nonet.runtime.errors import (
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class HttpRecord:
-    """One answered HTTP request, for metrics.
-
-    Args:
-        route: the route's template, e.g. ``/v2/models/{model}/infer``; ``other`` for a path we do not have,
-            so that made-up paths cannot become labels.
-        method: the verb, ``OTHER`` if it is none of the usual ones.
-        status: of the answer; 499 if the client left, 408 if it was too slow.
-        seconds: from the request's first byte to the end of the answer.
-        sent: bytes of the answer's body.
-    """
-
-    route: str
-    method: str
-    status: int
-    seconds: float
-    sent: int
-
-
-Observe = Callable[[HttpRecord], None]
-
-_VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+Observe = Callable[[str, int, float], None]
+"""Told of each answered request: the route's template (``other`` for a path we do not have, so that made-up
+paths cannot become labels), the status (499 if the client left, 408 if it was too slow), and the seconds from
+the request's first byte to the end of the answer."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -138,9 +119,7 @@ class RequestGuard:
             )
         if self.observe is not None:
             route = context.route or getattr(scope.get("route"), "path", "") or "other"
-            method = scope["method"] if scope["method"] in _VERBS else "OTHER"
-            seconds = time.monotonic() - context.arrived
-            self.observe(HttpRecord(route, method, status, seconds, answer.sent))
+            self.observe(route, status, time.monotonic() - context.arrived)
 
 
 class _Answer:

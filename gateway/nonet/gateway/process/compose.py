@@ -7,6 +7,7 @@ topology file).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,12 +25,12 @@ from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.core.version_pruning import VersionPruner
 from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
 from nonet.gateway.grpc import GrpcServer
-from nonet.gateway.http import HttpRecord, HttpSettings
+from nonet.gateway.http import HttpSettings
 from nonet.gateway.metrics.counters import Metrics
-from nonet.gateway.metrics.exposition import GatewayState, MetricsPage
+from nonet.gateway.metrics.exposition import MetricsPage
 from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.http_app import create_app
-from nonet.gateway.process.service_absence import ServiceAbsence
+from nonet.gateway.process.service_absence import service_absence
 from nonet.gateway.process.services import installed_services, works
 from nonet.gateway.settings.schema import Settings, SettingsError
 from nonet.gateway.settings.topology import RemoteService
@@ -76,7 +77,7 @@ class Gateway:
             self.parts,
             self.http_settings(),
             metrics_endpoint=self.page.answer,
-            observe=self._observe_http,
+            observe=self.metrics.observe_route,
             authenticated=bool(self.settings.auth.keys),
         )
 
@@ -90,9 +91,6 @@ class Gateway:
             observe=self.metrics.observe_route,
             describe_models=self.alone,
         )
-
-    def _observe_http(self, record: HttpRecord) -> None:
-        self.metrics.observe_route(record.route, record.status, record.seconds)
 
 
 def compose(
@@ -136,18 +134,11 @@ def compose(
         cache=_cache(settings, clock),
         costs={task.name: task.cost for task in tasks if task.cost is not None},
         ranks={task.name: task.rank for task in tasks},
-        absence=ServiceAbsence(services, devices) if remote else no_more_than_a_model,
+        absence=functools.partial(service_absence, services, devices) if remote else no_more_than_a_model,
     )
     metrics = Metrics()
     plane.add_observer(metrics)
     repository = None if remote else _repository(settings, catalog, services, only, lanes)
-    state = GatewayState(
-        ready=plane.ready,
-        utilisation=plane.utilisation,
-        models=lambda: len(catalog.infos()),
-        failed=lambda: repository.failed if repository is not None else 0,
-        version=VERSION,
-    )
     control = None if repository is None else RepositoryControl(repository, repository.root)
     jobs = None if only else compose_jobs(settings, serves=repository is not None)
     host = GatewayHost(
@@ -159,14 +150,9 @@ def compose(
         works={kind: work for kind, (_, work) in works().items()},
         jobs=jobs,
     )
-    if jobs is not None:
-        if settings.repository.keep_versions:
-            publishing = {task.name for task, work in works().values() if work.publishes is not None}
-            VersionPruner(catalog, settings.repository.path, settings.repository.keep_versions, publishing)
-        state.jobs = jobs.by_state
-        state.workers = lambda: jobs.supervisor.workers
-        state.webhooks = jobs.webhooks.by_state
-        state.unserved = jobs.stuck.counts
+    if jobs is not None and settings.repository.keep_versions:
+        publishing = {task.name for task, work in works().values() if work.publishes is not None}
+        VersionPruner(catalog, settings.repository.path, settings.repository.keep_versions, publishing)
     parts = FaceParts(
         plane,
         CallReader(Gatekeeper(settings.auth, clock), clock, settings.scheduler.max_timeout),
@@ -180,6 +166,22 @@ def compose(
         memory=_memory(settings),
         root_path=settings.server.root_path,
     )
+
+    def state() -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "nonet_device_utilisation_ratio": plane.utilisation(),
+            "nonet_ready": int(plane.ready()),
+            "nonet_models_loaded": len(catalog.infos()),
+            "nonet_models_failed": repository.failed if repository is not None else 0,
+            "nonet_build_info": {VERSION: 1},
+        }
+        if jobs is not None:
+            facts["nonet_jobs"] = jobs.by_state()
+            facts["nonet_job_workers"] = jobs.supervisor.workers
+            facts["nonet_webhooks"] = jobs.webhooks.by_state()
+            facts["nonet_jobs_unserved"] = jobs.stuck.counts()
+        return facts
+
     page = MetricsPage(metrics, state)
     return Gateway(settings, catalog, plane, repository, metrics, page, parts, alone=bool(only))
 

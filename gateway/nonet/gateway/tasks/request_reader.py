@@ -43,18 +43,11 @@ _INLINE_JSON: Final = 1 << 20
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sent:
-    """A request in memory: the fields as sent, and the file's bytes (empty for a task without a file)."""
+    """A request: the fields as sent; the file's bytes (empty for a task without a file, and for a file that
+    went to the disk); of a form, the sender's name of the file, "" if none."""
 
     values: dict[str, Any]
     file: bytes = b""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SentToDisk:
-    """A request whose file is on the disk: the fields as sent, and the sender's name of the file, "" if
-    none."""
-
-    values: dict[str, Any]
     filename: str = ""
 
 
@@ -140,7 +133,7 @@ class RequestReader:
         kind: str,
         path: Path,
         limit: int,
-    ) -> SentToDisk:
+    ) -> Sent:
         """A request whose file is written to the new file ``path`` while it comes.
 
         Args:
@@ -154,19 +147,19 @@ class RequestReader:
             sent = self._from_json(await self._bodies.read(context, receive), job=True)
             with storage_errors():
                 await asyncio.to_thread(path.write_bytes, sent.file)
-            return SentToDisk(sent.values)
+            return Sent(sent.values)
         if kind != FORM:
             with storage_errors(), path.open("xb") as target:
                 await self._bodies.spool(context, receive, path, limit, target.write)
             await asyncio.to_thread(self._check_file, path, kind)
-            return SentToDisk({})
+            return Sent({})
         with storage_errors(), path.open("xb") as target:
             reader = self._form_reader(context.header(b"content-type"), target.write, job=True)
             await self._bodies.spool(context, receive, path, limit, reader.feed)
             form = reader.end()
         values = self._form_values(form)
         await asyncio.to_thread(self._check_spooled, form, path)
-        return SentToDisk(values, form.filename)
+        return Sent(values, filename=form.filename)
 
     # -- inside ---------------------------------------------------------------------------------
 
