@@ -43,6 +43,7 @@ class _Endpoint:
     named: Asked
 
 
+@dataclasses.dataclass(eq=False)
 class OipRoutes:
     """All of ``/v2``.
 
@@ -54,21 +55,16 @@ class OipRoutes:
         compress_from: bytes of an answer from which it is compressed for who accepts that.
     """
 
-    def __init__(
-        self,
-        operations: Operations,
-        inference: OipInference,
-        calls: CallReader,
-        bodies: Bodies,
-        compress_from: int,
-    ) -> None:
-        self._operations = operations
-        self._calls = calls
-        self._bodies = bodies
-        self._compress_from = compress_from
+    operations: Operations
+    inference: OipInference
+    calls: CallReader
+    bodies: Bodies
+    compress_from: int
+
+    def __post_init__(self) -> None:
         self._verbs: dict[str, dict[str, _Handler]] = {
-            "/v2/models/{model}/infer": {"POST": inference.infer},
-            "/v2/models/{model}/versions/{version}/infer": {"POST": inference.infer},
+            "/v2/models/{model}/infer": {"POST": self.inference.infer},
+            "/v2/models/{model}/versions/{version}/infer": {"POST": self.inference.infer},
         }
         for each in OPERATIONS:
             self._verbs.setdefault(each.path, {})[each.verb] = functools.partial(self._run, each)
@@ -85,7 +81,7 @@ class OipRoutes:
         if handler is None:
             raise MethodNotAllowed(f"{method} is not allowed here")
         reply = await handler(context, receive, endpoint.named)
-        reply = await compressed(reply, context, self._compress_from)
+        reply = await compressed(reply, context, self.compress_from)
         await reply.send(send)
 
     def methods_of(self, scope: Scope) -> Collection[str]:
@@ -107,11 +103,11 @@ class OipRoutes:
     async def _run(
         self, operation: RestOperation, context: RequestContext, receive: Receive, named: Asked
     ) -> Reply:
-        tenant = "" if operation.keyless else self._calls.authenticate(context)
+        tenant = "" if operation.keyless else self.calls.authenticate(context)
         if operation.of_repository:
-            self._operations.control()  # refused before the body is read
+            self.operations.control()  # refused before the body is read
         sent = {} if operation.body is None else await self._json_object(context, receive)
-        answer = operation.run(self._operations, dataclasses.replace(named, sent=sent, tenant=tenant))
+        answer = operation.run(self.operations, dataclasses.replace(named, sent=sent, tenant=tenant))
         if inspect.isawaitable(answer):
             answer = await answer
         if isinstance(answer, dict) and answer.get("ready") is False:
@@ -124,7 +120,7 @@ class OipRoutes:
     async def _json_object(self, context: RequestContext, receive: Receive) -> dict[str, Any]:
         """The body as an object; no body is an empty one."""
         check_content_type(context)
-        body = await self._bodies.read(context, receive)
+        body = await self.bodies.read(context, receive)
         if not body.strip():
             return {}
         if len(body) > _MAX_CONTROL_BODY:

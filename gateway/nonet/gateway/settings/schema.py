@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from nonet.gateway.settings.grpc_settings import GrpcSettings
 from nonet.gateway.settings.job_settings import JobSettings
@@ -309,10 +308,8 @@ class LoggingSettings(Section):
     )
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """All settings, by section; immutable."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     server: ServerSettings = ServerSettings()
     images: ImageSettings = ImageSettings()
@@ -324,18 +321,6 @@ class Settings(BaseSettings):
     shared_memory: SharedMemorySettings = SharedMemorySettings()
     jobs: JobSettings = JobSettings()
     logging: LoggingSettings = LoggingSettings()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the constructor is given: :func:`load_settings` lays the layers, and tests get none."""
-        return (init_settings,)
 
 
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:
