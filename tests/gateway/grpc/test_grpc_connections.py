@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from nonet.gateway.grpc.transport import channel_arguments
+from nonet.gateway.grpc.server import channel_arguments
 from nonet.gateway.settings.grpc_settings import GrpcSettings
 from tests.support import misbehaving_servables as bad
 

@@ -11,7 +11,7 @@ _OVERHEAD = 200  # bytes of bookkeeping per entry, so that a million tiny entrie
 
 
 class MemoryStore:
-    """A :class:`~nonet.gateway.cache.store.CacheStore` in this process; not thread-safe."""
+    """A :class:`~nonet.gateway.cache.response_cache.CacheStore` in this process; not thread-safe."""
 
     def __init__(self, limits: CacheSettings, clock: Clock) -> None:
         self._limits = limits

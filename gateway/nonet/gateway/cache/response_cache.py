@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol
 
 from nonet.gateway.cache.entry import decode_entry, encode_entry
 from nonet.gateway.cache.single_flight import SingleFlight
-from nonet.gateway.cache.store import CacheStore
 from nonet.runtime.requests import InferResponse
 
 _SLOT = 16
 """Bytes of a key that say where a store keeps it; an entry repeats all of it."""
+
+
+class CacheStore(Protocol):
+    """Keeps bytes under 16-byte slots, bounded in size and age.
+
+    A store may forget anything at any time, and may hand back a wrong or damaged value: the cache above it
+    checks. It must not block the event loop and must not raise for a fault of its own: a failed `get` is
+    a miss, a failed `set` is forgotten.
+    """
+
+    async def get(self, slot: bytes) -> bytes | None: ...
+
+    async def set(self, slot: bytes, entry: bytes) -> None: ...
+
+    async def delete(self, slot: bytes) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class ResponseCache:

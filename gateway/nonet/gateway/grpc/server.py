@@ -11,7 +11,6 @@ from nonet.gateway.grpc.health import SERVICE as HEALTH
 from nonet.gateway.grpc.health import Health
 from nonet.gateway.grpc.reflection import Reflection
 from nonet.gateway.grpc.rpc import Admit, Handler, Observe, RpcFace, service
-from nonet.gateway.grpc.transport import channel_arguments
 from nonet.gateway.oip.operations import Operations
 from nonet.gateway.oip.rpc_inference import Inference
 from nonet.gateway.oip.rpc_operations import operation_handlers
@@ -154,3 +153,23 @@ def _unary(
         for method in methods(name)
         if method.name in handlers
     }
+
+
+def channel_arguments(limits: GrpcSettings) -> list[tuple[str, int]]:
+    """How long connections live and how often they may be pinged, by the library's names; no age is 0."""
+    return [
+        ("grpc.keepalive_time_ms", limits.keepalive_time),
+        ("grpc.keepalive_timeout_ms", limits.keepalive_timeout),
+        # Without it the library gives an idle connection a minute, whatever the keepalive says.
+        ("grpc.http2.ping_timeout_ms", limits.keepalive_timeout),
+        ("grpc.keepalive_permit_without_calls", int(limits.keepalive_permit_without_calls)),
+        ("grpc.http2.max_pings_without_data", limits.http2_max_pings_without_data),
+        # Of the pings that are received, in spite of its name.
+        ("grpc.http2.min_ping_interval_without_data_ms", limits.http2_min_recv_ping_interval_without_data),
+        ("grpc.http2.max_ping_strikes", limits.http2_max_ping_strikes),
+        *(
+            (f"grpc.{name}_ms", age)
+            for name in ("max_connection_age", "max_connection_age_grace")
+            if (age := getattr(limits, name))
+        ),
+    ]
