@@ -77,7 +77,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "HTTP out: head, write": ("gateway.http.cycle:Cycle.send",),
     "metrics and statistics": (
-        "gateway.core.request_progress:RequestProgress.record",
+        "gateway.core.execution:RequestProgress.end",
         "gateway.http.guard:RequestGuard._report",
     ),
 }

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from nonet.gateway.core.records import BatchRecord, RequestRecord
 from nonet.gateway.metrics.counters import OTHER, Histogram, Metrics
-from nonet.gateway.metrics.exposition import GatewayState, MetricsPage
+from nonet.gateway.metrics.exposition import MetricsPage
 from tests.support.running_server import written_name
 
 TRITON = {
@@ -62,13 +62,13 @@ def metrics() -> Metrics:
 def page_of(metrics: Metrics) -> MetricsPage:
     return MetricsPage(
         metrics,
-        GatewayState(
-            ready=lambda: True,
-            utilisation=lambda: {"cpu": 0.5},
-            models=lambda: 3,
-            failed=lambda: 1,
-            version="9",
-        ),
+        lambda: {
+            "nonet_ready": 1,
+            "nonet_device_utilisation_ratio": {"cpu": 0.5},
+            "nonet_models_loaded": 3,
+            "nonet_models_failed": 1,
+            "nonet_build_info": {"9": 1},
+        },
     )
 
 

@@ -5,20 +5,37 @@ from __future__ import annotations
 import signal
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nonet.jobs import Assignment, JobFiles, JobPolicy, JobState, JobStore, Kind, NewJob, new_job_id, run_job
+from nonet.jobs import (
+    Assignment,
+    JobFiles,
+    JobPolicy,
+    JobState,
+    JobStore,
+    NewJob,
+    missing,
+    new_job_id,
+    run_job,
+)
 from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.job_context import JobContext
+from nonet.runtime.task import Accepted, Upload, Work
 
-Work = Callable[[JobContext], Mapping[str, Any]]
+
+def accept(upload: Upload) -> Accepted:
+    raise NotImplementedError
 
 
-def ended(store: JobStore, root: Path, kinds: Mapping[str, Kind]) -> Any:
+def toy(run: str = "toy_work:work", requires: tuple[str, ...] = (), install: str = "") -> Work:
+    return Work("toy", run, accept, "Submit", requires=requires, install=install)
+
+
+def ended(store: JobStore, root: Path, kinds: Mapping[str, Work]) -> Any:
     """A job of kind ``toy`` that was run to its end in this process."""
     job, _ = store.submit(NewJob(new_job_id(), "toy", "x", "ann", {"size": 3}, "d"), JobPolicy())
     files = JobFiles(root / "state")
@@ -55,7 +72,7 @@ def test_the_function_gets_the_job_and_what_it_returns_is_the_result(
         return {"length": len(context.input("input").read_text()), **context.spec}
 
     vars(module)["work"] = work
-    job = ended(store, tmp_path, {"toy": Kind("toy_work:work")})
+    job = ended(store, tmp_path, {"toy": toy()})
     assert (job.state, job.result) == (JobState.SUCCEEDED, {"length": 3, "size": 3})
 
 
@@ -64,21 +81,21 @@ def test_what_the_function_raises_is_told(store: JobStore, tmp_path: Path, modul
         raise InvalidArgument("no such size", param="size")
 
     vars(module)["work"] = work
-    job = ended(store, tmp_path, {"toy": Kind("toy_work:work")})
+    job = ended(store, tmp_path, {"toy": toy()})
     assert (job.state, job.error.message, job.error.param) == (JobState.FAILED, "no such size", "size")
 
 
 def test_a_kind_names_what_is_missing_and_is_not_imported_then(store: JobStore, tmp_path: Path) -> None:
-    kind = Kind("no_such_work:work", ("json", "absent_one", "absent_two"), install="fits need {missing}: ask")
-    assert kind.missing() == "fits need absent_one, absent_two: ask"
+    kind = toy("no_such_work:work", ("json", "absent_one", "absent_two"), install="fits need {missing}: ask")
+    assert missing(kind) == "fits need absent_one, absent_two: ask"
     job = ended(store, tmp_path, {"toy": kind})
-    assert (job.error.code, job.error.message) == ("EXTRA_MISSING", kind.missing())
+    assert (job.error.code, job.error.message) == ("EXTRA_MISSING", missing(kind))
 
 
 @pytest.mark.parametrize(("requires", "said"), [((), ""), (("json",), ""), (("absent",), "absent must be")])
 def test_a_kind_without_words_of_its_own_says_so_too(requires: tuple[str, ...], said: str) -> None:
-    assert Kind("toy_work:work", requires).missing().startswith(said)
-    assert bool(Kind("toy_work:work", requires).missing()) == bool(said)
+    assert missing(toy(requires=requires)).startswith(said)
+    assert bool(missing(toy(requires=requires))) == bool(said)
 
 
 def test_work_that_nobody_knows_fails(store: JobStore, tmp_path: Path) -> None:
@@ -89,6 +106,6 @@ def test_work_that_nobody_knows_fails(store: JobStore, tmp_path: Path) -> None:
 def test_a_function_that_is_not_there_fails_the_job_and_not_the_worker(
     store: JobStore, tmp_path: Path, run: str
 ) -> None:
-    job = ended(store, tmp_path, {"toy": Kind(run)})
+    job = ended(store, tmp_path, {"toy": toy(run)})
     assert job.state is JobState.FAILED
     assert "Traceback" not in job.error.message

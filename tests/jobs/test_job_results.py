@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -51,7 +50,7 @@ class JobFolder:
         return names
 
     def sweep(self, **limits: float) -> None:
-        sweep_results(self.store, self.files, dataclasses.replace(POLICY, **limits))
+        sweep_results(self.store, self.files, POLICY.model_copy(update=limits))
 
 
 @pytest.fixture

@@ -140,12 +140,9 @@ def test_what_is_no_host_is_no_policy(wrong: str) -> None:
         WebhookPolicy((wrong,), b"s")
 
 
-def test_a_policy_needs_a_secret_and_positive_numbers_and_keeps_the_secret() -> None:
+def test_a_policy_needs_a_secret_and_keeps_it() -> None:
     with pytest.raises(ValueError, match="secret"):
         WebhookPolicy(("a",))
-    for name in ("timeout", "attempts", "backoff"):
-        with pytest.raises(ValueError, match=name):
-            WebhookPolicy(**{name: 0})
     assert "hidden" not in repr(WebhookPolicy(("a",), b"hidden"))
 
 

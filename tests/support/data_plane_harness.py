@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from nonet.gateway.cache import MemoryStore, ResponseCache
-from nonet.gateway.cache.memory import MemoryLimits
-from nonet.gateway.core.data_plane import DataPlane, PlanePolicy
+from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.records import BatchRecord, RequestRecord
 from nonet.gateway.executor import EmbeddedDevice
-from nonet.gateway.scheduler import SchedulerPolicy
+from nonet.gateway.settings.schema import CacheSettings, SchedulerSettings
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import MonotonicClock
 from nonet.runtime.requests import InferRequest, InferResponse
@@ -57,13 +56,12 @@ async def serving(
     if calibrate:
         for servable in servables:
             catalog.publish(servable)
-    cache = ResponseCache(MemoryStore(MemoryLimits(), clock)) if cached else None
+    cache = ResponseCache(MemoryStore(CacheSettings(), clock)) if cached else None
     plane = DataPlane(
         catalog,
         [EmbeddedDevice(lanes)],
         clock=clock,
-        scheduling=SchedulerPolicy(max_queue=waiting),
-        policy=PlanePolicy(default_timeout=20.0),
+        limits=SchedulerSettings(max_queue=waiting, default_timeout=20.0),
         cache=cache,
         costs=costs,
     )

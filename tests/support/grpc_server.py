@@ -13,13 +13,14 @@ import numpy as np
 from nonet.gateway.cache import ResponseCache
 from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.data_plane import DataPlane
-from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
+from nonet.gateway.core.gatekeeper import Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.executor import Device, EmbeddedDevice
-from nonet.gateway.grpc import GrpcLimits, GrpcServer
-from nonet.gateway.grpc.transport import GrpcTransport
+from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.process.services import installed_services
+from nonet.gateway.settings.grpc_settings import GrpcSettings
+from nonet.gateway.settings.schema import AuthSettings
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.host import GatewayHost
 from nonet.runtime.catalog import Catalog
@@ -81,8 +82,8 @@ def values(reply: Any) -> list[float]:
 async def serving_grpc(
     *servables: DoublingServable,
     lanes: int = 1,
-    keys: list[ApiKey] | None = None,
-    limits: GrpcLimits | None = None,
+    auth: AuthSettings | None = None,
+    limits: GrpcSettings | None = None,
     repository: Any = None,
     services: Sequence[Service] | None = None,
     catalog: Catalog | None = None,
@@ -90,7 +91,8 @@ async def serving_grpc(
     uploads: UploadBudget | None = None,
     describe_models: bool = False,
     channel: Sequence[tuple[str, int]] = (),
-    transport: GrpcTransport | None = None,
+    message_timeout: float = 60.0,
+    repository_control: bool = True,
 ) -> AsyncIterator[Face]:
     catalog, clock = catalog or Catalog(), MonotonicClock()
     plane = DataPlane(catalog, devices or [EmbeddedDevice(lanes)], clock=clock, cache=ResponseCache(None))
@@ -100,10 +102,10 @@ async def serving_grpc(
     for servable in servables:
         catalog.publish(servable)
     routes: list[Any] = []
-    limits = limits or GrpcLimits()
+    limits = limits or GrpcSettings()
     parts = FaceParts(
         plane,
-        CallReader(Gatekeeper(keys or [], clock), clock, 3600.0),
+        CallReader(Gatekeeper(auth or AuthSettings(), clock), clock, 3600.0),
         uploads=uploads or UploadBudget(8 * limits.max_message_bytes),
         disk=disk_budget(limits.max_message_bytes),
         host=GatewayHost(catalog, Path(), None, None, may_remove=False, works={}, jobs=None),
@@ -113,7 +115,8 @@ async def serving_grpc(
     server = GrpcServer(
         parts,
         limits,
-        transport=transport,
+        message_timeout=message_timeout,
+        repository_control=repository_control,
         observe=lambda *record: routes.append(record),
         describe_models=describe_models,
     )

@@ -17,16 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from nonet.cli.job_process import run_one, say_kinds
-from nonet.jobs import Assignment, Kind
+from nonet.jobs import Assignment
 from nonet.runtime.errors import InvalidArgument, PermissionDenied
 from nonet.runtime.job_context import JobContext
 from nonet.runtime.repository.manifest import Manifest
 from nonet.runtime.repository.publish import publish_version
 from nonet.runtime.scans import Scans
+from nonet.runtime.task import Accepted, Upload, Work
 from nonet.services.floor_identification.building_names import FIT, SCANS, network_of, not_yours
 
 STEPS = 40
 STEP_SECONDS = 0.1
+
+
+def accept_nothing(upload: Upload) -> Accepted:
+    raise NotImplementedError("the gateway accepts, in its own process")
 
 
 def network(transmitters: int, floors: int, seed: int) -> bytes:
@@ -151,7 +156,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=float, default=10.0)
     given = parser.parse_args()
     missing = os.environ.get("TOY_MISSING", "")
-    kinds = {FIT: Kind(f"{__name__}:{fit.__name__}", publishes=True)}
+    kinds = {FIT: Work(FIT, f"{__name__}:{fit.__name__}", accept_nothing, "Submit", publishes=network_of)}
     if given.list:
         say_kinds(kinds, {FIT: missing})
         return 0

@@ -13,19 +13,20 @@ from pathlib import Path
 
 from nonet.jobs.files import JobFiles
 from nonet.jobs.store_address import StoreAddress
-from nonet.jobs.worker import Assignment, Kind, run_job
+from nonet.jobs.worker import Assignment, missing, run_job
+from nonet.runtime.task import Work
 
 __all__ = ["run_one", "say_kinds"]
 
 
-def say_kinds(kinds: Mapping[str, Kind], also: Mapping[str, str] | None = None) -> None:
+def say_kinds(works: Mapping[str, Work], also: Mapping[str, str] | None = None) -> None:
     """Print what can be worked on: kind -> what has to be installed first, "" if nothing; and ``also``, the
     same of what else jobs may need, each a word with a colon."""
-    print(json.dumps({**{name: kind.missing() for name, kind in kinds.items()}, **(also or {})}))
+    print(json.dumps({**{kind: missing(work) for kind, work in works.items()}, **(also or {})}))
 
 
 def run_one(
-    kinds: Mapping[str, Kind], state: Path, repository: Path, assignment: Assignment, log_format: str = "text"
+    works: Mapping[str, Work], state: Path, repository: Path, assignment: Assignment, log_format: str = "text"
 ) -> int:
     """Run the job of ``assignment`` within its limits; returns the exit status."""
     _set_up_logging(log_format)
@@ -36,7 +37,7 @@ def run_one(
         # Private writable memory; what is only reserved, as engines do, does not count.
         resource.setrlimit(resource.RLIMIT_DATA, (assignment.memory_bytes, assignment.memory_bytes))
     with contextlib.closing(StoreAddress.from_environment().open(state)) as store:
-        return run_job(store, JobFiles(state), kinds, repository, assignment)
+        return run_job(store, JobFiles(state), works, repository, assignment)
 
 
 def _set_up_logging(form: str) -> None:

@@ -35,13 +35,10 @@ def worker(
     """
     from nonet.cli.job_process import run_one, say_kinds
     from nonet.gateway.process.services import works
-    from nonet.jobs import Assignment, Kind
+    from nonet.jobs import Assignment
     from nonet.runtime.backends.requirement import installed_engines
 
-    kinds = {
-        kind: Kind(work.run, work.requires, work.install, work.publishes is not None)
-        for kind, (_, work) in works().items()
-    }
+    kinds = {kind: work for kind, (_, work) in works().items()}
     if list_kinds:
         say_kinds(kinds, installed_engines())
         raise typer.Exit(0)

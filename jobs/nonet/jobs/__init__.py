@@ -11,7 +11,7 @@ from nonet.jobs.store_address import StoreAddress
 from nonet.jobs.store_contract import JobStore, OutcomeUnknown
 from nonet.jobs.supervisor import WorkerCommand
 from nonet.jobs.webhook_policy import WebhookPolicy
-from nonet.jobs.worker import Assignment, Kind, RunningJob, Stopped, run_job
+from nonet.jobs.worker import Assignment, RunningJob, Stopped, missing, run_job
 
 __all__ = [
     "DATABASE",
@@ -24,7 +24,6 @@ __all__ = [
     "JobState",
     "JobStore",
     "Jobs",
-    "Kind",
     "NewJob",
     "OutcomeUnknown",
     "Page",
@@ -38,6 +37,7 @@ __all__ = [
     "WebhookPolicy",
     "WebhookState",
     "WorkerCommand",
+    "missing",
     "new_job_id",
     "read_key",
     "read_states",

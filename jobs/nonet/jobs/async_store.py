@@ -14,8 +14,6 @@ from typing import TypeVar
 from nonet.jobs.store_contract import JobStore
 from nonet.runtime.errors import Unavailable
 
-__all__ = ["AsyncStore"]
-
 T = TypeVar("T")
 
 _SHARED_THREADS = 4

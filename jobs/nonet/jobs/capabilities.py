@@ -12,8 +12,6 @@ import orjson
 from nonet.jobs.child_process import start_child
 from nonet.runtime.errors import Unavailable
 
-__all__ = ["Capabilities"]
-
 logger = logging.getLogger(__name__)
 
 _QUERY_SECONDS = 30.0

@@ -15,8 +15,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["Child", "start_child"]
-
 T = TypeVar("T")
 
 

@@ -17,8 +17,6 @@ from nonet.jobs.job import Job, JobState
 from nonet.jobs.wake_loop import WakeLoop
 from nonet.runtime.errors import ServingError
 
-__all__ = ["Completions"]
-
 logger = logging.getLogger(__name__)
 
 

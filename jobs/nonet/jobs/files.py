@@ -24,8 +24,6 @@ from nonet.jobs.job import JobState
 from nonet.runtime.errors import Unavailable
 from nonet.runtime.storage_errors import storage_errors
 
-__all__ = ["JobFiles", "KeptResult", "new_job_id"]
-
 _UPLOADS_AT_ONCE = 256
 """Uploads between their first byte and their job; what they take is counted where they arrive."""
 _UPLOAD_LEFT_AFTER = 3600.0

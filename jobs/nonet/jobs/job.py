@@ -13,21 +13,6 @@ from pydantic import ConfigDict, Field, PlainSerializer
 from nonet.jobs.requirements import requirements_text
 from nonet.runtime.errors import ServingError
 
-__all__ = [
-    "JOB",
-    "Beat",
-    "Claim",
-    "Job",
-    "JobError",
-    "JobState",
-    "NewJob",
-    "Orders",
-    "Page",
-    "Webhook",
-    "WebhookState",
-    "error_of",
-]
-
 
 class JobState(enum.StrEnum):
     """``queued`` and ``running`` may follow each other several times; the other three are final."""

@@ -10,18 +10,6 @@ import orjson
 from nonet.jobs.job import JOB, Claim, Job, JobError, JobState
 from nonet.runtime.errors import Conflict, NotFound, QuotaExceeded, Unavailable
 
-__all__ = [
-    "Record",
-    "claim_of",
-    "job_ended",
-    "job_of",
-    "json_of",
-    "key_reused",
-    "queue_full",
-    "quota_used",
-    "unknown_job",
-]
-
 _RETRY_SECONDS: Final = 30.0
 """Seconds after which a submit that found the queue full may be tried again."""
 Record = Mapping[str, Any]

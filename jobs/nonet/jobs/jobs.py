@@ -25,8 +25,6 @@ from nonet.jobs.webhooks import Webhooks
 from nonet.jobs.worker_registry import WorkerRegistry
 from nonet.runtime.errors import InsufficientStorage, InvalidArgument, ServingError, Unavailable
 
-__all__ = ["Jobs"]
-
 logger = logging.getLogger(__name__)
 
 _ID = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
@@ -123,15 +121,11 @@ class Jobs:
         self.registry.start()
         self._durability.start()
 
-    def close_streams(self) -> None:
-        """End every :meth:`watch`: the process is about to leave, callers watch on elsewhere."""
-        self._closing.set()
-        self._changed()
-
     async def stop(self, seconds: float) -> None:
         """Start no more jobs, let the workers write their checkpoints and end, at most ``seconds``; what runs
         waits for the next start. Jobs can still be submitted and looked at, until :meth:`close`."""
-        self.close_streams()
+        self._closing.set()  # every watch ends: callers watch on elsewhere
+        self._changed()
         await self._durability.cancel()
         await self.registry.stop()
         await asyncio.gather(self.supervisor.stop(seconds), self.webhooks.stop(seconds))

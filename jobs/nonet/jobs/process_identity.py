@@ -10,8 +10,6 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["boot_id", "is_alive", "place", "process_name", "uptime"]
-
 
 @functools.cache
 def boot_id() -> str:

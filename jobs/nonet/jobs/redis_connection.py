@@ -27,8 +27,6 @@ from nonet.jobs.process_identity import place
 from nonet.jobs.store_contract import OutcomeUnknown
 from nonet.runtime.errors import InsufficientStorage, Internal, ServingError, Unavailable
 
-__all__ = ["RedisLink"]
-
 logger = logging.getLogger(__name__)
 
 _REST_SECONDS: Final = 1.0

@@ -28,8 +28,6 @@ from nonet.jobs.redis_connection import RedisLink
 from nonet.jobs.requirements import Demand, Queue, requirements_text
 from nonet.jobs.store_contract import ENDINGS_AT_ONCE, PHASE_LENGTH
 
-__all__ = ["RedisJobStore"]
-
 _ANY_TENANT = "*"
 Fields = Mapping[str, str]
 

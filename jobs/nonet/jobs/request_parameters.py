@@ -9,8 +9,6 @@ from collections.abc import Collection
 from nonet.jobs.job import JobState
 from nonet.runtime.errors import InvalidArgument
 
-__all__ = ["DEFAULT_PAGE", "MAX_PAGE", "PageQuery", "read_key", "read_states"]
-
 DEFAULT_PAGE, MAX_PAGE = 20, 100
 _KEY = re.compile(r"[\x21-\x7e]{1,200}", re.ASCII)
 

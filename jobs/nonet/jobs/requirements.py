@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
-__all__ = ["NOTE", "REPOSITORY", "SERVES", "Demand", "Queue", "lacking", "note_of", "requirements_text"]
-
 REPOSITORY = "repository:"
 """Begins the word of those who can publish in the repository of that name."""
 SERVES = "serves:"

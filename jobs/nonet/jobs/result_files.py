@@ -20,8 +20,6 @@ from nonet.jobs.policy import JobPolicy
 from nonet.jobs.store_contract import JobStore
 from nonet.runtime.errors import Conflict, NotFound
 
-__all__ = ["ResultFile", "result_file", "sweep_results"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResultFile:

@@ -16,8 +16,6 @@ from typing import Any
 
 from nonet.runtime.errors import InsufficientStorage, Internal, ServingError, Unavailable
 
-__all__ = ["SqliteFile"]
-
 logger = logging.getLogger(__name__)
 
 _FIRST = """

@@ -11,8 +11,6 @@ from nonet.jobs.job import JobError, JobState
 from nonet.jobs.job_records import Record, json_of, unknown_job
 from nonet.jobs.requirements import NOTE
 
-__all__ = ["GOING_ON", "changed", "end", "give_back", "noted", "owned_row", "row_of"]
-
 GOING_ON = "waiting to go on"
 """The phase of a job that ran before and waits."""
 _RELEASED = "owner = NULL, worker = NULL, boot = NULL, lease = NULL, eta = NULL"

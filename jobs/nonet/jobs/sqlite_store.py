@@ -31,8 +31,6 @@ from nonet.jobs.sqlite_file import SqliteFile
 from nonet.jobs.sqlite_rows import GOING_ON, changed, end, give_back, noted, owned_row, row_of
 from nonet.jobs.store_contract import ENDINGS_AT_ONCE, PHASE_LENGTH
 
-__all__ = ["DATABASE", "SqliteJobStore"]
-
 State = TypeVar("State", bound=StrEnum)
 
 DATABASE = "jobs.sqlite3"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
@@ -13,10 +12,7 @@ from urllib.parse import urlsplit
 from nonet.jobs.sqlite_store import DATABASE, SqliteJobStore
 from nonet.jobs.store_contract import JobStore
 
-__all__ = ["StoreAddress"]
-
 _SCHEMES: Final = ("redis://", "rediss://", "unix://")
-_PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{1,40}", re.ASCII)
 _URL, _NAMES, _SECONDS = "NONET_JOBS__STORE", "NONET_JOBS__STORE_PREFIX", "NONET_JOBS__STORE_TIMEOUT"
 
 
@@ -27,10 +23,10 @@ class StoreAddress:
     Args:
         url: ``redis://``, ``rediss://`` (TLS) or ``unix://``; "" for the SQLite file in the jobs' folder. It
             may hold a password, so it is in no message and goes to workers by the environment.
-        prefix: what the names of all keys in Redis begin with: 1 to 40 letters, digits, ``.``, ``_``, ``-``.
+        prefix: what the names of all keys in Redis begin with.
         timeout: seconds that one call on Redis may take.
 
-    Raises ValueError, in words that do not repeat the URL.
+    Raises ValueError for another scheme, in words that do not repeat the URL.
     """
 
     url: str = dataclasses.field(default="", repr=False)
@@ -40,10 +36,6 @@ class StoreAddress:
     def __post_init__(self) -> None:
         if self.url and not self.url.startswith(_SCHEMES):
             raise ValueError("it must be empty or a URL that begins with redis://, rediss:// or unix://")
-        if _PREFIX.fullmatch(self.prefix) is None:
-            raise ValueError(f"a prefix is 1 to 40 letters, digits, '.', '_' or '-', got {self.prefix!r}")
-        if not 0 < self.timeout < float("inf"):
-            raise ValueError(f"a time limit must be positive, got {self.timeout!r}")
 
     @property
     def shared(self) -> bool:

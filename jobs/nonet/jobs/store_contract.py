@@ -17,8 +17,6 @@ from nonet.jobs.policy import JobPolicy
 from nonet.jobs.requirements import Demand
 from nonet.runtime.errors import Unavailable
 
-__all__ = ["ENDINGS_AT_ONCE", "PHASE_LENGTH", "JobStore", "OutcomeUnknown"]
-
 ENDINGS_AT_ONCE = 100
 """Jobs that :meth:`JobStore.ended` gives at most."""
 PHASE_LENGTH = 80

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from nonet.jobs.async_store import AsyncStore
 from nonet.jobs.requirements import NOTE, Queue, lacking, note_of
 
-__all__ = ["StuckJobs"]
-
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 5.0

@@ -32,8 +32,6 @@ from nonet.jobs.store_contract import JobStore
 from nonet.jobs.wake_loop import WakeLoop
 from nonet.runtime.errors import DeadlineExceeded, InsufficientStorage, ServingError
 
-__all__ = ["Supervisor", "WorkerCommand"]
-
 logger = logging.getLogger(__name__)
 
 _WATCH_SECONDS = 0.5
@@ -102,6 +100,7 @@ class _Worker:
         return total
 
 
+@dataclasses.dataclass(eq=False)
 class Supervisor:
     """Start its ``loop``, wake that when a job waits or was cancelled; :meth:`stop` it.
 
@@ -115,24 +114,16 @@ class Supervisor:
         tidies: whether to remove what is kept no longer.
     """
 
-    def __init__(
-        self,
-        store: AsyncStore,
-        files: JobFiles,
-        command: WorkerCommand,
-        policy: JobPolicy,
-        *,
-        looked: Callable[[], Awaitable[None]],
-        takes: Callable[[], Collection[str]],
-        tidies: bool,
-    ) -> None:
-        self._store = store
-        self._files = files
-        self._command = command
-        self._policy = policy
-        self._looked = looked
-        self._takes = takes
-        self._tidies = tidies
+    store: AsyncStore
+    files: JobFiles
+    command: WorkerCommand
+    policy: JobPolicy
+    _: dataclasses.KW_ONLY
+    looked: Callable[[], Awaitable[None]]
+    takes: Callable[[], Collection[str]]
+    tidies: bool
+
+    def __post_init__(self) -> None:
         self.loop = WakeLoop("looking after the jobs", self._look, _WATCH_SECONDS)
         self._workers: set[_Worker] = set()
         self._next_owner = secrets.token_hex(8)
@@ -163,51 +154,49 @@ class Supervisor:
     async def _look(self) -> float:
         for worker in self._workers:
             self._limit(worker)  # first: it needs no store
-        owners, most = [worker.owner for worker in self._workers], self._policy.max_attempts
-        for job in await self._store.call(lambda store: store.reap(most, owners)):
+        owners, most = [worker.owner for worker in self._workers], self.policy.max_attempts
+        for job in await self.store.call(lambda store: store.reap(most, owners)):
             logger.warning("job %s was left by its worker: %s", job.id, job.state.value)
-            self._files.settle(job.id, job.state)
+            self.files.settle(job.id, job.state)
         for worker in list(self._workers):
             await self._watch(worker)
-        if self._tidies and time.monotonic() > self._tidied + self._tidy_after:
+        if self.tidies and time.monotonic() > self._tidied + self._tidy_after:
             self._tidied, self._tidy_after = time.monotonic(), _TIDY_SECONDS
-            await self._store.call(self._tidy)
-        while not self.loop.finishing and len(self._workers) < self._policy.concurrency:
+            await self.store.call(self._tidy)
+        while not self.loop.finishing and len(self._workers) < self.policy.concurrency:
             if not await self._start_one():
                 break
-        await self._looked()
+        await self.looked()
         return _WATCH_SECONDS if self._workers else _IDLE_SECONDS
 
     def _tidy(self, store: JobStore) -> None:
-        for job in store.forget(self._policy.keep_seconds, self._policy.keep_jobs):
-            self._files.remove_result(job)
+        for job in store.forget(self.policy.keep_seconds, self.policy.keep_jobs):
+            self.files.remove_result(job)
         now = store.now()
-        self._files.sweep(store.unfinished(), now)
-        sweep_results(store, self._files, self._policy)
+        self.files.sweep(store.unfinished(), now)
+        sweep_results(store, self.files, self.policy)
 
     async def _start_one(self) -> bool:
         """Claim a job and start its worker; False if there is none."""
-        able = self._takes()
+        able = self.takes()
         if not able:
             return False
         # If the answer is lost the next try is in the same name, and finds what this one has claimed.
         owner = self._next_owner
-        lease = 2 * self._policy.lease_seconds
-        claim = await self._store.call(
-            lambda store: store.claim(owner, lease, self._policy.concurrency, able)
-        )
+        lease = 2 * self.policy.lease_seconds
+        claim = await self.store.call(lambda store: store.claim(owner, lease, self.policy.concurrency, able))
         if claim is None:
             return False
         self._next_owner = secrets.token_hex(8)
-        threads = str(self._policy.threads)
+        threads = str(self.policy.threads)
         environment = {
             **os.environ,
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
-            **self._command.environment,
+            **self.command.environment,
         }
         try:
             process = await start_child(
-                self._command.line(claim.job.id, owner, self._policy), environment=environment
+                self.command.line(claim.job.id, owner, self.policy), environment=environment
             )
         except OSError as error:
             logger.error("no worker can be started: %s", error.strerror)
@@ -228,34 +217,34 @@ class Supervisor:
                 await self._give_back(worker.job, worker.owner, blame)
                 return
             verdict = error_of(worker.verdict)
-            if await self._store.call(
+            if await self.store.call(
                 lambda store: store.finish(worker.job, worker.owner, JobState.FAILED, error=verdict)
             ):
                 logger.warning("job %s failed: %s", worker.job, worker.verdict.message)
-                self._files.settle(worker.job, JobState.FAILED)
+                self.files.settle(worker.job, JobState.FAILED)
         except ServingError as error:
             logger.warning("job %s: what became of it cannot be settled now: %s", worker.job, error.message)
         finally:
             self._workers.discard(worker)
 
     async def _give_back(self, job: str, owner: str, blame: str, *, begun: bool = True) -> None:
-        most = self._policy.max_attempts
-        left = await self._store.call(
+        most = self.policy.max_attempts
+        left = await self.store.call(
             lambda store: store.give_back(job, owner, blame=blame, max_attempts=most, begun=begun)
         )
         if left is not None:
             if blame:
                 logger.warning("job %s: its worker was lost, %s; it is %s now", job, blame, left.state.value)
-            self._files.settle(job, left.state)
+            self.files.settle(job, left.state)
             return
-        found = await self._store.call(lambda store: store.get(job))
-        self._files.settle(job, found.state)
-        if found.state is JobState.SUCCEEDED and self._tidies:
-            await self._store.call(lambda store: sweep_results(store, self._files, self._policy))
+        found = await self.store.call(lambda store: store.get(job))
+        self.files.settle(job, found.state)
+        if found.state is JobState.SUCCEEDED and self.tidies:
+            await self.store.call(lambda store: sweep_results(store, self.files, self.policy))
 
     def _limit(self, worker: _Worker) -> None:
         """Kill a worker that goes over a limit."""
-        policy = self._policy
+        policy = self.policy
         if worker.verdict is not None:
             return
         if (taken := worker.memory()) > policy.max_memory_bytes:
@@ -276,11 +265,11 @@ class Supervisor:
         """Kill a worker that does not stop when told."""
         if worker.verdict is not None:
             return
-        job = await self._store.call(lambda store: store.get(worker.job))
+        job = await self.store.call(lambda store: store.get(worker.job))
         if job.cancelling:
             worker.told = worker.told or time.monotonic()
             # Its own thread ends it after stop_seconds; a process that hangs as a whole is killed here.
-            if time.monotonic() > worker.told + self._policy.stop_seconds + 2.0:
+            if time.monotonic() > worker.told + self.policy.stop_seconds + 2.0:
                 worker.process.kill()
 
 

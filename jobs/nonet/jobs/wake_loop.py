@@ -10,8 +10,6 @@ from typing import Any
 
 from nonet.runtime.errors import ServingError
 
-__all__ = ["WakeLoop"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -12,8 +12,6 @@ import httpx
 
 from nonet.jobs.webhook_policy import Target
 
-__all__ = ["post"]
-
 
 async def post(target: Target, headers: Mapping[str, str], body: bytes, seconds: float) -> str:
     """Send ``body`` once, within ``seconds``; why that failed, "" if it was taken.

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from typing import Final
 from urllib.parse import urlsplit
 
 from nonet.runtime.errors import InvalidArgument
-
-__all__ = ["Target", "WebhookPolicy"]
 
 _URL: Final = re.compile(r"https?://[\x21-\x7e]{1,2040}", re.ASCII | re.IGNORECASE)
 _PORTS: Final = {"http": 80, "https": 443}
@@ -46,7 +43,7 @@ class WebhookPolicy:
         backoff: seconds before the second attempt; doubled with each, up to an hour.
         root_path: goes before the path of the file that a job has made.
 
-    Raises ValueError for what is no host, hosts without a secret, or a number that is not positive.
+    Raises ValueError for what is no host and for hosts without a secret.
     """
 
     hosts: tuple[str, ...] = ()
@@ -57,10 +54,6 @@ class WebhookPolicy:
     root_path: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("timeout", "attempts", "backoff"):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value <= 0:
-                raise ValueError(f"{name} must be positive, got {value!r}")
         for host in self.hosts:
             _place(host)
         if self.hosts and not self.secret:

@@ -28,8 +28,6 @@ from nonet.jobs.wake_loop import WakeLoop
 from nonet.jobs.webhook_policy import WebhookPolicy
 from nonet.runtime.errors import InvalidArgument, ServingError
 
-__all__ = ["Webhooks", "pause", "signature"]
-
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0

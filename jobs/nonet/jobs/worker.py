@@ -37,8 +37,7 @@ from nonet.runtime.errors import (
 )
 from nonet.runtime.job_context import JobContext
 from nonet.runtime.repository.publish import check_writable
-
-__all__ = ["Assignment", "Kind", "RunningJob", "Stopped", "run_job"]
+from nonet.runtime.task import Work
 
 logger = logging.getLogger(__name__)
 
@@ -112,39 +111,15 @@ class RunningJob(JobContext):
         return self._files.published(self.job)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of work.
-
-    Args:
-        run: ``"module:function"``, imported only when such a job runs and called with a :class:`JobContext`;
-            what it returns becomes the job's result, a ServingError that it raises is told to the caller.
-        requires: modules without which it cannot run here.
-        install: what the operator is told when some of ``requires`` are absent; ``{missing}`` stands for
-            their names.
-        publishes: whether it makes a version of the repository, which must then be one that can be written.
-    """
-
-    run: str
-    requires: tuple[str, ...] = ()
-    install: str = ""
-    publishes: bool = False
-
-    def missing(self) -> str:
-        """What has to be installed first, in words for an operator; "" if nothing."""
-        absent = [name for name in self.requires if importlib.util.find_spec(name) is None]
-        text = self.install or "{missing} must be installed first"
-        return text.format(missing=", ".join(absent)) if absent else ""
-
-    def load(self) -> Callable[[JobContext], Mapping[str, Any]]:
-        """Import what does the work. Raises ImportError or AttributeError."""
-        module, _, function = self.run.partition(":")
-        found: Callable[[JobContext], Mapping[str, Any]] = getattr(importlib.import_module(module), function)
-        return found
+def missing(work: Work) -> str:
+    """What has to be installed before this work can be done, in words for an operator; "" if nothing."""
+    absent = [name for name in work.requires if importlib.util.find_spec(name) is None]
+    text = work.install or "{missing} must be installed first"
+    return text.format(missing=", ".join(absent)) if absent else ""
 
 
 def run_job(
-    store: JobStore, files: JobFiles, kinds: Mapping[str, Kind], repository: Path, assignment: Assignment
+    store: JobStore, files: JobFiles, works: Mapping[str, Work], repository: Path, assignment: Assignment
 ) -> int:
     """Run the job of ``assignment`` in this process; returns the exit status (0: its outcome is written).
 
@@ -161,11 +136,12 @@ def run_job(
         "job %s (%s %s): attempt %d", claim.job.id, claim.job.kind, claim.job.subject, claim.job.attempts
     )
     try:
-        kind = _known(kinds, claim.job.kind)
-        if kind.publishes:
+        work = _known(works, claim.job.kind)
+        if work.publishes is not None:
             check_writable(repository)  # rather now than when all the work is done
-        run = kind.load()
-        result = run(RunningJob(claim, files, heartbeat, repository))
+        module, _, function = work.run.partition(":")
+        run = getattr(importlib.import_module(module), function)
+        result: Mapping[str, Any] = run(RunningJob(claim, files, heartbeat, repository))
     except Stopped:
         return _stopped(store, files, assignment, heartbeat)
     except Exception as error:
@@ -293,14 +269,13 @@ def _stopped(store: JobStore, files: JobFiles, assignment: Assignment, heartbeat
     return 0
 
 
-def _known(kinds: Mapping[str, Kind], name: str) -> Kind:
-    kind = kinds.get(name)
-    if kind is None:
-        raise NotImplementedHere(f"this worker does not know the work '{name}'", code="JOB_KIND_UNKNOWN")
-    missing = kind.missing()
-    if missing:
-        raise NotImplementedHere(missing, code="EXTRA_MISSING")
-    return kind
+def _known(works: Mapping[str, Work], kind: str) -> Work:
+    work = works.get(kind)
+    if work is None:
+        raise NotImplementedHere(f"this worker does not know the work '{kind}'", code="JOB_KIND_UNKNOWN")
+    if absent := missing(work):
+        raise NotImplementedHere(absent, code="EXTRA_MISSING")
+    return work
 
 
 def _explained(error: Exception, job: str) -> ServingError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import time
@@ -27,8 +28,6 @@ from nonet.runtime.errors import InsufficientStorage, NotImplementedHere, Servin
 from nonet.runtime.repository.publish import check_writable
 from nonet.runtime.repository_identity import name_repository, repository_identity
 
-__all__ = ["WorkerRegistry"]
-
 logger = logging.getLogger(__name__)
 
 _ANNOUNCE_SECONDS = 10.0
@@ -37,6 +36,7 @@ _VALID_SECONDS = 60.0
 """Seconds after which those who are not heard of any more count as gone."""
 
 
+@dataclasses.dataclass(eq=False)
 class WorkerRegistry:
     """Start it, wake its ``loop`` when the repository may have got its name; :meth:`stop` it.
 
@@ -55,27 +55,20 @@ class WorkerRegistry:
         available: what jobs may require that are taken now; see :mod:`.requirements`.
     """
 
-    def __init__(
-        self,
-        store: AsyncStore,
-        files: JobFiles,
-        command: WorkerCommand,
-        *,
-        works: bool,
-        serves: bool,
-        eager: bool,
-        shared: bool,
-        changed: Callable[[], None],
-    ) -> None:
+    store: AsyncStore
+    files: JobFiles
+    command: WorkerCommand
+    _: dataclasses.KW_ONLY
+    works: bool
+    serves: bool
+    eager: bool
+    shared: bool
+    changed: Callable[[], None]
+
+    def __post_init__(self) -> None:
         self.available: Collection[str] = frozenset()
-        self._store = store
-        self._files = files
-        self._repository = command.repository
-        self._capabilities = Capabilities(command.words) if works else None
-        self._serves = serves
-        self._eager = eager
-        self._shared = shared
-        self._changed = changed
+        self._repository = self.command.repository
+        self._capabilities = Capabilities(self.command.words) if self.works else None
         self._announced: set[str] = set()
         self._announced_at = float("-inf")
         self._strange_folder = False
@@ -83,7 +76,7 @@ class WorkerRegistry:
 
     def start(self) -> None:
         """Announce from now on."""
-        self.loop.start(0.0 if self._eager else None)
+        self.loop.start(0.0 if self.eager else None)
 
     def announce_soon(self) -> None:
         """Something waits or runs: announce now what was not announced lately."""
@@ -113,7 +106,7 @@ class WorkerRegistry:
                 if not missing:
                     return
                 refusal = NotImplementedHere(missing, code="EXTRA_MISSING")
-        if not await self._store.call(lambda store: store.is_available(kind)):
+        if not await self.store.call(lambda store: store.is_available(kind)):
             raise refusal
 
     async def foreign(self, kinds: Collection[str]) -> str:
@@ -121,7 +114,7 @@ class WorkerRegistry:
         them serves from this repository. "" if there is no such reason, none of it can be done here anyway,
         or the store cannot be asked. To be asked once, at the start."""
         with contextlib.suppress(ServingError):
-            demand = await self._store.call(lambda store: store.demand())
+            demand = await self.store.call(lambda store: store.demand())
             announced = frozenset[str]().union(*demand.workers)
             served = {word.removeprefix(SERVES) for word in announced if word.startswith(SERVES)}
             own = await asyncio.to_thread(repository_identity, self._repository)
@@ -140,7 +133,7 @@ class WorkerRegistry:
     async def publishing(self) -> tuple[str, ...]:
         """What a job requires that publishes where this process serves: the repository, which gets a name if
         it has none. Nothing if it cannot have one."""
-        name = await asyncio.to_thread(name_repository, self._repository) if self._serves else ""
+        name = await asyncio.to_thread(name_repository, self._repository) if self.serves else ""
         return (REPOSITORY + name,) if name else ()
 
     async def check_publishing(self, model: str = "") -> None:
@@ -151,10 +144,10 @@ class WorkerRegistry:
         try:
             await asyncio.to_thread(check_writable, self._repository, model)
         except InsufficientStorage:
-            if not self._eager:  # nobody else works on these jobs
+            if not self.eager:  # nobody else works on these jobs
                 raise
             name = await asyncio.to_thread(repository_identity, self._repository)
-            if not name or not await self._store.call(lambda store: store.is_available(REPOSITORY + name)):
+            if not name or not await self.store.call(lambda store: store.is_available(REPOSITORY + name)):
                 raise
 
     async def _look(self) -> float | None:
@@ -163,46 +156,46 @@ class WorkerRegistry:
         except ServingError:
             self.available = frozenset()
             raise
-        return _ANNOUNCE_SECONDS if self._eager else None
+        return _ANNOUNCE_SECONDS if self.eager else None
 
     async def _announce(self) -> None:
         await self._check_folder()
         able = frozenset[str]() if self._capabilities is None else await self._capabilities.available()
         own, writable = await asyncio.to_thread(self._identify)
         available = able | {REPOSITORY + own} if able and own and writable else able
-        announced = {*available, SERVES + own} if own and self._serves else {*available}
+        announced = {*available, SERVES + own} if own and self.serves else {*available}
         now = time.monotonic()
         if announced != self._announced or now >= self._announced_at + _ANNOUNCE_SECONDS:
             if announced:
-                await self._store.call(lambda store: store.announce(announced, _VALID_SECONDS))
+                await self.store.call(lambda store: store.announce(announced, _VALID_SECONDS))
             self._announced, self._announced_at = announced, now
         if available != self.available:
             logger.info("jobs that can be worked on here: %s", ", ".join(sorted(available)) or "none")
             self.available = available
-            self._changed()
+            self.changed()
 
     def _identify(self) -> tuple[str, bool]:
         """The name of the repository, and whether it can be written.
 
         Gateways give it a name for others; workers do not: theirs may not be the gateways' folder, which is
         what the name is to show."""
-        make = self._serves and self._eager
+        make = self.serves and self.eager
         name = name_repository(self._repository) if make else repository_identity(self._repository)
         return name, os.access(self._repository, os.W_OK)
 
     async def _check_folder(self) -> None:
         """Raises Unavailable if the folder of the jobs is another one, and what the disk and the store
         raise."""
-        if not self._shared:
+        if not self.shared:
             return
-        name = await asyncio.to_thread(self._files.identity)
-        strange = not await self._store.call(lambda store: store.agree_on_folder(name))
+        name = await asyncio.to_thread(self.files.identity)
+        strange = not await self.store.call(lambda store: store.agree_on_folder(name))
         said, self._strange_folder = self._strange_folder, strange
         if strange and not said:
             logger.error(
                 "%s is not the folder that the jobs of this store lie in: jobs.path must be one folder that "
                 "all machines share (its file folder-id tells it from others)",
-                self._files.root.absolute(),
+                self.files.root.absolute(),
             )
         if strange:
             raise Unavailable(

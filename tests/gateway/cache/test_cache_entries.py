@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nonet.gateway.cache import CacheKey, MemoryStore, ResponseCache, decode_entry, encode_entry
-from nonet.gateway.cache.memory import MemoryLimits
+from nonet.gateway.cache import MemoryStore, ResponseCache, decode_entry, encode_entry
+from nonet.gateway.settings.schema import CacheSettings
 from nonet.runtime.clock import ManualClock
 from nonet.runtime.requests import InferResponse
 from nonet.runtime.tensors import Tensor
 
-KEY = CacheKey(bytes(range(32)))
+KEY = bytes(range(32))
 RESPONSE = InferResponse(
     "m",
     "3",
@@ -48,9 +48,8 @@ def test_a_damaged_or_truncated_entry_is_nobodys_answer(data: st.DataObject) -> 
 
 
 async def test_two_requests_that_share_a_slot_never_share_an_answer() -> None:
-    cache = ResponseCache(MemoryStore(MemoryLimits(), ManualClock()))
-    other = CacheKey(KEY.digest[:16] + bytes(16))
-    assert other.slot == KEY.slot
+    cache = ResponseCache(MemoryStore(CacheSettings(), ManualClock()))
+    other = KEY[:16] + bytes(16)
     await cache.put(KEY, RESPONSE)
     assert await cache.get(other) is None
     await cache.put(other, RESPONSE)
@@ -58,16 +57,16 @@ async def test_two_requests_that_share_a_slot_never_share_an_answer() -> None:
 
 
 async def test_a_poisoned_entry_is_removed() -> None:
-    store = MemoryStore(MemoryLimits(), ManualClock())
+    store = MemoryStore(CacheSettings(), ManualClock())
     cache = ResponseCache(store)
-    await store.set(KEY.slot, b"poison" * 20)
+    await store.set(KEY[:16], b"poison" * 20)
     assert await cache.get(KEY) is None
-    assert await store.get(KEY.slot) is None
+    assert await store.get(KEY[:16]) is None
 
 
 async def test_entries_end_with_their_time_to_live() -> None:
     clock = ManualClock()
-    store = MemoryStore(MemoryLimits(ttl=10.0), clock)
+    store = MemoryStore(CacheSettings(ttl=10.0), clock)
     await store.set(b"k", b"v")
     clock.advance(9.9)
     assert await store.get(b"k") == b"v"
@@ -84,7 +83,7 @@ async def test_entries_end_with_their_time_to_live() -> None:
     )
 )
 async def test_the_store_is_a_bounded_lru(steps: list[tuple[str, int, int]]) -> None:
-    limits = MemoryLimits(max_bytes=3000, max_entry_bytes=1000, ttl=1e9)
+    limits = CacheSettings(max_bytes=3000, max_entry_bytes=1000, ttl=1e9)
     store = MemoryStore(limits, ManualClock())
     model: dict[bytes, bytes] = {}  # in order of use
     for action, slot_number, size in steps:
@@ -108,5 +107,5 @@ async def test_the_store_is_a_bounded_lru(steps: list[tuple[str, int, int]]) -> 
 
 
 def test_limits_are_checked_where_they_are_made() -> None:
-    with pytest.raises(ValueError, match="time to live"):
-        MemoryLimits(ttl=0)
+    with pytest.raises(ValueError, match="ttl"):
+        CacheSettings(ttl=0)

@@ -11,10 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
-from nonet.gateway.grpc import GrpcLimits
-from nonet.gateway.grpc.transport import GrpcTransport
-from nonet.gateway.process.compose import compose
-from nonet.gateway.settings.schema import Settings
+from nonet.gateway.grpc.server import channel_arguments
+from nonet.gateway.settings.grpc_settings import GrpcSettings
 from tests.support import misbehaving_servables as bad
 
 Start = Callable[..., Any]
@@ -95,11 +93,11 @@ async def pings_taken(connection: Http2, number: int) -> int:
 async def test_a_long_call_outlives_its_clients_pings(start_face: Start) -> None:
     """As many as Triton's own defaults would not take: the one call is held until they have cut the other."""
     held, cut = bad.HangingServable(), bad.HangingServable()
-    triton = GrpcTransport(http2_min_recv_ping_interval_without_data=300_000)
+    triton = GrpcSettings(http2_min_recv_ping_interval_without_data=300_000)
     ours = await start_face(
-        held, channel=PINGING, transport=GrpcTransport(http2_min_recv_ping_interval_without_data=50)
+        held, channel=PINGING, limits=GrpcSettings(http2_min_recv_ping_interval_without_data=50)
     )
-    theirs = await start_face(cut, channel=PINGING, transport=triton)
+    theirs = await start_face(cut, channel=PINGING, limits=triton)
     call = ours.infer(1.0)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await theirs.infer(1.0)
@@ -112,20 +110,18 @@ async def test_pings_of_an_idle_client_are_strikes_unless_permitted(start_face: 
     face = await start_face(bad.DoublingServable())
     async with http2(face.port) as connection:
         assert await pings_taken(connection, 10) < 5
-    patient = await start_face(bad.DoublingServable(), transport=GrpcTransport(http2_max_ping_strikes=0))
+    patient = await start_face(bad.DoublingServable(), limits=GrpcSettings(http2_max_ping_strikes=0))
     async with http2(patient.port) as connection:
         assert await pings_taken(connection, 50) == 50
-    permitted = GrpcTransport(
-        keepalive_permit_without_calls=True, http2_min_recv_ping_interval_without_data=0
-    )
-    face = await start_face(bad.DoublingServable(), transport=permitted)
+    permitted = GrpcSettings(keepalive_permit_without_calls=True, http2_min_recv_ping_interval_without_data=0)
+    face = await start_face(bad.DoublingServable(), limits=permitted)
     async with http2(face.port) as connection:
         assert await pings_taken(connection, 50) == 50
 
 
 async def test_a_client_that_answers_no_ping_is_let_go(start_face: Start) -> None:
-    transport = GrpcTransport(keepalive_time=100, keepalive_timeout=100, keepalive_permit_without_calls=True)
-    face = await start_face(bad.DoublingServable(), transport=transport)
+    limits = GrpcSettings(keepalive_time=100, keepalive_timeout=100, keepalive_permit_without_calls=True)
+    face = await start_face(bad.DoublingServable(), limits=limits)
     async with http2(face.port) as connection:
         _, flags, _ = await connection.next(PING)
         assert flags != ACK
@@ -134,8 +130,8 @@ async def test_a_client_that_answers_no_ping_is_let_go(start_face: Start) -> Non
 
 
 async def test_a_connection_of_age_makes_way_and_calls_go_on(start_face: Start) -> None:
-    transport = GrpcTransport(max_connection_age=200, max_connection_age_grace=10_000)
-    face = await start_face(bad.DoublingServable(), transport=transport)
+    limits = GrpcSettings(max_connection_age=200, max_connection_age_grace=10_000)
+    face = await start_face(bad.DoublingServable(), limits=limits)
     async with http2(face.port) as connection:
         assert (await connection.next(GOAWAY))[0] == GOAWAY
         for _ in range(20):
@@ -144,7 +140,7 @@ async def test_a_connection_of_age_makes_way_and_calls_go_on(start_face: Start) 
 
 async def test_a_call_that_never_sends_its_message_gets_no_worse_than_its_deadline(start_face: Start) -> None:
     """Nor do the others on its connection; one without a deadline is sent away after the face's own time."""
-    face = await start_face(bad.DoublingServable(), limits=GrpcLimits(message_timeout=0.3))
+    face = await start_face(bad.DoublingServable(), message_timeout=0.3)
 
     async def nothing() -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
@@ -188,19 +184,16 @@ async def test_what_the_headers_decide_is_answered_without_the_message(
     assert caught.value.code().value[0] == status
 
 
-def test_the_settings_reach_the_server(tmp_path: Any) -> None:
-    given = {
-        "keepalive_time": 11,
-        "keepalive_timeout": 12,
-        "keepalive_permit_without_calls": True,
-        "http2_max_pings_without_data": 13,
-        "http2_min_recv_ping_interval_without_data": 14,
-        "http2_max_ping_strikes": 15,
-        "max_connection_age": 16,
-        "max_connection_age_grace": 17,
-    }
-    settings = Settings(grpc=given, repository={"path": tmp_path}, jobs={"path": tmp_path / "jobs"})
-    transport = compose(settings).grpc_transport()
-    assert transport == GrpcTransport(**given)
-    assert [value for _, value in transport.channel_arguments()] == [11, 12, 12, 1, 13, 14, 15, 16, 17]
-    assert GrpcTransport(**Settings().grpc.model_dump(include=set(given))) == GrpcTransport()
+def test_the_settings_are_the_arguments_of_the_library() -> None:
+    given = GrpcSettings(
+        keepalive_time=11,
+        keepalive_timeout=12,
+        keepalive_permit_without_calls=True,
+        http2_max_pings_without_data=13,
+        http2_min_recv_ping_interval_without_data=14,
+        http2_max_ping_strikes=15,
+        max_connection_age=16,
+        max_connection_age_grace=17,
+    )
+    assert [value for _, value in channel_arguments(given)] == [11, 12, 12, 1, 13, 14, 15, 16, 17]
+    assert not any("age" in name for name, _ in channel_arguments(GrpcSettings()))

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
-from nonet.gateway.core.gatekeeper import ApiKey
 from nonet.gateway.core.upload_budget import UploadBudget
-from nonet.gateway.grpc import GrpcLimits
+from nonet.gateway.settings.grpc_settings import GrpcSettings
+from nonet.gateway.settings.schema import AuthSettings
 from nonet.runtime.errors import InvalidArgument, ServingError
 from nonet.runtime.oip.messages import message
 from tests.support import misbehaving_servables as bad
@@ -186,7 +186,7 @@ async def test_equal_calls_share_unless_told_not_to(start_face: Start) -> None:
 
 
 async def test_keys_are_asked_for_where_something_is_told_or_done(start_face: Start) -> None:
-    face = await start_face(bad.DoublingServable(), keys=[ApiKey("sesame", "alice")])
+    face = await start_face(bad.DoublingServable(), auth=AuthSettings(keys={"alice": "sesame"}))
     for name, request in (
         ("ModelInfer", infer_request()),
         ("ModelMetadata", {"name": "doubler"}),
@@ -202,8 +202,8 @@ async def test_keys_are_asked_for_where_something_is_told_or_done(start_face: St
 
 
 async def test_over_the_quota_is_resource_exhausted_with_a_time(start_face: Start) -> None:
-    key = ApiKey("sesame", "alice", requests_per_second=0.001, burst=1)
-    face = await start_face(bad.DoublingServable(), keys=[key])
+    auth = AuthSettings(keys={"alice": "sesame"}, requests_per_second=0.001, burst=1)
+    face = await start_face(bad.DoublingServable(), auth=auth)
     bearer = (("authorization", "Bearer sesame"),)
     await face.infer(metadata=bearer)
     error = await failure(face.infer(metadata=bearer))
@@ -212,7 +212,7 @@ async def test_over_the_quota_is_resource_exhausted_with_a_time(start_face: Star
 
 
 async def test_fault_29_a_message_over_the_limit_is_resource_exhausted(start_face: Start) -> None:
-    face = await start_face(bad.DoublingServable(), limits=GrpcLimits(max_message_bytes=4096))
+    face = await start_face(bad.DoublingServable(), limits=GrpcSettings(max_message_bytes=4096))
     error = await failure(face.call("ModelInfer", infer_request(rows=8).SerializeToString() + bytes(8192)))
     assert error.code() is Code.RESOURCE_EXHAUSTED
     assert (await face.call("ServerLive")).live
@@ -232,7 +232,7 @@ async def test_while_draining_calls_are_refused_and_readiness_says_so(start_face
 @pytest.mark.parametrize("limit", ["max_message_bytes", "max_concurrent_streams", "stream_window"])
 def test_limits_are_positive(limit: str) -> None:
     with pytest.raises(ValueError, match=limit):
-        GrpcLimits(**{limit: 0})
+        GrpcSettings(**{limit: 0})
 
 
 async def test_the_typed_contents_of_a_request_are_read_too(start_face: Start) -> None:
@@ -262,7 +262,7 @@ async def test_calls_over_the_upload_budget_are_refused_and_the_memory_is_given_
 
 async def test_calls_on_all_connections_together_are_bounded(start_face: Start) -> None:
     servable = bad.HangingServable()
-    face = await start_face(servable, limits=GrpcLimits(max_concurrent_rpcs=2))
+    face = await start_face(servable, limits=GrpcSettings(max_concurrent_rpcs=2))
     calls = [face.infer(value) for value in (1.0, 2.0)]
     await eventually(lambda: face.plane.in_flight == 2)
     assert (await failure(face.infer(3.0))).code() is Code.RESOURCE_EXHAUSTED

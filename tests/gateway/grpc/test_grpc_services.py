@@ -14,7 +14,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from nonet.gateway.executor import description
-from nonet.gateway.grpc import GrpcLimits
 from nonet.runtime.errors import Conflict, NotFound
 from nonet.runtime.oip.messages import OPEN_INFERENCE, methods
 from tests.support import misbehaving_servables as bad
@@ -240,7 +239,7 @@ async def test_a_load_that_makes_no_sense_touches_nothing(
 
 async def test_control_can_be_switched_off(start_face: Start) -> None:
     repository = Repository()
-    face = await start_face(repository=repository, limits=GrpcLimits(repository_control=False))
+    face = await start_face(repository=repository, repository_control=False)
     error = await failure(face.call("RepositoryModelUnload", {"model_name": "net"}))
     assert error.code() is Code.PERMISSION_DENIED
     assert repository.calls == []

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
-from nonet.gateway.core.gatekeeper import ApiKey
 from nonet.gateway.core.upload_budget import UploadBudget
-from nonet.gateway.grpc import GrpcLimits
+from nonet.gateway.settings.grpc_settings import GrpcSettings
+from nonet.gateway.settings.schema import AuthSettings
 from tests.support import misbehaving_servables as bad
 from tests.support.grpc_server import infer_request, values
 
@@ -105,7 +105,7 @@ async def test_the_framing_parameter_of_clients_never_reaches_a_model(start_face
 
 async def test_a_full_window_stops_the_reading(start_face: Start) -> None:
     servable = bad.HangingServable()
-    face = await start_face(servable, limits=GrpcLimits(stream_window=3))
+    face = await start_face(servable, limits=GrpcSettings(stream_window=3))
     call = face.stream()
     for number in range(10):
         await call.write(infer_request(number))
@@ -189,7 +189,7 @@ async def test_a_failure_after_the_first_answers_is_an_answer_too(start_face: St
 
 
 async def test_a_stream_needs_a_key(start_face: Start) -> None:
-    face = await start_face(bad.DoublingServable(), keys=[ApiKey("sesame", "alice")])
+    face = await start_face(bad.DoublingServable(), auth=AuthSettings(keys={"alice": "sesame"}))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await exchange(face.stream(), [infer_request()])
     assert caught.value.code() is Code.UNAUTHENTICATED
@@ -198,8 +198,8 @@ async def test_a_stream_needs_a_key(start_face: Start) -> None:
 
 
 async def test_a_stream_cannot_get_round_the_quota(start_face: Start) -> None:
-    key = ApiKey("sesame", "alice", requests_per_second=0.001, burst=3)
-    face = await start_face(bad.DoublingServable(), keys=[key])
+    auth = AuthSettings(keys={"alice": "sesame"}, requests_per_second=0.001, burst=3)
+    face = await start_face(bad.DoublingServable(), auth=auth)
     call = face.stream(metadata=(("authorization", "Bearer sesame"),))
     replies = await exchange(call, [infer_request(i) for i in range(5)])
     refused = [reply for reply in replies if reply.error_message]

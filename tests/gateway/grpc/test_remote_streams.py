@@ -13,6 +13,7 @@ import pytest
 from nonet.gateway.cache import ResponseCache
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.executor import RemoteDevice
+from nonet.gateway.settings.topology import RemoteService
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import MonotonicClock
 from nonet.runtime.errors import ServingError
@@ -33,7 +34,7 @@ async def server() -> AsyncIterator[ForeignServer]:
 async def face(server: ForeignServer) -> AsyncIterator[Face]:
     """The gRPC face of a gateway whose only device is that server."""
     catalog = Catalog()
-    device = RemoteDevice(server.address, catalog, group="foreign")
+    device = RemoteDevice(RemoteService("foreign", server.address), catalog)
     async with serving_grpc(catalog=catalog, devices=[device]) as started:
         yield started
 
@@ -105,7 +106,8 @@ async def test_what_was_told_is_not_told_again_when_the_server_dies(
     """A request of which nothing was told is tried once more, with the replica."""
     async with foreign_server() as replica:
         catalog = Catalog()
-        devices = [RemoteDevice(each.address, catalog, group="foreign") for each in (server, replica)]
+        services = [RemoteService("foreign", each.address) for each in (server, replica)]
+        devices = [RemoteDevice(each, catalog) for each in services]
         async with serving_grpc(catalog=catalog, devices=devices) as face:
             server.dies_after = dies_after
             replica.dies_after = dies_after or None
@@ -126,7 +128,7 @@ async def test_who_leaves_takes_the_work_at_the_server_along(face: Face, server:
 
 async def test_a_reader_who_is_slow_loses_nothing_that_is_small(server: ForeignServer) -> None:
     catalog = Catalog()
-    device = RemoteDevice(server.address, catalog, group="foreign")
+    device = RemoteDevice(RemoteService("foreign", server.address), catalog)
     plane = DataPlane(catalog, [device], clock=MonotonicClock(), cache=ResponseCache(None))
     await plane.start()
     request = InferRequest(MODEL, (Tensor("count", DataType.INT32, np.array([200], np.int32)),))
@@ -144,7 +146,7 @@ async def test_a_reader_who_is_slow_loses_nothing_that_is_small(server: ForeignS
 
 async def test_what_runs_elsewhere_is_predicted_as_one_execution(server: ForeignServer) -> None:
     catalog = Catalog()
-    device = RemoteDevice(server.address, catalog, group="foreign")
+    device = RemoteDevice(RemoteService("foreign", server.address), catalog)
     plane = DataPlane(catalog, [device], clock=MonotonicClock(), costs={"": lambda request, info: 50.0})
     await plane.start()
     server.pause.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from collections import Counter
 
@@ -19,14 +18,14 @@ from nonet.gateway.scheduler import (
     ItemState,
     LatencyModel,
     Scheduler,
-    SchedulerPolicy,
 )
+from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError, Unavailable
 
 KEYS = [("small", "1"), ("large", "1")]
 PROFILES = {KEYS[0]: {1: 0.01, 8: 0.05}, KEYS[1]: {1: 0.1, 4: 0.3}}
 MAX_ROWS = {KEYS[0]: 8, KEYS[1]: 4}
-POLICY = SchedulerPolicy(max_queue=20, safety_factor=1.0, dispatch_overhead=0.0)
+LIMITS = SchedulerSettings(max_queue=20, safety_factor=1.0)
 
 
 def device(name: str = "cpu", lanes: int = 1, speed: float = 1.0) -> DeviceState:
@@ -55,7 +54,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @initialize(lanes=st.integers(1, 3), second=st.booleans())
     def build(self, lanes: int, second: bool) -> None:
         devices = [device("slow", lanes)] + ([device("fast", 1, speed=4.0)] if second else [])
-        self.scheduler = Scheduler(POLICY, devices)
+        self.scheduler = Scheduler(LIMITS, devices, overhead=0.0)
         self.now = 0.0
         self.fate: dict[int, str] = {}
         self.items: list[Item] = []
@@ -171,7 +170,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for queue in self.scheduler.queues.values():
             assert queue.rows == sum(item.rows for item in queue)
             # What has taken a step was let in before and is not refused again.
-            assert sum(item.steps == 0 for item in queue) <= POLICY.max_queue
+            assert sum(item.steps == 0 for item in queue) <= LIMITS.max_queue
             ranks = [item.rank for item in queue]
             assert ranks == sorted(ranks)
 
@@ -189,7 +188,7 @@ TestSchedulerMachine = SchedulerMachine.TestCase
 def test_with_a_true_profile_and_equal_urgency_what_is_let_in_is_on_time(
     gaps: list[float], slo: float, lanes: int
 ) -> None:
-    scheduler = Scheduler(POLICY, [device(lanes=lanes)])
+    scheduler = Scheduler(LIMITS, [device(lanes=lanes)], overhead=0.0)
     arrivals = []
     now = 0.0
     for gap in gaps:
@@ -227,7 +226,7 @@ def test_an_item_of_many_steps_holds_nothing_of_its_priority_up_by_more_than_one
     data: st.DataObject, lanes: int
 ) -> None:
     """From the arrival of an item to its start, each other item heads at most one batch with a step."""
-    scheduler = Scheduler(dataclasses.replace(POLICY, max_queue=1000), [device(lanes=lanes)])
+    scheduler = Scheduler(LIMITS.model_copy(update={"max_queue": 1000}), [device(lanes=lanes)], overhead=0.0)
     arrivals = data.draw(
         st.lists(
             st.tuples(
@@ -280,7 +279,7 @@ def test_an_item_of_many_steps_holds_nothing_of_its_priority_up_by_more_than_one
 
 
 def test_refuses_at_once_what_cannot_be_met_and_says_when_to_retry() -> None:
-    scheduler = Scheduler(POLICY, [device()])
+    scheduler = Scheduler(LIMITS, [device()], overhead=0.0)
     with pytest.raises(DeadlineUnattainable) as caught:
         scheduler.submit(make(0.0, key=KEYS[1], within=0.05), 0.0)
     assert caught.value.retry_after is not None
@@ -290,8 +289,8 @@ def test_refuses_at_once_what_cannot_be_met_and_says_when_to_retry() -> None:
 
 
 def test_a_full_queue_refuses_with_a_time_to_retry() -> None:
-    scheduler = Scheduler(POLICY, [device()])
-    for _ in range(POLICY.max_queue):
+    scheduler = Scheduler(LIMITS, [device()], overhead=0.0)
+    for _ in range(LIMITS.max_queue):
         scheduler.submit(make(0.0), 0.0)
     with pytest.raises(Unavailable) as caught:
         scheduler.submit(make(0.0), 0.0)
@@ -299,7 +298,7 @@ def test_a_full_queue_refuses_with_a_time_to_retry() -> None:
 
 
 def test_urgent_work_goes_first_and_takes_compatible_company() -> None:
-    scheduler = Scheduler(POLICY, [device()])
+    scheduler = Scheduler(LIMITS, [device()], overhead=0.0)
     lazy = [make(0.0, within=5.0) for _ in range(3)]
     urgent = make(0.0, priority=0)
     other = make(0.0, group="other shape", within=4.0)
@@ -313,7 +312,7 @@ def test_urgent_work_goes_first_and_takes_compatible_company() -> None:
 
 
 def test_a_batch_stops_growing_before_it_would_miss_its_tightest_deadline() -> None:
-    scheduler = Scheduler(POLICY, [device()])
+    scheduler = Scheduler(LIMITS, [device()], overhead=0.0)
     tight = make(0.0, within=0.022)  # room for three rows, not for more
     scheduler.submit(tight, 0.0)
     for _ in range(7):
@@ -325,7 +324,7 @@ def test_a_batch_stops_growing_before_it_would_miss_its_tightest_deadline() -> N
 
 
 def test_idle_sibling_lanes_share_what_waits() -> None:
-    scheduler = Scheduler(POLICY, [device(lanes=2)])
+    scheduler = Scheduler(LIMITS, [device(lanes=2)], overhead=0.0)
     for _ in range(8):
         scheduler.submit(make(0.0), 0.0)
     first, second = scheduler.pull("cpu", 0.0), scheduler.pull("cpu", 0.0)
@@ -335,7 +334,7 @@ def test_idle_sibling_lanes_share_what_waits() -> None:
 
 
 def test_only_the_device_that_can_make_it_takes_a_tight_request() -> None:
-    scheduler = Scheduler(POLICY, [device("slow"), device("fast", speed=4.0)])
+    scheduler = Scheduler(LIMITS, [device("slow"), device("fast", speed=4.0)], overhead=0.0)
     item = make(0.0, key=KEYS[1], within=0.05)
     scheduler.submit(item, 0.0)
     assert scheduler.pull("slow", 0.0) is None
@@ -345,7 +344,7 @@ def test_only_the_device_that_can_make_it_takes_a_tight_request() -> None:
 
 
 def test_a_shared_item_is_as_urgent_as_its_most_urgent_caller_and_as_patient_as_its_most_patient() -> None:
-    scheduler = Scheduler(POLICY, [device()])
+    scheduler = Scheduler(LIMITS, [device()], overhead=0.0)
     first = make(0.0, within=1.0)
     shared = make(0.0, within=2.0)
     scheduler.submit(first, 0.0)
@@ -357,7 +356,7 @@ def test_a_shared_item_is_as_urgent_as_its_most_urgent_caller_and_as_patient_as_
 
 def test_an_unhealthy_device_gets_nothing_and_takes_nothing() -> None:
     state = device()
-    scheduler = Scheduler(POLICY, [state])
+    scheduler = Scheduler(LIMITS, [state], overhead=0.0)
     scheduler.submit(make(0.0), 0.0)
     state.healthy = False
     assert scheduler.pull("cpu", 0.0) is None
@@ -368,7 +367,7 @@ def test_an_unhealthy_device_gets_nothing_and_takes_nothing() -> None:
 
 def test_a_batch_that_ends_after_its_version_was_forgotten_does_not_bring_it_back() -> None:
     cpu = device()
-    scheduler = Scheduler(POLICY, [cpu])
+    scheduler = Scheduler(LIMITS, [cpu], overhead=0.0)
     scheduler.submit(make(0.0), 0.0)
     batch = scheduler.pull("cpu", 0.0)
     assert batch is not None

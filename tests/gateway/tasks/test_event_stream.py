@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from nonet.gateway.tasks.rest import EventStream
+from nonet.gateway.http.reply import StreamedReply
+from nonet.gateway.tasks.rest import EVENT_STREAM, event_pieces
 from nonet.runtime.task import Event
 
 
@@ -30,7 +31,7 @@ async def test_who_leaves_while_an_event_is_written_ends_the_work_within_the_adm
 
     admission = contextlib.ExitStack()
     admission.callback(order.append, "the request is over")
-    stream = EventStream(events(), admission)
+    stream = StreamedReply(EVENT_STREAM, event_pieces(events()), admission)
     with pytest.raises(asyncio.CancelledError):
         await stream.send(send)
     assert order == ["the work has ended", "the request is over"]

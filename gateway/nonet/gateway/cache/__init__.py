@@ -1,14 +1,12 @@
 """The response cache: exact keys, checked entries, one execution for equal requests in flight."""
 
 from nonet.gateway.cache.entry import decode_entry, encode_entry
-from nonet.gateway.cache.key import CacheKey, cache_key
+from nonet.gateway.cache.key import cache_key
 from nonet.gateway.cache.memory import MemoryStore
-from nonet.gateway.cache.response_cache import ResponseCache
+from nonet.gateway.cache.response_cache import CacheStore, ResponseCache
 from nonet.gateway.cache.single_flight import SingleFlight
-from nonet.gateway.cache.store import CacheStore
 
 __all__ = [
-    "CacheKey",
     "CacheStore",
     "MemoryStore",
     "ResponseCache",

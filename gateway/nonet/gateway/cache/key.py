@@ -8,7 +8,6 @@ and bytes. The request's id, deadline and priority are left out.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,22 +19,8 @@ from nonet.runtime.servable import ModelInfo
 from nonet.runtime.tensors import DataType, Tensor
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CacheKey:
-    """``digest`` (32 bytes) names the request; ``slot`` (its first 16 bytes) is where a store keeps it.
-
-    An entry repeats the digest, so two requests that share a slot are told apart.
-    """
-
-    digest: bytes
-
-    @property
-    def slot(self) -> bytes:
-        return self.digest[:16]
-
-
-def cache_key(request: InferRequest, info: ModelInfo) -> CacheKey:
-    """The key of ``request`` for the version described by ``info``."""
+def cache_key(request: InferRequest, info: ModelInfo) -> bytes:
+    """The key of ``request`` for the version described by ``info``, 32 bytes."""
     header = orjson.dumps(
         [
             request.tenant,
@@ -55,7 +40,7 @@ def cache_key(request: InferRequest, info: ModelInfo) -> CacheKey:
         _frame(state, orjson.dumps([tensor.name, tensor.datatype.value, list(tensor.shape)]))
         for part in _content(tensor):
             _frame(state, part)
-    return CacheKey(state.digest())
+    return state.digest()
 
 
 def _parameters(parameters: Mapping[str, Parameter]) -> list[list[Any]]:

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import OrderedDict
 
+from nonet.gateway.settings.schema import CacheSettings
 from nonet.runtime.clock import Clock
 
 _OVERHEAD = 200  # bytes of bookkeeping per entry, so that a million tiny entries are bounded too
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class MemoryLimits:
-    """Bounds of the memory store.
-
-    Args:
-        max_bytes: of all entries, bookkeeping included.
-        max_entry_bytes: a larger entry is not kept.
-        ttl: seconds an entry lives.
-
-    Raises ValueError for values out of range.
-    """
-
-    max_bytes: int = 256 << 20
-    max_entry_bytes: int = 16 << 20
-    ttl: float = 3600.0
-
-    def __post_init__(self) -> None:
-        if self.max_bytes < 0 or self.max_entry_bytes < 0 or not self.ttl > 0:
-            raise ValueError("cache limits must be non-negative bytes and a positive time to live")
-
-
 class MemoryStore:
-    """A :class:`~nonet.gateway.cache.store.CacheStore` in this process; not thread-safe."""
+    """A :class:`~nonet.gateway.cache.response_cache.CacheStore` in this process; not thread-safe."""
 
-    def __init__(self, limits: MemoryLimits, clock: Clock) -> None:
+    def __init__(self, limits: CacheSettings, clock: Clock) -> None:
         self._limits = limits
         self._clock = clock
         self._entries: OrderedDict[bytes, tuple[float, bytes]] = OrderedDict()

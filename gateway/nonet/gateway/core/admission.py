@@ -6,6 +6,8 @@ is refused here would be refused later, too: what only the body tells is taken t
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -15,8 +17,6 @@ from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError, Unavailable
 from nonet.runtime.servable import ModelInfo
-
-__all__ = ["Admission"]
 
 
 class Admission:
@@ -95,3 +95,29 @@ class Admission:
             return (self._catalog.info(model, version),)
         except ServingError:
             return ()
+
+
+class InFlight:
+    """Counts requests: one for as long as each ``with`` block on it runs. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def __enter__(self) -> None:
+        self.count += 1
+        if self.count == 1:
+            self._none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+        if self.count == 0:
+            self._none.set()
+
+    async def end(self, seconds: float) -> bool:
+        """Wait until no request is left, at most ``seconds``; whether none is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await self._none.wait()
+        return self.count == 0

@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from nonet.gateway.core.gatekeeper import Gatekeeper
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, InvalidArgument
-from nonet.runtime.requests import InferRequest, InferResponse, Parameter
-from nonet.runtime.servable import ModelInfo
-from nonet.runtime.tensors import Tensor
+from nonet.runtime.requests import InferResponse
 
 DEFAULT_PRIORITY = 1
 MAX_PRIORITY = 255
@@ -40,36 +37,12 @@ class Call:
     use_cache: bool
     store_in_cache: bool
 
-    def request(
-        self,
-        info: ModelInfo,
-        inputs: tuple[Tensor, ...],
-        parameters: Mapping[str, Parameter],
-        *,
-        exact: bool = True,
-    ) -> InferRequest:
-        """A request to a model, to be handled as the call says; not ``exact`` takes any version that
-        serves."""
-        return InferRequest(
-            model=info.name,
-            version=info.version if exact else "",
-            inputs=inputs,
-            parameters=parameters,
-            **self._handling(),
-        )
+    def handling(self) -> dict[str, Any]:
+        """The fields of the core's request that say the same."""
+        return {field.name: getattr(self, field.name) for field in _HANDLING}
 
-    def applied_to(self, request: InferRequest) -> InferRequest:
-        """``request``, to be handled as the call says."""
-        return dataclasses.replace(request, **self._handling())
 
-    def _handling(self) -> dict[str, Any]:
-        return {
-            "deadline": self.deadline,
-            "priority": self.priority,
-            "tenant": self.tenant,
-            "use_cache": self.use_cache,
-            "store_in_cache": self.store_in_cache,
-        }
+_HANDLING = dataclasses.fields(Call)
 
 
 class CallReader:

@@ -17,30 +17,25 @@ import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from nonet.gateway.cache import ResponseCache
-from nonet.gateway.core.admission import Admission
+from nonet.gateway.core.admission import Admission, InFlight
 from nonet.gateway.core.calibration import Calibrator
 from nonet.gateway.core.dispatcher import Dispatcher
-from nonet.gateway.core.execution import Execution
-from nonet.gateway.core.in_flight import InFlight
+from nonet.gateway.core.execution import Execution, RequestProgress
 from nonet.gateway.core.model_events import ModelEvents
 from nonet.gateway.core.partial_answers import PartialAnswers, streamed
-from nonet.gateway.core.plane_policy import PlanePolicy
 from nonet.gateway.core.protocol_parameters import normalised
 from nonet.gateway.core.records import ModelStatistics, Observer
-from nonet.gateway.core.request_progress import RequestProgress
 from nonet.gateway.core.routing import Absence, Router, no_more_than_a_model
 from nonet.gateway.core.statistics import StatisticsKeeper
 from nonet.gateway.core.time_limit import TimeLimit
 from nonet.gateway.executor.contract import Device, VersionGone
-from nonet.gateway.scheduler import SchedulerPolicy
+from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, ServingError, Unavailable
 from nonet.runtime.oip import validation
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
-
-__all__ = ["Cost", "DataPlane", "PlanePolicy"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +48,16 @@ class DataPlane:
 
     Attributes:
         leaving: set from the first signal to stop on: readiness says no, requests are still served.
+        router: chooses the services of task requests.
         trouble: what else keeps the process from being ready, "" if nothing; requests are still served.
 
     Args:
         catalog: what can be called.
         devices: where it runs.
         clock: the monotonic clock of all deadlines; while serving it must tick with the event loop's.
-        scheduling, policy: limits.
+        limits: of what waits, and of the time that requests may take.
+        max_in_flight_bytes: bytes of all inputs between arrival and answer; more is refused (503).
+        preferred_families: families that ``model: auto`` tries first.
         cache: the response cache, or None for none at all.
         ranks: by task, the quality figure that orders a family.
         absence: says of a task without a model what is missing, if it is more than the model.
@@ -72,8 +70,9 @@ class DataPlane:
         devices: Sequence[Device],
         *,
         clock: Clock,
-        scheduling: SchedulerPolicy | None = None,
-        policy: PlanePolicy | None = None,
+        limits: SchedulerSettings | None = None,
+        max_in_flight_bytes: int = 512 << 20,
+        preferred_families: Sequence[str] = ("imagenet",),
         cache: ResponseCache | None = None,
         costs: Mapping[str, Cost] | None = None,
         ranks: Mapping[str, str] | None = None,
@@ -83,16 +82,16 @@ class DataPlane:
         self.clock = clock
         self.leaving = False
         self.trouble = ""
-        self._policy = policy or PlanePolicy()
+        self._limits = limits or SchedulerSettings()
         self._cache = cache
         self._statistics = StatisticsKeeper()
         self._observers: list[Observer] = [self._statistics]
-        self._dispatcher = Dispatcher(devices, scheduling or SchedulerPolicy(), clock, self._observers)
+        self._dispatcher = Dispatcher(devices, self._limits, clock, self._observers)
         self._calibrator = Calibrator(catalog, self._dispatcher)
         self._model_events = ModelEvents(catalog, self._dispatcher, self._observers)
-        self._router = Router(catalog, self._answered_at, self._policy.preferred_families, ranks, absence)
+        self.router = Router(catalog, self._answered_at, preferred_families, ranks, absence)
         self._admission = Admission(
-            catalog, self._router, self._dispatcher.scheduler, clock, self._policy.max_in_flight_bytes
+            catalog, self.router, self._dispatcher.scheduler, clock, max_in_flight_bytes
         )
         self._execution = Execution(self._dispatcher, cache)
         self._costs = dict(costs or {})
@@ -205,14 +204,6 @@ class DataPlane:
         key = (info.name, info.version)
         return [state.name for state in self._dispatcher.scheduler.devices.values() if state.can_run(key)]
 
-    def choose(self, task: str, model: str, *, deadline: float | None, priority: int = 1) -> ModelInfo:
-        """The service for a task request; see :meth:`Router.choose`."""
-        return self._router.choose(task, model, deadline=deadline, priority=priority)
-
-    def rank(self, task: str) -> str:
-        """The quality figure that orders the families of a task."""
-        return self._router.rank(task)
-
     # -- the path -------------------------------------------------------------------------------
 
     def admit(
@@ -243,11 +234,12 @@ class DataPlane:
             self._admission.check(task, model, version, deadline, priority)
         except ServingError as error:
             now = self.clock.now()
-            progress = RequestProgress(now, deadline)
+            progress = RequestProgress(arrival=now, deadline=deadline)
             for info in self._admission.candidates(task, model, version)[:1]:
                 progress.model, progress.version = info.name, info.version
+            progress.end(None, error.code, now)
             for observer in self._observers:
-                observer.on_request(progress.record(None, error.code, now))
+                observer.on_request(progress)
             raise
         return self._in_flight
 
@@ -283,7 +275,7 @@ class DataPlane:
         self, request: InferRequest, admitted: bool, partials: PartialAnswers | None = None
     ) -> InferResponse:
         arrival = self.clock.now()
-        progress = RequestProgress(arrival, request.deadline, partials)
+        progress = RequestProgress(arrival=arrival, deadline=request.deadline, partials=partials)
         response: InferResponse | None = None
         code = ""
         size = sum(tensor.nbytes for tensor in request.inputs)
@@ -310,9 +302,9 @@ class DataPlane:
             raise
         finally:
             self._admission.held_bytes -= size
-            record = progress.record(response, code, self.clock.now())
+            progress.end(response, code, self.clock.now())
             for observer in self._observers:
-                observer.on_request(record)
+                observer.on_request(progress)
 
     async def _serve(self, request: InferRequest, progress: RequestProgress) -> InferResponse:
         try:
@@ -331,8 +323,8 @@ class DataPlane:
             progress.deadline = asked
             validation.validate(request, info)
             progress.rows = rows = request.inputs[0].shape[0] if info.max_batch_size else 1
-            deadline = arrival + self._policy.default_timeout if asked is None else asked
-            deadline = min(deadline, arrival + self._policy.max_timeout)
+            deadline = arrival + self._limits.default_timeout if asked is None else asked
+            deadline = min(deadline, arrival + self._limits.max_timeout)
             # Work that is long looks at the deadline on its way, so it must know the default one too.
             request = dataclasses.replace(
                 request,

@@ -24,8 +24,8 @@ from nonet.gateway.scheduler import (
     LatencyModel,
     QueueKey,
     Scheduler,
-    SchedulerPolicy,
 )
+from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.catalog import Lease
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import (
@@ -66,17 +66,17 @@ class Dispatcher:
 
     Args:
         devices: where batches may run.
-        policy: limits of the scheduler.
+        limits: of the scheduler.
         clock: the clock deadlines are on; must be the event loop's own when it serves.
         observers: told of every batch; the list is the owner's and may grow.
     """
 
     def __init__(
-        self, devices: Sequence[Device], policy: SchedulerPolicy, clock: Clock, observers: list[Observer]
+        self, devices: Sequence[Device], limits: SchedulerSettings, clock: Clock, observers: list[Observer]
     ) -> None:
         self.devices = {device.name: device for device in devices}
         self.scheduler = Scheduler(
-            policy, [DeviceState(device.name, device.lanes, device.serves) for device in devices]
+            limits, [DeviceState(device.name, device.lanes, device.serves) for device in devices]
         )
         self._in_steps = any(device.steps for device in devices)
         self._clock = clock
@@ -84,7 +84,7 @@ class Dispatcher:
         self._pump_due = False
         self._tick_due = False
         self._last_expire = -math.inf
-        self._running: dict[int, tuple[Batch, Callable[[], None]]] = {}
+        self._running: dict[int, tuple[Batch, Callable[[], object]]] = {}
         self._stepping: Counter[QueueKey] = Counter()
         for device in devices:
             device.on_health = self._health_changed

@@ -6,18 +6,38 @@ import asyncio
 import dataclasses
 import functools
 
-from nonet.gateway.cache import CacheKey, ResponseCache, cache_key
+from nonet.gateway.cache import ResponseCache, cache_key
 from nonet.gateway.core.dispatcher import Dispatcher, Ticket
 from nonet.gateway.core.partial_answers import PartialAnswers
 from nonet.gateway.core.protocol_parameters import selected
-from nonet.gateway.core.request_progress import RequestProgress
+from nonet.gateway.core.records import ANSWERED_BY_CACHE, RequestRecord
 from nonet.gateway.scheduler import ItemState
 from nonet.runtime.catalog import Lease
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError
 from nonet.runtime.oip import validation
 from nonet.runtime.requests import InferRequest, InferResponse
 
-__all__ = ["Execution"]
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class RequestProgress(RequestRecord):
+    """The record of a request, filled in on its way, and who takes its partial answers (None: nobody)."""
+
+    arrival: float
+    deadline: float | None
+    partials: PartialAnswers | None = None
+    flight: bytes = b""
+
+    def end(self, response: InferResponse | None, code: str, now: float) -> None:
+        """It has ended at ``now``, with an answer or the code of an error."""
+        self.ok, self.code, self.total = response is not None, code, now - self.arrival
+        if self.deadline is not None:
+            self.deadline_met = self.ok and now <= self.deadline
+        if response is not None:
+            self.device = response.device
+            if self.cache not in ANSWERED_BY_CACHE:
+                timings, self.batch_size = response.timings, response.batch_size
+                self.queue, self.decode = timings.queue, timings.decode
+                self.compute, self.encode = timings.compute, timings.encode
 
 
 class Execution:
@@ -60,17 +80,17 @@ class Execution:
             response = await self._execute(request, lease, deadline, progress)
             await cache.put(key, response)
             return response
-        progress.flight, progress.cache = key.digest, self._not_found
+        progress.flight, progress.cache = key, self._not_found
         if progress.partials is None:
             return await self._shared(request, lease, deadline, progress, cache, key)
-        readers = self._readers.setdefault(key.digest, [])
+        readers = self._readers.setdefault(key, [])
         readers.append(progress.partials)
         try:
             return await self._shared(request, lease, deadline, progress, cache, key)
         finally:
             readers.remove(progress.partials)
             if not readers:
-                del self._readers[key.digest]
+                del self._readers[key]
 
     async def _shared(
         self,
@@ -79,7 +99,7 @@ class Execution:
         deadline: float,
         progress: RequestProgress,
         cache: ResponseCache,
-        key: CacheKey,
+        key: bytes,
     ) -> InferResponse:
         while True:
             found = await cache.get(key)
@@ -98,14 +118,14 @@ class Execution:
                         response = await self._execute(request, flight_lease, deadline, progress)
                         await cache.put(key, response)
                     finally:
-                        self._hurries.pop(key.digest, None)
+                        self._hurries.pop(key, None)
                     return response
 
             try:
                 response, joined = await cache.flights.run(
-                    key.digest,
+                    key,
                     fly,
-                    hurry=functools.partial(self._share, key.digest),
+                    hurry=functools.partial(self._share, key),
                     priority=request.priority,
                     deadline=deadline,
                 )

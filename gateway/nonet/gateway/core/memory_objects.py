@@ -16,8 +16,6 @@ from pathlib import Path
 
 from nonet.runtime.errors import InsufficientStorage, InvalidArgument, PermissionDenied, ServingError
 
-__all__ = ["FOLDER", "MemoryObject"]
-
 FOLDER = Path("/dev/shm")
 """Where Linux has them, as files."""
 

@@ -14,8 +14,6 @@ from nonet.gateway.core.records import Observer
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.servable import ModelInfo
 
-__all__ = ["ModelEvents"]
-
 
 class ModelEvents:
     """See the module's text.

@@ -10,8 +10,6 @@ from typing import Any
 
 from nonet.runtime.requests import InferResponse
 
-__all__ = ["PartialAnswers", "streamed"]
-
 _KEPT = 4
 _KEPT_BYTES = 4 << 20
 """Partial answers that wait for their reader: so many, or all while they have no more bytes than that; beyond

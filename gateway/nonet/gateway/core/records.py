@@ -6,13 +6,12 @@ The core calls an :class:`Observer` on its event loop; an observer must return q
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
 
 ANSWERED_BY_CACHE = frozenset({"hit", "coalesced"})
 """Cache outcomes that mean: no execution of its own."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True, kw_only=True)
 class RequestRecord:
     """One request that was resolved, exactly once.
 
@@ -30,21 +29,21 @@ class RequestRecord:
         deadline_met: True or False if it had a deadline, else None.
     """
 
-    model: str
-    version: str
-    rows: int
-    ok: bool
-    code: str
-    stage: str
-    cache: str
-    device: str
-    batch_size: int
-    total: float
-    queue: float
-    decode: float
-    compute: float
-    encode: float
-    deadline_met: bool | None
+    model: str = ""
+    version: str = ""
+    rows: int = 1
+    ok: bool = False
+    code: str = ""
+    stage: str = "admission"
+    cache: str = "bypass"
+    device: str = ""
+    batch_size: int = 0
+    total: float = 0.0
+    queue: float = 0.0
+    decode: float = 0.0
+    compute: float = 0.0
+    encode: float = 0.0
+    deadline_met: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,8 +59,8 @@ class BatchRecord:
     failed: bool
 
 
-class Observer(Protocol):
-    """Receives the facts. All methods are called on the event loop."""
+class Observer:
+    """Receives the facts, on the event loop; what it does not override it does not want to know."""
 
     def on_request(self, record: RequestRecord) -> None: ...
 
@@ -69,16 +68,13 @@ class Observer(Protocol):
 
     def on_queue_depth(self, model: str, version: str, requests: int) -> None:
         """The number of requests of a model that wait, after it changed."""
-        ...
 
     def on_steps(self, model: str, version: str, *, taken: int, requests: int) -> None:
         """So many steps of requests that need several were taken, and so many requests of the model have
         taken one and are not at their end."""
-        ...
 
     def on_model(self, model: str, version: str, *, present: bool) -> None:
         """A version came, or has left for good: nothing more will be told of it."""
-        ...
 
 
 @dataclasses.dataclass(slots=True)

@@ -11,33 +11,24 @@ import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from nonet.runtime.errors import PermissionDenied
+from nonet.runtime.repository import RepositoryManager
 from nonet.runtime.repository.ownership import may_change, owner_of
 
-__all__ = ["Repository", "RepositoryControl"]
-
 T = TypeVar("T")
-
-
-class Repository(Protocol):
-    """What control needs of a model repository; all calls block."""
-
-    def load(self, name: str, config_override: str | None = None) -> object: ...
-
-    def unload(self, name: str, timeout: float = ...) -> object: ...
 
 
 class RepositoryControl:
     """Runs the repository's blocking calls one after another, in the order they came.
 
     Args:
-        repository: the model repository.
+        repository: the model repository, whose calls block.
         root: its folder, which says whose each model is; None where models belong to nobody.
     """
 
-    def __init__(self, repository: Repository, root: Path | None = None) -> None:
+    def __init__(self, repository: RepositoryManager, root: Path | None = None) -> None:
         self._repository = repository
         self._root = root
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="repository")

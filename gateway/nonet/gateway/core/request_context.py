@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import os
 import re
 import time
@@ -44,6 +45,7 @@ _SINGLE = frozenset(
 )
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class RequestContext:
     """What is known of one HTTP request beside its ASGI scope.
 
@@ -62,30 +64,16 @@ class RequestContext:
             closed the connection, 408 when it was too slow.
     """
 
-    __slots__ = (
-        "_task",
-        "ambiguous",
-        "arrived",
-        "headers",
-        "hold",
-        "left",
-        "received",
-        "request_id",
-        "route",
-        "trace_id",
-    )
-
-    def __init__(self, arrived: float) -> None:
-        self.arrived = arrived
-        self.headers: dict[bytes, bytes] = {}
-        self.ambiguous = ""
-        self.request_id = ""
-        self.trace_id = ""
-        self.route = ""
-        self.received = False
-        self.hold: Hold | None = None
-        self.left = 0
-        self._task: asyncio.Task[Any] | None = None
+    arrived: float
+    headers: dict[bytes, bytes] = dataclasses.field(default_factory=dict)
+    ambiguous: str = ""
+    request_id: str = ""
+    trace_id: str = ""
+    route: str = ""
+    received: bool = False
+    hold: Hold | None = None
+    left: int = 0
+    _task: asyncio.Task[Any] | None = None
 
     @classmethod
     def of(cls, scope: Scope) -> RequestContext:

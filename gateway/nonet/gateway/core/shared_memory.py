@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import threading
 from collections.abc import Iterator
 
 from nonet.gateway.core.memory_objects import MemoryObject
 from nonet.gateway.core.upload_budget import Hold
+from nonet.gateway.settings.shared_memory_settings import SharedMemorySettings
 from nonet.runtime.errors import (
     Conflict,
     InsufficientStorage,
@@ -25,32 +27,7 @@ from nonet.runtime.errors import (
 )
 from nonet.runtime.oip.shared_memory import MemoryRange
 
-__all__ = ["RegionStatus", "SharedMemory", "SharedMemoryPolicy", "TenantMemory", "checked_region"]
-
 _LONGEST_NAME = 255
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SharedMemoryPolicy:
-    """What may be registered and used.
-
-    Args:
-        owners: ids of the users whose objects may be registered, at least one.
-        max_regions: regions of one tenant.
-        max_bytes: bytes of the regions of one tenant together.
-        max_request_bytes: bytes of the inputs of one request that lie in shared memory.
-
-    Raises ValueError for a limit below 1 and for no owner.
-    """
-
-    owners: frozenset[int]
-    max_regions: int = 256
-    max_bytes: int = 4 << 30
-    max_request_bytes: int = 128 << 20
-
-    def __post_init__(self) -> None:
-        if not self.owners or min(self.max_regions, self.max_bytes, self.max_request_bytes) < 1:
-            raise ValueError(f"there must be an owner, and limits of at least 1: {self}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,11 +102,12 @@ class SharedMemory:
     """The regions of all tenants. Thread-safe; regions in use may be unregistered at any time.
 
     Args:
-        policy: see :class:`SharedMemoryPolicy`.
+        limits: what may be registered and used.
     """
 
-    def __init__(self, policy: SharedMemoryPolicy) -> None:
-        self._policy = policy
+    def __init__(self, limits: SharedMemorySettings) -> None:
+        self._limits = limits
+        self._owners = frozenset(limits.owners or [os.geteuid()])
         self._lock = threading.Lock()
         self._regions: dict[str, dict[str, _Region]] = {}
 
@@ -145,7 +123,7 @@ class SharedMemory:
         checked_region(status.name)
         if status.byte_size < 1 or status.offset < 0:
             raise InvalidArgument("byte_size must be at least 1, and offset at least 0", param="byte_size")
-        found = MemoryObject(status.key, self._policy.owners)
+        found = MemoryObject(status.key, self._owners)
         try:
             self._enter(tenant, status, found)
         except BaseException:
@@ -178,16 +156,16 @@ class SharedMemory:
             self._regions.setdefault(tenant, {})[status.name] = _Region(status, found)
 
     def _check_room(self, own: dict[str, _Region], size: int) -> None:
-        policy = self._policy
-        if len(own) >= policy.max_regions:
+        limits = self._limits
+        if len(own) >= limits.max_regions:
             raise InsufficientStorage(
                 f"{len(own)} shared memory regions are registered, as many as one caller may have",
                 code="TOO_MANY_REGIONS",
             )
         total = sum(each.status.byte_size for each in own.values()) + size
-        if total > policy.max_bytes:
+        if total > limits.max_bytes:
             raise InsufficientStorage(
-                f"the shared memory regions of one caller may have {policy.max_bytes} bytes together; with "
+                f"the shared memory regions of one caller may have {limits.max_bytes} bytes together; with "
                 f"this one they would have {total}",
                 param="byte_size",
                 code="REGIONS_TOO_LARGE",
@@ -216,7 +194,7 @@ class SharedMemory:
 
     def of(self, tenant: str, hold: Hold) -> TenantMemory:
         """What one request of the tenant may use; copies are entered in ``hold``."""
-        return TenantMemory(self, tenant, hold, self._policy.max_request_bytes)
+        return TenantMemory(self, tenant, hold, self._limits.max_request_bytes)
 
     def _find(self, tenant: str, wanted: MemoryRange) -> _Region:
         with self._lock:

@@ -9,12 +9,13 @@ from nonet.gateway.core.records import (
     BatchRecord,
     DurationTotal,
     ModelStatistics,
+    Observer,
     RequestRecord,
 )
 
 
-class StatisticsKeeper:
-    """An :class:`~nonet.gateway.core.records.Observer` that answers the statistics calls."""
+class StatisticsKeeper(Observer):
+    """Answers the statistics calls. A step is an execution like others; how many wait is no part of them."""
 
     def __init__(self) -> None:
         self._models: dict[tuple[str, str], ModelStatistics] = {}
@@ -52,12 +53,6 @@ class StatisticsKeeper:
         durations[0].add(0.0)
         durations[1].add(record.seconds)
         durations[2].add(0.0)
-
-    def on_queue_depth(self, model: str, version: str, requests: int) -> None:
-        """Depth is a gauge of the metrics, not part of the statistics."""
-
-    def on_steps(self, model: str, version: str, *, taken: int, requests: int) -> None:
-        """Each step is an execution, which :meth:`on_batch` counts."""
 
     def on_model(self, model: str, version: str, *, present: bool) -> None:
         """A version that has left takes its totals along."""

@@ -6,8 +6,6 @@ import asyncio
 from types import TracebackType
 from typing import Any
 
-__all__ = ["TimeLimit"]
-
 
 class TimeLimit:
     """Cancels the current task after ``seconds`` and turns that cancellation into TimeoutError.

@@ -11,8 +11,6 @@ import threading
 
 from nonet.runtime.errors import ClientClosed, Unavailable
 
-__all__ = ["Hold", "UploadBudget", "disk_budget"]
-
 _LARGEST_AT_ONCE = 16
 """Uploads on their way to the disk may take as much of it together as so many of the largest."""
 

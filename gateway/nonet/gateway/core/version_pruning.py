@@ -13,8 +13,6 @@ from nonet.runtime.catalog import Catalog
 from nonet.runtime.repository.publish import prune_versions
 from nonet.runtime.servable import ModelInfo
 
-__all__ = ["VersionPruner"]
-
 logger = logging.getLogger(__name__)
 
 

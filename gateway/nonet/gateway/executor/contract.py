@@ -67,7 +67,7 @@ class Device(Protocol):
 
     async def start(self) -> None: ...
 
-    def submit(self, job: BatchJob) -> Callable[[], None]:
+    def submit(self, job: BatchJob) -> Callable[[], object]:
         """Start ``job`` now, on the event loop; returns a function that abandons it where that is possible
         (its ``finished`` is still called)."""
         ...

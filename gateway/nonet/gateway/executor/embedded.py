@@ -53,9 +53,9 @@ class EmbeddedDevice:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, job: BatchJob) -> Callable[[], None]:
+    def submit(self, job: BatchJob) -> Callable[[], object]:
         self._jobs.put(job)
-        return _cannot_abandon
+        return lambda: None  # what runs in a thread of this process runs to its end; its result is dropped
 
     async def stop(self) -> None:
         for _ in self._threads:
@@ -86,7 +86,3 @@ class EmbeddedDevice:
                 return
             # A reference kept here until the next job would keep the tensors, and a lease, alive.
             del job, result
-
-
-def _cannot_abandon() -> None:
-    """A batch that runs in a thread of this process runs to its end; its result is dropped."""

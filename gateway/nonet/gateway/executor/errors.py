@@ -28,19 +28,18 @@ ERROR_CODE = "nonet-error-code"
 RETRY_AFTER = "retry-after"
 """Trailing metadata with the seconds after which a retry makes sense."""
 
-_BY_STATUS: dict[grpc.StatusCode, type[ServingError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
-    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
-    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
-    grpc.StatusCode.NOT_FOUND: NotFound,
-    grpc.StatusCode.ABORTED: Conflict,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: PayloadTooLarge,
-    grpc.StatusCode.UNIMPLEMENTED: NotImplementedHere,
-    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
-    grpc.StatusCode.INTERNAL: Internal,
-}
-
-
+_KINDS: tuple[type[ServingError], ...] = (
+    InvalidArgument,
+    Unauthenticated,
+    PermissionDenied,
+    NotFound,
+    Conflict,
+    PayloadTooLarge,
+    NotImplementedHere,
+    DeadlineExceeded,
+    Internal,
+)
+_BY_STATUS = {grpc.StatusCode[kind.grpc_status.name]: kind for kind in _KINDS}
 _BY_CODE: dict[str, type[ServingError]] = {
     kind.default_code: kind for kind in (QuotaExceeded, InsufficientStorage, ModelOutputInvalid)
 }

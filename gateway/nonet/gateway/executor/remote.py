@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import grpc
@@ -26,8 +26,8 @@ from google.protobuf import json_format
 from nonet.gateway.executor import description
 from nonet.gateway.executor.contract import BackendCrashed, BatchJob, VersionGone
 from nonet.gateway.executor.errors import from_status
-from nonet.gateway.executor.remote_servable import RemoteServable
 from nonet.gateway.scheduler import QueueKey
+from nonet.gateway.settings.topology import RemoteService
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import (
     ClientClosed,
@@ -48,58 +48,62 @@ logger = logging.getLogger(__name__)
 _SERVICE = "/inference.GRPCInferenceService/"
 _FINAL = "triton_final_response"
 
+_POLL_SECONDS = 1.0
+"""Between looks at the health and the models of a service."""
+_PROBE_SECONDS = 1.0
+"""That a look may take before it has failed."""
+_FAILURES = 2
+"""Looks in a row that must fail before the service counts as dead."""
+
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RemotePolicy:
-    """How a remote device behaves.
+class RemoteServable:
+    """A model version that another process serves: only its description is here."""
 
-    Args:
-        lanes: batches in flight to the service at a time.
-        poll_seconds: between looks at its health and models.
-        probe_timeout: seconds a look may take before the service counts as dead.
-        failures: looks in a row that must fail before it does.
-        max_message_bytes: largest message either way.
-        key: API key of the service, "" if it wants none.
-    """
+    def __init__(self, info: ModelInfo) -> None:
+        self._info = info
 
-    lanes: int = 8
-    poll_seconds: float = 1.0
-    probe_timeout: float = 1.0
-    failures: int = 2
-    max_message_bytes: int = 128 << 20
-    key: str = dataclasses.field(default="", repr=False)
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
+        """Raises BackendCrashed: a device sends the batch; this process cannot run it."""
+        raise BackendCrashed(f"model '{self._info.name}' does not run in this process")
+
+    def sample_request(self, rows: int) -> InferRequest:
+        """Raises Internal: the service measures its own models."""
+        raise Internal(f"model '{self._info.name}' does not run in this process")
+
+    def warm_up(self) -> None:
+        """Nothing: the service has warmed up before it said it was ready."""
+
+    def close(self) -> None:
+        """Nothing is held here."""
 
 
 class RemoteDevice:
-    """A service at ``address`` (``host:port``); see the module's text.
+    """A replica of a service; see the module's text. Replicas of one service stand in for each other.
 
     Args:
-        address: where its gRPC port listens.
+        service: where it is, and how many batches may be in flight to it at a time.
         catalog: where its models are published.
-        group: devices of one group (replicas of a service) stand in for each other.
-        number: of the replica in its group; callers see it, and never the address.
-        policy: limits.
+        number: of the replica; callers see it, and never the address.
+        max_message_bytes: largest message either way.
     """
 
     steps = False
 
     def __init__(
-        self,
-        address: str,
-        catalog: Catalog,
-        *,
-        group: str,
-        number: int = 1,
-        policy: RemotePolicy | None = None,
+        self, service: RemoteService, catalog: Catalog, number: int = 1, max_message_bytes: int = 128 << 20
     ) -> None:
-        self._policy = policy or RemotePolicy()
-        self._address = address
+        self._service = service
         self._catalog = catalog
-        self.name = f"remote:{group}-{number}"
-        self.group = group
-        self.lanes = self._policy.lanes
+        self._max_message_bytes = max_message_bytes
+        self.name = f"remote:{service.name}-{number}"
+        self.group = service.name
+        self.lanes = service.lanes
         self.on_health: Callable[[], None] = lambda: None
         self._healthy = False
         self._failures = 0
@@ -118,9 +122,9 @@ class RemoteDevice:
         return key in self._models
 
     async def start(self) -> None:
-        limit = self._policy.max_message_bytes
+        limit = self._max_message_bytes
         self._channel = grpc.aio.insecure_channel(
-            self._address,
+            self._service.address,
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
@@ -131,11 +135,11 @@ class RemoteDevice:
         await self._probe()
         self._poller = asyncio.create_task(self._poll(), name=f"{self.name}-poll")
 
-    def submit(self, job: BatchJob) -> Callable[[], None]:
+    def submit(self, job: BatchJob) -> Callable[[], object]:
         task = asyncio.get_running_loop().create_task(self._run(job))
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
-        return lambda: _cancel(task)
+        return task.cancel
 
     async def stop(self) -> None:
         if self._poller is not None:
@@ -178,7 +182,8 @@ class RemoteDevice:
             if job.servable.info.decoupled:
                 return await self._stream(request, timeout, metadata, functools.partial(job.tell, index))
             sent = proto_codec.encode_request(request)
-            reply = await self._call("ModelInfer", sent, "inference.ModelInferResponse", timeout, metadata)
+            call = self._method("unary_unary", "ModelInfer", "inference.ModelInferResponse")
+            reply = await call(sent, timeout=timeout, metadata=self._signed(metadata))
             return _answer(reply, request)
         except grpc.aio.AioRpcError as error:
             failure = from_status(error)
@@ -229,17 +234,6 @@ class RemoteDevice:
             raise ModelOutputInvalid("the service gave no answer to the request")
         return last
 
-    async def _call(
-        self,
-        method: str,
-        request: Any,
-        reply: str,
-        seconds: float | None,
-        metadata: Metadata = (),
-    ) -> Any:
-        call = self._method("unary_unary", method, reply)
-        return await call(request, timeout=seconds, metadata=self._signed(metadata))
-
     def _method(self, kind: str, method: str, reply: str) -> Any:
         """A method of the service, ready to be called; ``kind`` as gRPC names it, ``unary_unary``..."""
         return getattr(self._channel, kind)(
@@ -249,14 +243,14 @@ class RemoteDevice:
         )
 
     def _signed(self, metadata: Metadata) -> Metadata:
-        key = self._policy.key
+        key = self._service.key
         return (*metadata, ("authorization", f"Bearer {key}")) if key else metadata
 
     # -- health and models ----------------------------------------------------------------------
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(self._policy.poll_seconds)
+            await asyncio.sleep(_POLL_SECONDS)
             try:
                 await self._probe()
             except Exception:
@@ -265,14 +259,8 @@ class RemoteDevice:
                 self._set_health(False)
 
     async def _probe(self) -> None:
-        wait = self._policy.probe_timeout
         try:
-            reply = await self._call(
-                "ServerReady",
-                message("inference.ServerReadyRequest")(),
-                "inference.ServerReadyResponse",
-                wait,
-            )
+            reply = await self._look("ServerReady")
             if not reply.ready:
                 self._failed("it says that it is not ready")
                 return
@@ -283,14 +271,14 @@ class RemoteDevice:
         self._failures = 0
         self._set_health(True)
 
+    async def _look(self, method: str, **request: Any) -> Any:
+        """What the service tells of itself. Raises AioRpcError."""
+        sent = message(f"inference.{method}Request")(**request)
+        call = self._method("unary_unary", method, f"inference.{method}Response")
+        return await call(sent, timeout=_PROBE_SECONDS, metadata=self._signed(()))
+
     async def _discover(self) -> None:
-        wait = self._policy.probe_timeout
-        index = await self._call(
-            "RepositoryIndex",
-            message("inference.RepositoryIndexRequest")(ready=True),
-            "inference.RepositoryIndexResponse",
-            wait,
-        )
+        index = await self._look("RepositoryIndex", ready=True)
         seen: dict[QueueKey, str] = {}
         for entry in index.models:
             if entry.state not in ("READY", ""):
@@ -323,17 +311,14 @@ class RemoteDevice:
             raise failure from None
 
     async def _ask_description(self, name: str, version: str) -> ModelInfo:
-        wait = self._policy.probe_timeout
-        request = message("inference.ModelConfigRequest")(name=name, version=version)
-        config = await self._call("ModelConfig", request, "inference.ModelConfigResponse", wait)
+        config = await self._look("ModelConfig", name=name, version=version)
         parameters = config.config.parameters
         if description.PARAMETER in parameters:
             described = parameters[description.PARAMETER].string_value
             del parameters[description.PARAMETER]
             plain = json_format.MessageToDict(config.config, preserving_proto_field_name=True)
             return description.from_json(described, plain)
-        request = message("inference.ModelMetadataRequest")(name=name, version=version)
-        metadata = await self._call("ModelMetadata", request, "inference.ModelMetadataResponse", wait)
+        metadata = await self._look("ModelMetadata", name=name, version=version)
         return info_from_proto(metadata, config.config, version)
 
     def _publish(self, info: ModelInfo) -> None:
@@ -356,15 +341,15 @@ class RemoteDevice:
     def _failed(self, reason: str) -> None:
         self._failures += 1
         if self._failures == 1:
-            logger.warning("%s at %s did not answer a look: %s", self.name, self._address, reason)
-        if self._failures >= self._policy.failures:
+            logger.warning("%s at %s did not answer a look: %s", self.name, self._service.address, reason)
+        if self._failures >= _FAILURES:
             self._set_health(False)
 
     def _set_health(self, healthy: bool) -> None:
         if healthy != self._healthy:
             self._healthy = healthy
             state = "healthy" if healthy else "not healthy"
-            logger.warning("%s at %s is %s", self.name, self._address, state)
+            logger.warning("%s at %s is %s", self.name, self._service.address, state)
             self.on_health()
 
 
@@ -374,7 +359,3 @@ def _answer(reply: Any, request: InferRequest) -> InferResponse:
     if response.version != request.version:
         raise ModelOutputInvalid("the service answered with another version of the model")
     return response
-
-
-def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()

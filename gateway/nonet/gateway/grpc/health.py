@@ -14,10 +14,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2
 
-from nonet.gateway.grpc.rpc import Rpc, RpcFace, parse, service
+from nonet.gateway.grpc.rpc import Rpc, RpcFace, parse
 from nonet.runtime.errors import NotFound
-
-__all__ = ["SERVICE", "Health"]
 
 SERVICE = "grpc.health.v1.Health"
 _RECHECK = 1.0  # seconds
@@ -50,13 +48,11 @@ class Health:
             request = parse(health_pb2.HealthCheckRequest, raw)
             await self._watch(request.service, rpc, face.closing)
 
-        return service(
-            SERVICE,
-            [
-                ("Check", face.unary(f"/{SERVICE}/Check", health_pb2.HealthCheckRequest, self._check)),
-                ("Watch", face.stream(f"/{SERVICE}/Watch", watch, request_streaming=False)),
-            ],
-        )
+        handlers = {
+            "Check": face.unary(f"/{SERVICE}/Check", health_pb2.HealthCheckRequest, self._check),
+            "Watch": face.stream(f"/{SERVICE}/Watch", watch, request_streaming=False),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     def _status(self, name: str) -> Any:
         if name not in self._services:

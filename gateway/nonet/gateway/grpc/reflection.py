@@ -14,10 +14,8 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from nonet.gateway.grpc.rpc import Rpc, RpcFace, parse, service
+from nonet.gateway.grpc.rpc import Rpc, RpcFace, parse
 from nonet.runtime.oip.messages import pool_with
-
-__all__ = ["SERVICES", "Reflection"]
 
 _ALPHA = "grpc.reflection.v1alpha"
 _STABLE = "grpc.reflection.v1"
@@ -66,15 +64,10 @@ class Reflection:
                 answer.cancel()
                 end.cancel()
 
+        method = "ServerReflectionInfo"
         return [
-            service(
-                name,
-                [
-                    (
-                        "ServerReflectionInfo",
-                        face.stream(f"/{name}/ServerReflectionInfo", serve, request_streaming=True),
-                    )
-                ],
+            grpc.method_handlers_generic_handler(
+                name, {method: face.stream(f"/{name}/{method}", serve, request_streaming=True)}
             )
             for name in SERVICES
         ]

@@ -14,7 +14,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
@@ -28,9 +28,8 @@ from nonet.gateway.core.upload_budget import Hold, UploadBudget
 from nonet.gateway.executor.errors import ERROR_CODE, RETRY_AFTER
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import Internal, InvalidArgument, RequestTimeout, ServingError
+from nonet.runtime.oip.messages import methods
 from nonet.runtime.requests import InferResponse
-
-__all__ = ["ERROR_PARAM", "Observe", "Rpc", "RpcFace"]
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +126,7 @@ class Rpc:
         await self.context.abort(_STATUS[int(error.grpc_status)], message, tuple(trailing))
 
 
+@dataclasses.dataclass(eq=False)
 class RpcFace:
     """Turns handlers into what a gRPC server registers.
 
@@ -139,23 +139,16 @@ class RpcFace:
         observe: told of each RPC when it is over.
     """
 
-    def __init__(
-        self,
-        reader: CallReader,
-        clock: Clock,
-        uploads: UploadBudget,
-        admit: Admit,
-        message_timeout: float,
-        observe: Observe | None = None,
-    ) -> None:
-        self.reader = reader
-        self.clock = clock
-        self.uploads = uploads
-        self.admit = admit
-        self._message_timeout = message_timeout
+    reader: CallReader
+    clock: Clock
+    uploads: UploadBudget
+    admit: Admit
+    message_timeout: float
+    observe: Observe | None = None
+
+    def __post_init__(self) -> None:
         self.closing = asyncio.Event()
         """Set when the server stops: long-lived streams then end by themselves."""
-        self._observe = observe
 
     def unary(
         self, route: str, request_class: Any, handler: Handler, *, admit: Admit | None = None
@@ -183,7 +176,7 @@ class RpcFace:
         together; what the handler does in between does not count."""
 
         async def arriving(messages: AsyncIterator[bytes], hold: Hold) -> AsyncIterator[bytes]:
-            left = self._message_timeout
+            left = self.message_timeout
             while True:
                 since = time.monotonic()
                 raw = await self._receive(messages, left)
@@ -218,7 +211,7 @@ class RpcFace:
 
     async def _only(self, messages: AsyncIterator[bytes], hold: Hold) -> bytes:
         """The message of a call that has one, entered in its account."""
-        raw = await self._receive(messages, self._message_timeout)
+        raw = await self._receive(messages, self.message_timeout)
         if raw is None:
             raise InvalidArgument("the call ended before its message")
         hold.take(len(raw))
@@ -257,8 +250,8 @@ class RpcFace:
 
     def over(self, route: str, status: str, seconds: float, model: str) -> None:
         """An RPC has ended."""
-        if self._observe is not None:
-            self._observe(route, status, seconds, model)
+        if self.observe is not None:
+            self.observe(route, status, seconds, model)
 
 
 class _Settled:
@@ -312,9 +305,15 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("_", text[:256])
 
 
-def service(name: str, methods: Iterable[tuple[str, grpc.RpcMethodHandler]]) -> grpc.GenericRpcHandler:
-    """All methods of one service as what a gRPC server registers."""
-    return grpc.method_handlers_generic_handler(name, dict(methods))
+def service(name: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> grpc.GenericRpcHandler:
+    """A service of ours as what a gRPC server registers; ``handlers`` are by the names of its methods.
+
+    Raises ValueError if a method of the ``.proto`` has no handler.
+    """
+    missing = {method.name for method in methods(name)} - handlers.keys()
+    if missing:
+        raise ValueError(f"{name} has no handler for {', '.join(sorted(missing))}")
+    return grpc.method_handlers_generic_handler(name, handlers)
 
 
 def _name(code: Any) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping
 
 import grpc
 import grpc.aio
@@ -13,47 +11,16 @@ from nonet.gateway.grpc.health import SERVICE as HEALTH
 from nonet.gateway.grpc.health import Health
 from nonet.gateway.grpc.reflection import Reflection
 from nonet.gateway.grpc.rpc import Admit, Handler, Observe, RpcFace, service
-from nonet.gateway.grpc.transport import GrpcTransport
 from nonet.gateway.oip.operations import Operations
 from nonet.gateway.oip.rpc_inference import Inference
 from nonet.gateway.oip.rpc_operations import operation_handlers
 from nonet.gateway.oip.rpc_streaming import InferenceStream
+from nonet.gateway.settings.grpc_settings import GrpcSettings
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.jobs_rpc import JobCalls
 from nonet.gateway.tasks.rpc import service_handlers, service_names
 from nonet.runtime.errors import NotImplementedHere
 from nonet.runtime.oip.messages import JOBS, OPEN_INFERENCE, methods
-
-__all__ = ["GrpcLimits", "GrpcServer"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class GrpcLimits:
-    """Limits of the gRPC face.
-
-    Args:
-        max_message_bytes: largest message of a caller; more is RESOURCE_EXHAUSTED.
-        message_timeout: seconds that a call may take to send its message, or all messages of an upload in
-            pieces together; a caller that is slower is sent away with DEADLINE_EXCEEDED.
-        max_concurrent_streams: calls in flight on one connection.
-        max_concurrent_rpcs: calls in flight on all connections together; more is RESOURCE_EXHAUSTED.
-        stream_window: open requests of one ModelStreamInfer stream.
-        repository_control: whether callers may load and unload models.
-
-    Raises ValueError for a number that is not positive.
-    """
-
-    max_message_bytes: int = 64 << 20
-    message_timeout: float = 60.0
-    max_concurrent_streams: int = 1024
-    max_concurrent_rpcs: int = 4096
-    stream_window: int = 32
-    repository_control: bool = True
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) <= 0 and field.name != "repository_control":
-                raise ValueError(f"{field.name} must be positive, got {getattr(self, field.name)}")
 
 
 class GrpcServer:
@@ -61,8 +28,10 @@ class GrpcServer:
 
     Args:
         parts: what is served.
-        limits: see :class:`GrpcLimits`.
-        transport: see :class:`~nonet.gateway.grpc.transport.GrpcTransport`.
+        limits: of calls and connections.
+        message_timeout: seconds that a call may take to send its message, or all messages of an upload in
+            pieces together; a caller that is slower is sent away with DEADLINE_EXCEEDED.
+        repository_control: whether callers may load and unload models.
         observe: told of each RPC when it is over.
         describe_models: whether this process is the remote service of a gateway, which is told all of them.
     """
@@ -70,15 +39,16 @@ class GrpcServer:
     def __init__(
         self,
         parts: FaceParts,
-        limits: GrpcLimits,
+        limits: GrpcSettings,
         *,
-        transport: GrpcTransport | None = None,
+        message_timeout: float = 60.0,
+        repository_control: bool = True,
         observe: Observe | None = None,
         describe_models: bool = False,
     ) -> None:
         plane, jobs = parts.plane, parts.jobs
         self._face = face = RpcFace(
-            parts.calls, plane.clock, parts.uploads, lambda _: plane.admit(), limits.message_timeout, observe
+            parts.calls, plane.clock, parts.uploads, lambda _: plane.admit(), message_timeout, observe
         )
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=limits.max_concurrent_rpcs,
@@ -89,14 +59,14 @@ class GrpcServer:
                 # Two servers on one port would share its connections silently.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_metadata_size", 64 << 10),
-                *(transport or GrpcTransport()).channel_arguments(),
+                *channel_arguments(limits),
             ],
         )
         inference = Inference(plane, parts.uploads, parts.memory)
         operations = Operations(
             plane,
             parts.repository,
-            allowed=limits.repository_control,
+            allowed=repository_control,
             face="gRPC",
             unserved=NotImplementedHere,
             memory=parts.memory,
@@ -144,12 +114,13 @@ def _open_inference(
     face: RpcFace, inference: Inference, stream: InferenceStream, operations: Mapping[str, Handler]
 ) -> grpc.GenericRpcHandler:
     path = f"/{OPEN_INFERENCE}/ModelStreamInfer"
-    return _unary_service(
-        face,
+    return service(
         OPEN_INFERENCE,
-        {**operations, "ModelInfer": inference.model_infer},
-        extra=[("ModelStreamInfer", face.stream(path, stream.serve, request_streaming=True))],
-        admit={"ModelInfer": inference.admit},
+        {
+            **_unary(face, OPEN_INFERENCE, operations),
+            **_unary(face, OPEN_INFERENCE, {"ModelInfer": inference.model_infer}, inference.admit),
+            "ModelStreamInfer": face.stream(path, stream.serve, request_streaming=True),
+        },
     )
 
 
@@ -159,27 +130,46 @@ def _job_service(face: RpcFace, calls: JobCalls) -> grpc.GenericRpcHandler:
         "ListJobs": calls.list_jobs,
         "CancelJob": calls.cancel_job,
     }
-    watch = face.stream(f"/{JOBS}/WatchJob", calls.watch_job, request_streaming=False)
-    read = face.stream(f"/{JOBS}/ReadResult", calls.read_result, request_streaming=False)
-    return _unary_service(face, JOBS, handlers, extra=[("WatchJob", watch), ("ReadResult", read)])
+    streams = {"WatchJob": calls.watch_job, "ReadResult": calls.read_result}
+    return service(
+        JOBS,
+        {
+            **_unary(face, JOBS, handlers),
+            **{
+                name: face.stream(f"/{JOBS}/{name}", stream, request_streaming=False)
+                for name, stream in streams.items()
+            },
+        },
+    )
 
 
-def _unary_service(
-    face: RpcFace,
-    name: str,
-    handlers: dict[str, Handler],
-    extra: Sequence[tuple[str, grpc.RpcMethodHandler]] = (),
-    admit: Mapping[str, Admit] = MappingProxyType({}),
-) -> grpc.GenericRpcHandler:
-    """All methods of a service; those in ``admit`` ask for work of the core, and what is under way when the
-    server stops is finished. Raises ValueError if one of the `.proto` has no handler."""
-    registered = list(extra)
-    for method in methods(name):
-        if method.client_streaming or method.server_streaming:
-            continue
-        handler, let_in = handlers[method.name], admit.get(method.name)
-        registered.append((method.name, face.unary(method.path, method.request, handler, admit=let_in)))
-    missing = {method.name for method in methods(name)} - {each for each, _ in registered}
-    if missing:
-        raise ValueError(f"{name} has no handler for {', '.join(sorted(missing))}")
-    return service(name, registered)
+def _unary(
+    face: RpcFace, name: str, handlers: Mapping[str, Handler], admit: Admit | None = None
+) -> dict[str, grpc.RpcMethodHandler]:
+    """The methods of a service with one message each way that have a handler; with ``admit`` they ask for
+    work of the core, and what is under way when the server stops is finished."""
+    return {
+        method.name: face.unary(method.path, method.request, handlers[method.name], admit=admit)
+        for method in methods(name)
+        if method.name in handlers
+    }
+
+
+def channel_arguments(limits: GrpcSettings) -> list[tuple[str, int]]:
+    """How long connections live and how often they may be pinged, by the library's names; no age is 0."""
+    return [
+        ("grpc.keepalive_time_ms", limits.keepalive_time),
+        ("grpc.keepalive_timeout_ms", limits.keepalive_timeout),
+        # Without it the library gives an idle connection a minute, whatever the keepalive says.
+        ("grpc.http2.ping_timeout_ms", limits.keepalive_timeout),
+        ("grpc.keepalive_permit_without_calls", int(limits.keepalive_permit_without_calls)),
+        ("grpc.http2.max_pings_without_data", limits.http2_max_pings_without_data),
+        # Of the pings that are received, in spite of its name.
+        ("grpc.http2.min_ping_interval_without_data_ms", limits.http2_min_recv_ping_interval_without_data),
+        ("grpc.http2.max_ping_strikes", limits.http2_max_ping_strikes),
+        *(
+            (f"grpc.{name}_ms", age)
+            for name in ("max_connection_age", "max_connection_age_grace")
+            if (age := getattr(limits, name))
+        ),
+    ]

@@ -3,14 +3,13 @@
 from nonet.gateway.core.request_context import RequestContext, request_id, trace_id
 from nonet.gateway.http.access_log import JsonFormatter, PlainFormatter
 from nonet.gateway.http.bodies import Bodies
-from nonet.gateway.http.guard import HttpRecord, RequestGuard
+from nonet.gateway.http.guard import RequestGuard
 from nonet.gateway.http.protocol import guarded_protocol
 from nonet.gateway.http.serving import server_config
 from nonet.gateway.http.settings import HttpSettings
 
 __all__ = [
     "Bodies",
-    "HttpRecord",
     "HttpSettings",
     "JsonFormatter",
     "PlainFormatter",

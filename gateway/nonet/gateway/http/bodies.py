@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import dataclasses
 import mmap
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
+from starlette.types import Receive
 
 from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.core.upload_budget import Hold, UploadBudget, disk_budget
@@ -18,8 +19,6 @@ from nonet.gateway.http.coding import normalise, pieces
 from nonet.gateway.http.settings import HttpSettings
 from nonet.runtime.errors import ClientClosed, InvalidArgument, PayloadTooLarge
 from nonet.runtime.storage_errors import storage_errors
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # Below this, decoding on the event loop is cheaper than handing it to a thread.
 _DECODE_INLINE = 16 * 1024
@@ -130,12 +129,8 @@ class Bodies:
         pending = bytearray()
         more = True
         while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise ClientClosed("the client closed the connection")
-            piece = message.get("body", b"")
+            piece, more = await _next(receive)
             pending += piece
-            more = message.get("more_body", False)
             if total + len(pending) > limit:
                 raise _too_large(limit)
             hold.take(len(piece))
@@ -189,26 +184,28 @@ class Bodies:
 
     async def _collect(self, hold: Hold, receive: Receive) -> bytes | list[bytes]:
         """The body as it came, whole or in pieces, each of which is entered before it is kept."""
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ClientClosed("the client closed the connection")
-        body: bytes = message.get("body", b"")
+        body, more = await _next(receive)
         hold.take(len(body))
-        if not message.get("more_body", False):
+        if not more:
             return body
         limit = self._settings.max_body_bytes
         pieces, total = [body], len(body)
-        while message.get("more_body", False):
-            message = await receive()
-            if message["type"] != "http.request":
-                raise ClientClosed("the client closed the connection")
-            piece: bytes = message.get("body", b"")
+        while more:
+            piece, more = await _next(receive)
             total += len(piece)
             if total > limit:
                 raise _too_large(limit)
             hold.take(len(piece))
             pieces.append(piece)
         return pieces
+
+
+async def _next(receive: Receive) -> tuple[bytes, bool]:
+    """The next piece of a body, and whether more follows. Raises ClientClosed."""
+    message = await receive()
+    if message["type"] != "http.request":
+        raise ClientClosed("the client closed the connection")
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

@@ -39,17 +39,13 @@ def normalise(content_encoding: str) -> str:
     return name
 
 
-def decode(coding: str, data: bytes, limit: int) -> bytes:
-    """The bytes behind ``data``, which is encoded with ``coding`` (one of :data:`ACCEPTED`).
+def pieces(coding: str, data: bytes, limit: int) -> Iterator[bytes]:
+    """The bytes behind ``data``, which is encoded with ``coding`` (one of :data:`ACCEPTED`), in pieces of at
+    most 256 KiB, each made when it is asked for.
 
     Raises InvalidArgument if ``data`` is not exactly one valid stream, PayloadTooLarge as soon as the result
     is longer than ``limit`` bytes.
     """
-    return b"".join(pieces(coding, data, limit))
-
-
-def pieces(coding: str, data: bytes, limit: int) -> Iterator[bytes]:
-    """What :func:`decode` returns, in pieces of at most 256 KiB, each made when it is asked for."""
     total = 0
     for piece in _unbrotli(data) if coding == "br" else _inflate(coding, data):
         total += len(piece)

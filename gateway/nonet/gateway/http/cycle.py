@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
     HEADER_VALUE_RE,
@@ -21,8 +20,6 @@ from uvicorn.protocols.http.httptools_impl import (
     HttpToolsProtocol,
     RequestResponseCycle,
 )
-
-__all__ = ["HIGH_WATER_LIMIT", "Cycle", "Farewell", "cycle_of"]
 
 _JOIN_BELOW = 64 * 1024
 """Bytes of a body below which copying it behind its head is cheaper than a second write."""

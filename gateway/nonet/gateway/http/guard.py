@@ -9,8 +9,9 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nonet.gateway.core.request_context import RequestContext, request_id, trace_id
 from nonet.gateway.http.access_log import log_request
@@ -28,38 +29,14 @@ from nonet.runtime.errors import (
 
 logger = logging.getLogger(__name__)
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+Observe = Callable[[str, int, float], None]
+"""Told of each answered request: the route's template (``other`` for a path we do not have, so that made-up
+paths cannot become labels), the status (499 if the client left, 408 if it was too slow), and the seconds from
+the request's first byte to the end of the answer."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class HttpRecord:
-    """One answered HTTP request, for metrics.
-
-    Args:
-        route: the route's template, e.g. ``/v2/models/{model}/infer``; ``other`` for a path we do not have,
-            so that made-up paths cannot become labels.
-        method: the verb, ``OTHER`` if it is none of the usual ones.
-        status: of the answer; 499 if the client left, 408 if it was too slow.
-        seconds: from the request's first byte to the end of the answer.
-        sent: bytes of the answer's body.
-    """
-
-    route: str
-    method: str
-    status: int
-    seconds: float
-    sent: int
-
-
-Observe = Callable[[HttpRecord], None]
-
-_VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-
+@dataclasses.dataclass(slots=True, eq=False)
 class RequestGuard:
     """ASGI middleware: request ids, body limits by declared length, the error shapes, the access log.
 
@@ -76,24 +53,16 @@ class RequestGuard:
         origins: judges by which name and from whose page a request comes; None lets all in.
     """
 
-    def __init__(
-        self,
-        app: App,
-        *,
-        bodies: Bodies,
-        access_log: bool = True,
-        observe: Observe | None = None,
-        origins: Origins | None = None,
-    ) -> None:
-        self._app = app
-        self._bodies = bodies
-        self._access_log = access_log
-        self._observe = observe
-        self._origins = origins
+    app: ASGIApp
+    _: dataclasses.KW_ONLY
+    bodies: Bodies
+    access_log: bool = True
+    observe: Observe | None = None
+    origins: Origins | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         context = RequestContext.of(scope)
         context.begin(scope["headers"])
@@ -107,10 +76,10 @@ class RequestGuard:
                     return
                 if context.ambiguous:
                     raise _given_twice(context.ambiguous)
-                if self._origins is not None:
-                    self._origins.check(scope["method"], context.headers)
-                self._bodies.check_declared(context, scope["path"])
-                await self._app(scope, receive, answer)
+                if self.origins is not None:
+                    self.origins.check(scope["method"], context.headers)
+                self.bodies.check_declared(context, scope["path"])
+                await self.app(scope, receive, answer)
             except asyncio.CancelledError:
                 await self._cancelled(scope, context, answer)
             except ServingError as error:
@@ -123,7 +92,7 @@ class RequestGuard:
                 await answer.fail(scope["path"], Internal(_internal_message(context)))
         finally:
             context.finish()
-            self._bodies.release(context)
+            self.bodies.release(context)
             self._report(scope, context, answer)
 
     async def _cancelled(self, scope: Scope, context: RequestContext, answer: _Answer) -> None:
@@ -143,16 +112,14 @@ class RequestGuard:
 
     def _report(self, scope: Scope, context: RequestContext, answer: _Answer) -> None:
         status = context.left or answer.status or 499
-        if self._access_log:
+        if self.access_log:
             raw: bytes = scope.get("raw_path") or scope["path"].encode()
             log_request(
                 context, scope["method"], raw.decode("latin-1"), status, answer.sent, scope.get("client")
             )
-        if self._observe is not None:
+        if self.observe is not None:
             route = context.route or getattr(scope.get("route"), "path", "") or "other"
-            method = scope["method"] if scope["method"] in _VERBS else "OTHER"
-            seconds = time.monotonic() - context.arrived
-            self._observe(HttpRecord(route, method, status, seconds, answer.sent))
+            self.observe(route, status, time.monotonic() - context.arrived)
 
 
 class _Answer:

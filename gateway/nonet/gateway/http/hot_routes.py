@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from nonet.gateway.core.request_context import RequestContext
-from nonet.gateway.http.guard import App, Receive, Scope, Send
 from nonet.gateway.http.reply import Reply
 from nonet.gateway.oip.rest_routes import OipRoutes
-
-__all__ = ["HotHandler", "HotRoutes", "is_oip"]
 
 HotHandler = Callable[[RequestContext, Receive, bytes], Awaitable[Reply]]
 """Given the context, the way to the body and the raw query string; raises ServingErrors."""
@@ -36,7 +35,11 @@ class HotRoutes:
     """
 
     def __init__(
-        self, oip: OipRoutes, hot: Mapping[str, HotHandler], guard: Callable[[App], App], rest: App
+        self,
+        oip: OipRoutes,
+        hot: Mapping[str, HotHandler],
+        guard: Callable[[ASGIApp], ASGIApp],
+        rest: ASGIApp,
     ) -> None:
         self._oip = oip
         self._hot = hot

@@ -16,8 +16,6 @@ from collections.abc import Iterable, Mapping
 
 from nonet.runtime.errors import PermissionDenied
 
-__all__ = ["ANY", "Origins", "is_loopback"]
-
 ANY = "*"
 """As a host or an origin: every one."""
 
@@ -26,14 +24,6 @@ _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 # Names that nobody can register, so none that a page of a stranger can have.
 _PRIVATE = (".localhost", ".local", ".internal", ".home.arpa", ".test")
-
-
-def is_loopback(address: str) -> bool:
-    """Whether a server that listens on ``address`` can be reached from its own machine only."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 class Origins:

@@ -19,11 +19,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from nonet.gateway.core.request_context import EXTENSION, RequestContext
 from nonet.gateway.http.access_log import log_refusal
-from nonet.gateway.http.cycle import HIGH_WATER_LIMIT, Cycle, Farewell, cycle_of
+from nonet.gateway.http.cycle import Cycle, Farewell, cycle_of
 from nonet.gateway.http.pool import ConnectionPool
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.settings import HttpSettings

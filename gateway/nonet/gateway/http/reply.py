@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import orjson
 from fastapi import Response
+from starlette.types import Receive, Scope, Send
 
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.gateway.http.coding import encode, preferred
-from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.problems import JSON
 
 OCTETS = b"application/octet-stream"
@@ -44,6 +45,38 @@ class Reply:
     def json(cls, value: Any, status: int = 200) -> Reply:
         """``value`` as JSON."""
         return cls(orjson.dumps(value), status)
+
+
+class StreamedReply(Reply):
+    """Bytes as they come. What fails before the first of them is still answered as an error.
+
+    Args:
+        headers: of the answer, all of them.
+        pieces: none is empty; closed at the end.
+        during: the block in which they are sent.
+    """
+
+    def __init__(
+        self,
+        headers: RawHeaders,
+        pieces: AsyncGenerator[bytes, None],
+        during: contextlib.AbstractContextManager[object] | None = None,
+    ) -> None:
+        super().__init__(headers=list(headers))
+        self._pieces = pieces
+        self._during = during or contextlib.nullcontext()
+
+    async def send(self, send: Send) -> None:
+        """Put the pieces on the wire as they come."""
+        # Closed here, not by the garbage collector: who leaves while a piece is written withdraws the work.
+        with self._during:
+            async with contextlib.aclosing(self._pieces) as pieces:
+                piece = await anext(pieces, b"")
+                await send({"type": "http.response.start", "status": 200, "headers": self.headers})
+                while piece:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    piece = await anext(pieces, b"")
+                await send({"type": "http.response.body", "body": b""})
 
 
 def raw_headers(headers: Mapping[str, str]) -> RawHeaders:

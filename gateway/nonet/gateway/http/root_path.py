@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from nonet.gateway.http.guard import App, Receive, Scope, Send
-
-__all__ = ["UnderRootPath"]
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class UnderRootPath:
@@ -15,7 +13,7 @@ class UnderRootPath:
         root: e.g. ``/nonet``, not empty; no slash at its end.
     """
 
-    def __init__(self, app: App, root: str) -> None:
+    def __init__(self, app: ASGIApp, root: str) -> None:
         self._app = app
         self._root = root
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from nonet.gateway.core.request_context import RequestContext
-from nonet.gateway.http.guard import App, Message, Receive, Scope, Send
-from nonet.runtime.errors import MethodNotAllowed
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["ANY_PATH", "MethodsOf", "RouteMethods"]
+from nonet.gateway.core.request_context import RequestContext
+from nonet.runtime.errors import MethodNotAllowed
 
 ANY_PATH = "*"
 """The path of ``OPTIONS *``, which asks about the server as a whole."""
@@ -29,7 +28,7 @@ class RouteMethods:
         methods_of: see :data:`MethodsOf`.
     """
 
-    def __init__(self, app: App, methods_of: MethodsOf) -> None:
+    def __init__(self, app: ASGIApp, methods_of: MethodsOf) -> None:
         self._app = app
         self._methods_of = methods_of
 

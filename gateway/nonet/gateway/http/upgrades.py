@@ -12,8 +12,6 @@ from typing import Any
 
 import httptools
 
-__all__ = ["parser_behind_head"]
-
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 

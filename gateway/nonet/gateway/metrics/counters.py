@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 
-from nonet.gateway.core.records import ANSWERED_BY_CACHE, BatchRecord, RequestRecord
-
-__all__ = ["OTHER", "Histogram", "Metrics", "ModelCounters"]
+from nonet.gateway.core.records import ANSWERED_BY_CACHE, BatchRecord, Observer, RequestRecord
 
 LATENCY_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -70,12 +69,8 @@ class Histogram:
         return buckets
 
 
-def _latency() -> Histogram:
-    return Histogram(LATENCY_BUCKETS)
-
-
-def _batch() -> Histogram:
-    return Histogram(BATCH_BUCKETS)
+_latency = functools.partial(Histogram, LATENCY_BUCKETS)
+_batch = functools.partial(Histogram, BATCH_BUCKETS)
 
 
 @dataclasses.dataclass(slots=True)
@@ -116,8 +111,8 @@ _OBJECTS = ("cache", "failures", "shed", "devices", "latency", "queue_time", "ba
 """Attributes of :class:`ModelCounters` that are no plain numbers."""
 
 
-class Metrics:
-    """An observer (:class:`nonet.gateway.core.records.Observer`) that adds up.
+class Metrics(Observer):
+    """An observer that adds up.
 
     Args:
         max_models: (model, version) pairs and (route, model) pairs that get labels of their own; further

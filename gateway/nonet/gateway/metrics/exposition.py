@@ -8,8 +8,6 @@ type is *unknown*.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -28,8 +26,6 @@ from prometheus_client.registry import Collector
 
 from nonet.gateway.core.records import ANSWERED_BY_CACHE
 from nonet.gateway.metrics.counters import Histogram, Metrics, ModelCounters
-
-__all__ = ["GatewayState", "MetricsPage"]
 
 _UNTYPED_COUNTER = re.compile(rb"^# TYPE (nv_\w+) untyped$", re.MULTILINE)
 _KINDS: Mapping[str, type[Any]] = {
@@ -92,91 +88,56 @@ _OF_MODELS: tuple[tuple[str, str, str, Callable[[ModelCounters], Any], str], ...
      "Executions that failed as a whole"),
 )
 
-# name, kind, labels, what is read of the process, meaning
-_OF_THE_PROCESS: tuple[tuple[str, str, tuple[str, ...], Callable[[Metrics, GatewayState], Any], str], ...] = (
-    ("nonet_request_duration_seconds", "histogram", ("route", "model"), lambda metrics, _: metrics.routes,
+# name, kind, labels, meaning
+_OF_THE_PROCESS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
+    ("nonet_request_duration_seconds", "histogram", ("route", "model"),
      "Time of a call from the end of its headers to the end of its answer"),
-    ("nonet_requests", "counter", ("route", "status"), lambda metrics, _: metrics.statuses,
-     "Calls answered, by route and status"),
-    ("nonet_cancelled", "counter", ("stage",), lambda metrics, _: metrics.cancelled,
-     "Requests whose caller left, by the stage they had reached"),
-    ("nonet_device_utilisation_ratio", "gauge", ("device",), lambda _, state: state.utilisation(),
-     "Share of a device's lanes that execute now"),
-    ("nonet_ready", "gauge", (), lambda _, state: int(state.ready()),
-     "1 if the gateway takes traffic, 0 while it starts or drains"),
-    ("nonet_models_loaded", "gauge", (), lambda _, state: state.models(),
-     "Model versions that can be called"),
-    ("nonet_models_failed", "gauge", (), lambda _, state: state.failed(),
+    ("nonet_requests", "counter", ("route", "status"), "Calls answered, by route and status"),
+    ("nonet_cancelled", "counter", ("stage",), "Requests whose caller left, by the stage they had reached"),
+    ("nonet_device_utilisation_ratio", "gauge", ("device",), "Share of a device's lanes that execute now"),
+    ("nonet_ready", "gauge", (), "1 if the gateway takes traffic, 0 while it starts or drains"),
+    ("nonet_models_loaded", "gauge", (), "Model versions that can be called"),
+    ("nonet_models_failed", "gauge", (),
      "Model versions that could not be loaded from the files they have; the index says why"),
-    ("nonet_jobs", "gauge", ("state",), lambda _, state: state.jobs and state.jobs(),
-     "Jobs that are remembered, by state"),
-    ("nonet_job_workers", "gauge", (), lambda _, state: state.jobs and state.workers(),
-     "Worker processes that run a job now"),
-    ("nonet_webhooks", "gauge", ("state",), lambda _, state: state.jobs and state.webhooks(),
-     "Webhooks of jobs that are remembered, by state"),
-    ("nonet_jobs_unserved", "gauge", ("kind", "missing"), lambda _, state: state.jobs and state.unserved(),
+    ("nonet_jobs", "gauge", ("state",), "Jobs that are remembered, by state"),
+    ("nonet_job_workers", "gauge", (), "Worker processes that run a job now"),
+    ("nonet_webhooks", "gauge", ("state",), "Webhooks of jobs that are remembered, by state"),
+    ("nonet_jobs_unserved", "gauge", ("kind", "missing"),
      "Jobs that wait for a worker that nobody has heard of, by kind and what is missing"),
-    ("nonet_build_info", "gauge", ("version",), lambda _, state: {state.version: 1},
-     "Always 1; the version is the label"),
+    ("nonet_build_info", "gauge", ("version",), "Always 1; the version is the label"),
 )
 # fmt: on
 
 
-@dataclasses.dataclass(slots=True)
-class GatewayState:
-    """What is not counted but looked at when a scrape comes. Each function is called on the event loop.
-
-    Attributes:
-        ready: whether the gateway is ready.
-        utilisation: device -> share of its lanes that work, 0 to 1.
-        models: number of model versions that can be called.
-        failed: number of model versions that should be, but could not be loaded.
-        version: of Nonet.
-        jobs: number of jobs by state; None where there are no jobs.
-        workers: number of worker processes.
-        webhooks: number of webhooks of jobs by state.
-        unserved: number of jobs that nobody can take, by their kind and what is missing.
-    """
-
-    ready: Callable[[], bool]
-    utilisation: Callable[[], Mapping[str, float]]
-    models: Callable[[], int]
-    failed: Callable[[], int]
-    version: str
-    jobs: Callable[[], Mapping[str, int]] | None = None
-    workers: Callable[[], int] = lambda: 0
-    webhooks: Callable[[], Mapping[str, int]] = dict
-    unserved: Callable[[], Mapping[tuple[str, str], int]] = dict
-
-    def at_this_moment(self) -> GatewayState:
-        """The same with the values of now, which another thread may read."""
-        reads = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        held: Any = {name: functools.partial(_same, read()) for name, read in reads.items() if callable(read)}
-        return dataclasses.replace(self, **held)
-
-
-def _same(value: Any) -> Any:
-    return value
+State = Callable[[], Mapping[str, Any]]
+"""What is not counted but looked at when a scrape comes, on the event loop: the value of each metric of the
+process by name, or its values by label. What is left out is not shown."""
 
 
 class _GatewayCollector(Collector):
-    def __init__(self, metrics: Metrics, state: GatewayState) -> None:
-        self._metrics = metrics
-        self._state = state
+    """The numbers of the moment at which it is made, which another thread may read."""
+
+    def __init__(self, metrics: Metrics, state: State) -> None:
+        now = metrics.copy()
+        self._models = sorted(now.models.items())
+        self._process: dict[str, Any] = {
+            "nonet_request_duration_seconds": now.routes,
+            "nonet_requests": now.statuses,
+            "nonet_cancelled": now.cancelled,
+            **state(),
+        }
 
     def collect(self) -> Iterator[Metric]:
-        models = sorted(self._metrics.models.items())
         for name, kind, label, of_model, meaning in _OF_MODELS:
             labels = ("model", "version", label) if label else ("model", "version")
-            values: Iterable[Any] = ((key, of_model(counters)) for key, counters in models)
+            values: Iterable[Any] = ((key, of_model(counters)) for key, counters in self._models)
             if label:
                 values = (
                     ((*key, each), count) for key, value in values for each, count in sorted(value.items())
                 )
             yield _family(kind, name, meaning, labels, values)
-        for name, kind, names, of_process, meaning in _OF_THE_PROCESS:
-            value = of_process(self._metrics, self._state)
-            if value is not None:
+        for name, kind, names, meaning in _OF_THE_PROCESS:
+            if (value := self._process.get(name)) is not None:
                 yield _family(kind, name, meaning, names, sorted(value.items()) if names else [((), value)])
 
 
@@ -196,7 +157,7 @@ def _family(kind: str, name: str, meaning: str, labels: tuple[str, ...], values:
 class MetricsPage:
     """What ``/metrics`` answers."""
 
-    def __init__(self, metrics: Metrics, state: GatewayState) -> None:
+    def __init__(self, metrics: Metrics, state: State) -> None:
         self._metrics = metrics
         self._state = state
         self._others = (PlatformCollector(registry=None), ProcessCollector(registry=None))
@@ -204,15 +165,12 @@ class MetricsPage:
     async def answer(self, accept: str = "") -> tuple[bytes, str]:
         """As :meth:`render`, with the page written in a thread: at some hundred models that takes as long as
         many requests, which go on meanwhile. All numbers are those of one moment."""
-        return await asyncio.to_thread(self._write, self._collector(), accept)
+        return await asyncio.to_thread(self._write, _GatewayCollector(self._metrics, self._state), accept)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The page and its content type: OpenMetrics 1.0.0 if ``accept`` (the header) prefers or only
         names it, else the Prometheus text format 0.0.4. Never fails on a malformed header."""
-        return self._write(self._collector(), accept)
-
-    def _collector(self) -> Collector:
-        return _GatewayCollector(self._metrics.copy(), self._state.at_this_moment())
+        return self._write(_GatewayCollector(self._metrics, self._state), accept)
 
     def _write(self, collector: Collector, accept: str) -> tuple[bytes, str]:
         registry = CollectorRegistry()

@@ -14,8 +14,6 @@ from nonet.gateway.tasks.openapi_parts import (
     parameter,
 )
 
-__all__ = ["oip_paths"]
-
 _BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
 _HEADER_LENGTH = parameter(
     "header",

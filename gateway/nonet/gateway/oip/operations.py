@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,8 +28,6 @@ from nonet.runtime.errors import (
 from nonet.runtime.oip.metadata import model_config_json, model_metadata_json, server_metadata_json
 from nonet.runtime.release import VERSION
 
-__all__ = ["PHASES", "TOTALS", "TRACE_SETTINGS", "Asked", "Operations", "log_settings"]
-
 logger = logging.getLogger(__name__)
 
 TRACE_SETTINGS: dict[str, Any] = {
@@ -39,8 +38,22 @@ TRACE_SETTINGS: dict[str, Any] = {
     "trace_mode": "opentelemetry",
 }
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+@ -]{0,254}", re.ASCII)
+
 PHASES = ("compute_input", "compute_infer", "compute_output")
 TOTALS = ("success", "fail", "queue", *PHASES, "cache_hit", "cache_miss")
+
+
+def checked_name(model: str, version: str = "") -> tuple[str, str]:
+    """The name of a model and of a version, each "" where there is none.
+
+    Raises NotFound, with the text made harmless, for what cannot be one: separators, control characters and
+    ``..`` are in no name.
+    """
+    for text, kind in ((model, "model"), (version, "version")):
+        if text and (_NAME.fullmatch(text) is None or ".." in text):
+            raise NotFound(f"unknown {kind} {text[:80]!r}", param=kind, code=f"{kind.upper()}_NOT_FOUND")
+    return model, version
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,7 +61,7 @@ class Asked:
     """What a caller asks.
 
     Args:
-        model, version: as :func:`~nonet.gateway.core.model_names.checked_name` accepts them, "" for none.
+        model, version: as :func:`checked_name` accepts them, "" for none.
         region: name of a shared memory region, "" for none.
         sent: the rest of the request, {} for nothing.
         tenant: whose request it is.
@@ -61,6 +74,7 @@ class Asked:
     tenant: str = ""
 
 
+@dataclasses.dataclass(eq=False)
 class Operations:
     """Each takes what is asked and gives the answer; raises what the failure model has for it.
 
@@ -73,23 +87,16 @@ class Operations:
         memory: the shared memory regions; None where callers may register none.
     """
 
-    def __init__(
-        self,
-        plane: DataPlane,
-        repository: RepositoryControl | None,
-        *,
-        allowed: bool,
-        face: str,
-        unserved: type[ServingError],
-        memory: SharedMemory | None = None,
-    ) -> None:
-        self._plane = plane
-        self._catalog = plane.catalog
-        self._repository = repository
-        self._allowed = allowed
-        self._face = face
-        self._unserved = unserved
-        self._memory = memory
+    plane: DataPlane
+    repository: RepositoryControl | None
+    _: dataclasses.KW_ONLY
+    allowed: bool
+    face: str
+    unserved: type[ServingError]
+    memory: SharedMemory | None = None
+
+    def __post_init__(self) -> None:
+        self._catalog = self.plane.catalog
 
     # -- what is there --------------------------------------------------------------------------
 
@@ -99,16 +106,16 @@ class Operations:
 
     def ready(self, asked: Asked) -> dict[str, Any]:
         """Whether inference requests are accepted and can be executed."""
-        why = self._plane.why_unready()
+        why = self.plane.why_unready()
         return {"ready": False, "error": f"the server is not ready: {why}"} if why else {"ready": True}
 
     def model_ready(self, asked: Asked) -> dict[str, Any]:
         """Whether a version would be served now. Raises NotFound for one that nobody knows."""
-        return {"name": asked.model, "ready": self._plane.model_ready(asked.model, asked.version)}
+        return {"name": asked.model, "ready": self.plane.model_ready(asked.model, asked.version)}
 
     def server_metadata(self, asked: Asked) -> dict[str, Any]:
         """Name, version and extensions of the server."""
-        return server_metadata_json(VERSION, *([] if self._memory is None else ["system_shared_memory"]))
+        return server_metadata_json(VERSION, *([] if self.memory is None else ["system_shared_memory"]))
 
     def metadata(self, asked: Asked) -> dict[str, Any]:
         """Inputs, outputs, platform and versions (the one asked for, or all ready ones) of a model."""
@@ -125,12 +132,12 @@ class Operations:
         return {
             **config,
             "parameters": {**config.get("parameters", {}), **finite},
-            "response_cache": {"enable": self._plane.keeps_answers(info)},
+            "response_cache": {"enable": self.plane.keeps_answers(info)},
         }
 
     def statistics(self, asked: Asked) -> dict[str, Any]:
         """The totals of one version, of one model or of all, as the statistics extension has them."""
-        found = self._plane.statistics(asked.model, asked.version)
+        found = self.plane.statistics(asked.model, asked.version)
         return {"model_stats": [_statistics(entry) for entry in found]}
 
     # -- the repository -------------------------------------------------------------------------
@@ -146,29 +153,29 @@ class Operations:
             if not only_ready or line.state is ModelState.READY
         ]
 
-    def repository(self) -> RepositoryControl:
-        """The repository. Raises PermissionDenied if callers may not change it, NotImplementedHere if there
-        is none."""
-        if not self._allowed:
+    def control(self) -> RepositoryControl:
+        """What changes the repository. Raises PermissionDenied if callers may not change it,
+        NotImplementedHere if there is none."""
+        if not self.allowed:
             raise PermissionDenied(
-                f"loading and unloading models over {self._face} is switched off on this server"
+                f"loading and unloading models over {self.face} is switched off on this server"
             )
-        if self._repository is None:
+        if self.repository is None:
             raise NotImplementedHere("this server has no model repository to load from")
-        return self._repository
+        return self.repository
 
     def _repository_of(self, asked: Asked) -> RepositoryControl:
         if not asked.model:
             raise NotFound("unknown model ''", param="model", code="MODEL_NOT_FOUND")
-        return self.repository()
+        return self.control()
 
     async def load(self, asked: Asked) -> dict[str, Any]:
         """Load a model, or load it again; the parameter ``config`` (JSON) replaces its configuration."""
         repository = self._repository_of(asked)
         for name in _parameters(asked):
             if name.startswith("file:"):
-                raise self._unserved(
-                    f"parameters.{name[:80]}: models are not taken over {self._face}; publish the version "
+                raise self.unserved(
+                    f"parameters.{name[:80]}: models are not taken over {self.face}; publish the version "
                     "into the repository and load it",
                     param=f"parameters.{name[:80]}",
                 )
@@ -201,22 +208,22 @@ class Operations:
 
     def regions(self, asked: Asked) -> list[dict[str, Any]]:
         """The system shared memory regions of the tenant, or the one of that name."""
-        if self._memory is None:
+        if self.memory is None:
             return self.no_regions(asked)
-        return [dataclasses.asdict(each) for each in self._memory.status(asked.tenant, asked.region)]
+        return [dataclasses.asdict(each) for each in self.memory.status(asked.tenant, asked.region)]
 
     def register(self, asked: Asked) -> dict[str, Any]:
         """Register a range (``offset``, ``byte_size``) of the POSIX shared memory object ``key``."""
-        if self._memory is None:
+        if self.memory is None:
             return self.no_register(asked)
-        self._memory.register(asked.tenant, _region(asked))
+        self.memory.register(asked.tenant, _region(asked))
         logger.info("shared memory region %r was registered", asked.region)
         return {}
 
     def unregister(self, asked: Asked) -> dict[str, Any]:
         """Forget a region, or all of the tenant. One that is not registered is forgotten already."""
-        if self._memory is not None:
-            self._memory.unregister(asked.tenant, asked.region)
+        if self.memory is not None:
+            self.memory.unregister(asked.tenant, asked.region)
         return {}
 
     def no_regions(self, asked: Asked) -> list[dict[str, Any]]:
@@ -227,7 +234,7 @@ class Operations:
 
     def no_register(self, asked: Asked) -> dict[str, Any]:
         """Refused: tensors come with the request."""
-        raise self._unserved("shared memory is not served; send tensors as binary data with the request")
+        raise self.unserved("shared memory is not served; send tensors as binary data with the request")
 
     def no_unregister(self, asked: Asked) -> dict[str, Any]:
         """Nothing is registered, so afterwards nothing is."""
@@ -241,7 +248,7 @@ class Operations:
                     param=name[:80],
                 )
             if value is not None and value != current[name]:
-                raise self._unserved(
+                raise self.unserved(
                     f"{what} setting '{name}' is fixed while the server runs; it is {current[name]!r}",
                     param=name,
                 )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import time
+
+from starlette.types import Receive
 
 from nonet.gateway.core.call_headers import CallReader, answer_headers
 from nonet.gateway.core.data_plane import DataPlane
@@ -12,8 +15,8 @@ from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.core.shared_memory import SharedMemory, TenantMemory
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.reply import OCTETS, Reply
-from nonet.gateway.oip.rest_target import OipTarget, check_content_type
-from nonet.runtime.errors import InvalidArgument
+from nonet.gateway.oip.operations import Asked
+from nonet.runtime.errors import InvalidArgument, UnsupportedMediaType
 from nonet.runtime.oip.json_codec import Encoded, decode_request, encode_response
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
@@ -23,8 +26,21 @@ HEADER_LENGTH = b"inference-header-content-length"
 # JSON and outputs above this are read and written in a thread, so that other requests go on meanwhile.
 _INLINE_JSON = 1024 * 1024
 _REGION = b"shared_memory_region"
+# What clients send for JSON and for tensors: browsers and curl name other types by default.
+_SPOKEN = frozenset(
+    {
+        b"",
+        b"application/json",
+        b"application/octet-stream",
+        b"application/x-www-form-urlencoded",
+        b"application/vnd.kserve+json",
+        b"text/json",
+        b"text/plain",
+    }
+)
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class OipInference:
     """Inference over REST.
 
@@ -35,42 +51,38 @@ class OipInference:
         memory: the shared memory regions, None where there are none.
     """
 
-    def __init__(
-        self, plane: DataPlane, calls: CallReader, bodies: Bodies, memory: SharedMemory | None
-    ) -> None:
-        self._plane = plane
-        self._calls = calls
-        self._bodies = bodies
-        self._memory = memory
+    plane: DataPlane
+    calls: CallReader
+    bodies: Bodies
+    memory: SharedMemory | None
 
-    async def infer(self, target: OipTarget) -> Reply:
+    async def infer(self, context: RequestContext, receive: Receive, named: Asked) -> Reply:
         """One inference. Raises every ServingError of the failure model."""
-        context = target.context
-        call = self._calls.read(context)
+        call = self.calls.read(context)
         # Let in or refused with its headers; an upload that is under way when the server is told to stop is
         # finished.
-        with self._plane.admit(
-            model=target.model, version=target.version, deadline=call.deadline, priority=call.priority
+        with self.plane.admit(
+            model=named.model, version=named.version, deadline=call.deadline, priority=call.priority
         ):
             # Known before the body is read: an unknown model costs no upload.
-            info = self._plane.catalog.info(target.model, target.version)
+            info = self.plane.catalog.info(named.model, named.version)
             check_content_type(context)
             header_length = _header_length(context)
             body: bytes | memoryview
             if header_length is None:
-                body = await self._bodies.read(context, target.receive)
+                body = await self.bodies.read(context, receive)
             else:
-                body = await self._bodies.read_aligned(context, target.receive, header_length)
-            self._calls.in_time(call)
+                body = await self.bodies.read_aligned(context, receive, header_length)
+            self.calls.in_time(call)
 
             start = time.perf_counter()
             memory = None
-            if self._memory is not None and context.hold is not None:
-                memory = self._memory.of(call.tenant, context.hold)
-            request = await _decode(body, info, target.version, header_length, memory)
-            request = call.applied_to(request)
+            if self.memory is not None and context.hold is not None:
+                memory = self.memory.of(call.tenant, context.hold)
+            request = await _decode(body, info, named.version, header_length, memory)
+            request = dataclasses.replace(request, **call.handling())
             decoded = time.perf_counter()
-            response = await self._plane.infer(request, admitted=True)
+            response = await self.plane.infer(request, admitted=True)
             inferred = time.perf_counter()
             encoded = await _encode(response, request)
             done = time.perf_counter()
@@ -109,6 +121,18 @@ async def _encode(response: InferResponse, request: InferRequest) -> Encoded:
     if sum(tensor.data.nbytes for tensor in response.outputs) <= _INLINE_JSON:
         return encode_response(response, request)
     return await asyncio.to_thread(encode_response, response, request)
+
+
+def check_content_type(context: RequestContext) -> None:
+    """Raises UnsupportedMediaType for a type that is neither JSON, octets nor what curl sends by default."""
+    content_type = context.headers.get(b"content-type")
+    if content_type is None or content_type.partition(b";")[0].strip().lower() in _SPOKEN:
+        return
+    raise UnsupportedMediaType(
+        "send application/json, or application/octet-stream with binary tensor data, "
+        f"not {context.header(b'content-type')[:80]!r}",
+        param="Content-Type",
+    )
 
 
 def _header_length(context: RequestContext) -> int | None:

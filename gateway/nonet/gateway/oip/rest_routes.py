@@ -10,30 +10,28 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import orjson
+from starlette.types import Receive, Scope, Send
 
 from nonet.gateway.core.call_headers import CallReader
-from nonet.gateway.core.model_names import checked_name
 from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.core.shared_memory import checked_region
 from nonet.gateway.http.bodies import Bodies
-from nonet.gateway.http.guard import Receive, Scope, Send
 from nonet.gateway.http.reply import Reply, compressed
-from nonet.gateway.oip.operations import Asked, Operations
-from nonet.gateway.oip.rest_infer import OipInference
+from nonet.gateway.oip.operations import Asked, Operations, checked_name
+from nonet.gateway.oip.rest_infer import OipInference, check_content_type
 from nonet.gateway.oip.rest_operations import OPERATIONS, RestOperation
-from nonet.gateway.oip.rest_target import Handler, OipTarget, check_content_type
+from nonet.gateway.tasks.fields import parse_json_object
 from nonet.runtime.errors import InvalidArgument, MethodNotAllowed, NotFound
-
-__all__ = ["OipRoutes"]
 
 _KEPT_PATHS = 512
 _OF_REGION = tuple(f"/region/{{name}}/{verb}" for verb in ("status", "register", "unregister"))
 _MAX_CONTROL_BODY = 1024 * 1024
+
+_Handler = Callable[[RequestContext, Receive, Asked], Awaitable[Reply]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,12 +39,11 @@ class _Endpoint:
     """A route: its template, the handler of each verb, and the names its path gave."""
 
     template: str
-    verbs: Mapping[str, Handler]
-    model: str = ""
-    version: str = ""
-    region: str = ""
+    verbs: Mapping[str, _Handler]
+    named: Asked
 
 
+@dataclasses.dataclass(eq=False)
 class OipRoutes:
     """All of ``/v2``.
 
@@ -58,21 +55,16 @@ class OipRoutes:
         compress_from: bytes of an answer from which it is compressed for who accepts that.
     """
 
-    def __init__(
-        self,
-        operations: Operations,
-        inference: OipInference,
-        calls: CallReader,
-        bodies: Bodies,
-        compress_from: int,
-    ) -> None:
-        self._operations = operations
-        self._calls = calls
-        self._bodies = bodies
-        self._compress_from = compress_from
-        self._verbs: dict[str, dict[str, Handler]] = {
-            "/v2/models/{model}/infer": {"POST": inference.infer},
-            "/v2/models/{model}/versions/{version}/infer": {"POST": inference.infer},
+    operations: Operations
+    inference: OipInference
+    calls: CallReader
+    bodies: Bodies
+    compress_from: int
+
+    def __post_init__(self) -> None:
+        self._verbs: dict[str, dict[str, _Handler]] = {
+            "/v2/models/{model}/infer": {"POST": self.inference.infer},
+            "/v2/models/{model}/versions/{version}/infer": {"POST": self.inference.infer},
         }
         for each in OPERATIONS:
             self._verbs.setdefault(each.path, {})[each.verb] = functools.partial(self._run, each)
@@ -88,9 +80,8 @@ class OipRoutes:
         handler = endpoint.verbs.get(method)
         if handler is None:
             raise MethodNotAllowed(f"{method} is not allowed here")
-        target = OipTarget(context, receive, endpoint.model, endpoint.version, endpoint.region)
-        reply = await handler(target)
-        reply = await compressed(reply, context, self._compress_from)
+        reply = await handler(context, receive, endpoint.named)
+        reply = await compressed(reply, context, self.compress_from)
         await reply.send(send)
 
     def methods_of(self, scope: Scope) -> Collection[str]:
@@ -104,44 +95,37 @@ class OipRoutes:
         for template, verbs in self._verbs.items():
             names = _match(template.split("/")[1:], parts)
             if names is not None and template.endswith(_OF_REGION):
-                return _Endpoint(template, verbs, region=checked_region(*names))
+                return _Endpoint(template, verbs, Asked(region=checked_region(*names)))
             if names is not None:
-                model, version = checked_name(*(*names, "", "")[:2])
-                return _Endpoint(template, verbs, model, version)
+                return _Endpoint(template, verbs, Asked(*checked_name(*(*names, "", "")[:2])))
         raise NotFound("there is no such route; see /docs", code="ROUTE_NOT_FOUND")
 
-    async def _run(self, operation: RestOperation, target: OipTarget) -> Reply:
-        tenant = "" if operation.keyless else self._calls.authenticate(target.context)
+    async def _run(
+        self, operation: RestOperation, context: RequestContext, receive: Receive, named: Asked
+    ) -> Reply:
+        tenant = "" if operation.keyless else self.calls.authenticate(context)
         if operation.of_repository:
-            self._operations.repository()  # refused before the body is read
-        sent = {} if operation.body is None else await self._json_object(target)
-        answer = operation.run(
-            self._operations, Asked(target.model, target.version, target.region, sent, tenant)
-        )
+            self.operations.control()  # refused before the body is read
+        sent = {} if operation.body is None else await self._json_object(context, receive)
+        answer = operation.run(self.operations, dataclasses.replace(named, sent=sent, tenant=tenant))
         if inspect.isawaitable(answer):
             answer = await answer
         if isinstance(answer, dict) and answer.get("ready") is False:
-            error = f"the {'model' if target.model else 'server'} is not ready"
+            error = f"the {'model' if named.model else 'server'} is not ready"
             reply = Reply.json({"error": error, **answer}, 503)
             reply.headers.append((b"retry-after", b"1"))
             return reply
         return Reply.json(answer)
 
-    async def _json_object(self, target: OipTarget) -> dict[str, Any]:
+    async def _json_object(self, context: RequestContext, receive: Receive) -> dict[str, Any]:
         """The body as an object; no body is an empty one."""
-        check_content_type(target.context)
-        body = await self._bodies.read(target.context, target.receive)
+        check_content_type(context)
+        body = await self.bodies.read(context, receive)
         if not body.strip():
             return {}
         if len(body) > _MAX_CONTROL_BODY:
             raise InvalidArgument(f"the body of a control request has at most {_MAX_CONTROL_BODY} bytes")
-        try:
-            value = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise InvalidArgument(f"the body is not valid JSON: {error.msg}", code="MALFORMED_JSON") from None
-        if not isinstance(value, dict):
-            raise InvalidArgument("the body must be a JSON object")
-        return value
+        return parse_json_object(body, InvalidArgument)
 
 
 def _segments(raw_path: bytes) -> list[str]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from contextlib import AbstractContextManager
 from typing import Any
 
 from nonet.gateway.core.call_headers import Call
 from nonet.gateway.core.data_plane import DataPlane
-from nonet.gateway.core.model_names import checked_name
 from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import Hold, UploadBudget
 from nonet.gateway.grpc.rpc import Rpc
+from nonet.gateway.oip.operations import checked_name
 from nonet.runtime.oip import proto_codec
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
-
-__all__ = ["Inference", "encode"]
 
 INLINE_CONTENTS = 256 * 1024
 """Bytes of typed contents, or in shared memory, above which a message is read or written in a thread."""
@@ -79,7 +78,7 @@ class Inference:
             decoded = await asyncio.to_thread(proto_codec.decode_request, request, memory)
         else:
             decoded = proto_codec.decode_request(request, memory)
-        return call.applied_to(decoded)
+        return dataclasses.replace(decoded, **call.handling())
 
 
 async def encode(response: InferResponse, request: InferRequest) -> Any:

@@ -9,16 +9,13 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from nonet.gateway.core.model_names import checked_name
 from nonet.gateway.core.shared_memory import checked_region
 from nonet.gateway.executor import description
 from nonet.gateway.grpc.rpc import Handler, Rpc
-from nonet.gateway.oip.operations import Asked, Operations
+from nonet.gateway.oip.operations import Asked, Operations, checked_name
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import NotFound
 from nonet.runtime.oip.messages import OPEN_INFERENCE, Method, message, methods
-
-__all__ = ["operation_handlers"]
 
 Run = Callable[[Asked], Any]
 Shape = Callable[[Any], dict[str, Any]]

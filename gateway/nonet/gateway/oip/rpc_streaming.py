@@ -31,8 +31,6 @@ from nonet.runtime.errors import Internal, InvalidArgument, ServingError, Unauth
 from nonet.runtime.oip import proto_codec
 from nonet.runtime.oip.messages import message
 
-__all__ = ["InferenceStream"]
-
 logger = logging.getLogger(__name__)
 
 _STATUS_ERRORS = b"triton_grpc_error"
@@ -41,6 +39,7 @@ Reply = tuple[Any, ServingError | None]
 """A message of the stream, and the error in it if the request failed."""
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class InferenceStream:
     """See the module's text.
 
@@ -52,25 +51,17 @@ class InferenceStream:
         uploads: accounts for the messages in flight.
     """
 
-    def __init__(
-        self,
-        plane: DataPlane,
-        inference: Inference,
-        window: int,
-        closing: asyncio.Event,
-        uploads: UploadBudget,
-    ) -> None:
-        self._plane = plane
-        self._inference = inference
-        self._window = window
-        self._closing = closing
-        self._uploads = uploads
+    plane: DataPlane
+    inference: Inference
+    window: int
+    closing: asyncio.Event
+    uploads: UploadBudget
 
     async def serve(self, requests: Any, rpc: Rpc) -> None:
         """One stream, from its first message to its end."""
         # Each request is taken from the quota when it comes; opening the stream is none.
         rpc.identify()
-        room = asyncio.Semaphore(self._window)
+        room = asyncio.Semaphore(self.window)
         writing = asyncio.Lock()
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         over.set_result(None)
@@ -94,7 +85,7 @@ class InferenceStream:
     async def _read(self, messages: Any, room: asyncio.Semaphore, begin: Callable[[bytes], None]) -> bool:
         """Begin each request when there is room for it, until the client has sent its last. True if the
         server stops before."""
-        end: asyncio.Future[Any] = asyncio.ensure_future(self._closing.wait())
+        end: asyncio.Future[Any] = asyncio.ensure_future(self.closing.wait())
         try:
             while True:
                 await room.acquire()
@@ -115,7 +106,7 @@ class InferenceStream:
         """Write all answers to one request. Raises the error that ends the stream."""
         status_errors = rpc.request_context.header(_STATUS_ERRORS).lower() == "true"
         arrived = time.monotonic()
-        with self._uploads.open() as hold:
+        with self.uploads.open() as hold:
             async with contextlib.aclosing(self._replies(raw, rpc, arrived, hold, turn)) as replies:
                 async for reply, error in replies:
                     await turn.come()
@@ -150,14 +141,14 @@ class InferenceStream:
         self, request: Any, call: Call, hold: Hold, turn: _Turn
     ) -> AsyncGenerator[tuple[str, Any], None]:
         """The name of the model, and each answer as a message. Raises ServingError."""
-        with self._plane.admit():
-            decoupled = self._inference.find(request).decoupled
+        with self.plane.admit():
+            decoupled = self.inference.find(request).decoupled
             if decoupled:
                 turn.leave()
             wants_end = EMPTY_FINAL in request.parameters and request.parameters[EMPTY_FINAL].bool_param
-            decoded = await self._inference.decode(request, call, hold)
+            decoded = await self.inference.decode(request, call, hold)
             if not decoupled:
-                response = await self._plane.infer(decoded, admitted=True)
+                response = await self.plane.infer(decoded, admitted=True)
                 yield response.model, _framed(await encode(response, decoded), final=True)
                 return
             if any(output.memory is not None for output in decoded.outputs):
@@ -166,7 +157,7 @@ class InferenceStream:
                     "would take the place of the one before"
                 )
             told = False
-            async with contextlib.aclosing(self._plane.stream(decoded, admitted=True)) as responses:
+            async with contextlib.aclosing(self.plane.stream(decoded, admitted=True)) as responses:
                 async for response in responses:
                     if response.final and response.repeats and told:
                         if not wants_end:

@@ -7,8 +7,6 @@ from typing import Any
 from nonet.gateway.oip.operations import PHASES, TOTALS
 from nonet.runtime.tensors import DataType
 
-__all__ = ["SCHEMAS", "Json", "closed_object", "list_of", "object_of", "reference"]
-
 Json = dict[str, Any]
 
 TEXT: Json = {"type": "string"}

@@ -7,37 +7,32 @@ topology file).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nonet.gateway.cache import MemoryStore, ResponseCache
-from nonet.gateway.cache.memory import MemoryLimits
 from nonet.gateway.core import memory_objects
 from nonet.gateway.core.call_headers import CallReader
-from nonet.gateway.core.data_plane import DataPlane, PlanePolicy
-from nonet.gateway.core.gatekeeper import ApiKey, Gatekeeper
+from nonet.gateway.core.data_plane import DataPlane
+from nonet.gateway.core.gatekeeper import Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.routing import no_more_than_a_model
-from nonet.gateway.core.shared_memory import SharedMemory, SharedMemoryPolicy
+from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.core.version_pruning import VersionPruner
 from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
-from nonet.gateway.executor.remote import RemotePolicy
-from nonet.gateway.grpc import GrpcLimits, GrpcServer
-from nonet.gateway.grpc.transport import GrpcTransport
-from nonet.gateway.http import HttpRecord, HttpSettings
+from nonet.gateway.grpc import GrpcServer
+from nonet.gateway.http import HttpSettings
 from nonet.gateway.metrics.counters import Metrics
-from nonet.gateway.metrics.exposition import GatewayState, MetricsPage
+from nonet.gateway.metrics.exposition import MetricsPage
 from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.http_app import create_app
-from nonet.gateway.process.service_absence import ServiceAbsence
+from nonet.gateway.process.service_absence import service_absence
 from nonet.gateway.process.services import installed_services, works
-from nonet.gateway.scheduler import SchedulerPolicy
-from nonet.gateway.settings.policies import policy_from
-from nonet.gateway.settings.schema import AuthSettings, Settings, SettingsError
+from nonet.gateway.settings.schema import Settings, SettingsError
 from nonet.gateway.settings.topology import RemoteService
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.host import GatewayHost
@@ -51,8 +46,6 @@ from nonet.runtime.repository import RepositoryManager
 from nonet.runtime.task import Service, ServiceLimits
 
 logger = logging.getLogger(__name__)
-
-__all__ = ["Gateway", "compose"]
 
 
 @dataclasses.dataclass(slots=True)
@@ -71,9 +64,8 @@ class Gateway:
 
     def http_settings(self) -> HttpSettings:
         """The limits of the HTTP face."""
-        return policy_from(
-            self.settings.server,
-            HttpSettings,
+        return HttpSettings(
+            **self.settings.server.model_dump(),
             max_timeout=self.settings.scheduler.max_timeout,
             repository_control=self.settings.repository.control,
             access_log=self.settings.logging.access,
@@ -85,32 +77,20 @@ class Gateway:
             self.parts,
             self.http_settings(),
             metrics_endpoint=self.page.answer,
-            observe=self._observe_http,
+            observe=self.metrics.observe_route,
             authenticated=bool(self.settings.auth.keys),
         )
 
-    def grpc_transport(self) -> GrpcTransport:
-        """How long gRPC connections live."""
-        return policy_from(self.settings.grpc, GrpcTransport)
-
     def grpc_server(self) -> GrpcServer:
         """The gRPC server; call it inside the event loop, which it belongs to."""
-        limits = policy_from(
-            self.settings.grpc,
-            GrpcLimits,
-            message_timeout=self.settings.server.body_timeout,
-            repository_control=self.settings.repository.control,
-        )
         return GrpcServer(
             self.parts,
-            limits,
-            transport=self.grpc_transport(),
+            self.settings.grpc,
+            message_timeout=self.settings.server.body_timeout,
+            repository_control=self.settings.repository.control,
             observe=self.metrics.observe_route,
             describe_models=self.alone,
         )
-
-    def _observe_http(self, record: HttpRecord) -> None:
-        self.metrics.observe_route(record.route, record.status, record.seconds)
 
 
 def compose(
@@ -149,25 +129,16 @@ def compose(
         catalog,
         devices,
         clock=clock,
-        scheduling=policy_from(settings.scheduler, SchedulerPolicy),
-        policy=policy_from(
-            settings.scheduler, PlanePolicy, preferred_families=settings.repository.preferred_families
-        ),
+        limits=settings.scheduler,
+        preferred_families=settings.repository.preferred_families,
         cache=_cache(settings, clock),
         costs={task.name: task.cost for task in tasks if task.cost is not None},
         ranks={task.name: task.rank for task in tasks},
-        absence=ServiceAbsence(services, devices) if remote else no_more_than_a_model,
+        absence=functools.partial(service_absence, services, devices) if remote else no_more_than_a_model,
     )
     metrics = Metrics()
     plane.add_observer(metrics)
     repository = None if remote else _repository(settings, catalog, services, only, lanes)
-    state = GatewayState(
-        ready=plane.ready,
-        utilisation=plane.utilisation,
-        models=lambda: len(catalog.infos()),
-        failed=lambda: repository.failed if repository is not None else 0,
-        version=VERSION,
-    )
     control = None if repository is None else RepositoryControl(repository, repository.root)
     jobs = None if only else compose_jobs(settings, serves=repository is not None)
     host = GatewayHost(
@@ -179,17 +150,12 @@ def compose(
         works={kind: work for kind, (_, work) in works().items()},
         jobs=jobs,
     )
-    if jobs is not None:
-        if settings.repository.keep_versions:
-            publishing = {task.name for task, work in works().values() if work.publishes is not None}
-            VersionPruner(catalog, settings.repository.path, settings.repository.keep_versions, publishing)
-        state.jobs = jobs.by_state
-        state.workers = lambda: jobs.supervisor.workers
-        state.webhooks = jobs.webhooks.by_state
-        state.unserved = jobs.stuck.counts
+    if jobs is not None and settings.repository.keep_versions:
+        publishing = {task.name for task, work in works().values() if work.publishes is not None}
+        VersionPruner(catalog, settings.repository.path, settings.repository.keep_versions, publishing)
     parts = FaceParts(
         plane,
-        CallReader(Gatekeeper(_keys(settings.auth), clock), clock, settings.scheduler.max_timeout),
+        CallReader(Gatekeeper(settings.auth, clock), clock, settings.scheduler.max_timeout),
         uploads=UploadBudget(settings.server.max_bodies_bytes),
         disk=disk_budget(settings.jobs.max_upload_bytes),
         host=host,
@@ -200,6 +166,22 @@ def compose(
         memory=_memory(settings),
         root_path=settings.server.root_path,
     )
+
+    def state() -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "nonet_device_utilisation_ratio": plane.utilisation(),
+            "nonet_ready": int(plane.ready()),
+            "nonet_models_loaded": len(catalog.infos()),
+            "nonet_models_failed": repository.failed if repository is not None else 0,
+            "nonet_build_info": {VERSION: 1},
+        }
+        if jobs is not None:
+            facts["nonet_jobs"] = jobs.by_state()
+            facts["nonet_job_workers"] = jobs.supervisor.workers
+            facts["nonet_webhooks"] = jobs.webhooks.by_state()
+            facts["nonet_jobs_unserved"] = jobs.stuck.counts()
+        return facts
+
     page = MetricsPage(metrics, state)
     return Gateway(settings, catalog, plane, repository, metrics, page, parts, alone=bool(only))
 
@@ -229,7 +211,7 @@ def _cache(settings: Settings, clock: Clock) -> ResponseCache:
     """With the cache off nothing is kept, but equal requests in flight still share one execution."""
     if not settings.cache.enabled:
         return ResponseCache(None)
-    return ResponseCache(MemoryStore(policy_from(settings.cache, MemoryLimits), clock))
+    return ResponseCache(MemoryStore(settings.cache, clock))
 
 
 def _memory(settings: Settings) -> SharedMemory | None:
@@ -238,16 +220,7 @@ def _memory(settings: Settings) -> SharedMemory | None:
         return None
     if not memory_objects.FOLDER.is_dir():
         raise SettingsError(f"shared_memory.enabled: this machine has no {memory_objects.FOLDER}")
-    owners = frozenset(wanted.owners or [os.geteuid()])
-    return SharedMemory(policy_from(wanted, SharedMemoryPolicy, owners=owners))
-
-
-def _keys(auth: AuthSettings) -> list[ApiKey]:
-    rate = auth.requests_per_second or None
-    return [
-        ApiKey(secret.get_secret_value(), tenant, requests_per_second=rate, burst=auth.burst)
-        for tenant, secret in auth.keys.items()
-    ]
+    return SharedMemory(wanted)
 
 
 def _remote_devices(remote: Sequence[RemoteService], catalog: Catalog, settings: Settings) -> list[Device]:
@@ -256,9 +229,5 @@ def _remote_devices(remote: Sequence[RemoteService], catalog: Catalog, settings:
     devices: list[Device] = []
     for service in remote:
         replicas[service.name] += 1
-        policy = RemotePolicy(lanes=service.lanes, max_message_bytes=limit, key=service.key)
-        number = replicas[service.name]
-        devices.append(
-            RemoteDevice(service.address, catalog, group=service.name, number=number, policy=policy)
-        )
+        devices.append(RemoteDevice(service, catalog, replicas[service.name], limit))
     return devices

@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 
-from nonet.gateway.settings.policies import policy_from
 from nonet.gateway.settings.schema import Settings, SettingsError
-from nonet.jobs import JobFiles, JobPolicy, Jobs, StoreAddress, WebhookPolicy, WorkerCommand
+from nonet.jobs import JobFiles, Jobs, StoreAddress, WebhookPolicy, WorkerCommand
 from nonet.runtime.extras import how_to_install
-
-__all__ = ["compose_jobs"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +44,7 @@ def compose_jobs(settings: Settings, *, works_only: bool = False, serves: bool =
         store,
         JobFiles(given.path),
         command,
-        policy_from(given, JobPolicy),
+        given,
         None if works_only else _webhooks(settings),
         shared=address.shared,
         serves=serves,
@@ -59,8 +56,13 @@ def _webhooks(settings: Settings) -> WebhookPolicy:
     given = settings.jobs
     try:
         secret = given.webhook_secret.get_secret_value().encode()
-        return policy_from(
-            given, WebhookPolicy, prefix="webhook_", secret=secret, root_path=settings.server.root_path
+        return WebhookPolicy(
+            given.webhook_hosts,
+            secret,
+            given.webhook_timeout,
+            given.webhook_attempts,
+            given.webhook_backoff,
+            settings.server.root_path,
         )
     except ValueError as error:
         raise SettingsError(f"jobs.webhook_hosts and jobs.webhook_secret: {error}") from None

@@ -21,7 +21,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,10 @@ from nonet.gateway.process.services import works
 from nonet.gateway.process.storage_watch import StorageWatch
 from nonet.gateway.settings.schema import Settings
 from nonet.gateway.settings.topology import RemoteService
+from nonet.jobs.wake_loop import WakeLoop
 from nonet.runtime.backends.memory import return_freed_memory
 from nonet.runtime.release import VERSION
 from nonet.runtime.repository import RepositoryManager
-
-__all__ = ["StartError", "run", "run_service"]
 
 logger = logging.getLogger(__name__)
 
@@ -125,10 +124,15 @@ class _Process:
             _settle_garbage()
             http_port = listener.getsockname()[1] if listener is not None else None
             repository, poll = self._gateway.repository, self._gateway.settings.repository.poll_seconds
-            async with (
-                _following(repository, self._gateway.parts.repository, poll),
-                _running(watch.run() if watch is not None else None, "storage-watch"),
-            ):
+            control = self._gateway.parts.repository
+            async with contextlib.AsyncExitStack() as loops:
+                if repository is not None and control is not None and poll > 0:
+                    follow = _following(repository, control, poll)
+                    follow.start(poll)
+                    loops.push_async_callback(follow.cancel)
+                if watch is not None:
+                    watch.loop.start()
+                    loops.push_async_callback(watch.loop.cancel)
                 self._announce(http_port, grpc_port, time.monotonic() - begun)
                 watched: set[asyncio.Future[Any]] = {stopping} if http is None else {stopping, http[1]}
                 await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
@@ -279,37 +283,13 @@ async def _stop_http(http: tuple[_HttpServer, asyncio.Task[None]] | None, grace:
     await task
 
 
-@contextlib.asynccontextmanager
-async def _following(
-    repository: RepositoryManager | None, control: RepositoryControl | None, seconds: float
-) -> AsyncIterator[None]:
-    """Look for changed models every ``seconds`` while the block runs (never for 0)."""
-    follow = None
-    if repository is not None and control is not None and seconds > 0:
-        follow = _follow(repository, control, seconds)
-    async with _running(follow, "repository-poll"):
-        yield
-
-
-@contextlib.asynccontextmanager
-async def _running(work: Coroutine[None, None, None] | None, name: str) -> AsyncIterator[None]:
-    """Do ``work`` beside the block, and no longer; None is nothing to do."""
-    if work is None:
-        yield
-        return
-    task = asyncio.create_task(work, name=name)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def _follow(repository: RepositoryManager, control: RepositoryControl, seconds: float) -> None:
+def _following(repository: RepositoryManager, control: RepositoryControl, seconds: float) -> WakeLoop:
+    """Looks for changed models every ``seconds``."""
     trouble = ""
-    while True:
-        await asyncio.sleep(seconds)
+
+    async def look() -> float:
+        nonlocal trouble
+        reason = ""
         try:
             await control.run(repository.refresh)
         except OSError as error:
@@ -317,12 +297,10 @@ async def _follow(repository: RepositoryManager, control: RepositoryControl, sec
             reason = error.strerror or type(error).__name__
             if reason != trouble:
                 logger.warning("the model repository cannot be read: %s", reason)
-            trouble = reason
-            continue
-        except Exception:
-            logger.exception("looking for changed models failed")
-            continue
-        trouble = ""
+        trouble = reason
+        return seconds
+
+    return WakeLoop("looking for changed models", look, seconds)
 
 
 def _settle_garbage() -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
+from starlette.types import ASGIApp, Scope
 
 from nonet.gateway.http.bodies import Bodies, Spooling
-from nonet.gateway.http.guard import App, Observe, RequestGuard, Scope
+from nonet.gateway.http.guard import Observe, RequestGuard
 from nonet.gateway.http.hot_routes import HotRoutes, is_oip
-from nonet.gateway.http.origins import Origins, is_loopback
+from nonet.gateway.http.origins import Origins
 from nonet.gateway.http.problems import error_body, error_headers
 from nonet.gateway.http.reply import RawResponse, Reply
 from nonet.gateway.http.root_path import UnderRootPath
@@ -23,6 +22,7 @@ from nonet.gateway.http.settings import HttpSettings
 from nonet.gateway.oip.operations import Operations
 from nonet.gateway.oip.rest_infer import OipInference
 from nonet.gateway.oip.rest_routes import OipRoutes
+from nonet.gateway.settings.reach import is_loopback
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.fields import path_parameters
 from nonet.gateway.tasks.jobs_rest import jobs_router
@@ -30,13 +30,7 @@ from nonet.gateway.tasks.model_cards import model_router
 from nonet.gateway.tasks.openapi import describe
 from nonet.gateway.tasks.pages import page_router
 from nonet.gateway.tasks.rest import TaskRoute, service_router
-from nonet.runtime.errors import (
-    InvalidArgument,
-    MethodNotAllowed,
-    NotFound,
-    ServingError,
-    Unprocessable,
-)
+from nonet.runtime.errors import InvalidArgument, MethodNotAllowed, NotFound, ServingError
 from nonet.runtime.release import VERSION
 
 Exposition = Callable[[str], Awaitable[tuple[bytes, str]]]
@@ -50,7 +44,7 @@ def create_app(
     metrics_endpoint: Exposition,
     observe: Observe | None = None,
     authenticated: bool = False,
-) -> App:
+) -> ASGIApp:
     """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
 
     Args:
@@ -78,7 +72,7 @@ def create_app(
             return ("DELETE", "GET", "POST")
         return oip.methods_of(scope) if is_oip(scope["path"]) else _declared(app, scope)
 
-    def guard(app: App) -> App:
+    def guard(app: ASGIApp) -> ASGIApp:
         return RequestGuard(
             RouteMethods(app, methods_of),
             bodies=bodies,
@@ -109,7 +103,6 @@ def create_app(
         return RawResponse(Reply(body, content_type=content_type.encode("latin-1")))
 
     app.add_exception_handler(HTTPException, _routing_failed)
-    app.add_exception_handler(RequestValidationError, _validation_failed)
     describe(
         app,
         services,
@@ -132,7 +125,7 @@ def create_app(
         settings.compress_from,
     )
     hot = {path: route for path, route in routes.items() if not path_parameters(path)}
-    served: App = HotRoutes(oip, hot, guard, app)
+    served: ASGIApp = HotRoutes(oip, hot, guard, app)
     if settings.cors_origins:
         served = CORSMiddleware(
             served,
@@ -168,15 +161,6 @@ def _declared(app: FastAPI, scope: Scope) -> Collection[str]:
 
 def _no_route() -> NotFound:
     return NotFound("there is no such route; see /docs", code="ROUTE_NOT_FOUND")
-
-
-async def _validation_failed(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = dict(error.errors()[0])
-    field = ".".join(str(part) for part in first.get("loc", ())[1:])
-    return _failure(
-        request, Unprocessable(f"field '{field}': {first.get('msg', 'is wrong')}", param=field or None)
-    )
 
 
 def _failure(request: Request, error: ServingError) -> RawResponse:

@@ -18,8 +18,6 @@ from nonet.gateway.settings.schema import Settings, SettingsError
 from nonet.jobs import Jobs
 from nonet.runtime.release import VERSION
 
-__all__ = ["run_work"]
-
 logger = logging.getLogger(__name__)
 
 

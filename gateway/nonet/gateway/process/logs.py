@@ -8,8 +8,6 @@ import sys
 from nonet.gateway.http import JsonFormatter, PlainFormatter
 from nonet.gateway.settings.schema import LoggingSettings
 
-__all__ = ["set_up_logging"]
-
 _QUIET = ("uvicorn", "asyncio", "grpc")
 """Libraries whose remarks on normal operation help nobody."""
 

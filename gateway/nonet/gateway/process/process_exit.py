@@ -9,8 +9,6 @@ import signal
 import sys
 import threading
 
-__all__ = ["exit_at_last", "exit_now", "stop_signal"]
-
 logger = logging.getLogger(__name__)
 
 _SLACK = 5.0

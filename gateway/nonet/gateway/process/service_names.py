@@ -6,8 +6,6 @@ import importlib
 import importlib.util
 import pkgutil
 
-__all__ = ["NAMESPACE", "service_names"]
-
 NAMESPACE = "nonet.services"
 
 

@@ -15,8 +15,6 @@ from nonet.gateway.process.service_names import NAMESPACE, service_names
 from nonet.runtime.oip.messages import add_descriptors
 from nonet.runtime.task import Service, Task, Work
 
-__all__ = ["installed_services", "works"]
-
 
 @functools.cache
 def installed_services() -> Mapping[str, Service]:

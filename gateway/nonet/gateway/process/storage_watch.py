@@ -8,8 +8,7 @@ from pathlib import Path
 
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.jobs import JobFiles
-
-__all__ = ["StorageWatch"]
+from nonet.jobs.wake_loop import WakeLoop
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +17,7 @@ _SECONDS = 2.0
 
 
 class StorageWatch:
-    """Tells the plane; :meth:`look` once at the start, then :meth:`run` for good.
+    """Tells the plane: :meth:`look` once at the start, and then start its ``loop``.
 
     Args:
         files: the files of the jobs.
@@ -31,9 +30,10 @@ class StorageWatch:
         self._folder = folder
         self._plane = plane
         self._trouble = ""
+        self.loop = WakeLoop("looking at the folder of the jobs", self.look, _SECONDS)
 
-    async def look(self) -> None:
-        """Whether it can be written now; the log says so when that changes."""
+    async def look(self) -> float:
+        """Whether it can be written now; the log says so when that changes. Seconds to the next look."""
         trouble = await asyncio.to_thread(self._files.unwritable)
         if trouble and trouble != self._trouble:
             logger.error(
@@ -46,9 +46,4 @@ class StorageWatch:
             logger.info("the folder of the jobs can be written again")
         self._trouble = trouble
         self._plane.trouble = "the folder of its jobs cannot be written" if trouble else ""
-
-    async def run(self) -> None:
-        """Look again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(_SECONDS)
-            await self.look()
+        return _SECONDS

@@ -1,7 +1,6 @@
 """The scheduler: which requests run as one batch, on which device and when; no I/O."""
 
 from nonet.gateway.scheduler.latency import LatencyModel
-from nonet.gateway.scheduler.policy import SchedulerPolicy
 from nonet.gateway.scheduler.queue import Item, ItemState, ModelQueue, QueueKey
 from nonet.gateway.scheduler.scheduler import Batch, DeviceState, Scheduler
 
@@ -14,5 +13,4 @@ __all__ = [
     "ModelQueue",
     "QueueKey",
     "Scheduler",
-    "SchedulerPolicy",
 ]

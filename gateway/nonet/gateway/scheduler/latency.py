@@ -66,30 +66,25 @@ class LatencyModel:
 
     Args:
         profile: rows -> seconds as measured at warm-up; may be empty.
+
+    Raises ValueError for rows < 1 or seconds <= 0.
     """
 
     __slots__ = ("_costs", "_main", "_octaves", "_seconds")
 
     def __init__(self, profile: Mapping[int, float] | None = None) -> None:
-        self._main = _Correction()
-        self._octaves: dict[int, _Correction] = {}
-        self._costs: list[int] = []
-        self._seconds: list[float] = []
-        self.replace(profile or {})
-
-    def replace(self, profile: Mapping[int, float]) -> None:
-        """Take a new profile and forget the corrections. Raises ValueError for rows < 1 or seconds <= 0."""
+        profile = profile or {}
         for rows, seconds in profile.items():
             if rows < 1 or not seconds > 0:
                 raise ValueError(f"a profile maps rows >= 1 to seconds > 0, got {rows}: {seconds}")
         self._costs = sorted(profile)
         # More rows never take less time; a noisy measurement must not say so.
-        self._seconds = []
+        self._seconds: list[float] = []
         for rows in self._costs:
             previous = self._seconds[-1] if self._seconds else 0.0
             self._seconds.append(max(profile[rows], previous))
         self._main = _Correction()
-        self._octaves = {}
+        self._octaves: dict[int, _Correction] = {}
 
     @property
     def known(self) -> bool:

@@ -11,11 +11,16 @@ import bisect
 import dataclasses
 import enum
 import math
+import operator
 from collections.abc import Hashable, Iterator
 from typing import Any
 
 QueueKey = tuple[str, str]
 """Model name and version."""
+
+
+_rank = operator.attrgetter("rank")
+_priority = operator.attrgetter("priority")
 
 
 class ItemState(enum.Enum):
@@ -125,11 +130,3 @@ class ModelQueue:
         place = bisect.bisect_right(self._items, priority, key=_priority)
         last = self._items[place - 1] if place else None
         return last.due if last is not None and last.priority == priority else -math.inf
-
-
-def _rank(item: Item) -> tuple[int, float, int]:
-    return item.rank
-
-
-def _priority(item: Item) -> int:
-    return item.priority

@@ -28,8 +28,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from nonet.gateway.scheduler.latency import LatencyModel
-from nonet.gateway.scheduler.policy import SchedulerPolicy
 from nonet.gateway.scheduler.queue import Item, ItemState, ModelQueue, QueueKey
+from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, Unavailable
 
 
@@ -81,10 +81,19 @@ class DeviceState:
 
 
 class Scheduler:
-    """Owns the queues; see the module's text. Not thread-safe: one event loop drives it."""
+    """Owns the queues; see the module's text. Not thread-safe: one event loop drives it.
 
-    def __init__(self, policy: SchedulerPolicy, devices: Iterable[DeviceState]) -> None:
-        self.policy = policy
+    Args:
+        limits: how much may wait, and how careful the predictions are.
+        devices: where batches run.
+        overhead: seconds between the end of a batch and its answers reaching the callers.
+    """
+
+    def __init__(
+        self, limits: SchedulerSettings, devices: Iterable[DeviceState], overhead: float = 0.0005
+    ) -> None:
+        self._limits = limits
+        self._overhead = overhead
         self.devices: dict[str, DeviceState] = {device.name: device for device in devices}
         self.queues: dict[QueueKey, ModelQueue] = {}
         self._sequence = 0
@@ -125,7 +134,7 @@ class Scheduler:
         if not able:
             raise Unavailable(f"no healthy device serves model '{key[0]}'", code="NO_DEVICE", retry_after=1.0)
         queue = self.queues.get(key)
-        if queue is not None and len(queue) >= self.policy.max_queue:
+        if queue is not None and len(queue) >= self._limits.max_queue:
             raise Unavailable(
                 f"the queue of model '{key[0]}' is full ({len(queue)} requests wait)",
                 code="QUEUE_FULL",
@@ -165,7 +174,7 @@ class Scheduler:
     ) -> float:
         run = min([device.model(key).predict(cost, now) for device in able], default=math.inf) * left
         wait = self._wait(able, key, priority, deadline, now)
-        return now + wait + run * self.policy.safety_factor + self.policy.dispatch_overhead
+        return now + wait + run * self._limits.safety_factor + self._overhead
 
     def _wait(
         self, able: Sequence[DeviceState], key: QueueKey, priority: int, deadline: float, now: float
@@ -225,11 +234,11 @@ class Scheduler:
             # Most of the time nobody is close to a deadline: one prediction for all of the queue tells.
             left = max(item.left for item in queue)
             longest = self._fastest(key, max(item.cost for item in queue), now) * left
-            if min(item.deadline for item in queue) >= now + longest + self.policy.dispatch_overhead:
+            if min(item.deadline for item in queue) >= now + longest + self._overhead:
                 continue
             for item in queue:
                 run = self._fastest(key, item.cost, now) * item.left
-                if item.deadline < now + run + self.policy.dispatch_overhead:
+                if item.deadline < now + run + self._overhead:
                     hopeless.append(item)
         for item in hopeless:
             self._take(item)
@@ -339,7 +348,7 @@ class Scheduler:
     def _end(self, latency: LatencyModel, cost: float, now: float) -> float:
         """When a batch of ``cost`` started now would be answered. While the safety margin guards the
         door, work that was let in is held against the plain prediction."""
-        return now + latency.predict(cost, now) + self.policy.dispatch_overhead
+        return now + latency.predict(cost, now) + self._overhead
 
     @staticmethod
     def _latest(latency: LatencyModel, item: Item, now: float) -> float:

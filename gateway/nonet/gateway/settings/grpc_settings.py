@@ -7,8 +7,6 @@ from pydantic import Field
 
 from nonet.gateway.settings.types import KIB, MIB, Milliseconds, Section
 
-__all__ = ["GrpcSettings"]
-
 
 class GrpcSettings(Section):
     """Limits of the gRPC face. From ``keepalive_time`` on they are Triton's ``--grpc-*`` options, in ms."""

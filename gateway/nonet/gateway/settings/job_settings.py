@@ -1,4 +1,4 @@
-"""The settings of jobs: where they are kept, how many run, how long they and their files last."""
+"""The settings of jobs: where they are kept, and whom their ends are told, beside the limits of all."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 
 from nonet.gateway.settings.types import MIB, PositiveSeconds, Section
+from nonet.jobs.policy import JobPolicy
 
-__all__ = ["JobSettings"]
 
-
-class JobSettings(Section):
+class JobSettings(JobPolicy, Section):
     """Long work (fitting a building, ...): where its state is kept and what it may cost."""
 
     path: Path = Field(
@@ -46,84 +45,11 @@ class JobSettings(Section):
         'one of another environment, e.g. ["/opt/research/bin/nonet", "worker"], where what serves is '
         "installed without what the jobs need.",
     )
-    concurrency: int = Field(
-        default=1,
-        ge=0,
-        le=64,
-        description="Jobs that run at the same time on this machine, each in a process of its own that ends "
-        "with it. Each takes `threads` cores and up to `max_memory_bytes`. 0 runs none here: `nonet work` "
-        "does, on this machine or, with `store`, on others.",
-    )
-    threads: int = Field(
-        default=1, ge=1, le=256, description="CPU threads of one job. What serves shares the same cores."
-    )
-    nice: int = Field(
-        default=10,
-        ge=0,
-        le=19,
-        description="How much jobs step back for those who serve (nice). 0 makes them equals; latency of "
-        "requests suffers then.",
-    )
-    max_waiting: int = Field(
-        default=100,
-        ge=1,
-        description="Jobs that may wait in all; one more is refused with 503 and Retry-After.",
-    )
-    max_waiting_per_tenant: int = Field(
-        default=20,
-        ge=1,
-        description="Jobs of one tenant that may wait; one more is refused with 429 and Retry-After.",
-    )
     max_upload_bytes: int = Field(
         default=256 * MIB,
         ge=1024,
         description="Largest upload of a job's input, in bytes, as sent and decoded. It goes to the disk as "
         "it arrives, so this may be larger than server.max_body_bytes.",
-    )
-    max_memory_bytes: int = Field(
-        default=4096 * MIB,
-        ge=64 * MIB,
-        description="Memory of one job in bytes; a job that takes more is killed and fails with that reason. "
-        "Keep concurrency times this, and what the models need, below the machine's memory.",
-    )
-    max_seconds: PositiveSeconds = Field(
-        default=7200.0,
-        description="Running time of one job in seconds, over all its attempts; then it is killed and fails.",
-    )
-    max_attempts: int = Field(
-        default=3,
-        ge=1,
-        le=100,
-        description="How often the process of a job may die (killed, crashed) before the job fails. Each "
-        "attempt goes on from the last checkpoint.",
-    )
-    lease_seconds: PositiveSeconds = Field(
-        default=15.0,
-        description="A worker that was not heard of for so long has lost its job. How soon jobs go on after "
-        "a gateway and its worker died together and nobody can tell; larger values forgive slower disks.",
-    )
-    stop_seconds: PositiveSeconds = Field(
-        default=10.0,
-        description="Seconds a job has to stop after it was cancelled, or told to make room for a shutdown; "
-        "then it is killed. Within server.grace.",
-    )
-    keep_seconds: PositiveSeconds = Field(
-        default=604_800.0,
-        description="Seconds an ended job can still be looked up, and its Idempotency-Key is remembered.",
-    )
-    keep_jobs: int = Field(
-        default=1000, ge=1, description="Ended jobs that are kept at most; the oldest go first."
-    )
-    keep_result_seconds: PositiveSeconds = Field(
-        default=86_400.0,
-        description="Seconds for which a file that a job has made (a developed picture) can be fetched after "
-        "its end; it goes with its job at the latest.",
-    )
-    keep_result_bytes: int = Field(
-        default=8192 * MIB,
-        ge=1,
-        description="Bytes that the files that jobs have made may take together; the oldest go first, the "
-        "newest stays whatever its size.",
     )
     webhook_hosts: tuple[str, ...] = Field(
         default=(),

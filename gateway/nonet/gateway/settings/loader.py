@@ -21,8 +21,6 @@ from pydantic_settings import SettingsError as EnvironmentValueError
 
 from nonet.gateway.settings.schema import Settings, SettingsError, sections, setting_keys
 
-__all__ = ["load_settings", "read_toml", "variable_name"]
-
 ENV_PREFIX = "NONET_"
 ENV_DELIMITER = "__"
 
@@ -93,7 +91,7 @@ def _known(data: Mapping[str, Any], path: Path, wrong: list[str]) -> dict[str, d
 
 def _read_environment(wrong: list[str]) -> dict[str, dict[str, Any]]:
     source = EnvSettingsSource(
-        Settings,
+        Settings,  # type: ignore[arg-type]  # of which it reads the fields alone
         env_prefix=ENV_PREFIX,
         env_nested_delimiter=ENV_DELIMITER,
         env_nested_max_split=1,

@@ -7,13 +7,11 @@ import socket
 
 from nonet.gateway.settings.schema import Settings, SettingsError
 
-__all__ = ["check_reach"]
-
 
 def check_reach(settings: Settings) -> None:
     """Raises SettingsError for an address that others reach, without keys and without leave to do so."""
     server = settings.server
-    if settings.auth.keys or server.allow_without_keys or _is_loopback(server.host):
+    if settings.auth.keys or server.allow_without_keys or is_loopback(server.host):
         return
     raise SettingsError(
         f"others could call without a key at the address '{server.host}': set auth.keys "
@@ -22,7 +20,7 @@ def check_reach(settings: Settings) -> None:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether everything that ``host`` stands for is this machine's own loopback."""
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
-from enum import Enum
-from pathlib import PurePath
-from typing import Any
 
-from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from nonet.gateway.settings.loader import variable_name
 from nonet.gateway.settings.schema import sections
-
-__all__ = ["reference_page"]
 
 _HEAD = """# Settings
 
@@ -53,19 +48,7 @@ def reference_page() -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
-    return json.dumps(_plain(value))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, PurePath):
-        return value.as_posix()
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    return value
+    return json.dumps(to_jsonable_python(value))
 
 
 def _meaning(field: FieldInfo) -> str:

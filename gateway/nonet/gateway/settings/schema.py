@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, Field, model_validator
 
 from nonet.gateway.settings.grpc_settings import GrpcSettings
 from nonet.gateway.settings.job_settings import JobSettings
@@ -23,6 +22,7 @@ from nonet.gateway.settings.shared_memory_settings import SharedMemorySettings
 from nonet.gateway.settings.types import (
     KIB,
     MIB,
+    ApiKey,
     HostName,
     Origin,
     Port,
@@ -32,23 +32,6 @@ from nonet.gateway.settings.types import (
     Section,
     TenantName,
 )
-
-__all__ = [
-    "AuthSettings",
-    "CacheSettings",
-    "GrpcSettings",
-    "ImageSettings",
-    "JobSettings",
-    "LoggingSettings",
-    "RepositorySettings",
-    "SchedulerSettings",
-    "ServerSettings",
-    "Settings",
-    "SettingsError",
-    "SharedMemorySettings",
-    "sections",
-    "setting_keys",
-]
 
 
 class SettingsError(Exception):
@@ -211,6 +194,12 @@ class SchedulerSettings(Section):
         "values refuse earlier and miss fewer deadlines on a machine shared with others.",
     )
 
+    @model_validator(mode="after")
+    def _default_is_allowed(self) -> SchedulerSettings:
+        if self.default_timeout > self.max_timeout:
+            raise ValueError(f"default_timeout must not exceed max_timeout, {self.max_timeout}")
+        return self
+
 
 class CacheSettings(Section):
     """Answers kept in memory; equal requests in flight always share one execution."""
@@ -240,7 +229,7 @@ class CacheSettings(Section):
 class AuthSettings(Section):
     """Who may call, and how much."""
 
-    keys: dict[TenantName, SecretStr] = Field(
+    keys: dict[TenantName, ApiKey] = Field(
         default_factory=dict,
         description="API key of each tenant; callers send Authorization: Bearer KEY. Empty means no keys are "
         "asked for. Health and /metrics never ask for one: keep /metrics from the public at the proxy if "
@@ -319,10 +308,8 @@ class LoggingSettings(Section):
     )
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """All settings, by section; immutable."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     server: ServerSettings = ServerSettings()
     images: ImageSettings = ImageSettings()
@@ -334,18 +321,6 @@ class Settings(BaseSettings):
     shared_memory: SharedMemorySettings = SharedMemorySettings()
     jobs: JobSettings = JobSettings()
     logging: LoggingSettings = LoggingSettings()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the constructor is given: :func:`load_settings` lays the layers, and tests get none."""
-        return (init_settings,)
 
 
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:

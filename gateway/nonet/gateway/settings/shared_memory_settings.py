@@ -8,8 +8,6 @@ from pydantic import Field
 
 from nonet.gateway.settings.types import KIB, MIB, Section
 
-__all__ = ["SharedMemorySettings"]
-
 _UserId = Annotated[int, Field(ge=0, le=2**32 - 2)]
 
 

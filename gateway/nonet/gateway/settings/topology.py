@@ -25,8 +25,6 @@ from nonet.gateway.settings.loader import read_toml
 from nonet.gateway.settings.schema import SettingsError
 from nonet.gateway.settings.types import Section
 
-__all__ = ["RemoteService", "load_topology"]
-
 
 def _with_a_port(address: str) -> str:
     if not 0 < int(address.rpartition(":")[2]) < 65536:

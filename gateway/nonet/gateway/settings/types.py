@@ -4,21 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-
-__all__ = [
-    "KIB",
-    "MIB",
-    "HostName",
-    "Milliseconds",
-    "Origin",
-    "Port",
-    "PositiveSeconds",
-    "RootPath",
-    "Seconds",
-    "Section",
-    "TenantName",
-]
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -30,6 +16,7 @@ Milliseconds = Annotated[int, Field(ge=0, le=2**31 - 1)]
 HostName = Annotated[str, StringConstraints(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)$")]
 Origin = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
 RootPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)*$")]
+ApiKey = Annotated[SecretStr, Field(min_length=1)]
 TenantName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 

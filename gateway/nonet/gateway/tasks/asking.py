@@ -15,8 +15,6 @@ from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.task import Answer, Event, Task
 
-__all__ = ["Asking", "Question"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
@@ -59,10 +57,18 @@ class Asking:
         assert task.ask is not None
         asked = task.ask(fields, file)
         exact = info is None
-        info = info or self._plane.choose(
+        info = info or self._plane.router.choose(
             task.name, fields.model or "auto", deadline=call.deadline, priority=call.priority
         )
-        return Question(info, call.request(info, asked.inputs, asked.parameters, exact=exact), fields)
+        # Of a family any version that serves will do.
+        request = InferRequest(
+            model=info.name,
+            version=info.version if exact else "",
+            inputs=asked.inputs,
+            parameters=asked.parameters,
+            **call.handling(),
+        )
+        return Question(info, request, fields)
 
     async def response(self, question: Question) -> InferResponse:
         """The model's answer to a question that was let in, with failures in the words of the task's

@@ -14,8 +14,6 @@ from nonet.gateway.tasks.submits import Submits
 from nonet.jobs import Jobs
 from nonet.runtime.task import Host, Service
 
-__all__ = ["FaceParts"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FaceParts:

@@ -16,8 +16,6 @@ from pydantic import TypeAdapter, ValidationError
 from nonet.runtime.errors import InvalidArgument, ServingError, Unprocessable
 from nonet.runtime.task import Task
 
-__all__ = ["FieldReader", "parse_json_object", "path_parameters"]
-
 _BRACES = re.compile(r"\{([a-z_]+)\}")
 _TYPE_ERRORS = re.compile(r".*_(type|parsing|syntax|size)|int_from_float|is_instance_of|none_required")
 _LENGTHS = ("string_too_short", "string_too_long")
@@ -132,14 +130,14 @@ class FieldReader:
         )
 
 
-def parse_json_object(body: bytes) -> dict[str, Any]:
-    """A JSON object. Raises InvalidArgument (``MALFORMED_JSON``), Unprocessable for any other JSON value."""
+def parse_json_object(body: bytes, other: type[ServingError] = Unprocessable) -> dict[str, Any]:
+    """A JSON object. Raises InvalidArgument (``MALFORMED_JSON``), ``other`` for any other JSON value."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidArgument(f"the body is not valid JSON: {error.msg}", code="MALFORMED_JSON") from None
     if not isinstance(value, dict):
-        raise Unprocessable("the body must be a JSON object")
+        raise other("the body must be a JSON object")
     return value
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["PlainDelimiters"]
-
 _MOST_BLANKS = 1024
 _REST = re.compile(rb"(--)|[ \t]*\r\n")
 _BLANK = re.compile(rb"[ \t]*\r?")

@@ -20,8 +20,6 @@ from multipart import (
 from nonet.gateway.tasks.form_delimiters import PlainDelimiters
 from nonet.runtime.errors import InvalidArgument, PayloadTooLarge, ServingError
 
-__all__ = ["Form", "FormFile", "FormReader", "boundary_of"]
-
 MAX_PARTS = 64
 MAX_PART_HEADERS = 16
 MAX_PART_HEADER_BYTES = 8 * 1024

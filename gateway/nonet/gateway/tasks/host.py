@@ -4,6 +4,7 @@ lie in."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import time
 from collections.abc import Mapping, Sequence
@@ -21,17 +22,16 @@ from nonet.runtime.servable import ModelInfo
 from nonet.runtime.storage_errors import storage_errors
 from nonet.runtime.task import Work
 
-__all__ = ["GatewayHost"]
-
 _LOOK_AGAIN = 0.5
 
 
+@dataclasses.dataclass(eq=False)
 class GatewayHost:
     """Implements :class:`~nonet.runtime.task.Host`.
 
     Args:
         catalog: what is ready.
-        root: folder of the model repository.
+        repository: folder of the models.
         manager: brings the catalog up to date; None where every service runs elsewhere.
         control: the thread that the manager's calls run in.
         may_remove: whether callers may remove models.
@@ -39,34 +39,26 @@ class GatewayHost:
         jobs: tells which of it waits or runs; None where there are no jobs.
     """
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        root: Path,
-        manager: RepositoryManager | None,
-        control: RepositoryControl | None,
-        *,
-        may_remove: bool,
-        works: Mapping[str, Work],
-        jobs: Jobs | None,
-    ) -> None:
-        self._catalog = catalog
-        self.repository = root
-        self._manager = manager
-        self._control = control
-        self._may_remove = may_remove
-        self._works = works
-        self._jobs = jobs
+    catalog: Catalog
+    repository: Path
+    manager: RepositoryManager | None
+    control: RepositoryControl | None
+    _: dataclasses.KW_ONLY
+    may_remove: bool
+    works: Mapping[str, Work]
+    jobs: Jobs | None
+
+    def __post_init__(self) -> None:
         self._looked = float("-inf")
 
     def models(self, task: str) -> Sequence[ModelInfo]:
-        return self._catalog.services(task)
+        return self.catalog.services(task)
 
     def model(self, name: str) -> ModelInfo | None:
-        return self._catalog.newest(name)
+        return self.catalog.newest(name)
 
     def versions(self, name: str) -> Sequence[str]:
-        return self._catalog.versions(name)
+        return self.catalog.versions(name)
 
     async def refresh(self) -> None:
         if time.monotonic() >= self._looked + _LOOK_AGAIN:
@@ -74,13 +66,13 @@ class GatewayHost:
 
     async def load(self) -> None:
         """Bring the catalog up to date with the repository at once."""
-        if self._manager is not None and self._control is not None:
+        if self.manager is not None and self.control is not None:
             self._looked = time.monotonic()
-            await self._control.run(self._manager.refresh)
+            await self.control.run(self.manager.refresh)
 
     def keeps(self, model: str) -> bool:
         """Whether the repository of this process, if it has one, holds a model."""
-        return self._manager is None or self._catalog.newest(model) is not None
+        return self.manager is None or self.catalog.newest(model) is not None
 
     async def check_yours(self, work: Work, subject: str, tenant: str) -> Job | None:
         """The job on a subject that has not ended, if there is one.
@@ -90,7 +82,7 @@ class GatewayHost:
         assert work.publishes is not None
         model = work.publishes(subject)
         # Asked first: if it ends now, what it left is seen.
-        first = None if self._jobs is None else await self._jobs.active(work.kind, subject)
+        first = None if self.jobs is None else await self.jobs.active(work.kind, subject)
         owner = await asyncio.to_thread(owner_of, self.repository, model)
         if owner is None and first is not None:
             owner = first.tenant
@@ -99,10 +91,10 @@ class GatewayHost:
         return first
 
     async def remove(self, kind: str, subject: str, tenant: str) -> None:
-        work = self._works[kind]
-        if not self._may_remove:
+        work = self.works[kind]
+        if not self.may_remove:
             raise PermissionDenied("models cannot be changed here: repository.control is off")
-        if self._manager is None or self._control is None:
+        if self.manager is None or self.control is None:
             raise NotImplementedHere("the models are kept by another process; delete them there")
         if await self.check_yours(work, subject, tenant) is not None:
             raise Conflict(
@@ -113,9 +105,9 @@ class GatewayHost:
         if await asyncio.to_thread(read_model, self.repository, model) is None:
             raise LookupError(model)
         with storage_errors():
-            await self._control.run(functools.partial(self._remove, model))
+            await self.control.run(functools.partial(self._remove, model))
 
     def _remove(self, model: str) -> None:
-        assert self._manager is not None
+        assert self.manager is not None
         remove_model(self.repository, model)
-        self._manager.refresh()
+        self.manager.refresh()

@@ -7,8 +7,6 @@ import re
 
 from nonet.runtime.errors import InvalidArgument
 
-__all__ = ["decode_inline", "looks_like_text"]
-
 _DATA_URL = re.compile(r"data:([A-Za-z0-9.+/-]*)((?:;[A-Za-z0-9.+=_-]*)*),", re.ASCII)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://", re.ASCII)
 

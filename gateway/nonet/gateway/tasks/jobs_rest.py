@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
@@ -11,11 +10,10 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from nonet.gateway.core.call_headers import CallReader
-from nonet.gateway.core.request_context import RawHeaders, RequestContext
-from nonet.gateway.http.guard import Receive, Scope, Send
-from nonet.gateway.http.query import read_query
-from nonet.gateway.http.reply import RawResponse, Reply, raw_headers
+from nonet.gateway.core.request_context import RequestContext
+from nonet.gateway.http.reply import RawResponse, Reply, StreamedReply, raw_headers
 from nonet.gateway.tasks.jobs_schemas import CANCEL, EVENTS, JOB, JOBS, RESULT, JobList
+from nonet.gateway.tasks.request_reader import read_query
 from nonet.gateway.tasks.rest import EVENT_STREAM
 from nonet.jobs import DEFAULT_PAGE, Job, Jobs, PageQuery, read_states
 from nonet.runtime.errors import InvalidArgument, Unprocessable
@@ -69,7 +67,7 @@ def jobs_router(
             (b"cache-control", b"private, no-cache"),
             *(raw_headers(describe(facts)) if describe else ()),
         ]
-        return _Stream(headers, found.pieces(_PIECE))
+        return RawResponse(StreamedReply(headers, found.pieces(_PIECE)))
 
     @router.get("/v1/jobs/{job}/events", summary="Watch a job", response_class=Response, **EVENTS)
     async def events(job: str, request: Request) -> Response:
@@ -81,28 +79,10 @@ def jobs_router(
         if found.state.ended and found.revision <= seen:
             # To a browser's EventSource this means: do not connect again.
             return Response(status_code=204)
-        return _Stream(EVENT_STREAM, _events(jobs.watch(job, tenant, seen), root_path))
+        pieces = _events(jobs.watch(job, tenant, seen), root_path)
+        return RawResponse(StreamedReply(EVENT_STREAM, pieces))
 
     return router
-
-
-class _Stream(Response):
-    """Bytes as they come. What fails before the first of them is still answered as an error."""
-
-    def __init__(self, headers: RawHeaders, pieces: AsyncGenerator[bytes, None]) -> None:
-        self._facts = list(headers)
-        self._pieces = pieces
-        self.status_code = 200
-        self.background = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with contextlib.aclosing(self._pieces) as pieces:
-            piece = await anext(pieces, b"")
-            await send({"type": "http.response.start", "status": 200, "headers": self._facts})
-            while piece:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await anext(pieces, b"")
-        await send({"type": "http.response.body", "body": b""})
 
 
 async def _events(watched: AsyncIterator[Job | None], root_path: str) -> AsyncGenerator[bytes, None]:

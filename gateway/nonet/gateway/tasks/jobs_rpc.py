@@ -14,9 +14,6 @@ from nonet.jobs import DEFAULT_PAGE, Job, Jobs, PageQuery, read_states
 from nonet.runtime.errors import Unavailable
 from nonet.runtime.oip.messages import message
 
-__all__ = ["JobCalls", "job_message"]
-
-
 _PIECE = 1 << 20
 
 

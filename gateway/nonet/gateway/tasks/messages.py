@@ -10,8 +10,6 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from nonet.runtime.errors import PayloadTooLarge
 
-__all__ = ["MOST_ELEMENTS", "fill", "plain_values"]
-
 MOST_ELEMENTS = 1 << 17
 """Messages in one list; each becomes an object of its own, so a small message could take much memory."""
 

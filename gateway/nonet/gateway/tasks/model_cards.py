@@ -67,7 +67,8 @@ def cards(plane: DataPlane) -> list[ModelCard]:
         if card.family and card.family not in taken:
             families.setdefault(card.family, []).append(card)
     return [
-        _family_card(name, members, plane.rank(members[0].task)) for name, members in sorted(families.items())
+        _family_card(name, members, plane.router.rank(members[0].task))
+        for name, members in sorted(families.items())
     ] + singles
 
 

@@ -19,8 +19,6 @@ from nonet.gateway.tasks.openapi_parts import (
 )
 from nonet.runtime.task import BlobDescription, FilePart, Resource, Service, Task
 
-__all__ = ["REF", "model_schema", "service_paths"]
-
 REF = "#/components/schemas/{model}"
 _BYTES: dict[str, Any] = {"type": "string", "format": "binary", "minLength": 1}
 _JSON = "application/json"
@@ -114,8 +112,8 @@ def _answer(
 ) -> dict[str, Any]:
     if isinstance(response, BlobDescription):
         own = {name: header(about, {"type": kind}) for name, (kind, about) in response.headers.items()}
-        content = {kind: {"schema": {**_BYTES, "minLength": 0}} for kind in response.content_types}
-        return {"description": response.description, "headers": {**headers, **own}, "content": content}
+        kinds = {kind: {"schema": {**_BYTES, "minLength": 0}} for kind in response.content_types}
+        return {"description": response.description, "headers": {**headers, **own}, "content": kinds}
     content: dict[str, Any] = {_JSON: {"schema": model_schema(response, schemas)}}
     content.update({kind: {"schema": {**_BYTES, "minLength": 0}} for kind in accepts})
     if streams:

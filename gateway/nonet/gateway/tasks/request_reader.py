@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from starlette.types import Receive
 
 from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.http.bodies import Bodies
-from nonet.gateway.http.guard import Receive
-from nonet.gateway.http.prefer_header import prefers_async
-from nonet.gateway.http.query import read_query
 from nonet.gateway.tasks.fields import FieldReader
 from nonet.gateway.tasks.forms import Form, FormFile, FormReader, boundary_of
 from nonet.gateway.tasks.inline_files import decode_inline, looks_like_text
@@ -27,12 +28,13 @@ from nonet.runtime.errors import (
 from nonet.runtime.storage_errors import storage_errors
 from nonet.runtime.task import FilePart, Task
 
-__all__ = ["RequestReader", "Sent", "SentToDisk"]
-
 FORM: Final = "multipart/form-data"
 JSON: Final = "application/json"
 OCTETS: Final = "application/octet-stream"
+APPLIED: Final = (b"preference-applied", b"respond-async")
+"""The header that says that the preference was followed."""
 
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _MOST_QUERY: Final = 64
 _LONGEST_FIELD: Final = 16 * 1024
 _LONGEST_INLINE: Final = 16 << 20
@@ -42,19 +44,12 @@ _INLINE_JSON: Final = 1 << 20
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sent:
-    """A request in memory: the fields as sent, and the file's bytes (empty for a task without a file), or
-    those of each file of a task with several."""
+    """A request: the fields as sent; the file's bytes (empty for a task without a file, and for a file that
+    went to the disk), or those of each file of a task with several; of a form, the sender's name of the file,
+    "" if none."""
 
     values: dict[str, Any]
     file: bytes | tuple[bytes, ...] = b""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SentToDisk:
-    """A request whose file is on the disk: the fields as sent, and the sender's name of the file, "" if
-    none."""
-
-    values: dict[str, Any]
     filename: str = ""
 
 
@@ -156,7 +151,7 @@ class RequestReader:
         kind: str,
         path: Path,
         limit: int,
-    ) -> SentToDisk:
+    ) -> Sent:
         """A request whose file is written to the new file ``path`` while it comes.
 
         Args:
@@ -168,22 +163,24 @@ class RequestReader:
         assert file is not None
         if not self.goes_to_disk(context):
             sent = self._from_json(await self._bodies.read(context, receive), job=True)
+            assert isinstance(sent.file, bytes)  # a task with several files has no job
             with storage_errors():
                 await asyncio.to_thread(path.write_bytes, sent.file)
-            return SentToDisk(sent.values)
+            return Sent(sent.values)
         if kind != FORM:
             with storage_errors(), path.open("xb") as target:
                 await self._bodies.spool(context, receive, path, limit, target.write)
             await asyncio.to_thread(self._check_file, path, kind)
-            return SentToDisk({})
+            return Sent({})
         with storage_errors(), path.open("xb") as target:
             writes = {file.name: target.write}
             reader = self._form_reader(context.header(b"content-type"), writes, job=True)
             await self._bodies.spool(context, receive, path, limit, reader.feed)
             form = reader.end()
         values = self._form_values(form)
-        await asyncio.to_thread(self._check_spooled, form.files[file.name], path)
-        return SentToDisk(values, form.files[file.name].filename)
+        spooled = form.files[file.name]
+        await asyncio.to_thread(self._check_spooled, spooled, path)
+        return Sent(values, filename=spooled.filename)
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -281,6 +278,27 @@ class RequestReader:
         # What says that it is JSON and is neither object, list nor gzip is none.
         if kind == JSON and not start.startswith(b"\x1f\x8b") and start.lstrip()[:1] not in (b"{", b"["):
             raise InvalidArgument("the body is not a JSON object", code="MALFORMED_JSON")
+
+
+def prefers_async(context: RequestContext) -> bool:
+    """Whether the caller would rather have a job than wait for the answer (``Prefer``, RFC 7240).
+
+    A preference is no demand: what is unknown, or cannot be read, is as if it had not been sent.
+    """
+    text = _QUOTED.sub("", context.header(b"prefer"))  # no quoted text says anything about this preference
+    for preference in text.split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "respond-async" and not value.strip():
+            return True
+    return False
+
+
+def read_query(query: bytes, most: int) -> list[tuple[str, str]]:
+    """Names and values in their order. Raises Unprocessable for more than ``most``."""
+    try:
+        return parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=most)
+    except ValueError:
+        raise Unprocessable(f"the query has more than {most} fields", code="TOO_MANY_FIELDS") from None
 
 
 def _carries(file: FilePart, name: str) -> bool:

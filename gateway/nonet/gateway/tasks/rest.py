@@ -10,26 +10,23 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
+from starlette.types import Receive
 
 from nonet.gateway.core.call_headers import Call, answer_headers
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.gateway.http.accept_header import preferred
 from nonet.gateway.http.bodies import Bodies, Spooling
-from nonet.gateway.http.guard import Receive, Send
-from nonet.gateway.http.prefer_header import APPLIED, prefers_async
 from nonet.gateway.http.problems import error_body
-from nonet.gateway.http.reply import RawResponse, Reply, raw_headers
+from nonet.gateway.http.reply import RawResponse, Reply, StreamedReply, raw_headers
 from nonet.gateway.tasks.asking import Asking
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.fields import FieldReader, path_parameters
-from nonet.gateway.tasks.request_reader import RequestReader
+from nonet.gateway.tasks.request_reader import APPLIED, RequestReader, prefers_async
 from nonet.gateway.tasks.submits import Submission, Submits
 from nonet.jobs import read_key
 from nonet.runtime.errors import InvalidArgument, ServingError
 from nonet.runtime.requests import InferResponse
 from nonet.runtime.task import Answer, Blob, Event, Resource, Service, Task
-
-__all__ = ["EVENT_STREAM", "EventStream", "TaskRoute", "answer_reply", "service_router"]
 
 EVENT_STREAM: RawHeaders = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -98,7 +95,8 @@ class TaskRoute:
             del sent
             decoded = time.perf_counter()
             if self._streams and fields.stream:
-                return EventStream(asking.events(question), admission.pop_all())
+                events = event_pieces(asking.events(question))
+                return StreamedReply(EVENT_STREAM, events, admission.pop_all())
             response = await asking.response(question)
             inferred = time.perf_counter()
         reply = answer_reply(asking.answer(question, response))
@@ -149,41 +147,21 @@ def answer_reply(answer: Answer) -> Reply:
     return Reply(orjson.dumps(answer))
 
 
-class EventStream(Reply):
+async def event_pieces(
+    events: AsyncGenerator[tuple[InferResponse, Event], None],
+) -> AsyncGenerator[bytes, None]:
     """Several answers as server-sent events; a failure after the first is the last event, ``error``."""
-
-    def __init__(
-        self, events: AsyncGenerator[tuple[InferResponse, Event], None], admission: contextlib.ExitStack
-    ) -> None:
-        super().__init__()
-        self._events = events
-        self._admission = admission
-
-    async def send(self, send: Send) -> None:
-        """Put the events on the wire as they come."""
-        with self._admission:
-            # Closed here, not by the garbage collector: who leaves while an event is written withdraws
-            # the work.
-            async with contextlib.aclosing(self._events) as events:
-                await self._send(events, send)
-
-    async def _send(self, events: AsyncGenerator[tuple[InferResponse, Event], None], send: Send) -> None:
-        # What fails before the first event is still answered as an error.
-        told = await anext(events, None)
-        await send({"type": "http.response.start", "status": 200, "headers": list(EVENT_STREAM)})
+    begun = False
+    async with contextlib.aclosing(events):
         try:
-            while told is not None:
-                await send({"type": "http.response.body", "body": _event(told[1]), "more_body": True})
-                told = await anext(events, None)
+            async for _, event in events:
+                begun = True
+                yield b"event: %s\ndata: %s\n\n" % (event.name.encode(), orjson.dumps(event.data))
         except ServingError as error:
-            body = b"event: error\ndata: %s\n\n" % error_body("/v1/", error)
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            if not begun:
+                raise
+            yield b"event: error\ndata: %s\n\n" % error_body("/v1/", error)
             error.told()
-        await send({"type": "http.response.body", "body": b""})
-
-
-def _event(event: Event) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (event.name.encode(), orjson.dumps(event.data))
 
 
 def service_router(service: Service, routes: Mapping[str, TaskRoute], parts: FaceParts) -> APIRouter:

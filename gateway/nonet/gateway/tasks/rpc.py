@@ -27,8 +27,6 @@ from nonet.runtime.oip.messages import Method, message, methods
 from nonet.runtime.storage_errors import storage_errors
 from nonet.runtime.task import Blob, FilePart, Host, Resource, Service, Task
 
-__all__ = ["service_handlers", "service_names"]
-
 
 def service_names(services: Iterable[Service]) -> list[str]:
     """The full names of the gRPC services, in order."""
@@ -56,11 +54,8 @@ def service_handlers(face: RpcFace, parts: FaceParts) -> list[grpc.GenericRpcHan
         method = known[resource.rpc]
         handler = functools.partial(_resource, resource, parts.host, method)
         found[method.path] = face.unary(method.path, method.request, handler)
-    missing = {method.path for method in known.values()} - found.keys()
-    if missing:
-        raise ValueError(f"no task has the methods {', '.join(sorted(missing))}")
     return [
-        service(name, [(method.name, found[method.path]) for method in methods(name)])
+        service(name, {each.name: found[each.path] for each in methods(name) if each.path in found})
         for name in service_names(services)
     ]
 

@@ -25,8 +25,6 @@ from nonet.runtime.errors import Conflict, PermissionDenied, Unprocessable
 from nonet.runtime.storage_errors import storage_errors
 from nonet.runtime.task import Accepted, ServiceLimits, Task, Upload, Work
 
-__all__ = ["Submission", "Submits"]
-
 logger = logging.getLogger(__name__)
 
 _READERS = 2
@@ -111,7 +109,9 @@ class Submits:
         checked = None if work.checks_fields else fields.check(values)
         model = None
         if work.chooses_model:
-            model = self._plane.choose(task.name, getattr(checked, "model", None) or "auto", deadline=None)
+            model = self._plane.router.choose(
+                task.name, getattr(checked, "model", None) or "auto", deadline=None
+            )
         await self.check(work, given, sent.tenant)
         job, files = new_job_id(), self.jobs.files
         folder = await asyncio.to_thread(files.make_folder, job)

@@ -209,7 +209,7 @@ class _ShiftAndAdd(torch.autograd.Function):
         return by_shifting(picture, kernels, stride)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         picture, kernels = ctx.saved_tensors
         border = side_of(kernels) // 2
         padded = F.pad(picture, (border,) * 4)
@@ -224,7 +224,7 @@ class _ShiftAndAdd(torch.autograd.Function):
 
 def with_gradients(picture: Tensor, kernels: Tensor, stride: int) -> Tensor:
     """The form for training: shift and add, forwards and backwards."""
-    result: Tensor = _ShiftAndAdd.apply(picture, kernels, stride)  # type: ignore[no-untyped-call]
+    result: Tensor = _ShiftAndAdd.apply(picture, kernels, stride)
     return result
 
 
