@@ -32,9 +32,9 @@ MAX_BATCH = 16
 
 _LITE = (
     "Backbone derived from EfficientNet-Lite0 of TensorFlow's TPU models (Apache-2.0), PyTorch tensors by "
-    "ML Illustrated (2020, Apache-2.0). "
+    "ML Illustrated (2020, Apache-2.0)."
 )
-_TEACHER = "Taught by YOLOX-Nano of Megvii (Apache-2.0), export by Kazuhito00. "
+_TEACHER = "Taught by YOLOX-Nano of Megvii (Apache-2.0), export by Kazuhito00."
 
 LICENCES = {
     "coco": "research use: photographs under Flickr's terms",
@@ -141,9 +141,13 @@ def publish(preset: Preset, detector: Detector, options: TrainOptions) -> str:
             ),
             quality=quality,
             licence=LICENCES[preset.family],
-            credit="Trained by Nonet. "
-            + (_LITE if lite else "")
-            + (_TEACHER if preset.family == "coco" else "").strip(),
+            credit=" ".join(
+                [
+                    "Trained by Nonet.",
+                    *([_LITE] if lite else []),
+                    *([_TEACHER] if preset.family == "coco" else []),
+                ]
+            ),
             task="detection",
             family=preset.family,
             preprocessing=manifests.Preprocessing(**spec.to_manifest()),
