@@ -220,3 +220,21 @@ def test_a_picture_gets_its_masks(shipped: RunningServer, page: Any) -> None:
     pixels = np.array(page.evaluate(drawn)).reshape(22, 26, 4)[..., :3]
     expected = np.where(mask[..., None], 45 + 0.55 * np.array(colour(1)), 100)
     assert np.abs(pixels - expected).max() <= 1
+
+
+def test_objects_are_drawn_on_the_photo(shipped: RunningServer, page: Any) -> None:
+    page.goto(f"{shipped.url}/")
+    page.click("nav >> text=Objects")
+    page.fill("#least", "0.05")
+    page.select_option("#model", "coco")
+    page.set_input_files("#file", ROOT / "docs/examples/bananas.jpg")
+    page.wait_for_selector("svg.boxes rect")
+    assert "/v1/detect" in page.inner_text("#curl")
+    view = page.get_attribute("svg.boxes", "viewBox")
+    width, height = (int(each) for each in view.split()[2:])
+    assert page.evaluate("document.querySelector('#drop img').naturalWidth") == width
+    for box in page.query_selector_all("svg.boxes rect"):
+        x, y, w, h = (float(box.get_attribute(name)) for name in ("x", "y", "width", "height"))
+        assert 0 <= x <= x + w <= width
+        assert 0 <= y <= y + h <= height
+    assert page.locator("svg.boxes rect").count() == page.locator("#answer li").count()

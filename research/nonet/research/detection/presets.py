@@ -45,6 +45,9 @@ _COCO_SMALL = ("tiny",)
 # In views of half the side, so around the scale at which the whole picture fits the input.
 _LEVEL = Augmentation(zoom=(1.5, 2.8), plain=0.0, turn=True, light=0.25, focus=0.8)
 
+# Debris may fill half of a picture: views that hold it whole, and views at its own scale.
+_DEBRIS = Augmentation(zoom=(0.9, 2.2), plain=0.0, turn=True, light=0.25, focus=0.8)
+
 PRESETS: dict[str, Preset] = {
     "coco": Preset(
         name="efficientnet_lite0_coco",
@@ -76,8 +79,8 @@ PRESETS: dict[str, Preset] = {
         schedule=Schedule(
             steps=6000, batch=16, lr=1.5e-3, warmup=100, clip=10.0, ema=0.998, bfloat16=False, minutes=30.0
         ),
-        augmentation=_LEVEL,
-        crop=160,
+        augmentation=_DEBRIS,
+        crop=224,
     ),
     "cells": Preset(
         name="fasternet_nano_cells",

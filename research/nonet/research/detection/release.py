@@ -122,6 +122,7 @@ def publish(preset: Preset, detector: Detector, options: TrainOptions) -> str:
                 raise ExportError(f"row {row} of a batch is not bit-equal to the answer alone")
         quality = measure(session, spec, preset.family, root, "test")
         minutes = preset.schedule.minutes if options.minutes is None else options.minutes
+        again = options.weights is not None and options.weights.suffix == ".pt"
         lite = preset.shape.backbone == "efficientnet_lite0"
         manifest = manifests.Manifest(
             files={"model.onnx": "0" * 64},  # publish_version puts the real hashes here
@@ -132,9 +133,10 @@ def publish(preset: Preset, detector: Detector, options: TrainOptions) -> str:
                 "seed": str(options.seed),
                 "device": options.device,
                 "minutes": minutes,
+                **({"began_with": "the weights of an earlier run of this preset"} if again else {}),
             },
             command=f"nonet train detection --preset {options.preset} --seed {options.seed} "
-            f"--device {options.device} --minutes {minutes:g}",
+            f"--device {options.device} --minutes {minutes:g}" + (" --weights CHECKPOINT" if again else ""),
             data=tuple(
                 manifests.DataSource(name=name, licence=licence, origin=origin)
                 for name, licence, origin in DATA[preset.family]

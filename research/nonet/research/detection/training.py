@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -23,7 +24,7 @@ from nonet.research.detection.views import join, mosaics, views
 from nonet.research.devices import usable_device
 from nonet.research.fasternet.device_training import Learner, fit_together, stop_on_signals
 from nonet.research.fasternet.grocery import imagenet_tensors
-from nonet.research.fasternet.training import Report, Schedule
+from nonet.research.fasternet.training import Report, Schedule, load_checkpoint
 from nonet.research.systems import TrainOptions
 from nonet.runtime.errors import InvalidArgument
 
@@ -45,7 +46,7 @@ def train_detector(preset: Preset, options: TrainOptions, report: Report) -> Det
         schedule = replace(schedule, minutes=options.minutes)
     torch.manual_seed(options.seed)
     detector = Detector(replace(preset.shape, side=preset.crop or preset.shape.side))
-    start_from(detector.pyramid, start_tensors(preset, options), whole.pixels[:64].float() / 255)
+    begin(detector, preset, options, whole.pixels[:64].float() / 255)
     folder = options.runs / preset.name
     checkpoint = folder / "checkpoint.pt"
     with stop_on_signals() as stopping:
@@ -60,6 +61,24 @@ def train_detector(preset: Preset, options: TrainOptions, report: Report) -> Det
     trained = Detector(preset.shape)  # of another side only the places differ, which are no weights
     trained.load_state_dict(detector.cpu().state_dict())
     return trained.eval()
+
+
+def begin(detector: Detector, preset: Preset, options: TrainOptions, pictures: Tensor) -> None:
+    """Give a fresh detector its first weights: those of an earlier run's checkpoint (`--weights FILE.pt`), or
+    its backbone those of a trained classifier. `pictures` (B, 3, H, W) in [0, 1] are shown to the latter.
+
+    Raises InvalidArgument if the checkpoint is of another network.
+    """
+    if options.weights is None or options.weights.suffix != ".pt":
+        start_from(detector.pyramid, start_tensors(preset, options), pictures)
+        return
+    stored: dict[str, Any] = load_checkpoint(options.weights)
+    try:
+        detector.load_state_dict(stored["detector"]["average"])
+    except (KeyError, RuntimeError) as error:
+        raise InvalidArgument(
+            f"{options.weights.name} is not a checkpoint of '{options.preset}'", param="weights"
+        ) from error
 
 
 def pictures_root() -> Path:
