@@ -114,14 +114,18 @@ def _answer(
 ) -> dict[str, Any]:
     if isinstance(response, BlobDescription):
         own = {name: header(about, {"type": kind}) for name, (kind, about) in response.headers.items()}
-        content = {kind: {"schema": {**_BYTES, "minLength": 0}} for kind in response.content_types}
+        content = _files(response.content_types)
         return {"description": response.description, "headers": {**headers, **own}, "content": content}
-    content: dict[str, Any] = {_JSON: {"schema": model_schema(response, schemas)}}
-    content.update({kind: {"schema": {**_BYTES, "minLength": 0}} for kind in accepts})
+    content = {_JSON: {"schema": model_schema(response, schemas)}, **_files(accepts)}
     if streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     described: dict[str, Any] = {"description": response.__doc__ or "The answer.", "content": content}
     return {**described, "headers": dict(headers)} if headers else described
+
+
+def _files(kinds: Iterable[str]) -> dict[str, Any]:
+    """The content of an answer that is a file of one of the media types."""
+    return {kind: {"schema": {**_BYTES, "minLength": 0}} for kind in kinds}
 
 
 def _job(always: bool) -> dict[str, Any]:
