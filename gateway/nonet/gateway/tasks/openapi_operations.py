@@ -122,6 +122,11 @@ def _answer(
     return {**described, "headers": dict(headers)} if headers else described
 
 
+def _files(kinds: Iterable[str]) -> dict[str, Any]:
+    """The content of an answer that is a file of one of the media types."""
+    return {kind: {"schema": {**_BYTES, "minLength": 0}} for kind in kinds}
+
+
 def _job(always: bool) -> dict[str, Any]:
     headers = dict(SUBMIT_HEADERS)
     if not always:

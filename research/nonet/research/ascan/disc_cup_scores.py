@@ -85,7 +85,8 @@ def score_mean_mask(root: Path, split: str) -> Score:
     cuts = [np.quantile(shares[layer], 1 - usual[layer]) for layer in range(len(LABELS))]
 
     def find(photograph: str) -> Masks:
-        size = Image.open(picture_file(root, photograph)).size
+        with Image.open(picture_file(root, photograph)) as opened:
+            size = opened.size
         return np.stack(
             [_enlarged(share.astype(np.float32), size) > cut for share, cut in zip(shares, cuts, strict=True)]
         )

@@ -1,6 +1,6 @@
 """Does it matter where the attention is? Small AsCANs of equal cost learn real photographs.
 
-    python -m nonet.research.ascan.layout_study --steps 300 --seeds 2 --output docs/results/ascan_layouts.json
+    python -m nonet.research.ascan.layout_study --steps 300 --seeds 2 --output layouts.json
 
 The photographs are CIFAR-10's 32,000 of `cifar10_jpeg`, enlarged to 64 px: a random tenth is held back and
 measured once at the end; the recipe was fixed before, for all layouts alike. A few minutes a network, so the

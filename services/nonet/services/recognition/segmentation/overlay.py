@@ -14,13 +14,14 @@ __all__ = ["CONTENT_TYPE", "colour", "overlay_png"]
 
 CONTENT_TYPE: Final = "image/png"
 _OPACITY: Final = 150
+_FIRST: Final = 0.5  # cyan: red would not be seen on much of what is photographed
 _TURN: Final = 0.61803398875
 """Golden ratio: hues that follow each other in steps of it are far apart, however many there are."""
 
 
 def colour(index: int) -> tuple[int, int, int]:
     """Red, green and blue of class ``index``, from 0; the same in every picture."""
-    red, green, blue = colorsys.hsv_to_rgb((index * _TURN) % 1.0, 0.85, 0.95)
+    red, green, blue = colorsys.hsv_to_rgb((_FIRST + index * _TURN) % 1.0, 0.85, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
