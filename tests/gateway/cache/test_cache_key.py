@@ -73,7 +73,7 @@ def test_keys_are_equal_exactly_when_the_requests_mean_the_same(
 @given(requests)
 def test_model_version_and_digest_enter_the_key(request: InferRequest) -> None:
     keys = {
-        cache_key(request, info).digest
+        cache_key(request, info)
         for info in (
             INFO,
             dataclasses.replace(INFO, name="n"),
