@@ -76,7 +76,7 @@ class FaceRun:
         import torch
 
         from nonet.research.tvconv.detector_data import load_photographs
-        from nonet.research.tvconv.detector_training import DetectorRecipe, train_detector
+        from nonet.research.tvconv.detector_training import DetectorRecipe, is_finished, train_detector
         from nonet.research.tvconv.face_training import FaceRecipe, train_faces
 
         assert isinstance(self.device, torch.device)
@@ -96,9 +96,10 @@ class FaceRun:
                 resume=options.resume,
                 report=reporter(operator),
             )
+        done = options.resume and is_finished(self.checkpoint("detector"), detector)
         self.networks["detector"] = train_detector(
             detector,
-            load_photographs(self.root, "train"),
+            [] if done else load_photographs(self.root, "train"),
             self.checkpoint("detector"),
             device=self.device,
             resume=options.resume,

@@ -195,6 +195,16 @@ def train_detector(
     return averaged.cpu().eval()
 
 
+def is_finished(checkpoint: Path, recipe: DetectorRecipe) -> bool:
+    """Whether the run in a checkpoint has done all of its schedule: it then needs no photographs."""
+    if not checkpoint.is_file():
+        return False
+    stored = load_checkpoint(checkpoint)
+    if recipe.minutes:
+        return float(stored["seconds"]) >= 60 * recipe.minutes  # type: ignore[arg-type]
+    return int(stored["step"]) >= recipe.steps  # type: ignore[call-overload,no-any-return]
+
+
 def _to(targets: Targets, device: torch.device) -> Targets:
     return Targets(targets.positive.to(device), targets.counted.to(device), targets.values.to(device))
 
