@@ -50,7 +50,7 @@ class View:
 
 def load_photographs(root: Path, part: str) -> list[Photograph]:
     """The photographs of `train` or `test` (a tenth of each data set by a fixed seed; of the portraits, all
-    persons that no embedding is trained on). Of a larger data set 600 are drawn by the seed, or 150 for `test`."""
+    persons that no embedding is trained on). Of a larger data set the seed draws 600, or 150 for `test`."""
     teacher = YuNet(root / "yunet_face" / "yunet_n_320_320.onnx")
     found: list[Photograph] = []
     for source, pictures in _sources(root, part):

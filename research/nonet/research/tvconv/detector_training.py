@@ -161,7 +161,8 @@ def train_detector(
             "optimiser": optimiser.state_dict(),
         }
         save_checkpoint(checkpoint, content)
-        report({"step": step, "seconds": round(seconds()), "loss": round(smooth, 3)})
+        loss = {} if math.isnan(smooth) else {"loss": round(smooth, 3)}
+        report({"step": step, "seconds": round(seconds()), **loss})
 
     while stop_after is None or step - first < stop_after:
         share = seconds() / (60 * recipe.minutes) if recipe.minutes else step / recipe.steps
