@@ -168,6 +168,7 @@ class RequestReader:
         assert file is not None
         if not self.goes_to_disk(context):
             sent = self._from_json(await self._bodies.read(context, receive), job=True)
+            assert isinstance(sent.file, bytes)
             with storage_errors():
                 await asyncio.to_thread(path.write_bytes, sent.file)
             return SentToDisk(sent.values)
