@@ -22,13 +22,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import handmade_networks
+from tests.support import handmade_faces, handmade_networks
 from tests.support.building_gateway import wait_for
 from tests.support.capture_gateway import CAPTURE, QUICK, fill_repository, settings
 from tests.support.running_server import RunningServer, running
 
 pytestmark = pytest.mark.timeout(300)
 
+MODEL_IN_BODY = {"post_v1_classify", "post_v1_faces_embed", "post_v1_faces_verify", "post_v1_raw_develop"}
 PICTURES = {"post_v1_raw_develop", "get_v1_jobs_job_result", "get_v1_floors_buildings_building_picture"}
 """What these answer the generator keeps as bytes: it knows no type of pictures."""
 
@@ -42,6 +43,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     fill_repository(root)
     handmade_networks.add_identity(root, "echo", "FP32", (-1,))
     handmade_networks.add_classifier(root, "shop_small", 4, family="shop", top1=0.6)
+    handmade_faces.add_faces(root, "faces")
     with running(root, tmp_path_factory.mktemp("generated_server"), settings()) as started:
         yield started
 
@@ -106,6 +108,16 @@ def bodies(package: ModuleType, name: str) -> list[Any]:
             models.PostV1ClassifyJsonBody(image="data:image/png;base64," + _base64(photo())),
             file(photo()),
         ],
+        "post_v1_faces_embed": [
+            models.PostV1FacesEmbedFilesBody(image=file(photo(), "a.png"), crop=True),
+            models.PostV1FacesEmbedJsonBody(image=_base64(photo()), crop=True),
+        ],
+        "post_v1_faces_verify": [
+            models.PostV1FacesVerifyFilesBody(
+                image_a=file(photo(), "a.png"), image_b=file(photo(), "b.png"), crop=True
+            ),
+            models.PostV1FacesVerifyJsonBody(image_a=_base64(photo()), image_b=_base64(photo()), crop=True),
+        ],
         "post_v1_raw_develop": [
             models.PostV1RawDevelopFilesBody(
                 raw=file(io.BytesIO(CAPTURE), "a.npy"),
@@ -166,14 +178,14 @@ def test_every_operation_is_called_and_its_answer_read(served: RunningServer, ge
             wanted = {key: value for key, value in names.items() if key in inspect.signature(call).parameters}
             if name == "get_v1_models_model":
                 wanted["model"] = "shop_small"
-            if name in ("post_v1_classify", "post_v1_raw_develop"):
+            if name in MODEL_IN_BODY:
                 del wanted["model"]  # of the body
             for body in bodies(generated, name) or [None]:
                 more = {} if body is None else {"body": body}
                 reply = call(client=client, **wanted, **more)
                 status = int(reply.status_code)
                 assert status < 500 or status == 501, (name, status, reply.content)
-                if name in ("post_v1_classify", "post_v1_raw_develop"):
+                if name in MODEL_IN_BODY:
                     assert status == 200, (name, type(body), reply.content)
                 if "none" not in wanted.values() and not name.startswith(
                     ("delete", "post_v2_system", "post_v2_cuda")

@@ -112,10 +112,9 @@ def _answer(
 ) -> dict[str, Any]:
     if isinstance(response, BlobDescription):
         own = {name: header(about, {"type": kind}) for name, (kind, about) in response.headers.items()}
-        kinds = {kind: {"schema": {**_BYTES, "minLength": 0}} for kind in response.content_types}
-        return {"description": response.description, "headers": {**headers, **own}, "content": kinds}
-    content: dict[str, Any] = {_JSON: {"schema": model_schema(response, schemas)}}
-    content.update({kind: {"schema": {**_BYTES, "minLength": 0}} for kind in accepts})
+        content = _files(response.content_types)
+        return {"description": response.description, "headers": {**headers, **own}, "content": content}
+    content = {_JSON: {"schema": model_schema(response, schemas)}, **_files(accepts)}
     if streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     described: dict[str, Any] = {"description": response.__doc__ or "The answer.", "content": content}

@@ -23,7 +23,7 @@ SURE, NOTHING = 0.6, 0.3
 _LONGEST = 320
 _TENTH = 10
 _SEED = 20261130
-_MOST = 600
+_MOST = {"train": 600, "test": 150}
 _SMALLEST, _LARGEST = 12.0, 140.0
 _MIRRORED = (1, 0, 2, 4, 3)
 
@@ -50,7 +50,7 @@ class View:
 
 def load_photographs(root: Path, part: str) -> list[Photograph]:
     """The photographs of `train` or `test` (a tenth of each data set by a fixed seed; of the portraits, all
-    persons that no embedding is trained on). Of a larger data set 600 are drawn by the seed."""
+    persons that no embedding is trained on). Of a larger data set the seed draws 600, or 150 for `test`."""
     teacher = YuNet(root / "yunet_face" / "yunet_n_320_320.onnx")
     found: list[Photograph] = []
     for source, pictures in _sources(root, part):
@@ -72,7 +72,7 @@ def _sources(root: Path, part: str) -> Iterator[tuple[str, Iterator[Image.Image]
     names = [
         name for person, files in persons.items() if (person in train) == (part == "train") for name in files
     ]
-    yield "caltech_faces", _zipped(root / "caltech_faces" / "scenes.zip", None, names)
+    yield "caltech_faces", _zipped(root / "caltech_faces" / "scenes.zip", part, names)
     folders = sorted((root / "orl_faces").glob("s*"))
     train = set(person_split([folder.name for folder in folders])["train"])
     kept = [folder for folder in folders if (folder.name in train) == (part == "train")]
@@ -84,17 +84,18 @@ def _in_part(name: str, part: str) -> bool:
     return held_back == (part == "test")
 
 
-def _zipped(archive: Path, part: str | None, names: list[str] | None = None) -> Iterator[Image.Image]:
+def _zipped(archive: Path, part: str, names: list[str] | None = None) -> Iterator[Image.Image]:
     with zipfile.ZipFile(archive) as files:
         known = sorted(files.namelist())
-        names = names or drawn([name for name in known if part is None or _in_part(name, part)])
+        if names is None:
+            names = drawn([name for name in known if _in_part(name, part)], _MOST[part])
         for name in names:
             yield Image.open(io.BytesIO(files.read(name))).convert("RGB")
 
 
-def drawn(names: list[str]) -> list[str]:
-    """At most 600 of the names, the same on every call."""
-    return sorted(random.Random(_SEED).sample(names, min(_MOST, len(names))))
+def drawn(names: list[str], most: int) -> list[str]:
+    """At most so many of the names, the same on every call."""
+    return sorted(random.Random(_SEED).sample(names, min(most, len(names))))
 
 
 def _opened(paths: list[Path]) -> Iterator[Image.Image]:

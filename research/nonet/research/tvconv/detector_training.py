@@ -161,7 +161,8 @@ def train_detector(
             "optimiser": optimiser.state_dict(),
         }
         save_checkpoint(checkpoint, content)
-        report({"step": step, "seconds": round(seconds()), "loss": round(smooth, 3)})
+        loss = {} if math.isnan(smooth) else {"loss": round(smooth, 3)}
+        report({"step": step, "seconds": round(seconds()), **loss})
 
     while stop_after is None or step - first < stop_after:
         share = seconds() / (60 * recipe.minutes) if recipe.minutes else step / recipe.steps
@@ -193,6 +194,16 @@ def train_detector(
             saved = time.monotonic()
     save()
     return averaged.cpu().eval()
+
+
+def is_finished(checkpoint: Path, recipe: DetectorRecipe) -> bool:
+    """Whether the run in a checkpoint has done all of its schedule: it then needs no photographs."""
+    if not checkpoint.is_file():
+        return False
+    stored = load_checkpoint(checkpoint)
+    if recipe.minutes:
+        return float(stored["seconds"]) >= 60 * recipe.minutes  # type: ignore[arg-type]
+    return int(stored["step"]) >= recipe.steps  # type: ignore[call-overload,no-any-return]
 
 
 def _to(targets: Targets, device: torch.device) -> Targets:

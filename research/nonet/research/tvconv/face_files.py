@@ -69,13 +69,12 @@ def load_faces(root: Path, part: str) -> Faces:
     persons: list[int] = []
     sets: list[int] = []
     names: list[str] = []
-    for number, (data, by_person) in enumerate(zip(SETS, (_caltech(root), _orl(root)), strict=True)):
-        for person in person_split(list(by_person))[part]:
-            for picture in by_person[person]:
-                pictures.append(picture)
-                persons.append(len(names))
-                sets.append(number)
-            names.append(f"{data}/{person}")
+    for number, of_part in enumerate((_caltech(root, part), _orl(root, part))):
+        for person, own in of_part.items():
+            pictures += own
+            persons += [len(names)] * len(own)
+            sets += [number] * len(own)
+            names.append(f"{SETS[number]}/{person}")
     return Faces(np.stack(pictures), np.array(persons), np.array(sets), tuple(names))
 
 
@@ -98,24 +97,24 @@ def read_pictures(archive: Path, names: list[str]) -> Iterator[Image.Image]:
             yield Image.open(io.BytesIO(files.read(name))).convert("RGB")
 
 
-def _caltech(root: Path) -> dict[str, list[np.ndarray]]:
-    archive = root / "caltech_faces" / "aligned112.zip"
+def _caltech(root: Path, part: str) -> dict[str, list[np.ndarray]]:
+    archive, known = root / "caltech_faces" / "aligned112.zip", caltech_persons(root)
     return {
-        person: [np.asarray(picture) for picture in read_pictures(archive, names)]
-        for person, names in caltech_persons(root).items()
+        person: [np.asarray(picture) for picture in read_pictures(archive, known[person])]
+        for person in person_split(list(known))[part]
     }
 
 
-def _orl(root: Path) -> dict[str, list[np.ndarray]]:
+def _orl(root: Path, part: str) -> dict[str, list[np.ndarray]]:
     """The grey portraits, aligned by the landmarks that YuNet finds; the few without any are scaled as they
     are."""
-    folders = sorted((root / "orl_faces").glob("s*"))
+    folders = {folder.name: folder for folder in sorted((root / "orl_faces").glob("s*"))}
     if not folders:
         raise InvalidArgument(f"no orl_faces in {root}: name the folder with --data")
     detector = YuNet(root / "yunet_face" / "yunet_n_320_320.onnx")
     return {
-        folder.name: [align_portrait(picture, detector) for picture in portraits(folder)]
-        for folder in folders
+        person: [align_portrait(picture, detector) for picture in portraits(folders[person])]
+        for person in person_split(list(folders))[part]
     }
 
 

@@ -31,9 +31,9 @@ TASK = "face_embedding"
 DETECTOR_FILE = "detector.onnx"
 LICENCE = "research and demonstration only (see the data); not for naming anyone"
 CREDIT = (
-    "Trained by Nonet on portraits of volunteers; the ORL faces by courtesy of Olivetti Research Laboratory. "
-    "The detector was taught by YuNet (Apache-2.0, Shiqi Yu and others)"
+    "Trained by Nonet on portraits of volunteers; the ORL faces by courtesy of Olivetti Research Laboratory"
 )
+DETECTOR_CREDIT = "; the detector was taught by YuNet (Apache-2.0, Shiqi Yu and others)"
 DATA = (
     DataSource(
         name="caltech_faces (24 persons)",
@@ -45,11 +45,11 @@ DATA = (
         licence="credit to Olivetti Research Laboratory; no other licence",
         origin="ORL database of faces, Olivetti Research Laboratory, Cambridge",
     ),
-    DataSource(
-        name="flickr8k_1000, voc2012_animals, coco256 (the detector alone)",
-        licence="photographs of Flickr under its terms; research",
-        origin="Flickr8k, PASCAL VOC 2012, COCO 2017",
-    ),
+)
+DETECTOR_DATA = DataSource(
+    name="flickr8k_1000, voc2012_animals, coco256 (the detector alone)",
+    licence="photographs of Flickr under its terms; research",
+    origin="Flickr8k, PASCAL VOC 2012, COCO 2017",
 )
 _HALF = 0.5  # (x - 0.5) / 0.5, as the paper scales faces
 
@@ -112,10 +112,10 @@ def publish_faces(
             files={"model.onnx": "0" * 64},  # publish_version puts the real hashes here
             source=source,
             command=release.command,
-            data=DATA,
+            data=DATA if detector is None else (*DATA, DETECTOR_DATA),
             quality=dict(release.quality),
             licence=LICENCE,
-            credit=CREDIT,
+            credit=CREDIT if detector is None else CREDIT + DETECTOR_CREDIT,
             task=TASK,
             family="faces",
             preprocessing=Preprocessing(resize=size, crop=size, mean=(_HALF,) * 3, std=(_HALF,) * 3),

@@ -152,14 +152,8 @@ def train_faces(
         }
         save_checkpoint(checkpoint, content)
         rate = equal_error(averaged.network, val, recipe.network.size)
-        report(
-            {
-                "step": step,
-                "seconds": round(seconds()),
-                "loss": round(smooth, 3),
-                "val_eer": round(rate, 4),
-            }
-        )
+        loss = {} if math.isnan(smooth) else {"loss": round(smooth, 3)}
+        report({"step": step, "seconds": round(seconds()), **loss, "val_eer": round(rate, 4)})
 
     while stop_after is None or step - first < stop_after:
         share = seconds() / (60 * recipe.minutes) if recipe.minutes else step / recipe.steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -78,7 +79,7 @@ class OnnxFaceFinder:
             raise ModelRefused("its face detector is not taken by ONNX Runtime") from error
         inputs: Any = self._session.get_inputs()
         outputs = {output.name for output in self._session.get_outputs()}
-        shape: list[Any] = list(inputs[0].shape) if len(inputs) == 1 else []
+        shape: Sequence[Any] = inputs[0].shape if len(inputs) == 1 else ()
         if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or not isinstance(shape[2], int):
             raise ModelRefused("its face detector does not take one FP32 [N, 3, S, S] with a fixed S")
         if not {"scores", "boxes", "landmarks"} <= outputs:

@@ -21,7 +21,8 @@ __all__ = ["EMBED", "VERIFY"]
 Crop = Annotated[
     bool,
     Field(
-        description="The picture is a face and nothing else: it is taken as it is, and none is looked for."
+        description="The picture is a face and nothing else, placed as the model's manifest says: none is "
+        "looked for."
     ),
 ]
 
