@@ -245,11 +245,13 @@ def test_an_item_of_many_steps_holds_nothing_of_its_priority_up_by_more_than_one
     waiting: dict[int, Item] = {}
     left: dict[int, int] = {}
     heads: list[tuple[float, float, int]] = []
+    kept: list[Item] = []  # alive to the end: an identity that is used again would be taken for one item
     while pending or running or scheduler.queues:
         ends = min((batch.started + batch.predicted for batch in running), default=math.inf)
         if pending and pending[0][0] <= ends:
             now, key, within, group, steps = pending.pop(0)
             item = make(now, key=key, within=within, group=group, steps=steps)
+            kept.append(item)
             with contextlib.suppress(DeadlineUnattainable):
                 scheduler.submit(item, now)
                 waiting[id(item)] = item
