@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,14 @@ from nonet.services.recognition.importing.files_beside import (
 from nonet.services.recognition.importing.picture_processors import kind_of, read_processor
 
 _MODEL_INFO: Final = "model_info "
+_TRUE: Final = ("true", "1", "yes")
+_FITS: Final = {
+    "": "",
+    "crop": "crop",
+    "standard": "stretch",
+    "fit_to_window": "window",
+    "fit_to_window_letterbox": "letterbox",
+}
 _CLASSIFIERS: Final = "ForImageClassification"
 _TIMM_WRAPPER: Final = "TimmWrapper"
 
@@ -31,17 +39,20 @@ def read_facts(file: Path, metadata: Mapping[str, str], graph_size: int | None) 
     ``graph_size``: side of the square that the graph takes, None if it leaves it open. Raises NetworkRefused
     for a network of another task, and for what cannot be served.
     """
-    within = _ultralytics(metadata).over(_model_api(metadata, graph_size))
+    within = _ultralytics(metadata).over(model_api_facts(metadata, _is_classification, graph_size))
     return within.over(_beside(file, graph_size))
 
 
-def _ultralytics(metadata: Mapping[str, str]) -> Facts:
-    """Ultralytics writes task, names, imgsz and more; its classifiers end in softmax."""
+def ultralytics_facts(metadata: Mapping[str, str], task: str) -> Facts:
+    """What Ultralytics writes of every network: task, names, imgsz and more.
+
+    Empty without it. Raises NetworkOfAnotherTask if it names another task.
+    """
     if "task" not in metadata or "names" not in metadata:
         return Facts()
-    if metadata["task"] != "classify":
+    if metadata["task"] != task:
         raise NetworkOfAnotherTask(
-            f"it is a network of Ultralytics for the task '{metadata['task']}', not 'classify'"
+            f"it is a network of Ultralytics for the task '{metadata['task']}', not '{task}'"
         )
     labels = names(literal(metadata["names"], "names"), "metadata 'names'")
     size = None
@@ -52,13 +63,6 @@ def _ultralytics(metadata: Mapping[str, str]) -> Facts:
     return Facts(
         system="Ultralytics",
         size=size,
-        resize=size,
-        fit="crop",
-        interpolation="bilinear",
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-        channels="rgb",
-        layout="nchw",
         labels=labels,
         classes=len(labels) or None,
         licence=metadata.get("license", ""),
@@ -66,11 +70,31 @@ def _ultralytics(metadata: Mapping[str, str]) -> Facts:
     )
 
 
-def _model_api(metadata: Mapping[str, str], graph_size: int | None) -> Facts:
+def _ultralytics(metadata: Mapping[str, str]) -> Facts:
+    """Its classifiers end in softmax."""
+    said = ultralytics_facts(metadata, "classify")
+    if not said.system:
+        return said
+    return said.over(
+        Facts(
+            resize=said.size,
+            fit="crop",
+            interpolation="bilinear",
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+            channels="rgb",
+            layout="nchw",
+        )
+    )
+
+
+def model_api_facts(
+    metadata: Mapping[str, str], is_kind: Callable[[str], bool], graph_size: int | None
+) -> Facts:
     """OpenVINO Model API writes keys of ``model_info``; its mean and scale are of levels 0 to 255.
 
     Whether ``reverse_input_channels`` means RGB or BGR depends on what read the picture, so a network that
-    sets it says nothing of its channels.
+    sets it says nothing of its channels. Raises NetworkOfAnotherTask if its ``model_type`` is no such kind.
     """
     info = {
         key.removeprefix(_MODEL_INFO): value for key, value in metadata.items() if key.startswith(_MODEL_INFO)
@@ -78,33 +102,37 @@ def _model_api(metadata: Mapping[str, str], graph_size: int | None) -> Facts:
     if not info:
         return Facts()
     kind = info.get("model_type", "")
-    if kind.lower() != "classification":
-        raise NetworkOfAnotherTask(f"its metadata call it a model of type '{kind}', not Classification")
-    if info.get("multilabel", "").lower() in ("true", "1"):
+    if not is_kind(kind):
+        raise NetworkOfAnotherTask(f"its metadata call it a model of type '{kind}'")
+    if info.get("multilabel", "").lower() in _TRUE:
         raise _several_classes()
-    reverses = info.get("reverse_input_channels", "").lower() in ("true", "1", "yes")
     mean, std = None, None
     if "mean_values" in info and "scale_values" in info:
         red, green, blue = triple(_numbers(info["mean_values"]), "metadata 'mean_values'")
         mean = (red / 255, green / 255, blue / 255)
         red, green, blue = triple(_numbers(info["scale_values"]), "metadata 'scale_values'")
         std = (red / 255, green / 255, blue / 255)
-    fits = {"standard": "stretch", "crop": "crop", "": ""}
     resize_type = info.get("resize_type", "")
-    if resize_type not in fits:
+    if resize_type not in _FITS:
         raise NetworkRefused(f"its metadata ask for resize_type '{resize_type}', which is not served")
+    pad = info.get("pad_value", "")
     labels = tuple(label.replace("_", " ") for label in info.get("labels", "").split())
     return Facts(
         system="OpenVINO Model API",
         resize=graph_size if resize_type else None,
-        fit=fits[resize_type],
+        fit=_FITS[resize_type],
+        pad=int(pad) if pad.isdecimal() and int(pad) < 256 else None,
         mean=mean,
         std=std,
-        channels="unknown" if reverses else "rgb",
+        channels="unknown" if info.get("reverse_input_channels", "").lower() in _TRUE else "rgb",
         labels=labels,
         classes=len(labels) or None,
         read_from=("ONNX metadata",),
     )
+
+
+def _is_classification(kind: str) -> bool:
+    return kind.lower() == "classification"
 
 
 def _beside(file: Path, graph_size: int | None) -> Facts:

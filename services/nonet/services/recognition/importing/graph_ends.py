@@ -88,6 +88,12 @@ def read_interface(file: Path) -> Graph:
         raise NetworkRefused(refused.reason) from None
 
 
+def read_metadata(file: Path) -> Mapping[str, str]:
+    """What the exporter wrote into a file that :func:`read_interface` reads."""
+    model = onnx.load_model(str(file), format="protobuf", load_external_data=False)
+    return {each.key: each.value for each in model.metadata_props}
+
+
 def layout_of(image: TensorSpec) -> str:
     """``nchw`` or ``nhwc`` by where the three colours are; "" if that is open."""
     first, last = image.shape[1] == 3, image.shape[3] == 3

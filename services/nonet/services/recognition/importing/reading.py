@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from nonet.runtime.network_import import ImportOptions, NetworkUnclear
+from nonet.runtime.network_import import ImportOptions, NetworkRefused, NetworkUnclear
 from nonet.runtime.tensors import DataType
 from nonet.services.recognition.importing import graph_ends
 from nonet.services.recognition.importing.exporters import read_facts
@@ -66,6 +66,8 @@ def facts_of(file: Path, ends: Ends, options: ImportOptions) -> Facts:
         activation=options.activation,
     )
     facts = given.over(read)
+    if facts.fit not in ("", "crop", "stretch"):
+        raise NetworkRefused(f"{facts.read_from[0]}: a picture with a border ({facts.fit}) is not served")
     if facts.fit == "stretch" and facts.resize is None:
         facts = dataclasses.replace(facts, resize=facts.size)
     if ends.image.datatype is DataType.UINT8:  # levels themselves: the graph normalises
