@@ -71,8 +71,8 @@ def read_ends(file: Path) -> Ends:
         raise NetworkOfAnotherTask(
             f"a classifier of pictures has one input, this has {len(needed)}: {listed}"
         )
-    image = picture_input(needed[0])
     scores = _scores(graph.outputs)
+    image = picture_input(needed[0])
     return Ends(read_whole(file, graph.external_files), image, scores)
 
 
