@@ -100,7 +100,7 @@ WRONG: Mapping[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     ),
     "a transformers detector": (
         lambda folder: _config(folder, architectures=["DetrForObjectDetection"]),
-        ("DetrForObjectDetection", "no classifier"),
+        ("no detector that is known",),
     ),
     "one more class than named": (
         lambda folder: _config(folder, id2label={str(index): f"class {index}" for index in range(6)}),
@@ -177,7 +177,7 @@ def test_what_cannot_be_served_is_refused_in_a_line(
         (("--picture", "nothing.png"), ("nothing.png",)),
         (("--labels", "nothing.txt"), ("nothing.txt",)),
         (("--variant", "t0"), ("--variant", "checkpoint")),
-        (("--task", "detection"), ("--task", "classification")),
+        (("--task", "hearing"), ("--task", "classification")),
     ],
 )
 def test_an_option_that_cannot_be_is_named(
