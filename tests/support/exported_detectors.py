@@ -229,8 +229,8 @@ def transformers(
     path = export.write(
         folder / "model.onnx",
         {
-            "logits": (logits, _FLOAT, ("batch_size", "num_queries", columns)),
-            "pred_boxes": (boxes, _FLOAT, ("batch_size", "num_queries", 4)),
+            "logits": (logits, _FLOAT, ("batch_size", "num_queries", columns if softmax else "classes")),
+            "pred_boxes": (boxes, _FLOAT, ("batch_size", "num_queries", "corners")),  # tracing leaves it open
             "last_hidden_state": (logits, _FLOAT, ("batch_size", "num_queries", columns)),
         },
     )

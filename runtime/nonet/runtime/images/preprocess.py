@@ -145,7 +145,8 @@ class Preprocessing:
         """
         place = self.placement(width, height)
         scale = np.array([width / place.width, height / place.height] * 2)
-        return np.clip((boxes - [place.left, place.top] * 2) * scale, 0, [width, height] * 2)
+        boxes = (boxes - [place.left, place.top] * 2) * scale
+        return np.minimum(np.maximum(boxes, 0), [width, height] * 2)
 
 
 def preprocess(image: DecodedImage, spec: Preprocessing) -> npt.NDArray[np.float32]:

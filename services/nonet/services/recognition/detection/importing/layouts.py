@@ -68,7 +68,7 @@ def layout_of(
         said: what the file and the files beside it say.
     """
     named = {spec.name: spec for spec in outputs}
-    found = _queries(named) or _by_index(inputs, outputs)
+    found = _queries(named, said) or _by_index(inputs, outputs)
     if found is None and outputs and len(outputs[0].shape) == 3 and outputs[0].datatype in _FLOATS:
         found = _one_table(outputs, side or said.size, said)
     if found is not None:
@@ -80,12 +80,16 @@ def layout_of(
     raise NetworkOfAnotherTask(message)
 
 
-def _queries(named: Mapping[str, TensorSpec]) -> Layout | None:
+def _queries(named: Mapping[str, TensorSpec], said: Facts) -> Layout | None:
     """A box and a row of logits for each of a fixed number of queries."""
     for boxes, logits, usual in (("pred_boxes", "logits", _TRANSFORMERS), ("dets", "labels", _IMAGENET)):
-        if not (_is(named.get(boxes), _FLOATS, 3, last=4) and _is(named.get(logits), _FLOATS, 3)):
+        if not (_is(named.get(boxes), _FLOATS, 3) and _is(named.get(logits), _FLOATS, 3)):
+            continue
+        if named[boxes].shape[2] not in (4, -1):  # exporters leave open what they cannot infer
             continue
         columns = named[logits].shape[2]
+        if columns < 1 and usual is _TRANSFORMERS and said.activation and said.labels:
+            columns = len(said.labels) + (said.activation == "softmax")
         if columns < 1:
             raise NetworkRefused(f"its output '{logits}' leaves open how many classes there are")
         if usual is _IMAGENET:
@@ -120,7 +124,8 @@ def _by_index(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> La
 
 def _one_table(outputs: Sequence[TensorSpec], side: int | None, said: Facts) -> Layout | None:
     """One row, or one column, for each place."""
-    (name, rows, columns), metadata = (outputs[0].name, *outputs[0].shape[1:]), said.system == "Ultralytics"
+    name, (rows, columns) = outputs[0].name, outputs[0].shape[1:]
+    metadata = said.system == "Ultralytics"
     if len(outputs) > 1:
         return None
     if metadata and columns == 6 and rows != 4 + len(said.labels):
