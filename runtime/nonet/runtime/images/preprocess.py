@@ -145,8 +145,9 @@ class Preprocessing:
         """
         place = self.placement(width, height)
         scale = np.array([width / place.width, height / place.height] * 2)
-        boxes = (boxes - [place.left, place.top] * 2) * scale
-        return np.minimum(np.maximum(boxes, 0), [width, height] * 2)
+        moved = (boxes - [place.left, place.top] * 2) * scale
+        inside: npt.NDArray[Any] = np.clip(moved, 0, [width, height] * 2)
+        return inside
 
 
 def preprocess(image: DecodedImage, spec: Preprocessing) -> npt.NDArray[np.float32]:

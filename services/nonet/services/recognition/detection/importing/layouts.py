@@ -105,8 +105,9 @@ def _by_index(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> La
     boxes5 = [spec for spec in outputs if _is(spec, _FLOATS, 3, last=5)]
     labels = [spec for spec in outputs if _is(spec, _INDICES, 2)]
     if len(boxes5) == len(labels) == 1:
-        names = (boxes5[0].name, labels[0].name)
-        return Layout(names, {"corners and score": decoding.scored_boxes}, _MMDEPLOY)
+        return Layout(
+            (boxes5[0].name, labels[0].name), {"corners and score": decoding.scored_boxes}, _MMDEPLOY
+        )
     for rank, decode, usual in (
         (2, decoding.sorted_queries, _STRETCHED),
         (1, decoding.one_picture, _TORCHVISION),
