@@ -55,7 +55,9 @@ OPEN: Mapping[str, tuple[Callable[[Path], Path], tuple[str, ...], tuple[str, ...
     ),
     "indices without names": (lambda folder: exported.rt_detr(folder, names=False), (), ("--labels",)),
     "transformers without its files": (
-        lambda folder: _without(folder, exported.transformers, "config.json", "preprocessor_config.json"),
+        lambda folder: _without(
+            folder, exported.transformers_softmax, "config.json", "preprocessor_config.json"
+        ),
         (),
         ("--activation", "--mean", "--size", "--fit"),
     ),
