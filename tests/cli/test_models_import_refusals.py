@@ -89,7 +89,7 @@ WRONG: Mapping[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "weights missing": (_without_weights, ("model.onnx.data", "missing")),
     "weights from elsewhere": (_weights_from_elsewhere, ("../secret", "not beside it")),
     "a detector": (detector, ("[1, 84, 8400]", "another task")),
-    "a detector of Ultralytics": (lambda folder: exported.ultralytics(folder, "detect"), ("task 'detect'",)),
+    "no detector, but called so": (lambda folder: exported.ultralytics(folder, "detect"), ("no detector",)),
     "several outputs": (lambda folder: _other(folder, (1, 5), outputs=2), ("one output, this has 2",)),
     "several inputs": (lambda folder: _other(folder, (1, 5), inputs=2), ("one input, this has 2",)),
     "one number": (lambda folder: _other(folder, (1, 1)), ()),
@@ -100,7 +100,7 @@ WRONG: Mapping[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     ),
     "a transformers detector": (
         lambda folder: _config(folder, architectures=["DetrForObjectDetection"]),
-        ("DetrForObjectDetection", "no classifier"),
+        ("no detector that is known",),
     ),
     "one more class than named": (
         lambda folder: _config(folder, id2label={str(index): f"class {index}" for index in range(6)}),
@@ -177,7 +177,7 @@ def test_what_cannot_be_served_is_refused_in_a_line(
         (("--picture", "nothing.png"), ("nothing.png",)),
         (("--labels", "nothing.txt"), ("nothing.txt",)),
         (("--variant", "t0"), ("--variant", "checkpoint")),
-        (("--task", "detection"), ("--task", "classification")),
+        (("--task", "hearing"), ("--task", "classification")),
     ],
 )
 def test_an_option_that_cannot_be_is_named(

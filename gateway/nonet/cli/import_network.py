@@ -15,11 +15,11 @@ from nonet.cli.long_work import long_work
 __all__ = ["import_model", "say_published"]
 
 _CHECKPOINTS = (".pth", ".pt", ".bin", ".safetensors")
-_FITS = ("crop", "stretch")
+_FITS = ("crop", "stretch", "window", "letterbox")
 _INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")
 _CHANNELS = ("rgb", "bgr")
 _LAYOUTS = ("nchw", "nhwc")
-_ACTIVATIONS = ("logits", "softmax")
+_ACTIVATIONS = ("logits", "softmax", "sigmoid")
 
 
 def import_model(
@@ -35,7 +35,12 @@ def import_model(
     resize: Annotated[
         int | None, typer.Option(min=1, max=4096, help="ONNX: shorter side before the middle is cut, pixels.")
     ] = None,
-    fit: Annotated[str, typer.Option(help="ONNX: crop (keeps the shape) or stretch (both sides).")] = "",
+    fit: Annotated[
+        str, typer.Option(help="ONNX: crop, stretch, window (top left) or letterbox (middle).")
+    ] = "",
+    pad: Annotated[
+        int | None, typer.Option(min=0, max=255, help="ONNX: level that window and letterbox fill.")
+    ] = None,
     interpolation: Annotated[str, typer.Option(help="ONNX: bilinear, bicubic or lanczos.")] = "",
     mean: Annotated[
         str, typer.Option(help="ONNX: of red, green, blue on the scale 0 to 1: 0.5,0.5,0.5")
@@ -43,17 +48,21 @@ def import_model(
     std: Annotated[str, typer.Option(help="ONNX: likewise, e.g. 0.5,0.5,0.5")] = "",
     channels: Annotated[str, typer.Option(help="ONNX: order of the colours, rgb or bgr.")] = "",
     layout: Annotated[str, typer.Option(help="ONNX: order of the input's axes, nchw or nhwc.")] = "",
-    activation: Annotated[str, typer.Option(help="ONNX: what it gives, logits or softmax.")] = "",
+    activation: Annotated[
+        str, typer.Option(help="ONNX: what it gives or needs: logits, softmax, sigmoid.")
+    ] = "",
     picture: Annotated[Path | None, typer.Option(help="ONNX: a picture to try it on.")] = None,
-    expect: Annotated[str, typer.Option(help="ONNX: class that the picture shows, name or index.")] = "",
+    expect: Annotated[
+        str, typer.Option(help="ONNX: what the picture shows: a class, or a file of answers.")
+    ] = "",
     variant: Annotated[str | None, typer.Option(help="Checkpoint: variant; found by default.")] = None,
     family: Annotated[str, typer.Option(help="Family the model is a step of.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the weights; what the file says by default.")] = "",
     credit: Annotated[str, typer.Option(help="Whom to credit.")] = "",
-    task: Annotated[str, typer.Option(help="ONNX: task it is for, where several take networks.")] = "",
+    task: Annotated[str, typer.Option(help="ONNX: task it is for; by default what its file says.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Publish a network that was made elsewhere: a classifier in ONNX, or a FasterNet checkpoint.
+    """Publish a network that was made elsewhere: ONNX of a task that takes it, or a FasterNet checkpoint.
 
     An ONNX file is read by what it and the files beside it say (config.json, preprocessor_config.json,
     labels.txt), tried on pictures, and served at once. What is not said is asked for: status 2, and the
@@ -67,6 +76,7 @@ def import_model(
         "size": size,
         "resize": resize,
         "fit": _one_of("--fit", fit, _FITS),
+        "pad": pad,
         "interpolation": _one_of("--interpolation", interpolation, _INTERPOLATIONS),
         "mean": _three("--mean", mean),
         "std": _three("--std", std),
@@ -117,24 +127,22 @@ def _import_onnx(file: Path, name: str, repository: Path, task: str, options: An
     import importlib
 
     from nonet.gateway.process.services import installed_services
-    from nonet.runtime.network_import import Importer, NetworkUnclear
+    from nonet.runtime.network_import import Importer, NetworkUnclear, opened
 
-    importers = {
-        each.name: each.importer
-        for service in installed_services().values()
-        for each in service.tasks
-        if each.importer
-    }
-    if (task and task not in importers) or (not task and len(importers) != 1):
-        raise WronglyGiven(
-            f"say with --task what the network is for: {', '.join(importers) or 'none can be'}"
-        )
-    module, _, function = (importers[task] if task else next(iter(importers.values()))).partition(":")
-    importer: Importer = getattr(importlib.import_module(module), function)
+    services = installed_services().values()
+    tasks = [each for service in services for each in service.tasks if each.importer]
+    wanted = [each for each in tasks if task in ("", each.name, each.path.rpartition("/")[2])]
+    if not wanted:
+        known = ", ".join(each.name for each in tasks) or "none can be"
+        raise WronglyGiven(f"say with --task what the network is for: {known}")
+    importers: dict[str, Importer] = {}
+    for each in wanted:
+        module, _, function = each.importer.partition(":")
+        importers[each.name] = getattr(importlib.import_module(module), function)
     again = f"nothing was published; again with: nonet models import {file} --as {name}"
     try:
         with long_work(f"importing {file.name}", again):
-            imported = importer(file, name, repository, options)
+            imported = opened(file, importers)(name, repository, options)
     except NetworkUnclear as unclear:
         raise WronglyGiven(unclear.message) from None
     for note in () if as_json else imported.notes:

@@ -178,3 +178,30 @@ def test_a_manifest_that_makes_no_sense_is_refused(change: dict[str, object]) ->
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(ValueError, match="std is missing"):
         Preprocessing.from_manifest({"resize": 146, "crop": 128, "mean": [0.5] * 3})
+
+
+@pytest.mark.parametrize(
+    ("resize_type", "left", "top", "width", "height"),
+    [
+        ("fit_to_window", 0, 0, 32, 11),
+        ("fit_to_window_letterbox", 0, 10, 32, 11),
+        ("standard", 0, 0, 32, 32),
+    ],
+)
+def test_a_whole_picture_lies_where_its_placement_says(
+    resize_type: str, left: int, top: int, width: int, height: int, encode: Encode
+) -> None:
+    spec = Preprocessing(32, 32, mean=(0, 0, 0), std=(1, 1, 1), resize_type=resize_type, pad_value=114)
+    place = spec.placement(96, 33)
+    assert (place.left, place.top, place.width, place.height) == (left, top, width, height)
+    pixels = preprocess(decode_image(encode(Image.new("RGB", (96, 33), (255, 255, 255)), "PNG")), spec)
+    picture = np.zeros((32, 32), dtype=bool)
+    picture[top : top + height, left : left + width] = True
+    np.testing.assert_allclose(pixels, np.where(picture, 1, 114 / 255)[None].repeat(3, 0), atol=1e-6)
+    whole = np.array([[left, top, left + width, top + height]], dtype=np.float32)
+    np.testing.assert_allclose(spec.in_picture(whole, 96, 33), [[0, 0, 96, 33]])
+
+
+def test_a_cut_picture_has_no_placement() -> None:
+    with pytest.raises(ValueError, match="shown whole"):
+        Preprocessing(40, 32).placement(96, 33)

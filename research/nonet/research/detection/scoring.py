@@ -32,10 +32,7 @@ def finder_of(session: onnxruntime.InferenceSession, spec: Preprocessing) -> Fin
         decoded = decode_image(picture.content, target=spec.target)
         outputs = session.run(["boxes", "scores"], {"image": preprocess(decoded, spec)[None]})
         boxes, scores, classes = best_boxes(np.asarray(outputs[0])[0], np.asarray(outputs[1])[0], MOST)
-        fitted = spec.fitted(decoded.width, decoded.height)
-        scale = np.array([decoded.width / fitted[0], decoded.height / fitted[1]] * 2)
-        limits = [decoded.width, decoded.height] * 2
-        return np.clip(boxes * scale, 0, limits), classes, scores
+        return spec.in_picture(boxes, decoded.width, decoded.height), classes, scores
 
     return find
 

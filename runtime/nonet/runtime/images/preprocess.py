@@ -19,9 +19,24 @@ _FILTERS: Final = {
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_RESIZE_TYPES: Final = ("crop", "standard", "fit_to_window")
+_WHOLE: Final = ("fit_to_window", "fit_to_window_letterbox")  # keep the aspect ratio and cut nothing
+_RESIZE_TYPES: Final = ("crop", "standard", *_WHOLE)
 _LONGEST_ASPECT: Final = 4
 _LARGEST_SIDE: Final = 4096
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a whole picture lies in a network's input, in pixels of the input.
+
+    A point of the picture times ``width / picture width`` (``height`` likewise), plus ``left`` (``top``), is
+    the same point in the input.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,7 +50,8 @@ class Preprocessing:
         mean, std: per RGB channel, on the scale 0..1.
         resize_type: ``crop`` keeps the aspect ratio; ``standard`` stretches both sides to ``resize``, and the
             crop is then taken from that square; ``fit_to_window`` scales the whole picture so that its long
-            side is ``resize``, puts it top left, and fills the rest of the square with ``pad_value``.
+            side is ``resize``, puts it top left, and fills the rest of the square with ``pad_value``;
+            ``fit_to_window_letterbox`` does so in the middle.
         pad_value: level 0..255 of what is filled.
     """
 
@@ -54,7 +70,7 @@ class Preprocessing:
             raise ValueError(f"preprocessing: interpolation must be one of {', '.join(_FILTERS)}")
         if self.resize_type not in _RESIZE_TYPES:
             raise ValueError(f"preprocessing: resize_type must be one of {', '.join(_RESIZE_TYPES)}")
-        if self.resize_type == "fit_to_window" and self.crop != self.resize:
+        if self.resize_type in _WHOLE and self.crop != self.resize:
             raise ValueError(
                 "preprocessing: where the whole picture is fitted, crop and resize must be equal"
             )
@@ -91,7 +107,7 @@ class Preprocessing:
     def to_manifest(self) -> dict[str, Any]:
         """The manifest's ``preprocessing`` object."""
         fields = dataclasses.asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
-        if self.resize_type != "fit_to_window":
+        if self.resize_type not in _WHOLE:
             del fields["pad_value"]
         return fields
 
@@ -100,10 +116,38 @@ class Preprocessing:
         """What to give :func:`decode_image` as its target."""
         return self.resize, self.resize
 
-    def fitted(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height in the input of a whole picture that is fitted, in pixels, at least 1."""
+    @property
+    def keeps_whole(self) -> bool:
+        """Whether nothing of a picture is cut off, so that it has a :meth:`placement`."""
+        return self.resize_type in _WHOLE or (self.resize_type == "standard" and self.crop == self.resize)
+
+    def placement(self, width: int, height: int) -> Placement:
+        """Where a picture of ``width`` x ``height`` lies in the input, at least one pixel wide and high.
+
+        Raises ValueError if the input does not show the whole picture.
+        """
+        if not self.keeps_whole:
+            raise ValueError("preprocessing: only of a picture that is shown whole is it known where it lies")
+        if self.resize_type == "standard":
+            return Placement(0, 0, self.resize, self.resize)
         scale = self.resize / max(width, height)
-        return max(1, round(width * scale)), max(1, round(height * scale))
+        across, down = max(1, round(width * scale)), max(1, round(height * scale))
+        if self.resize_type == "fit_to_window":
+            return Placement(0, 0, across, down)
+        # Of an odd rest the smaller half comes first, as exporters of letterboxed networks have it.
+        return Placement((self.resize - across) // 2, (self.resize - down) // 2, across, down)
+
+    def in_picture(self, boxes: npt.NDArray[Any], width: int, height: int) -> npt.NDArray[Any]:
+        """Boxes (N, 4), corners x1, y1, x2, y2 in pixels of the input, in those of the picture of ``width`` x
+        ``height``, cut off at its edges.
+
+        Raises ValueError as :meth:`placement`.
+        """
+        place = self.placement(width, height)
+        scale = np.array([width / place.width, height / place.height] * 2)
+        moved = (boxes - [place.left, place.top] * 2) * scale
+        inside: npt.NDArray[Any] = np.clip(moved, 0, [width, height] * 2)
+        return inside
 
 
 def preprocess(image: DecodedImage, spec: Preprocessing) -> npt.NDArray[np.float32]:
@@ -113,7 +157,7 @@ def preprocess(image: DecodedImage, spec: Preprocessing) -> npt.NDArray[np.float
     starts at ``round((side - crop) / 2)``. Where the aspect ratio is kept, of a picture longer than 4 : 1,
     whose ends the crop never reaches, the middle 4 : 1 is resized, so that the cost does not depend on it.
     """
-    if spec.resize_type == "fit_to_window":
+    if spec.resize_type in _WHOLE:
         return _fit(image, spec)
     source, size = _resizing(image, spec)
     resized = source if source.size == size else source.resize(size, _FILTERS[spec.interpolation])
@@ -127,13 +171,14 @@ def preprocess(image: DecodedImage, spec: Preprocessing) -> npt.NDArray[np.float
 
 
 def _fit(image: DecodedImage, spec: Preprocessing) -> npt.NDArray[np.float32]:
-    width, height = spec.fitted(image.width, image.height)
-    pixels = np.asarray(image.image.resize((width, height), _FILTERS[spec.interpolation]))
+    place = spec.placement(image.width, image.height)
+    pixels = np.asarray(image.image.resize((place.width, place.height), _FILTERS[spec.interpolation]))
+    rows, columns = slice(place.top, place.top + place.height), slice(place.left, place.left + place.width)
     table = _table(spec)
     out = np.empty((3, spec.crop, spec.crop), dtype=np.float32)
     for channel in range(3):
         out[channel] = table[channel, spec.pad_value]
-        out[channel, :height, :width] = table[channel][pixels[:, :, channel]]
+        out[channel, rows, columns] = table[channel][pixels[:, :, channel]]
     return out
 
 

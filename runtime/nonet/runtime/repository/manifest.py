@@ -57,7 +57,8 @@ class Preprocessing(_Strict):
     ``resize``: pixels of the shorter edge before the crop; ``crop``: pixels of the square that goes in;
     ``mean`` and ``std``: of RGB scaled to 0..1; ``resize_type``: ``crop`` keeps the aspect ratio,
     ``standard`` stretches both edges to ``resize``, ``fit_to_window`` scales the whole picture to a long edge
-    of ``resize`` and fills the rest with ``pad_value``, 0 to 255.
+    of ``resize``, top left, and fills the rest with ``pad_value``, 0 to 255; ``fit_to_window_letterbox`` does
+    so in the middle.
     """
 
     resize: int = Field(ge=1, le=8192)
@@ -65,7 +66,7 @@ class Preprocessing(_Strict):
     interpolation: str = "bicubic"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    resize_type: Literal["crop", "standard", "fit_to_window"] = "crop"
+    resize_type: Literal["crop", "standard", "fit_to_window", "fit_to_window_letterbox"] = "crop"
     pad_value: int = Field(default=0, ge=0, le=255)
 
     @model_validator(mode="after")

@@ -35,8 +35,11 @@ def derive(network: Servable, limits: ImageLimits | None = None) -> Sequence[Ser
         preprocessing = Preprocessing.from_manifest(fields)
     except ValueError as error:
         raise ModelRefused(str(error)) from error
-    if preprocessing.resize_type != "fit_to_window":
-        raise ModelRefused("a detection network needs the whole image: resize_type must be fit_to_window")
+    if not preprocessing.keeps_whole:
+        raise ModelRefused(
+            "a detection network needs the whole image: resize_type must be fit_to_window, "
+            "fit_to_window_letterbox, or standard with crop equal to resize"
+        )
     _check_fit(info, preprocessing.crop)
     return (DetectServable(network, preprocessing, limits or ImageLimits()),)
 

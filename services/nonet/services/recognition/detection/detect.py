@@ -38,7 +38,7 @@ class DetectServable(RowService[list[tuple[int, int]]]):
 
     Args:
         network: gives ``boxes`` FP32 [N, A, 4] in pixels of its input and ``scores`` FP32 [N, A, C].
-        preprocessing: how an image becomes the network's input; it must fit the whole image.
+        preprocessing: how an image becomes the network's input; it must keep the whole image.
         limits: bounds for one image.
     """
 
@@ -92,9 +92,7 @@ class DetectServable(RowService[list[tuple[int, int]]]):
         labels = np.full((count, MOST), -1, dtype=np.int64)
         for row, (width, height) in enumerate(noted):
             found, values, classes = best_boxes(outputs[BOXES][row], outputs[SCORES][row], MOST)
-            fitted = self._preprocessing.fitted(width, height)
-            scale = np.array([width / fitted[0], height / fitted[1]] * 2)
-            inside = np.clip(found * scale, 0, [width, height] * 2)
+            inside = self._preprocessing.in_picture(found, width, height)
             boxes[row, : len(found)] = inside
             scores[row, : len(found)] = values
             labels[row, : len(found)] = classes

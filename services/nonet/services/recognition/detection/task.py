@@ -110,4 +110,5 @@ DETECT = Task(
     response=DetectResponse,
     rank="ap50",
     page=Page("/detect", "Objects", __package__ or ""),
+    importer=f"{__package__}.importing.importer:import_detector",
 )

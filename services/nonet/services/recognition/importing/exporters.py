@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from nonet.runtime.errors import ModelRefused
-from nonet.runtime.network_import import NetworkRefused
-from nonet.runtime.repository.labels import read_labels
+from nonet.runtime.network_import import NetworkOfAnotherTask, NetworkRefused
 from nonet.services.recognition.importing.facts import INTERPOLATIONS, Facts, names, side, square, triple
+from nonet.services.recognition.importing.files_beside import (
+    CONFIG,
+    PROCESSOR,
+    card_licence,
+    folders_of,
+    labels_in,
+    literal,
+    read_object,
+)
 from nonet.services.recognition.importing.picture_processors import kind_of, read_processor
 
-LABEL_FILES: Final = ("labels.txt", "class_names.txt", "classes.txt")
-_CONFIG: Final = "config.json"
-_PROCESSOR: Final = "preprocessor_config.json"
-_CARD: Final = "README.md"
-_LARGEST_TEXT: Final = 16 << 20
-_LICENCE: Final = re.compile(r"^license:[ \t]*['\"]?([^'\"\n]+)", re.MULTILINE)
 _MODEL_INFO: Final = "model_info "
+_TRUE: Final = ("true", "1", "yes")
+_FITS: Final = {
+    "": "",
+    "crop": "crop",
+    "standard": "stretch",
+    "fit_to_window": "window",
+    "fit_to_window_letterbox": "letterbox",
+}
 _CLASSIFIERS: Final = "ForImageClassification"
 _TIMM_WRAPPER: Final = "TimmWrapper"
 
@@ -33,34 +39,30 @@ def read_facts(file: Path, metadata: Mapping[str, str], graph_size: int | None) 
     ``graph_size``: side of the square that the graph takes, None if it leaves it open. Raises NetworkRefused
     for a network of another task, and for what cannot be served.
     """
-    within = _ultralytics(metadata).over(_model_api(metadata, graph_size))
+    within = _ultralytics(metadata).over(model_api_facts(metadata, _is_classification, graph_size))
     return within.over(_beside(file, graph_size))
 
 
-def _ultralytics(metadata: Mapping[str, str]) -> Facts:
-    """Ultralytics writes task, names, imgsz and more; its classifiers end in softmax."""
+def ultralytics_facts(metadata: Mapping[str, str], task: str) -> Facts:
+    """What Ultralytics writes of every network: task, names, imgsz and more.
+
+    Empty without it. Raises NetworkOfAnotherTask if it names another task.
+    """
     if "task" not in metadata or "names" not in metadata:
         return Facts()
-    if metadata["task"] != "classify":
-        raise NetworkRefused(
-            f"it is a network of Ultralytics for the task '{metadata['task']}'; only classifiers are imported"
+    if metadata["task"] != task:
+        raise NetworkOfAnotherTask(
+            f"it is a network of Ultralytics for the task '{metadata['task']}', not '{task}'"
         )
-    labels = names(_literal(metadata["names"], "names"), "metadata 'names'")
+    labels = names(literal(metadata["names"], "names"), "metadata 'names'")
     size = None
     if "imgsz" in metadata:
-        value = _literal(metadata["imgsz"], "imgsz")
+        value = literal(metadata["imgsz"], "imgsz")
         pair = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
         size = square(pair[0], pair[1], "metadata 'imgsz'")
     return Facts(
         system="Ultralytics",
         size=size,
-        resize=size,
-        fit="crop",
-        interpolation="bilinear",
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-        channels="rgb",
-        layout="nchw",
         labels=labels,
         classes=len(labels) or None,
         licence=metadata.get("license", ""),
@@ -68,11 +70,31 @@ def _ultralytics(metadata: Mapping[str, str]) -> Facts:
     )
 
 
-def _model_api(metadata: Mapping[str, str], graph_size: int | None) -> Facts:
+def _ultralytics(metadata: Mapping[str, str]) -> Facts:
+    """Its classifiers end in softmax."""
+    said = ultralytics_facts(metadata, "classify")
+    if not said.system:
+        return said
+    return said.over(
+        Facts(
+            resize=said.size,
+            fit="crop",
+            interpolation="bilinear",
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+            channels="rgb",
+            layout="nchw",
+        )
+    )
+
+
+def model_api_facts(
+    metadata: Mapping[str, str], is_kind: Callable[[str], bool], graph_size: int | None
+) -> Facts:
     """OpenVINO Model API writes keys of ``model_info``; its mean and scale are of levels 0 to 255.
 
     Whether ``reverse_input_channels`` means RGB or BGR depends on what read the picture, so a network that
-    sets it says nothing of its channels.
+    sets it says nothing of its channels. Raises NetworkOfAnotherTask if its ``model_type`` is no such kind.
     """
     info = {
         key.removeprefix(_MODEL_INFO): value for key, value in metadata.items() if key.startswith(_MODEL_INFO)
@@ -80,64 +102,59 @@ def _model_api(metadata: Mapping[str, str], graph_size: int | None) -> Facts:
     if not info:
         return Facts()
     kind = info.get("model_type", "")
-    if kind.lower() != "classification":
-        raise NetworkRefused(
-            f"its metadata call it a model of type '{kind}'; only Classification is imported"
-        )
-    if info.get("multilabel", "").lower() in ("true", "1"):
+    if not is_kind(kind):
+        raise NetworkOfAnotherTask(f"its metadata call it a model of type '{kind}'")
+    if info.get("multilabel", "").lower() in _TRUE:
         raise _several_classes()
-    reverses = info.get("reverse_input_channels", "").lower() in ("true", "1", "yes")
     mean, std = None, None
     if "mean_values" in info and "scale_values" in info:
         red, green, blue = triple(_numbers(info["mean_values"]), "metadata 'mean_values'")
         mean = (red / 255, green / 255, blue / 255)
         red, green, blue = triple(_numbers(info["scale_values"]), "metadata 'scale_values'")
         std = (red / 255, green / 255, blue / 255)
-    fits = {"standard": "stretch", "crop": "crop", "": ""}
     resize_type = info.get("resize_type", "")
-    if resize_type not in fits:
+    if resize_type not in _FITS:
         raise NetworkRefused(f"its metadata ask for resize_type '{resize_type}', which is not served")
+    pad = info.get("pad_value", "")
     labels = tuple(label.replace("_", " ") for label in info.get("labels", "").split())
     return Facts(
         system="OpenVINO Model API",
         resize=graph_size if resize_type else None,
-        fit=fits[resize_type],
+        fit=_FITS[resize_type],
+        pad=int(pad) if pad.isdecimal() and int(pad) < 256 else None,
         mean=mean,
         std=std,
-        channels="unknown" if reverses else "rgb",
+        channels="unknown" if info.get("reverse_input_channels", "").lower() in _TRUE else "rgb",
         labels=labels,
         classes=len(labels) or None,
         read_from=("ONNX metadata",),
     )
 
 
+def _is_classification(kind: str) -> bool:
+    return kind.lower() == "classification"
+
+
 def _beside(file: Path, graph_size: int | None) -> Facts:
     """``config.json``, ``preprocessor_config.json``, a file of labels and the licence of a model card; in the
     file's folder, or in the one above where that is called ``onnx``."""
-    folders = [file.parent]
-    if file.resolve().parent.name == "onnx":
-        folders.append(file.resolve().parent.parent)
     found = Facts()
-    for folder in folders:
+    for folder in folders_of(file):
         found = found.over(_folder(folder, graph_size))
     return found
 
 
 def _folder(folder: Path, graph_size: int | None) -> Facts:
-    config, processor = _json(folder / _CONFIG), _json(folder / _PROCESSOR)
+    config, processor = read_object(folder / CONFIG), read_object(folder / PROCESSOR)
     facts = Facts()
     if processor is not None and not kind_of(processor).startswith(_TIMM_WRAPPER):
-        facts = read_processor(processor, _PROCESSOR)
+        facts = read_processor(processor, PROCESSOR)
     if config is not None:
         facts = facts.over(_config(config, graph_size))
-    for name in LABEL_FILES:
-        path = folder / name
-        if path.is_file() and not facts.labels:
-            try:
-                facts = facts.over(Facts(labels=read_labels(path), read_from=(name,)))
-            except ModelRefused as refused:
-                raise NetworkRefused(refused.reason) from None
-    return facts.over(Facts(licence=_card_licence(folder / _CARD)))
+    labels, name = labels_in(folder)
+    if labels and not facts.labels:
+        facts = facts.over(Facts(labels=labels, read_from=(name,)))
+    return facts.over(Facts(licence=card_licence(folder)))
 
 
 def _config(config: Mapping[str, Any], graph_size: int | None) -> Facts:
@@ -145,13 +162,15 @@ def _config(config: Mapping[str, Any], graph_size: int | None) -> Facts:
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures:
         if not any(str(each).endswith(_CLASSIFIERS) for each in architectures):
-            raise NetworkRefused(f"{_CONFIG} calls it {architectures[0]}, which is no classifier of pictures")
+            raise NetworkOfAnotherTask(
+                f"{CONFIG} calls it {architectures[0]}, which is no classifier of pictures"
+            )
         if config.get("problem_type") == "multi_label_classification":
             raise _several_classes()
     elif "pretrained_cfg" not in config:
         return Facts()
     labels = config.get("id2label") or config.get("label_names")
-    known = names(labels, f"{_CONFIG}: id2label or label_names") if labels else ()
+    known = names(labels, f"{CONFIG}: id2label or label_names") if labels else ()
     described = config.get("label_descriptions")
     if isinstance(described, Mapping) and all(isinstance(described.get(label), str) for label in known):
         known = tuple(" ".join(described[label].split()) for label in known)
@@ -160,19 +179,17 @@ def _config(config: Mapping[str, Any], graph_size: int | None) -> Facts:
         system="transformers" if architectures else "timm",
         labels=known,
         classes=classes if isinstance(classes, int) and classes > 0 else len(labels) if labels else None,
-        read_from=(_CONFIG,),
+        read_from=(CONFIG,),
     )
     if classes == 0:
-        raise NetworkRefused(
-            f"{_CONFIG} gives it no classes (num_classes 0): it is a backbone, no classifier"
-        )
+        raise NetworkRefused(f"{CONFIG} gives it no classes (num_classes 0): it is a backbone, no classifier")
     prepared = config.get("pretrained_cfg")
     return _timm(prepared, graph_size).over(facts) if isinstance(prepared, Mapping) else facts
 
 
 def _timm(prepared: Mapping[str, Any], graph_size: int | None) -> Facts:
     """``pretrained_cfg``: the size of the graph may be the one of training or the larger one of testing."""
-    what = f"{_CONFIG}: pretrained_cfg"
+    what = f"{CONFIG}: pretrained_cfg"
     size = _input_size(prepared.get("input_size"), what)
     share = prepared.get("crop_pct")
     tested = _input_size(prepared.get("test_input_size"), what)
@@ -197,7 +214,7 @@ def _timm(prepared: Mapping[str, Any], graph_size: int | None) -> Facts:
         channels="rgb",
         layout="nchw",
         licence=str(prepared.get("license") or ""),
-        read_from=(_CONFIG,),
+        read_from=(CONFIG,),
     )
 
 
@@ -209,41 +226,6 @@ def _input_size(value: Any, what: str) -> int | None:
     if value[1] != value[2]:
         return square(value[1], value[2], f"{what}: input_size")
     return side(value[1], f"{what}: input_size")
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    """The object in a file, or None without one. Raises NetworkRefused."""
-    if not path.is_file():
-        return None
-    try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST_TEXT + 1)
-        value = json.loads(text) if len(text) <= _LARGEST_TEXT else None
-    except (OSError, ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise NetworkRefused(f"{path.name} beside it cannot be read as a JSON object")
-    return value
-
-
-def _card_licence(path: Path) -> str:
-    """``license:`` of a model card's head, "" without."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(1 << 16).decode("utf-8", "replace")
-    except OSError:
-        return ""
-    head = text.split("\n---", 1)[0] if text.startswith("---") else ""
-    found = _LICENCE.search(head)
-    return found[1].strip() if found else ""
-
-
-def _literal(text: str, name: str) -> Any:
-    """A Python literal, as Ultralytics writes them. Raises NetworkRefused."""
-    try:
-        return ast.literal_eval(text) if len(text) <= _LARGEST_TEXT else None
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise NetworkRefused(f"its metadata '{name}' cannot be read") from None
 
 
 def _numbers(text: str) -> list[float] | None:

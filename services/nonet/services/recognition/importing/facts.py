@@ -1,4 +1,4 @@
-"""What is known of a foreign classifier, each fact with where it was read; None and "" mean "not known"."""
+"""What is known of a foreign network of pictures, and where it was read; None and "" mean "not known"."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ class Facts:
         system: who exported it, e.g. ``timm``.
         size: side of the network's square, in pixels.
         resize: pixels of the shorter side before the crop, of both sides with ``fit`` stretch.
-        fit: ``crop`` or ``stretch``.
+        fit: ``crop``, ``stretch``, ``window`` or ``letterbox``.
+        pad: level 0..255 of what ``window`` and ``letterbox`` fill.
         interpolation: one of INTERPOLATIONS.
         mean, std: per RGB channel, on the scale 0..1.
         channels: ``rgb`` or ``bgr``.
         layout: ``nchw`` or ``nhwc``.
-        activation: ``logits`` or ``softmax``.
+        activation: ``logits``, ``softmax`` or ``sigmoid``.
         labels: names by index, empty if there are none.
         classes: how many.
         licence: of the weights.
@@ -37,6 +38,7 @@ class Facts:
     size: int | None = None
     resize: int | None = None
     fit: str = ""
+    pad: int | None = None
     interpolation: str = ""
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
@@ -65,7 +67,7 @@ def triple(value: Any, what: str) -> tuple[float, float, float]:
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = [value] * 3
     if not isinstance(value, list | tuple) or len(value) != 3 or not all(_is_number(each) for each in value):
-        raise NetworkRefused(f"{what} is not three numbers: only pictures of three colours can be classified")
+        raise NetworkRefused(f"{what} is not three numbers: only pictures of three colours can be served")
     first, second, third = (float(each) for each in value)
     return first, second, third
 

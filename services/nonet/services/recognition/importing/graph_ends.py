@@ -17,9 +17,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from nonet.runtime.errors import ModelRefused
-from nonet.runtime.network_import import NetworkRefused
-from nonet.runtime.repository.graph import read_graph
-from nonet.runtime.tensors import DataType, TensorSpec
+from nonet.runtime.network_import import NetworkOfAnotherTask, NetworkRefused
+from nonet.runtime.repository.graph import Graph, read_graph
+from nonet.runtime.tensors import Array, DataType, TensorSpec
+from nonet.services.recognition.importing.facts import side
 
 LARGEST_FILE: Final = 2_000_000_000  # an ONNX file is one protobuf message, which ends at 2 GiB
 _INPUT_TYPES: Final = (DataType.FP32, DataType.FP16, DataType.UINT8)
@@ -61,32 +62,42 @@ class Ends:
 
 
 def read_ends(file: Path) -> Ends:
-    """Read a file. Raises NetworkRefused if it is no ONNX file of a network from one picture to one list of
-    scores."""
+    """Read a file. Raises NetworkOfAnotherTask if it is no network from one picture to one list of scores,
+    NetworkRefused if it is no sound ONNX file."""
+    graph = read_interface(file)
+    needed = [spec for spec in graph.inputs if not spec.optional]
+    if len(needed) != 1:
+        listed = ", ".join(spec.name for spec in needed) or "none"
+        raise NetworkOfAnotherTask(
+            f"a classifier of pictures has one input, this has {len(needed)}: {listed}"
+        )
+    scores = _scores(graph.outputs)
+    image = picture_input(needed[0])
+    return Ends(read_whole(file, graph.external_files), image, scores)
+
+
+def read_interface(file: Path) -> Graph:
+    """Inputs and outputs of a file. Raises NetworkRefused if it is no sound ONNX file."""
     if not file.is_file():
         raise NetworkRefused(f"there is no file '{file}'")
     if file.stat().st_size > LARGEST_FILE:
         raise NetworkRefused(f"'{file.name}' is larger than 2 GB, which an ONNX file cannot be")
     try:
-        graph = read_graph(file)
+        return read_graph(file)
     except ModelRefused as refused:
         raise NetworkRefused(refused.reason) from None
-    needed = [spec for spec in graph.inputs if not spec.optional]
-    image = _image(needed)
-    scores = _scores(graph.outputs)
-    return Ends(_whole(file, graph.external_files), image, scores)
+
+
+def read_metadata(file: Path) -> Mapping[str, str]:
+    """What the exporter wrote into a file that :func:`read_interface` reads."""
+    model = onnx.load_model(str(file), format="protobuf", load_external_data=False)
+    return {each.key: each.value for each in model.metadata_props}
 
 
 def layout_of(image: TensorSpec) -> str:
     """``nchw`` or ``nhwc`` by where the three colours are; "" if that is open."""
     first, last = image.shape[1] == 3, image.shape[3] == 3
     return "" if first == last else "nchw" if first else "nhwc"
-
-
-def sides_of(image: TensorSpec, layout: str) -> tuple[int, int]:
-    """Height and width, -1 where open."""
-    height, width = image.shape[2:4] if layout == "nchw" else image.shape[1:3]
-    return height, width
 
 
 def served_graph(ends: Ends, *, layout: str, channels: str, probabilities: bool) -> Any:
@@ -115,11 +126,8 @@ def served_graph(ends: Ends, *, layout: str, channels: str, probabilities: bool)
     return model
 
 
-def _image(inputs: list[TensorSpec]) -> TensorSpec:
-    if len(inputs) != 1:
-        listed = ", ".join(spec.name for spec in inputs) or "none"
-        raise NetworkRefused(f"a classifier of pictures has one input, this has {len(inputs)}: {listed}")
-    (image,) = inputs
+def picture_input(image: TensorSpec) -> TensorSpec:
+    """The same input. Raises NetworkRefused if it takes no pictures of three colours."""
     shown = f"'{image.name}' {image.datatype} {list(image.shape)}"
     if image.datatype not in _INPUT_TYPES:
         raise NetworkRefused(f"its input {shown} is not FP32, FP16 or UINT8")
@@ -130,24 +138,34 @@ def _image(inputs: list[TensorSpec]) -> TensorSpec:
     return image
 
 
+def square_side(image: TensorSpec, layout: str) -> int | None:
+    """Side of the square that goes in, None where open. Raises NetworkRefused if it takes no squares."""
+    height, width = image.shape[2:4] if layout == "nchw" else image.shape[1:3]
+    if height < 0 and width < 0:
+        return None
+    if -1 not in (height, width) and height != width:
+        raise NetworkRefused(f"it takes pictures of {width} x {height}: only square inputs can be served")
+    return side(max(height, width), "the side of its input")
+
+
 def _scores(outputs: tuple[TensorSpec, ...]) -> TensorSpec:
     shown = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in outputs)
     if len(outputs) != 1:
-        raise NetworkRefused(
+        raise NetworkOfAnotherTask(
             f"a classifier has one output, this has {len(outputs)} ({shown}): it looks like a network of "
             "another task"
         )
     (scores,) = outputs
     flat = len(scores.shape) >= 2 and all(size == 1 for size in scores.shape[2:])
     if not flat or scores.datatype not in _OUTPUT_TYPES:
-        raise NetworkRefused(
+        raise NetworkOfAnotherTask(
             f"its output {shown} is not [N, classes] of FP32 or FP16, as a classifier's is: it looks like a "
             "network of another task"
         )
     return scores
 
 
-def _whole(file: Path, external: tuple[str, ...]) -> Any:
+def read_whole(file: Path, external: tuple[str, ...]) -> Any:
     """The message with all weights in it."""
     total = file.stat().st_size
     for name in external:
@@ -169,22 +187,33 @@ def _whole(file: Path, external: tuple[str, ...]) -> Any:
         raise NetworkRefused(f"the weights of '{file.name}' cannot be read; export it again") from None
 
 
-def _input_nodes(ends: Ends, layout: str, channels: str) -> tuple[list[Any], list[Any]]:
-    steps: list[tuple[str, list[str], dict[str, Any]]] = []
-    weights = []
+def input_steps(
+    image: TensorSpec, layout: str, channels: str
+) -> list[tuple[str, Array | None, dict[str, Any]]]:
+    """What turns FP32 [N, 3, H, W], RGB, into what ``image`` takes: operations, each with a constant as its
+    second input or None, and its attributes."""
+    steps: list[tuple[str, Array | None, dict[str, Any]]] = []
     if channels == "bgr":
-        order = _free(ends, "colour_order")
-        weights.append(numpy_helper.from_array(np.array([2, 1, 0], dtype=np.int32), order))
-        steps.append(("Gather", [order], {"axis": 1}))
+        steps.append(("Gather", np.array([2, 1, 0], dtype=np.int32), {"axis": 1}))
     if layout == "nhwc":
-        steps.append(("Transpose", [], {"perm": [0, 2, 3, 1]}))
-    if ends.image.datatype is DataType.FP16:
-        steps.append(("Cast", [], {"to": TensorProto.FLOAT16}))
-    elif ends.image.datatype is DataType.UINT8:
-        half = _free(ends, "half_a_level")  # levels arrive as floats and are cut off by the cast
-        weights.append(numpy_helper.from_array(np.array(0.5, dtype=np.float32), half))
-        steps.append(("Add", [half], {}))
-        steps.append(("Cast", [], {"to": TensorProto.UINT8}))
+        steps.append(("Transpose", None, {"perm": [0, 2, 3, 1]}))
+    if image.datatype is DataType.FP16:
+        steps.append(("Cast", None, {"to": TensorProto.FLOAT16}))
+    elif image.datatype is DataType.UINT8:
+        # Levels arrive as floats and are cut off by the cast.
+        steps.append(("Add", np.array(0.5, dtype=np.float32), {}))
+        steps.append(("Cast", None, {"to": TensorProto.UINT8}))
+    return steps
+
+
+def _input_nodes(ends: Ends, layout: str, channels: str) -> tuple[list[Any], list[Any]]:
+    steps, weights = [], []
+    for index, (kind, constant, attributes) in enumerate(input_steps(ends.image, layout, channels)):
+        names = []
+        if constant is not None:
+            names = [_free(ends, f"in_constant_{index}")]
+            weights.append(numpy_helper.from_array(constant, names[0]))
+        steps.append((kind, names, attributes))
     return _chain(ends, "image", ends.image.name, steps, "in"), weights
 
 

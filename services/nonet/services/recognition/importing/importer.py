@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 from pathlib import Path
 from typing import Any, Final
 
 import safetensors.numpy
 
-from nonet.runtime.errors import ModelRefused, ServingError
-from nonet.runtime.images import DecodedImage, Preprocessing, decode_image
-from nonet.runtime.network_import import Imported, ImportOptions, NetworkRefused, NetworkUnclear
+from nonet.runtime.errors import ModelRefused
+from nonet.runtime.images import DecodedImage, Preprocessing
+from nonet.runtime.network_import import Imported, ImportOptions, NetworkRefused, NetworkUnclear, Publish
 from nonet.runtime.repository.config import build_config
 from nonet.runtime.repository.labels import LABELS_FILE, read_labels
-from nonet.runtime.repository.layout import is_model_name
 from nonet.runtime.repository.manifest import Manifest
 from nonet.runtime.repository.publish import publish_version
 from nonet.runtime.tensors import Array, DataType, TensorSpec
 from nonet.services.recognition.classify import softmax
 from nonet.services.recognition.derive import TASK
 from nonet.services.recognition.importing import graph_ends, trial
+from nonet.services.recognition.importing.exporters import read_facts
 from nonet.services.recognition.importing.facts import Facts
+from nonet.services.recognition.importing.given import check_name, read_picture
 from nonet.services.recognition.importing.graph_ends import Ends
 from nonet.services.recognition.importing.reading import candidates, facts_of, question_of
 
@@ -47,24 +49,27 @@ class Tried:
     batch: int
 
 
-def import_classifier(file: Path, name: str, repository: Path, options: ImportOptions) -> Imported:
-    """Publish the classifier in ``file`` as model ``name``: the task's importer.
-
-    Raises NetworkRefused for a file that is no classifier that can be served, NetworkUnclear with the options
-    that would answer what is open, and what ``publish_version`` raises.
-    """
-    if not is_model_name(name):
-        raise NetworkUnclear(
-            f"'{name}' cannot be a model's name: letters, digits, '_', '.' and '-'", param="--as"
-        )
-    if options.expect and options.picture is None:
-        raise NetworkUnclear("--expect names what a picture shows: give the picture with --picture")
-    picture = _picture(options.picture) if options.picture else None
+def import_classifier(file: Path) -> Publish:
+    """Open the classifier in ``file``: the task's importer."""
     ends = graph_ends.read_ends(file)
+    read_facts(file, ends.metadata, None)
     if ends.last_operation in _SEVERAL_FROM:
         raise NetworkRefused(
             "it ends in a sigmoid and gives several classes at once; only networks of one class are imported"
         )
+    return functools.partial(_publish, file, ends)
+
+
+def _publish(file: Path, ends: Ends, name: str, repository: Path, options: ImportOptions) -> Imported:
+    """Publish the classifier as model ``name``.
+
+    Raises NetworkRefused if it cannot be served, NetworkUnclear with the options that would answer what is
+    open, and what ``publish_version`` raises.
+    """
+    check_name(name)
+    if options.expect and options.picture is None:
+        raise NetworkUnclear("--expect names what a picture shows: give the picture with --picture")
+    picture = read_picture(options.picture) if options.picture else None
     facts = facts_of(file, ends, options)
     tried = _decide(ends, facts, options, picture)
     labels = _labels(tried, options)
@@ -201,15 +206,6 @@ def _labels(tried: Tried, options: ImportOptions) -> tuple[str, ...]:
     if len(labels) != classes:
         raise NetworkUnclear(f"--labels has {len(labels)} names, the network gives {classes} classes")
     return labels
-
-
-def _picture(path: Path) -> DecodedImage:
-    try:
-        return decode_image(path.read_bytes())
-    except OSError as error:
-        raise NetworkUnclear(f"--picture {path}: {(error.strerror or 'cannot be read').lower()}") from None
-    except ServingError as error:
-        raise NetworkUnclear(f"--picture {path}: {error.message}") from None
 
 
 def _best(tried: Tried, picture: DecodedImage) -> tuple[int, float]:

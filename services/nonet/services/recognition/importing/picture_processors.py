@@ -19,7 +19,7 @@ _MOBILEVIT: Final = "MobileViT"
 _LEVIT: Final = "Levit"
 _KINDS: Final = (*_STRETCHING, *_CROPPING, _CONVNEXT, _MOBILEVIT, _LEVIT)
 _ENDINGS: Final = ("ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor")
-_RESAMPLING: Final = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+RESAMPLING: Final = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _CONVNEXT_WHOLE: Final = 384  # from this size on, ConvNext's processor stretches and does not crop
 
 
@@ -39,7 +39,7 @@ def read_processor(config: Mapping[str, Any], where: str) -> Facts:
     kind = kind_of(config)
     if kind not in _KINDS:
         return Facts()
-    mean, std = _normalisation(config, kind, where)
+    mean, std = normalisation(config, kind != _MOBILEVIT, where)
     facts = Facts(system="transformers", mean=mean, std=std, layout="nchw", read_from=(where,))
     facts = Facts(channels="bgr" if config.get("do_flip_channel_order", kind == _MOBILEVIT) else "rgb").over(
         facts
@@ -49,8 +49,8 @@ def read_processor(config: Mapping[str, Any], where: str) -> Facts:
             f"{where}: its pictures are not resized (do_resize), so they must come in one size"
         )
     resample = config.get("resample")
-    if resample in _RESAMPLING:
-        facts = Facts(interpolation=_RESAMPLING[resample]).over(facts)
+    if resample in RESAMPLING:
+        facts = Facts(interpolation=RESAMPLING[resample]).over(facts)
     elif resample is not None:
         raise NetworkRefused(
             f"{where}: resample {resample!r} is not served; lanczos, bilinear and bicubic are"
@@ -105,10 +105,13 @@ def _crop(size: Any, where: str) -> int | None:
     return None if size is None else side(size, what)
 
 
-def _normalisation(
-    config: Mapping[str, Any], kind: str, where: str
+def normalisation(
+    config: Mapping[str, Any], by_default: bool, where: str
 ) -> tuple[tuple[float, float, float] | None, tuple[float, float, float] | None]:
-    """Mean and std on the scale 0..1, the rescaling folded in; None where the file leaves them open."""
+    """Mean and std on the scale 0..1, the rescaling folded in; None where the file leaves them open.
+
+    ``by_default``: whether a processor of this kind normalises if the file does not say.
+    """
     scale = 1.0
     if config.get("do_rescale", True):
         factor = config.get("rescale_factor", 1 / 255)
@@ -119,7 +122,7 @@ def _normalisation(
         scale = 255.0
     if abs(scale - 1) < 1e-6:  # a factor written with few digits is still 1 / 255
         scale = 1.0
-    if not config.get("do_normalize", kind != _MOBILEVIT):
+    if not config.get("do_normalize", by_default):
         return (0.0, 0.0, 0.0), triple(1 / scale, where)
     mean, std = config.get("image_mean"), config.get("image_std")
     if mean is None or std is None:

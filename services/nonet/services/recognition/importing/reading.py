@@ -25,6 +25,10 @@ _NORMALISATIONS: Final = (
 
 def facts_of(file: Path, ends: Ends, options: ImportOptions) -> Facts:
     """The facts of options, file and files beside it, in agreement with the graph's shapes."""
+    if options.fit not in ("", "crop", "stretch"):
+        raise NetworkUnclear(f"--fit {options.fit} is not for classifiers: crop and stretch are")
+    if options.activation == "sigmoid":
+        raise NetworkUnclear("--activation sigmoid is not for classifiers: logits and softmax are")
     layout = graph_ends.layout_of(ends.image)
     if options.layout and layout and options.layout != layout:
         raise NetworkUnclear(
@@ -33,11 +37,11 @@ def facts_of(file: Path, ends: Ends, options: ImportOptions) -> Facts:
     layout = layout or options.layout
     graph_size = None
     if layout:
-        graph_size = _graph_size(ends, layout)
+        graph_size = graph_ends.square_side(ends.image, layout)
     read = read_facts(file, ends.metadata, graph_size)
     if graph_size is None and not layout and read.layout:
         layout = read.layout
-        graph_size = _graph_size(ends, layout)
+        graph_size = graph_ends.square_side(ends.image, layout)
     if options.size is not None:
         side(options.size, "--size")
     if graph_size is not None and options.size not in (None, graph_size):
@@ -62,6 +66,8 @@ def facts_of(file: Path, ends: Ends, options: ImportOptions) -> Facts:
         activation=options.activation,
     )
     facts = given.over(read)
+    if facts.fit not in ("", "crop", "stretch"):
+        raise NetworkRefused(f"{facts.read_from[0]}: a picture with a border ({facts.fit}) is not served")
     if facts.fit == "stretch" and facts.resize is None:
         facts = dataclasses.replace(facts, resize=facts.size)
     if ends.image.datatype is DataType.UINT8:  # levels themselves: the graph normalises
@@ -69,15 +75,6 @@ def facts_of(file: Path, ends: Ends, options: ImportOptions) -> Facts:
     if facts.mean is not None and not facts.channels:
         facts = dataclasses.replace(facts, channels="rgb")  # mean and std are stated of red, green and blue
     return facts
-
-
-def _graph_size(ends: Ends, layout: str) -> int | None:
-    height, width = graph_ends.sides_of(ends.image, layout)
-    if height < 0 and width < 0:
-        return None
-    if -1 not in (height, width) and height != width:
-        raise NetworkRefused(f"it takes pictures of {width} x {height}: only square inputs can be served")
-    return side(max(height, width), "the side of its input")
 
 
 def candidates(facts: Facts) -> Iterator[Facts]:

@@ -38,13 +38,17 @@ class Trial:
         self.input = self._session.get_inputs()[0].name
         self.output = self._session.get_outputs()[0].name
 
+    def outputs(self, pixels: Array) -> list[Array]:
+        """All outputs in the graph's order. Raises NetworkRefused if it fails."""
+        try:
+            return [np.asarray(each) for each in self._session.run(None, {self.input: pixels})]
+        except Exception as error:
+            raise NetworkRefused(f"it cannot be run on a picture: {_short(error)}") from None
+
     def run(self, pixels: Array) -> Array:
         """FP32 [N, classes] of FP32 [N, 3, side, side]. Raises NetworkRefused if it fails or gives another
         shape."""
-        try:
-            found = np.asarray(self._session.run([self.output], {self.input: pixels})[0])
-        except Exception as error:
-            raise NetworkRefused(f"it cannot be run on a picture: {_short(error)}") from None
+        found = self.outputs(pixels)[0]
         if found.ndim != 2 or len(found) != len(pixels) or found.shape[1] < 1:
             raise NetworkRefused(
                 f"it gives {list(found.shape)} for {len(pixels)} pictures, a classifier gives one row each"

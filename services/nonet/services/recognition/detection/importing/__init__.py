@@ -1,0 +1,1 @@
+"""Detectors exported elsewhere: told apart by their outputs, brought to the served form, published."""
