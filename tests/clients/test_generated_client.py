@@ -22,14 +22,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import handmade_faces, handmade_networks
+from tests.support import handmade_detectors, handmade_faces, handmade_networks, handmade_segmenters
 from tests.support.building_gateway import wait_for
 from tests.support.capture_gateway import CAPTURE, QUICK, fill_repository, settings
 from tests.support.running_server import RunningServer, running
 
 pytestmark = pytest.mark.timeout(300)
 
-MODEL_IN_BODY = {"post_v1_classify", "post_v1_faces_embed", "post_v1_faces_verify", "post_v1_raw_develop"}
+MODEL_IN_BODY = {
+    "post_v1_classify",
+    "post_v1_detect",
+    "post_v1_faces_embed",
+    "post_v1_faces_verify",
+    "post_v1_raw_develop",
+    "post_v1_segment",
+}
 PICTURES = {"post_v1_raw_develop", "get_v1_jobs_job_result", "get_v1_floors_buildings_building_picture"}
 """What these answer the generator keeps as bytes: it knows no type of pictures."""
 
@@ -44,6 +51,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     handmade_networks.add_identity(root, "echo", "FP32", (-1,))
     handmade_networks.add_classifier(root, "shop_small", 4, family="shop", top1=0.6)
     handmade_faces.add_faces(root, "faces")
+    handmade_detectors.add_colour_detector(root, "colours")
+    handmade_segmenters.add_segmenter(root, "halves")
     with running(root, tmp_path_factory.mktemp("generated_server"), settings()) as started:
         yield started
 
@@ -106,6 +115,16 @@ def bodies(package: ModuleType, name: str) -> list[Any]:
         "post_v1_classify": [
             models.PostV1ClassifyFilesBody(image=file(photo(), "a.png")),
             models.PostV1ClassifyJsonBody(image="data:image/png;base64," + _base64(photo())),
+            file(photo()),
+        ],
+        "post_v1_detect": [
+            models.PostV1DetectFilesBody(image=file(photo(), "a.png"), score_threshold=0.1),
+            models.PostV1DetectJsonBody(image=_base64(photo()), max_detections=3),
+            file(photo()),
+        ],
+        "post_v1_segment": [
+            models.PostV1SegmentFilesBody(image=file(photo(), "a.png")),
+            models.PostV1SegmentJsonBody(image=_base64(photo())),
             file(photo()),
         ],
         "post_v1_faces_embed": [

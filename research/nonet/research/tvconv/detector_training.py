@@ -203,7 +203,7 @@ def is_finished(checkpoint: Path, recipe: DetectorRecipe) -> bool:
     stored = load_checkpoint(checkpoint)
     if recipe.minutes:
         return float(stored["seconds"]) >= 60 * recipe.minutes  # type: ignore[arg-type]
-    return int(stored["step"]) >= recipe.steps  # type: ignore[call-overload,no-any-return]
+    return int(stored["step"]) >= recipe.steps  # type: ignore[call-overload]
 
 
 def _to(targets: Targets, device: torch.device) -> Targets:
