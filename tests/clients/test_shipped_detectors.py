@@ -44,6 +44,12 @@ def asked(server: RunningServer, model: str, names: list[str], some: Iterable[An
         )
 
 
+def test_who_names_no_model_gets_everyday_things_not_cells(shipped: RunningServer) -> None:
+    photo = (ROOT / "docs/examples/bananas.jpg").read_bytes()
+    answer = shipped.http.post("/v1/detect", content=photo, headers={"Content-Type": "image/jpeg"}).json()
+    assert answer["model"] == "efficientnet_lite0_coco"
+
+
 def test_animals_and_people_are_found(shipped: RunningServer, data_root: Path) -> None:
     names = pictures.coco_names(data_root)
     known = (each for each in pictures.voc_animals(data_root, "test") if each.complete)

@@ -72,7 +72,7 @@ class DataPlane:
         clock: Clock,
         limits: SchedulerSettings | None = None,
         max_in_flight_bytes: int = 512 << 20,
-        preferred_families: Sequence[str] = ("imagenet",),
+        preferred_families: Sequence[str] = ("imagenet", "coco"),
         cache: ResponseCache | None = None,
         costs: Mapping[str, Cost] | None = None,
         ranks: Mapping[str, str] | None = None,

@@ -279,7 +279,7 @@ class RepositorySettings(Section):
         "fastest that agrees with fp32, and onnxruntime where nothing was measured.",
     )
     preferred_families: tuple[str, ...] = Field(
-        default=("imagenet",),
+        default=("imagenet", "coco"),
         description="Families that `model: auto` tries, in order, before the others by name.",
     )
     keep_versions: int = Field(
