@@ -27,7 +27,7 @@ class DetectFields:
     score_threshold: Annotated[
         float,
         Field(ge=0, le=1, allow_inf_nan=False, description="Objects with a lower score are left out."),
-    ] = 0.3
+    ] = 0.25
     max_detections: Annotated[
         int,
         Field(ge=1, le=MOST, description="How many objects to return, best first."),
