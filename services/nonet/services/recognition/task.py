@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from nonet.runtime.images import ImageLimits
 from nonet.runtime.requests import InferResponse
 from nonet.runtime.servable import ModelInfo, Servable
-from nonet.runtime.task import WHOLE, FilePart, ModelChoice, Page, Question, Service, ServiceLimits, Task
+from nonet.runtime.task import WHOLE, ModelChoice, Page, Question, Service, ServiceLimits, Task
 from nonet.runtime.tensors import Array, Tensor
 from nonet.services.recognition.classify import INPUT
 from nonet.services.recognition.derive import TASK, derive
@@ -22,6 +22,7 @@ from nonet.services.recognition.faces.derive import derive_faces
 from nonet.services.recognition.faces.task import EMBED, VERIFY
 from nonet.services.recognition.segmentation.derive import derive as derive_segment
 from nonet.services.recognition.segmentation.task import SEGMENT
+from nonet.services.recognition.whole_image import IMAGE
 
 __all__ = ["CLASSIFY", "SERVICE", "best_classes"]
 
@@ -97,14 +98,7 @@ CLASSIFY = Task(
     "or the bytes of the image alone (then `model` and `top_k` stand in the query).",
     tag="Recognition",
     fields=ClassifyFields,
-    file=FilePart(
-        name="image",
-        noun="image",
-        example="photo.jpg",
-        types=("image/*",),
-        documented=("image/jpeg", "image/png", "image/webp"),
-        description="The encoded image (JPEG, PNG, WebP, ...).",
-    ),
+    file=IMAGE,
     ask=_ask,
     answer=_answer,
     response=ClassifyResponse,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from nonet.runtime.errors import ModelRefused
-from nonet.runtime.images import ImageLimits, Preprocessing
+from nonet.runtime.images import ImageLimits
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.tensors import DataType
 from nonet.services.recognition.detection.detect import BOXES, SCORES, DetectServable
-
-logger = logging.getLogger(__name__)
+from nonet.services.recognition.whole_image import stated_preprocessing
 
 TASK = "detection"
 
@@ -26,15 +24,9 @@ def derive(network: Servable, limits: ImageLimits | None = None) -> Sequence[Ser
     info = network.info
     if info.task != TASK:
         return ()
-    fields = info.details.get("preprocessing")
-    if not fields or info.max_batch_size < 1:
-        missing = "does not batch" if fields else "has no preprocessing in its manifest"
-        logger.warning("model %s %s: it gets no detect service", info.name, missing)
+    preprocessing = stated_preprocessing(info, "detect")
+    if preprocessing is None:
         return ()
-    try:
-        preprocessing = Preprocessing.from_manifest(fields)
-    except ValueError as error:
-        raise ModelRefused(str(error)) from error
     if not preprocessing.keeps_whole:
         raise ModelRefused(
             "a detection network needs the whole image: resize_type must be fit_to_window, "

@@ -11,10 +11,11 @@ from pydantic.dataclasses import dataclass
 
 from nonet.runtime.requests import InferResponse
 from nonet.runtime.servable import ModelInfo
-from nonet.runtime.task import WHOLE, FilePart, ModelChoice, Page, Question, Task
+from nonet.runtime.task import WHOLE, ModelChoice, Page, Question, Task
 from nonet.runtime.tensors import Tensor
 from nonet.services.recognition.detection.derive import TASK
 from nonet.services.recognition.detection.detect import BOXES, INPUT, LABELS, MOST, SCORES, SIZE
+from nonet.services.recognition.whole_image import IMAGE, ImageSize
 
 __all__ = ["DETECT"]
 
@@ -33,15 +34,6 @@ class DetectFields:
         Field(ge=1, le=MOST, description="How many objects to return, best first."),
         WHOLE,
     ] = MOST
-
-
-class ImageSize(BaseModel):
-    """Size of an image as it is shown, in pixels."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: int = Field(ge=1)
-    height: int = Field(ge=1)
 
 
 class Detection(BaseModel):
@@ -97,14 +89,7 @@ DETECT = Task(
     "image as it is shown: its EXIF orientation is applied.",
     tag="Recognition",
     fields=DetectFields,
-    file=FilePart(
-        name="image",
-        noun="image",
-        example="photo.jpg",
-        types=("image/*",),
-        documented=("image/jpeg", "image/png", "image/webp"),
-        description="The encoded image (JPEG, PNG, WebP, ...).",
-    ),
+    file=IMAGE,
     ask=_ask,
     answer=_answer,
     response=DetectResponse,

@@ -15,6 +15,7 @@ from nonet.runtime.task import FilePart, ModelChoice, Page, Question, Task
 from nonet.runtime.tensors import Tensor
 from nonet.services.recognition.faces.derive import TASK, threshold_of
 from nonet.services.recognition.faces.servable import CROP, INPUT, NAMES
+from nonet.services.recognition.whole_image import ImageSize
 
 __all__ = ["EMBED", "VERIFY"]
 
@@ -51,15 +52,6 @@ class VerifyFields:
     ] = None
 
 
-class FaceImageSize(BaseModel):
-    """Size of an upright image."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: int = Field(ge=1, description="Pixels.")
-    height: int = Field(ge=1, description="Pixels.")
-
-
 class ImagePoint(BaseModel):
     """A place in the upright image, in pixels from its upper left corner."""
 
@@ -82,7 +74,7 @@ class Face(BaseModel):
     )
     aligned: bool = Field(description="Whether the face was brought upright by its landmarks.")
     found: int = Field(ge=1, description="How many faces were found; this is the largest.")
-    image: FaceImageSize
+    image: ImageSize
 
 
 class EmbedResponse(BaseModel):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, Final, get_args
 
 from nonet.runtime.errors import ModelRefused
-from nonet.runtime.images import ImageLimits, Preprocessing
+from nonet.runtime.images import ImageLimits
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.tensors import DataType
 from nonet.services.recognition.segmentation.pixel_masks import MaskKind
 from nonet.services.recognition.segmentation.segment import SegmentServable
-
-logger = logging.getLogger(__name__)
+from nonet.services.recognition.whole_image import stated_preprocessing
 
 TASK: Final = "segmentation"
 _MOST_CLASSES: Final = 255  # an overlay has a palette of 256 colours, one of which is none
@@ -29,15 +27,9 @@ def derive(network: Servable, limits: ImageLimits | None = None) -> Sequence[Ser
     info = network.info
     if info.task != TASK:
         return ()
-    fields = info.details.get("preprocessing")
-    if not fields or info.max_batch_size < 1:
-        missing = "does not batch" if fields else "has no preprocessing in its manifest"
-        logger.warning("model %s %s: it gets no segment service", info.name, missing)
+    preprocessing = stated_preprocessing(info, "segment")
+    if preprocessing is None:
         return ()
-    try:
-        preprocessing = Preprocessing.from_manifest(fields)
-    except ValueError as error:
-        raise ModelRefused(str(error)) from error
     if preprocessing.resize_type != "standard" or preprocessing.resize != preprocessing.crop:
         raise ModelRefused(
             "a segmentation network takes the whole image: its preprocessing must have resize_type "

@@ -11,11 +11,12 @@ from pydantic.dataclasses import dataclass
 
 from nonet.runtime.requests import InferResponse
 from nonet.runtime.servable import ModelInfo
-from nonet.runtime.task import Blob, FilePart, ModelChoice, Page, Question, Task
+from nonet.runtime.task import Blob, ModelChoice, Page, Question, Task
 from nonet.runtime.tensors import Tensor
 from nonet.services.recognition.segmentation.derive import TASK
 from nonet.services.recognition.segmentation.overlay import CONTENT_TYPE
 from nonet.services.recognition.segmentation.segment import INPUT, MASKS, OVERLAY
+from nonet.services.recognition.whole_image import IMAGE, ImageSize
 
 __all__ = ["SEGMENT"]
 
@@ -33,15 +34,6 @@ class SegmentFields:
             "it too."
         ),
     ] = "masks"
-
-
-class ImageSize(BaseModel):
-    """Size of the image in pixels, as it is shown: after its EXIF orientation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: int = Field(ge=1)
-    height: int = Field(ge=1)
 
 
 class RunLengths(BaseModel):
@@ -96,14 +88,7 @@ SEGMENT = Task(
     "over it.",
     tag="Recognition",
     fields=SegmentFields,
-    file=FilePart(
-        name="image",
-        noun="image",
-        example="photo.jpg",
-        types=("image/*",),
-        documented=("image/jpeg", "image/png", "image/webp"),
-        description="The encoded image (JPEG, PNG, WebP, ...).",
-    ),
+    file=IMAGE,
     ask=_ask,
     answer=_answer,
     response=SegmentResponse,
