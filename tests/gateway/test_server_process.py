@@ -177,7 +177,7 @@ def test_a_signal_while_it_starts_ends_it_with_0(launch: Launch) -> None:
 
 
 def classify(channel: Any, image: bytes) -> Any:
-    (method,) = methods("nonet.v1.Recognition")
+    method = next(each for each in methods("nonet.v1.Recognition") if each.path.endswith("/Classify"))
     call = channel.unary_unary(method.path, response_deserializer=method.response.FromString)
     return call(method.request(image=image, top_k=2).SerializeToString(), timeout=30)
 

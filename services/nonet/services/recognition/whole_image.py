@@ -1,4 +1,4 @@
-"""What tasks that take one image share: the part of the request, an image's size, a manifest's preprocessing."""
+"""What tasks that take one image share: the part of the request, an image's size, its preprocessing."""
 
 from __future__ import annotations
 
