@@ -105,8 +105,8 @@ def test_methods_have_their_paths_and_streams() -> None:
     assert by_name["ModelInfer"].request is messages.message("inference.ModelInferRequest")
     assert [name for name, method in by_name.items() if method.client_streaming] == ["ModelStreamInfer"]
     assert by_name["ModelStreamInfer"].server_streaming
-    (classify,) = messages.methods("nonet.v1.Recognition")
-    assert classify.path == "/nonet.v1.Recognition/Classify"
+    recognition = {method.name: method.path for method in messages.methods("nonet.v1.Recognition")}
+    assert recognition["Classify"] == "/nonet.v1.Recognition/Classify"
 
 
 def test_a_pool_for_reflection_takes_other_services_along() -> None:
