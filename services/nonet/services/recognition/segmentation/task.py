@@ -41,7 +41,9 @@ class RunLengths(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size: tuple[int, int] = Field(description="Height and width of the image in pixels.")
+    size: list[int] = Field(
+        min_length=2, max_length=2, description="Height and width of the image in pixels."
+    )
     counts: str = Field(description="Run lengths, column by column.")
 
 
