@@ -34,6 +34,7 @@ _LITE = (
     "Backbone derived from EfficientNet-Lite0 of TensorFlow's TPU models (Apache-2.0), PyTorch tensors by "
     "ML Illustrated (2020, Apache-2.0)."
 )
+_GROCERY = "Backbone begun from fasternet_nano_grocery (Apache-2.0; its manifest names what it learnt from)."
 _TEACHER = "Taught by YOLOX-Nano of Megvii (Apache-2.0), export by Kazuhito00."
 
 LICENCES = {
@@ -133,7 +134,11 @@ def publish(preset: Preset, detector: Detector, options: TrainOptions) -> str:
                 "seed": str(options.seed),
                 "device": options.device,
                 "minutes": minutes,
-                **({"began_with": "the weights of an earlier run of this preset"} if again else {}),
+                **(
+                    {"began_with": "the weights of an earlier run, of a preset of this name as it was then"}
+                    if again
+                    else {}
+                ),
             },
             command=f"nonet train detection --preset {options.preset} --seed {options.seed} "
             f"--device {options.device} --minutes {minutes:g}" + (" --weights CHECKPOINT" if again else ""),
@@ -146,7 +151,7 @@ def publish(preset: Preset, detector: Detector, options: TrainOptions) -> str:
             credit=" ".join(
                 [
                     "Trained by Nonet.",
-                    *([_LITE] if lite else []),
+                    _LITE if lite else _GROCERY,
                     *([_TEACHER] if preset.family == "coco" else []),
                 ]
             ),

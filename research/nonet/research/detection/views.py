@@ -6,6 +6,7 @@ alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -162,9 +163,8 @@ def _objects(bank: Bank, index: Tensor, side: int, start: Tensor, slope: Tensor)
     )
 
 
-def _relight(images: Tensor, random: object, light: float) -> Tensor:
+def _relight(images: Tensor, random: Callable[..., Tensor], light: float) -> Tensor:
     """Brightness, contrast and saturation of each picture changed by up to `light`."""
-    assert callable(random)
     bright, contrast, colour = (random(len(images), 1, 1, 1, low=1 - light, high=1 + light) for _ in range(3))
     images = images * bright
     middle = images.mean((1, 2, 3), keepdim=True)
