@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,3 +85,11 @@ def test_auto_answers_with_a_real_label(shipped: RunningServer, photos: list[tup
     assert len(answer["predictions"]) == 5
     assert all(entry["label"] for entry in answer["predictions"])
     assert 0 <= answer["predictions"][0]["score"] <= 1
+
+
+def test_every_version_answers_as_its_check_set_says() -> None:
+    command = [sys.executable, "-m", "nonet.cli.main", "models", "verify", "--repository"]
+    done = subprocess.run(
+        [*command, str(ROOT / "model_repository")], capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

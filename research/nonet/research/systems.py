@@ -93,7 +93,7 @@ SYSTEMS: dict[str, System] = {
         summary="object detection: FasterNet or EfficientNet-Lite0 with an anchor-free head",
         presets={
             "coco": "the 80 COCO classes on a frozen EfficientNet-Lite0; an hour of one core",
-            "coco_fasternet": "the same classes, all of a FasterNet T0; minutes of a GPU (--device cuda), unverified there",
+            "coco_fasternet": "the same, all of a FasterNet T0; minutes of a GPU (unverified)",
             "fod": "31 kinds of debris on runways, FasterNet nano; half an hour of one core",
             "cells": "red cells, white cells, platelets, FasterNet nano; half an hour of one core",
         },

@@ -116,12 +116,11 @@ class FaceRun:
 
     def publish(self) -> Path:
         """Measure on the persons held back, and write a version; with the detector if it is good enough."""
-        from nonet.research.fasternet.release import CHECK_ROWS
         from nonet.research.tvconv.augment import whole_faces
         from nonet.research.tvconv.detector import FaceDetector
         from nonet.research.tvconv.face_release import FaceRelease, publish_faces
         from nonet.research.tvconv.face_training import as_tensor
-        from nonet.research.tvconv.mobilenet import FaceNet, embed, normalised
+        from nonet.research.tvconv.mobilenet import FaceNet, embed
 
         network, control = self.networks["tvconv"], self.networks["depthwise"]
         detector = self.networks["detector"]
@@ -158,14 +157,12 @@ class FaceRun:
         release = FaceRelease(
             command=command_line(self.options), threshold=threshold, quality=quality, facts=self._facts()
         )
-        check = normalised(whole_faces(as_tensor(val), size))[:: max(1, len(val) // CHECK_ROWS)][:CHECK_ROWS]
         folder = publish_faces(
             self.options.repository,
             MODEL,
             network,
             detector if found_enough else None,
             release,
-            check_faces=check.numpy(),
             replace=False,
         )
         return folder.path

@@ -76,7 +76,8 @@ def publish_faces(
     check_faces: np.ndarray | None = None,
     replace: bool = False,
 ) -> VersionFolder:
-    """Export and publish. `check_faces` (8, 3, S, S) fp32 are normalised faces; noise serves without them.
+    """Export and publish. `check_faces` (8, 3, S, S) fp32 are normalised faces; noise serves without them,
+    and should for what is given away: they are shipped with the version.
 
     Raises ExportError if a graph differs from PyTorch or the network's is not batch-invariant, and what
     `publish_version` raises.
@@ -99,6 +100,7 @@ def publish_faces(
         session = open_session(graph)
         check_equal_to_torch(session, network.eval(), torch.from_numpy(check_faces))
         check_batch_invariant(session, check_faces)
+        check_faces = np.ascontiguousarray(check_faces)  # of a view the file would hold other rows
         files: dict[str, bytes | Path] = {
             "model.onnx": graph,
             "check.safetensors": save({"image": check_faces, "embedding": run(session, check_faces)[0]}),
