@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,11 @@ from nonet.research.fasternet.distillation import Normalised
 from nonet.research.fasternet.grocery import model_name
 from nonet.research.fasternet.network import MEAN, STD, build
 from nonet.research.stablekd.commands import train
+from nonet.research.stablekd.distillation import Distillation
 from nonet.research.stablekd.grocery import blocks_of
+from nonet.research.stablekd.pictures import DATA, Pictures
 from nonet.research.stablekd.pilot import (
     ARMS,
-    Pictures,
     accuracy,
     distil,
     residual_teacher,
@@ -68,5 +71,31 @@ def test_the_pair_of_the_study_has_the_stated_sizes_and_learns() -> None:
     pictures = Pictures(images, labels)
     teacher = train_teacher(pictures, 30, 0)
     assert accuracy(teacher, pictures) > 60
-    first, second = (distil(ARMS[3], teacher, pictures, 6, 0.1, 0) for _ in range(2))
+    first, second = (distil(ARMS[4], teacher, pictures, 6, 0.1, 0) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", sorted(DATA))
+def test_the_parts_of_a_set_are_even_and_share_no_picture(name: str, data_root: Path) -> None:
+    parts = DATA[name](data_root)
+    seen = {part: {each.numpy().tobytes() for each in pictures.images} for part, pictures in parts.items()}
+    assert not seen["train"] & seen["test"]
+    assert not seen["val"] & seen["test"]
+    for pictures in parts.values():
+        counts = torch.bincount(pictures.labels)
+        assert counts.min() == counts.max()
+        assert pictures.images.shape[1:] == (3, 32, 32)
+
+
+def test_hints_teach_the_first_half_alone() -> None:
+    rng = torch.Generator().manual_seed(0)
+    pictures = Pictures(torch.rand(100, 3, 32, 32, generator=rng), torch.arange(10).repeat(10))
+    seen: list[list[torch.Tensor]] = []
+
+    def watched(step: int, distillation: Distillation) -> None:
+        seen.append([next(block.parameters()).detach().clone() for block in distillation.student.blocks])
+
+    hinting = dataclasses.replace(ARMS[2], hinted=0.5)
+    distil(hinting, residual_teacher().eval(), pictures, 4, 0.1, 0, watched=watched)
+    moved = [[not torch.equal(a, b) for a, b in zip(x, y, strict=True)] for x, y in pairwise(seen)]
+    assert moved == [[True, True, False, False], [True, True, False, False], [True, True, True, True]]

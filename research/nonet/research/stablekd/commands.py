@@ -37,8 +37,9 @@ def evaluate(options: EvaluateOptions) -> None:
         facts = run_study(data_root(), seeds, lambda line: print(line, flush=True))
     except FileNotFoundError as error:
         raise InvalidArgument(str(error)) from None
-    for name, budget in facts["budgets"].items():
-        console.print(_table(name, budget))
+    for data, found in facts["sets"].items():
+        for name, budget in found["budgets"].items():
+            console.print(_table(f"{data}, {name}", budget))
     if options.output is not None:
         stated = {
             "command": f"nonet evaluate stablekd --seeds {seeds}",
