@@ -20,6 +20,7 @@ from nonet.research.systems import (
     System,
     TrainOptions,
     check_choice,
+    check_pair,
     check_preset,
     check_timed,
     command_of,
@@ -72,6 +73,15 @@ def train(
             "by default the recipe's steps count.",
         ),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="A published classifier that teaches --student from the pictures in --data (stablekd)."
+        ),
+    ] = None,
+    student: Annotated[
+        str | None, typer.Option(help="The network that learns, e.g. nano or t0 (stablekd).")
+    ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Let torch.compile fuse the networks (fasternet patient).")
     ] = False,
@@ -95,13 +105,18 @@ def train(
         device=device,
         minutes=minutes,
         compiled=compiled,
+        teacher=teacher,
+        student=student,
     )
     try:
         check_preset(found, preset)
         check_timed(found, options)
+        check_pair(system, options)
     except InvalidArgument as error:
         raise typer.BadParameter(error.message) from None
     again = _again("train", system, preset, variant)
+    if teacher and student:
+        again += f" --teacher {shlex.quote(teacher)} --student {shlex.quote(student)}"
     with long_work(f"preparing to train {system}", f"go on with: {again} --resume", SAVE_SECONDS) as say:
         command = command_of(found, "train", found.train_needs)
         say(f"training {system}")

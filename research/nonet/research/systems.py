@@ -34,6 +34,8 @@ class TrainOptions:
     device: str = "cpu"
     minutes: float | None = None
     compiled: bool = False
+    teacher: str | None = None
+    student: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class System:
     """A research system: where its commands live, what its presets mean, and what its two commands need.
 
     `timed` names the presets that train on a device of choice and for a number of minutes; `chooses` says
-    that its evaluation can be of one variant or method.
+    that its evaluation can be of one variant or method; `pairs`, that it trains a student for a teacher.
     """
 
     module: str
@@ -63,6 +65,7 @@ class System:
     presets: dict[str, str]
     timed: tuple[str, ...] = ()
     chooses: bool = False
+    pairs: bool = False
     train_needs: tuple[str, ...] = ("torch", "onnxscript")
     evaluate_needs: tuple[str, ...] = ()
 
@@ -115,9 +118,13 @@ SYSTEMS: dict[str, System] = {
     ),
     "stablekd": System(
         module="nonet.research.stablekd.commands",
-        summary="StableKD (2023): distillation block by block, of a student of the grocery family",
-        presets={"tiny": "a FasterNet (--variant) from the published Lite0; an hour of a core or a GPU"},
+        summary="StableKD (2023): distillation block by block, of a student of any published classifier",
+        presets={
+            "tiny": "a FasterNet (--variant) of the grocery family from the published Lite0; an hour of a core "
+            "or a GPU. With --teacher MODEL --student VARIANT --data PICTURES: of any published classifier"
+        },
         timed=("tiny",),
+        pairs=True,
         evaluate_needs=("torch",),
     ),
     "tvconv": System(
@@ -177,6 +184,20 @@ def check_timed(system: System, options: TrainOptions) -> None:
     if asked and options.preset not in system.timed:
         able = ", ".join(system.timed) or "no preset of this system"
         raise InvalidArgument(f"{asked[0]} is for {able}, not for '{options.preset}'", param=asked[0][2:])
+
+
+def check_pair(name: str, options: TrainOptions) -> None:
+    """Raises InvalidArgument for a teacher or student where there is none, or one without the other."""
+    asked = [
+        option for option, given in (("--teacher", options.teacher), ("--student", options.student)) if given
+    ]
+    if asked and not SYSTEMS[name].pairs:
+        able = ", ".join(each for each, system in SYSTEMS.items() if system.pairs)
+        raise InvalidArgument(f"{asked[0]} is for {able}, not for '{name}'", param=asked[0][2:])
+    if len(asked) == 1:
+        raise InvalidArgument(
+            f"{asked[0]} alone names no pair: give --teacher and --student", param="teacher"
+        )
 
 
 def check_choice(name: str, options: EvaluateOptions) -> None:

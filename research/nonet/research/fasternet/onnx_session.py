@@ -8,13 +8,14 @@ import numpy as np
 import onnxruntime
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """A CPU session of one thread that never spins, as the server runs it."""
+def open_session(graph: Path | bytes, threads: int = 1) -> onnxruntime.InferenceSession:
+    """A CPU session that never spins, as the server runs it; of a file or its content."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = graph if isinstance(graph, bytes) else str(graph)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def run(session: onnxruntime.InferenceSession, images: np.ndarray) -> list[np.ndarray]:

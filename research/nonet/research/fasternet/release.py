@@ -45,6 +45,7 @@ class Release:
     data: Sequence[DataSource] = ()
     quality: Mapping[str, float | int | str] = field(default_factory=dict)
     facts: Mapping[str, object] = field(default_factory=dict)
+    owner: str = ""
 
 
 class ServingForm(nn.Module):
@@ -112,6 +113,7 @@ def publish(
             preprocessing=release.preprocessing,
             check_set="check.safetensors",
             created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            owner=release.owner,
         )
         config = build_config(
             name,

@@ -100,6 +100,13 @@ def split_lite(network: EfficientNetLite0) -> Blocks:
     return Blocks([stem, *middle, _LiteTail(nn.Sequential(*blocks[_LITE_CUTS[-1] :]), network)])
 
 
+def merged(blocks: Blocks, cuts: Sequence[int]) -> Blocks:
+    """The same network with fewer cuts: `cuts` are the indices of the blocks whose ends stay, in order."""
+    ends = [*(cut + 1 for cut in cuts), len(blocks)]
+    parts = [list(blocks.blocks)[first:last] for first, last in itertools.pairwise([0, *ends])]
+    return Blocks([part[0] if len(part) == 1 else nn.Sequential(*part) for part in parts])
+
+
 @torch.no_grad()
 def check_split(network: nn.Module, blocks: Blocks, images: Tensor) -> None:
     """Raises ValueError unless the blocks compute exactly what the network does, and hold each of its

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import time
 from typing import Any
 
 from rich.console import Console
@@ -15,16 +16,66 @@ from nonet.research.systems import EvaluateOptions, TrainOptions
 from nonet.runtime.errors import InvalidArgument
 
 SEEDS = 3
+PAIR_MINUTES = 30.0
 
 
 def train(options: TrainOptions) -> None:
-    """Distil a student and publish it where it is better. Raises InvalidArgument where data are absent."""
+    """Distil a student and publish it: of the grocery family where it is better than the published one, or of
+    any teacher. Raises InvalidArgument where data are absent, NotFound where the teacher is.
+    """
+    if options.teacher and options.student:
+        _train_pair(options, options.teacher, options.student)
+        return
     from nonet.research.stablekd.grocery import train_student
 
     try:
         print(train_student(options, lambda line: print(json.dumps(line), flush=True)))
     except FileNotFoundError as error:
         raise InvalidArgument(str(error)) from None
+
+
+def _train_pair(options: TrainOptions, teacher: str, student: str) -> None:
+    from nonet.research.fasternet.device_training import stop_on_signals
+    from nonet.research.stablekd.pair import Pair, distil_pair
+    from nonet.runtime.repository.manifest import DataSource
+
+    if options.data is None:
+        raise InvalidArgument(
+            "say with --data where the pictures are: a folder, a zip or a tar", param="data"
+        )
+    pair = Pair(
+        repository=options.repository,
+        teacher=teacher,
+        student=student,
+        pictures=options.data,
+        minutes=PAIR_MINUTES if options.minutes is None else options.minutes,
+        seed=options.seed,
+        threads=options.threads,
+        device=options.device,
+        data=(DataSource(name=options.data.name),),
+        command=f"nonet train stablekd --teacher {teacher} --student {student} --data {options.data.name} "
+        f"--seed {options.seed}",
+        publish=options.publish,
+    )
+    told = 0.0
+
+    def report(share: float, phase: str) -> None:
+        nonlocal told
+        if time.monotonic() - told >= 5:
+            told = time.monotonic()
+            print(json.dumps({"share": round(share, 3), "phase": phase}), flush=True)
+
+    with stop_on_signals() as stopping:
+        outcome = distil_pair(
+            pair,
+            report,
+            checkpoint=options.runs / f"{teacher}_{student}.pt",
+            resume=options.resume,
+            stopping=stopping,
+        )
+    print(json.dumps({"model": outcome.model, "version": outcome.version, **outcome.quality}))
+    for note in outcome.notes:
+        print(note)
 
 
 def evaluate(options: EvaluateOptions) -> None:

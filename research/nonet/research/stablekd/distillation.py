@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,19 @@ from torch.nn import functional
 
 from nonet.research.stablekd.blocks import Blocks
 from nonet.research.stablekd.schedule import Partition
+
+#: The label of a picture without one.
+UNLABELLED = -1
+
+
+class Teacher(Protocol):
+    """What a student learns from: frozen blocks that give the feature at the end of each."""
+
+    def __len__(self) -> int: ...
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The images, and the output of every block, the logits last."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,8 @@ def normalised_error(value: Tensor, wanted: Tensor) -> Tensor:
 
 
 def distribution_loss(logits: Tensor, teacher: Tensor, labels: Tensor, weights: Weights) -> Tensor:
-    """alpha T^2 KL(teacher || student) at temperature T, and (1 - alpha) cross entropy with the labels.
+    """alpha T^2 KL(teacher || student) at temperature T, and (1 - alpha) cross entropy with the labels of the
+    pictures that have one.
 
     Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015.
     """
@@ -58,7 +73,9 @@ def distribution_loss(logits: Tensor, teacher: Tensor, labels: Tensor, weights: 
     )
     loss = weights.alpha * t * t * soft
     if weights.alpha < 1:
-        loss = loss + (1 - weights.alpha) * functional.cross_entropy(logits, labels)
+        known = int((labels != UNLABELLED).sum())
+        hard = functional.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
+        loss = loss + (1 - weights.alpha) * hard / max(1, known)
     return loss
 
 
@@ -66,7 +83,7 @@ class Distillation(nn.Module):
     """A student in training with its connectors. The teacher is not part of the module's state.
 
     Args:
-        teacher: frozen, in eval mode.
+        teacher: frozen here, and put into eval mode, where it is a module.
         student: as many blocks as the teacher.
         images: a few, to learn the shapes of the features from.
         weights: of the loss.
@@ -75,12 +92,14 @@ class Distillation(nn.Module):
     """
 
     def __init__(
-        self, teacher: Blocks, student: Blocks, images: Tensor, weights: Weights | None = None
+        self, teacher: Teacher, student: Blocks, images: Tensor, weights: Weights | None = None
     ) -> None:
         super().__init__()
         if len(teacher) != len(student):
             raise ValueError(f"the teacher has {len(teacher)} blocks, the student {len(student)}")
-        self._teacher = [teacher.eval().requires_grad_(False)]  # in a list: no submodule
+        if isinstance(teacher, nn.Module):
+            teacher.eval().requires_grad_(False)
+        self._teacher = [teacher]  # in a list: no submodule
         self.student = student
         self.weights = weights or Weights()
         was_training = student.training
@@ -99,7 +118,7 @@ class Distillation(nn.Module):
         )
 
     @property
-    def teacher(self) -> Blocks:
+    def teacher(self) -> Teacher:
         """The frozen teacher."""
         return self._teacher[0]
 

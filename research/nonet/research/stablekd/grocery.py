@@ -118,10 +118,10 @@ def _distil(
     report: Report,
 ) -> None:
     plan = SCHEDULES["halving"](4)
-    distillation = Distillation(
-        blocks_of(teacher), blocks_of(student), pictures.pictures[:2].float() / 255
-    ).to(device)
-    distillation.teacher.to(device)
+    examples = pictures.pictures[:2].float() / 255
+    taught_by = blocks_of(teacher)
+    distillation = Distillation(taught_by, blocks_of(student), examples).to(device)
+    taught_by.to(device)
     policy = ViewPolicy(mix_probability=0.0)
     shown, labels = pictures.pictures.to(device), pictures.fine.to(device)
 

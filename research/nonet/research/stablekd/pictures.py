@@ -21,8 +21,8 @@ from torch import Tensor
 
 PARTS: Final = ("train", "val", "test")
 
-#: Classes of CIFAR-10 as the files name them (A. Krizhevsky, 2009); its pictures are here re-encoded as JPEG, so
-#: that figures are not comparable with published ones to the decimal.
+#: Classes of CIFAR-10 as the files name them (A. Krizhevsky, 2009); its pictures are here re-encoded as JPEG,
+#: so that figures are not comparable with published ones to the decimal.
 CIFAR_CLASSES: Final = (
     "airplane",
     "automobile",
@@ -71,8 +71,8 @@ def cifar(root: Path) -> dict[str, Pictures]:
 
 
 def tiles(root: Path) -> dict[str, Pictures]:
-    """The parts of the first 40 classes of `tiny_imagenet_64`, halved to 32 x 32: of each class 128, 16 and 18
-    tiles, drawn with seed 0. Raises FileNotFoundError if it is absent."""
+    """The parts of the first 40 classes of `tiny_imagenet_64`, halved to 32 x 32: of each class 128, 16 and
+    18 tiles, drawn with seed 0. Raises FileNotFoundError if it is absent."""
     folder = root / "tiny_imagenet_64" / "mosaics"
     files = sorted(folder.glob("*.jpg"))[:_CLASSES_OF_TILES]
     if not files:

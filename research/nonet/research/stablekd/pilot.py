@@ -69,7 +69,7 @@ def _network(body: Callable[[int, int, int], nn.Module], classes: int) -> Blocks
         blocks.append(nn.Sequential(*layers))
         inside = width
     # Depthwise convolutions are twice as fast on a CPU with channels last.
-    return Blocks(blocks).to(memory_format=torch.channels_last)
+    return Blocks(blocks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def residual_teacher(classes: int = 10) -> Blocks:
@@ -142,7 +142,6 @@ def distil(
     distillation = Distillation(teacher, separable_student(layers, classes), pictures.images, arm.weights)
     kept = [torch.cat(rows) for rows in zip(*_asked(distillation, pictures.images), strict=True)]
     distillation.train()
-    distillation.teacher.eval()
     optimiser, pace = _optimiser(distillation, rate, steps)
     for step in range(steps):
         index = _pick(len(pictures.labels), seed, step)
