@@ -75,9 +75,7 @@ def train(
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(
-            help="A published classifier that teaches --student from the pictures in --data (stablekd)."
-        ),
+        typer.Option(help="A published classifier that teaches --student on --data, pictures (stablekd)."),
     ] = None,
     student: Annotated[
         str | None, typer.Option(help="The network that learns, e.g. nano or t0 (stablekd).")

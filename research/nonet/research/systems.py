@@ -120,8 +120,8 @@ SYSTEMS: dict[str, System] = {
         module="nonet.research.stablekd.commands",
         summary="StableKD (2023): distillation block by block, of a student of any published classifier",
         presets={
-            "tiny": "a FasterNet (--variant) of the grocery family from the published Lite0; an hour of a core "
-            "or a GPU. With --teacher MODEL --student VARIANT --data PICTURES: of any published classifier"
+            "tiny": "a FasterNet (--variant) of the grocery family from its published Lite0; an hour of a "
+            "core or a GPU. With --teacher MODEL --student VARIANT --data PICTURES: from any classifier"
         },
         timed=("tiny",),
         pairs=True,
@@ -195,9 +195,7 @@ def check_pair(name: str, options: TrainOptions) -> None:
         able = ", ".join(each for each, system in SYSTEMS.items() if system.pairs)
         raise InvalidArgument(f"{asked[0]} is for {able}, not for '{name}'", param=asked[0][2:])
     if len(asked) == 1:
-        raise InvalidArgument(
-            f"{asked[0]} alone names no pair: give --teacher and --student", param="teacher"
-        )
+        raise InvalidArgument(f"{asked[0]} alone is no pair: give --teacher and --student", param="teacher")
 
 
 def check_choice(name: str, options: EvaluateOptions) -> None:

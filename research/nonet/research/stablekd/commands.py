@@ -40,9 +40,7 @@ def _train_pair(options: TrainOptions, teacher: str, student: str) -> None:
     from nonet.runtime.repository.manifest import DataSource
 
     if options.data is None:
-        raise InvalidArgument(
-            "say with --data where the pictures are: a folder, a zip or a tar", param="data"
-        )
+        raise InvalidArgument("say where the pictures are: --data FOLDER, a zip or a tar", param="data")
     pair = Pair(
         repository=options.repository,
         teacher=teacher,

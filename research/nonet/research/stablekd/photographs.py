@@ -1,7 +1,7 @@
 """Pictures to distil with: a folder, a zip or a tar of photographs, labelled by the names of their folders.
 
 A picture whose folder is called as a class of the teacher, but for case and punctuation, has that label; any
-other has none and teaches all the same. A tenth of the pictures is held back for the one measurement at the end.
+other has none and teaches all the same. A tenth of the pictures is held back for the measurement at the end.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Any classification network of a repository as a teacher: its ONNX graph, asked for the maps in its middle.
 
 A map can end a block where every path from the image to the answer runs through it. Of those with a stride of
-4, 8 and 16 the last ones are taken, as the students are cut (our design; the paper's cuts are not public), except
-those that only widen the map before, as inverted residuals do.
+4, 8 and 16 the last ones are taken, as the students are cut (our design; the paper's cuts are not public),
+but none that only widens the map before, as inverted residuals do.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from nonet.services.recognition.classify import INPUT
 from nonet.services.recognition.derive import TASK, derive
 from nonet.services.recognition.detection.derive import derive as derive_detect
 from nonet.services.recognition.detection.task import DETECT
+from nonet.services.recognition.distillation.task import DISTIL
 from nonet.services.recognition.faces.derive import derive_faces
 from nonet.services.recognition.faces.task import EMBED, VERIFY
 from nonet.services.recognition.segmentation.derive import derive as derive_segment
@@ -127,4 +128,6 @@ def _derive(limits: ServiceLimits) -> Callable[[Servable], Sequence[Servable]]:
     return derived
 
 
-SERVICE = Service(name="recognition", tasks=(CLASSIFY, DETECT, SEGMENT, EMBED, VERIFY), derive=_derive)
+SERVICE = Service(
+    name="recognition", tasks=(CLASSIFY, DETECT, SEGMENT, EMBED, VERIFY, DISTIL), derive=_derive
+)
