@@ -116,16 +116,16 @@ def test_over_grpc_an_archive_comes_in_pieces(gateway: RunningServer) -> None:
 @pytest.mark.parametrize(
     ("pictures", "fields", "status", "param"),
     [
-        (b"no archive", {}, 400, "pictures"),
-        (archive(60)[:-100], {}, 400, "pictures"),
+        (b"no archive", {}, 415, "pictures"),
+        (archive(60)[:-100], {}, 415, "pictures"),
         (archive(30), {}, 400, "pictures"),
-        (archive(60), {"student": "resnet"}, 422, "student"),
-        (archive(60), {"minutes": "nan"}, 422, "minutes"),
+        (archive(60), {"student": "resnet"}, 400, "student"),
+        (archive(60), {"minutes": "nan"}, 400, "minutes"),
         (archive(60), {"minutes": "0"}, 400, "minutes"),
         (archive(60), {"model": "nothing"}, 404, "model"),
         (archive(60), {"name": "../up"}, 400, "name"),
         (archive(60), {"name": TEACHER}, 409, "name"),
-        (archive(60), {"schedule": "later"}, 422, "schedule"),
+        (archive(60), {"schedule": "later"}, 400, "schedule"),
         (archive(60), {"extra": "1"}, 422, "extra"),
     ],
 )

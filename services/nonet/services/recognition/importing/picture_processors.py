@@ -12,7 +12,7 @@ from typing import Any, Final
 from nonet.runtime.network_import import NetworkRefused
 from nonet.services.recognition.importing.facts import Facts, side, square, triple
 
-_STRETCHING: Final = ("ViT", "DeiT", "Beit", "Siglip", "Siglip2", "Swin2SR", "Perceiver")
+_STRETCHING: Final = ("ViT", "DeiT", "Beit", "Siglip", "Siglip2", "Swin2SR", "Perceiver", "Segformer")
 _CROPPING: Final = ("CLIP", "Bit", "MobileNetV1", "MobileNetV2", "ChineseCLIP", "VideoMAE")
 _CONVNEXT: Final = "ConvNext"
 _MOBILEVIT: Final = "MobileViT"

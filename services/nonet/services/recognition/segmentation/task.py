@@ -96,5 +96,6 @@ SEGMENT = Task(
     response=SegmentResponse,
     accepts={CONTENT_TYPE: {"output": OVERLAY}},
     rank="dice",
+    importer=f"{__package__}.importing.importer:import_segmenter",
     page=Page("/segment", "Masks", __package__ or ""),
 )

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from nonet.runtime.tensors import Array
+from nonet.services.recognition.importing.graph_nodes import Nodes
 
 STRIDES: Final[tuple[tuple[int, ...], ...]] = ((8, 16, 32), (8, 16, 32, 64))
 """Of the grids of cells on which one-stage detectors find objects, in pixels."""
 MOST_PADDED: Final = 300
 """Places of a network that gives as many as it finds; it gives the best first."""
-_TO_THE_END: Final = np.iinfo(np.int64).max
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,41 +30,6 @@ class Frame:
     side: int
     classes: int
     strides: tuple[int, ...] = STRIDES[0]
-
-
-class Nodes:
-    """Nodes and constants to be added to a graph, each tensor with a name of its own that begins with
-    ``mark``."""
-
-    def __init__(self, mark: str) -> None:
-        self._mark = mark
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-
-    def add(self, kind: str, *inputs: str, gives: str = "", **attributes: Any) -> str:
-        """Add an operation; gives the name of its output."""
-        name = gives or f"{self._mark}/{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
-
-    def constant(self, value: Any) -> str:
-        """Add a constant; gives its name."""
-        name = f"{self._mark}/constant_{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def columns(self, rows: str, first: int, end: int = _TO_THE_END) -> str:
-        """[N, A, end - first] of [N, A, columns]; ``end`` may count from behind."""
-        bounds = (self.constant(np.array([each], dtype=np.int64)) for each in (first, end, 2))
-        return self.add("Slice", rows, *bounds)
-
-    def scaled(self, value: str, factor: float) -> str:
-        """Every number times a factor."""
-        return self.add("Mul", value, self.constant(np.float32(factor)))
-
-    def reshaped(self, value: str, *shape: int) -> str:
-        """0 keeps a size, -1 takes what is left."""
-        return self.add("Reshape", value, self.constant(np.array(shape, dtype=np.int64)))
 
 
 Decode = Callable[[Nodes, tuple[str, ...], Frame], tuple[str, str]]

@@ -7,14 +7,15 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import TensorProto, compose, helper
 
 from nonet.runtime.network_import import NetworkRefused
 from nonet.runtime.tensors import DataType, TensorSpec
 from nonet.services.recognition.detection.detect import BOXES, SCORES
-from nonet.services.recognition.detection.importing.decoding import Decode, Frame, Nodes
+from nonet.services.recognition.detection.importing.decoding import Decode, Frame
 from nonet.services.recognition.detection.importing.layouts import MASK, SIZES
 from nonet.services.recognition.importing.graph_ends import input_steps
+from nonet.services.recognition.importing.graph_nodes import Nodes, keep_batches
 
 INPUT: Final = "image"
 _PREFIX: Final = "network/"
@@ -76,7 +77,7 @@ def served_graph(
     model = compose.add_prefix(detector.model, _PREFIX)
     graph = model.graph
     if free:
-        _keep_batches(graph)
+        keep_batches(graph)
     before, after = Nodes("before"), Nodes("after")
     _feed(before, detector, frame, layout, channels)
     datatypes = {spec.name: spec.datatype for spec in detector.outputs}
@@ -133,26 +134,6 @@ def can_be_fed(spec: TensorSpec) -> bool:
     """Whether an input beside the picture can be made from the picture's size."""
     rank = {SIZES: 2, MASK: 3}.get(spec.name)
     return rank == len(spec.shape) and spec.datatype in _ELEMENTS
-
-
-def _keep_batches(graph: Any) -> None:
-    """Reshapes to [1, ...] become reshapes to as many as come (0 keeps a size)."""
-    constants = {each.name: each for each in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = node.attribute[0].t
-    added = []
-    for index, node in enumerate(graph.node):
-        shape = constants.get(node.input[1]) if node.op_type == "Reshape" else None
-        keeps = not any(each.name == "allowzero" and each.i for each in node.attribute)
-        if shape is None or not keeps:
-            continue
-        sizes = numpy_helper.to_array(shape).copy()
-        if sizes.ndim == 1 and len(sizes) > 1 and sizes[0] == 1:
-            sizes[0] = 0
-            added.append(numpy_helper.from_array(sizes, f"added/shape_{index}"))
-            node.input[1] = added[-1].name
-    graph.initializer.extend(added)
 
 
 def _value(name: str, axes: tuple[int | str, ...]) -> onnx.ValueInfoProto:

@@ -1,0 +1,1 @@
+"""Networks of masks that were made elsewhere: read, tried on pictures, published."""
