@@ -220,7 +220,7 @@ def test_with_a_true_profile_and_equal_urgency_what_is_let_in_is_on_time(
     assert answered == let_in
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data(), lanes=st.integers(1, 2))
 def test_an_item_of_many_steps_holds_nothing_of_its_priority_up_by_more_than_one(
     data: st.DataObject, lanes: int
