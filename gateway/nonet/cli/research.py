@@ -16,9 +16,11 @@ import typer
 from nonet.cli.long_work import SAVE_SECONDS, long_work
 from nonet.research.systems import (
     SYSTEMS,
+    Benchmarked,
     EvaluateOptions,
     System,
     TrainOptions,
+    check_benchmark,
     check_choice,
     check_pair,
     check_preset,
@@ -30,6 +32,7 @@ from nonet.runtime.errors import InvalidArgument, NotFound
 
 __all__ = ["register"]
 
+_BENCHMARK = "Benchmarks of an endpoint (ref_l4)"
 _SYSTEM_HELP = "Which system: " + "; ".join(f"{name} = {system.summary}" for name, system in SYSTEMS.items())
 
 
@@ -146,10 +149,41 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Only this method (fis_one), by its name in the table; may be repeated."),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Annotations: a file or a folder.", rich_help_panel=_BENCHMARK)
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of their pictures.", rich_help_panel=_BENCHMARK)
+    ] = None,
+    endpoint: Annotated[
+        str, typer.Option(help="Address of a server, e.g. http://localhost:8000.", rich_help_panel=_BENCHMARK)
+    ] = "",
+    model: Annotated[str, typer.Option(help="Model there.", rich_help_panel=_BENCHMARK)] = "auto",
+    family: Annotated[
+        str,
+        typer.Option(
+            help="A chat endpoint (OpenAI-compatible): how the model is asked and read, e.g. qwen2_vl.",
+            rich_help_panel=_BENCHMARK,
+        ),
+    ] = "",
+    predictions: Annotated[
+        Path | None, typer.Option(help="File of predictions instead.", rich_help_panel=_BENCHMARK)
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the answers so far; a new run goes on with it.", rich_help_panel=_BENCHMARK
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=64, help="Pictures asked about at once.", rich_help_panel=_BENCHMARK)
+    ] = 4,
 ) -> None:
-    """Measure published models of a system on its data, through the files and code that serve.
+    """Measure published models of a system on its data, through the files and code that serve; or an
+    endpoint.
 
     Example: nonet evaluate fasternet --split test --output results.json
+    Example: nonet evaluate ref_l4 --data ref-l4 --images images --endpoint http://localhost:8000 --split all
     """
     found = _system(system)
     needs = ("torch",) if baseline else found.evaluate_needs
@@ -162,9 +196,11 @@ def evaluate(
         seeds=seeds,
         variant=variant,
         methods=tuple(method or ()),
+        benchmark=Benchmarked(data, images, endpoint, model, family, predictions, answers, concurrency),
     )
     try:
         check_choice(system, options)
+        check_benchmark(system, options)
     except InvalidArgument as error:
         raise typer.BadParameter(error.message) from None
     after = f"nothing was written; again with: nonet evaluate {system}"

@@ -39,6 +39,31 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
+class Benchmarked:
+    """What a benchmark drives, and with what: an endpoint, or a file of predictions.
+
+    Args:
+        data: annotations, a file or a folder.
+        images: folder of the pictures.
+        endpoint: base address of a server.
+        model: name of the model there.
+        family: how a chat model is asked and read; "" for Nonet's own route.
+        predictions: file of predictions, instead of an endpoint.
+        answers: file that answers go to as they come.
+        concurrency: pictures asked about at once.
+    """
+
+    data: Path | None = None
+    images: Path | None = None
+    endpoint: str = ""
+    model: str = "auto"
+    family: str = ""
+    predictions: Path | None = None
+    answers: Path | None = None
+    concurrency: int = 4
+
+
+@dataclass(frozen=True)
 class EvaluateOptions:
     """What `nonet evaluate SYSTEM` was given."""
 
@@ -50,6 +75,7 @@ class EvaluateOptions:
     seeds: int | None = None
     variant: str | None = None
     methods: tuple[str, ...] = ()
+    benchmark: Benchmarked = Benchmarked()
 
 
 @dataclass(frozen=True)
@@ -57,7 +83,8 @@ class System:
     """A research system: where its commands live, what its presets mean, and what its two commands need.
 
     `timed` names the presets that train on a device of choice and for a number of minutes; `chooses` says
-    that its evaluation can be of one variant or method; `pairs`, that it trains a student for a teacher.
+    that its evaluation can be of one variant or method; `pairs`, that it trains a student for a teacher;
+    `drives`, that it measures endpoints.
     """
 
     module: str
@@ -66,6 +93,7 @@ class System:
     timed: tuple[str, ...] = ()
     chooses: bool = False
     pairs: bool = False
+    drives: bool = False
     train_needs: tuple[str, ...] = ("torch", "onnxscript")
     evaluate_needs: tuple[str, ...] = ()
 
@@ -126,6 +154,13 @@ SYSTEMS: dict[str, System] = {
         timed=("tiny",),
         pairs=True,
         evaluate_needs=("torch",),
+    ),
+    "ref_l4": System(
+        module="nonet.research.ref_l4.commands",
+        summary="Ref-L4 (2024): the benchmark of referring-expression grounding, of any endpoint",
+        presets={},
+        drives=True,
+        train_needs=(),
     ),
     "tvconv": System(
         module="nonet.research.tvconv.commands",
@@ -206,6 +241,13 @@ def check_choice(name: str, options: EvaluateOptions) -> None:
     if asked and not SYSTEMS[name].chooses:
         able = ", ".join(each for each, system in SYSTEMS.items() if system.chooses)
         raise InvalidArgument(f"{asked[0]} is for {able}, not for '{name}'", param=asked[0][2:])
+
+
+def check_benchmark(name: str, options: EvaluateOptions) -> None:
+    """Raises InvalidArgument where an endpoint or its like is given to a system that measures none."""
+    if options.benchmark != Benchmarked() and not SYSTEMS[name].drives:
+        able = ", ".join(each for each, system in SYSTEMS.items() if system.drives)
+        raise InvalidArgument(f"endpoints and predictions are measured by {able}, not by '{name}'")
 
 
 def command_of(system: System, verb: str, needs: tuple[str, ...]) -> Callable[[Any], None]:
