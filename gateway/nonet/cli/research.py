@@ -91,6 +91,7 @@ def train(
 
     Example: nonet train fasternet --preset tiny --resume
     """
+    system = system.replace("-", "_")
     found = _system(system)
     options = TrainOptions(
         preset=preset,
@@ -185,6 +186,7 @@ def evaluate(
     Example: nonet evaluate fasternet --split test --output results.json
     Example: nonet evaluate ref_l4 --data ref-l4 --images images --endpoint http://localhost:8000 --split all
     """
+    system = system.replace("-", "_")
     found = _system(system)
     needs = ("torch",) if baseline else found.evaluate_needs
     options = EvaluateOptions(

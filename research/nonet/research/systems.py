@@ -200,6 +200,8 @@ def find(name: str) -> System:
 
 def check_preset(system: System, preset: str) -> None:
     """Raises InvalidArgument with the known presets."""
+    if not system.presets:
+        raise InvalidArgument(f"there is nothing to train: {system.summary}", param="preset")
     if preset not in system.presets:
         known = "; ".join(f"{name}: {meaning}" for name, meaning in system.presets.items())
         raise InvalidArgument(f"unknown preset '{preset}'; known: {known}", param="preset")

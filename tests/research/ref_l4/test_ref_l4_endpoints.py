@@ -221,3 +221,12 @@ def test_the_baselines_need_no_endpoint(data_root: Path, tmp_path: Path) -> None
     named = found["name and place among the given boxes"]
     assert named["template"]["acc50"] >= 90
     assert named["human"]["acc50"] > found["largest given box"]["human"]["acc50"] + 10
+
+
+def test_the_benchmark_is_found_by_its_papers_name_and_trains_nothing(
+    data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "ref-l4", "--data", str(data_root / "rec_photos")]) == 0
+    assert "name and place" in capsys.readouterr().out
+    assert main(["train", "ref_l4"]) == 2
+    assert "nothing to train" in capsys.readouterr().err
