@@ -3,6 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -101,8 +102,6 @@ def test_the_study_is_one_command(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A training of two epochs in place of thirty: every figure is there, none is judged."""
-    import dataclasses
-
     monkeypatch.setenv("NONET_DATA", str(data_root))
     for name, convention in CONVENTIONS.items():
         short = dataclasses.replace(

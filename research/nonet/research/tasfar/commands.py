@@ -34,8 +34,11 @@ def train(options: TrainOptions) -> None:
 
 def evaluate(options: EvaluateOptions) -> None:
     """Run the study and print its table. Raises InvalidArgument where the data are absent."""
+    import torch
+
     from nonet.research.tasfar.study import SEEDS, housing_study
 
+    torch.set_num_threads(1)  # for networks this small, threads wait more than they work
     console = Console(width=None if os.isatty(1) else 140)
     seeds = SEEDS if options.seeds is None else options.seeds
     try:
