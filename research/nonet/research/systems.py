@@ -162,6 +162,13 @@ SYSTEMS: dict[str, System] = {
         drives=True,
         train_needs=(),
     ),
+    "tasfar": System(
+        module="nonet.research.tasfar.commands",
+        summary="TASFAR (ICDE 2024): adapting a regressor to a site from inputs without labels",
+        presets={},
+        train_needs=(),
+        evaluate_needs=("torch", "scipy"),
+    ),
     "tvconv": System(
         module="nonet.research.tvconv.commands",
         summary="TVConv (CVPR 2022): face embeddings with convolutions that differ by position",
