@@ -35,6 +35,7 @@ from nonet.runtime.errors import (
     Unavailable,
 )
 from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outcome, Timings
+from nonet.runtime.servable import ModelInfo
 
 logger = logging.getLogger(__name__)
 
@@ -131,10 +132,7 @@ class Dispatcher:
                 for tensor in request.inputs
             ),
         )
-        cost, left = request.cost, 1.0
-        if info.decoupled and self._in_steps:
-            # A model that works in steps does one unit of cost for each row in each of them.
-            cost, left = rows, max(request.cost / rows, 1.0)
+        cost, left = self._executions(info, rows, request.cost)
         largest = max(info.max_batch_size, 1)
         item = Item(key, rows, group, deadline, request.priority, now, largest, cost, left)
         ticket = Ticket(request, lease, item, asyncio.get_running_loop().create_future(), deliver)
@@ -147,6 +145,20 @@ class Dispatcher:
         self._depth_changed(key)
         self._pump_soon()
         return ticket
+
+    def estimate(self, info: ModelInfo, rows: int, cost: float, priority: int, deadline: float) -> float:
+        """The instant at which a request of ``rows`` and ``cost``, submitted now, would be answered; see
+        :meth:`Scheduler.estimate`."""
+        each, left = self._executions(info, rows, cost)
+        key = (info.name, info.version)
+        return self.scheduler.estimate(key, each, priority, deadline, self._clock.now(), left=left)
+
+    def _executions(self, info: ModelInfo, rows: int, cost: float) -> tuple[float, float]:
+        """The cost of each execution of a request, and how many it is expected to need."""
+        if info.decoupled and self._in_steps:
+            # A model that works in steps does one unit of cost for each row in each of them.
+            return rows, max(cost / rows, 1.0)
+        return cost, 1.0
 
     def abandon(self, ticket: Ticket) -> bool:
         """The caller has left. True if the work had not begun (and now never will)."""

@@ -150,13 +150,16 @@ class Scheduler:
                     retry_after=max(late, 0.05),
                 )
 
-    def estimate(self, key: QueueKey, cost: float, priority: int, deadline: float, now: float) -> float:
-        """The instant at which a request arriving now would be answered, at the best device.
+    def estimate(
+        self, key: QueueKey, cost: float, priority: int, deadline: float, now: float, *, left: float = 1.0
+    ) -> float:
+        """The instant at which a request of ``left`` executions of ``cost`` arriving now would be answered,
+        at the best device.
 
         ``math.inf`` if no healthy device serves the model. While a model's latency is unknown its share
         counts as nothing.
         """
-        return self._estimate(self._able(key), key, cost, 1.0, priority, deadline, now)
+        return self._estimate(self._able(key), key, cost, left, priority, deadline, now)
 
     def _able(self, key: QueueKey) -> list[DeviceState]:
         """The devices that can run ``key`` now."""

@@ -60,10 +60,8 @@ function once() {
   return { "Idempotency-Key": crypto.randomUUID ? crypto.randomUUID() : String(Math.random()) };
 }
 
-async function* events(job, after, signal) {
-  const asked = { headers: { ...headers(), "Last-Event-ID": String(after) }, signal };
-  const response = await fetch("v1/jobs/" + job + "/events", asked);
-  if (!response.ok) throw new Error(await said(response));
+// The server-sent events of a response, each as its fields by name.
+async function* messages(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
@@ -73,9 +71,17 @@ async function* events(job, after, signal) {
     const parts = text.split("\n\n");
     text = parts.pop();
     for (const part of parts) {
-      const fields = Object.fromEntries(part.split("\n").map((line) => line.split(/: (.*)/s)));
-      if (fields.data) yield [Number(fields.id), JSON.parse(fields.data)];
+      yield Object.fromEntries(part.split("\n").map((line) => line.split(/: (.*)/s)));
     }
+  }
+}
+
+async function* events(job, after, signal) {
+  const asked = { headers: { ...headers(), "Last-Event-ID": String(after) }, signal };
+  const response = await fetch("v1/jobs/" + job + "/events", asked);
+  if (!response.ok) throw new Error(await said(response));
+  for await (const fields of messages(response)) {
+    if (fields.data) yield [Number(fields.id), JSON.parse(fields.data)];
   }
 }
 

@@ -1,0 +1,46 @@
+"""What stands for a version whose text encoder is not installed: it says so, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nonet.runtime.errors import NotImplementedHere
+from nonet.runtime.requests import InferRequest, Outcome
+from nonet.runtime.servable import ModelInfo
+from nonet.runtime.tensors import DataType, Tensor
+
+
+class MissingEncoderServable:
+    """Answers every request with :class:`NotImplementedHere` (``EXTRA_MISSING``).
+
+    Args:
+        info: of the service that would be here.
+    """
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
+
+    def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
+        return [
+            NotImplementedHere(
+                "pictures need a text encoder that is not installed on this server: pip install 'nonet[images]'",
+                param="model",
+                code="EXTRA_MISSING",
+            )
+            for _ in batch
+        ]
+
+    def sample_request(self, rows: int) -> InferRequest:
+        inputs = (
+            Tensor.of_bytes("prompt", [b"a red apple"] * rows),
+            Tensor("steps", DataType.INT32, np.ones(rows, np.int32)),
+        )
+        return InferRequest(self.info.name, inputs, version=self.info.version)
+
+    def warm_up(self) -> None:
+        """Nothing can be run."""
+
+    def close(self) -> None:
+        """Nothing is held."""
