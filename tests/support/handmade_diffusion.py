@@ -1,5 +1,5 @@
-"""Tiny text-to-image networks with random weights, for tests only: they obey the contract of the real ones and
-make pictures of nothing. The text encoder is the real one; the tokenizer has a vocabulary of a few words."""
+"""Tiny text-to-image networks with random weights, for tests only: they obey the contract of the real ones
+and make pictures of nothing. The text encoder is the real one; the tokenizer knows a few words."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from nonet.gateway.core.admission import Admission, InFlight
 from nonet.gateway.core.calibration import Calibrator
 from nonet.gateway.core.dispatcher import Dispatcher
 from nonet.gateway.core.execution import Execution, RequestProgress
+from nonet.gateway.core.executions import executions
 from nonet.gateway.core.model_events import ModelEvents
 from nonet.gateway.core.partial_answers import PartialAnswers, streamed
 from nonet.gateway.core.protocol_parameters import normalised
@@ -260,7 +261,11 @@ class DataPlane:
                 cost = self._cost(request, info, rows)
             except ServingError:
                 return None
-            return self._dispatcher.estimate(info, rows, cost, priority, deadline)
+            each, left = executions(info, rows, cost, self._dispatcher.in_steps)
+            key = (info.name, info.version)
+            return self._dispatcher.scheduler.estimate(
+                key, each, priority, deadline, self.clock.now(), left=left
+            )
 
         if deadline is None:
             deadline = self.clock.now() + self._limits.default_timeout

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+from nonet.gateway.core.executions import executions
 from nonet.gateway.core.records import BatchRecord, Observer
 from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device
 from nonet.gateway.scheduler import (
@@ -35,7 +36,6 @@ from nonet.runtime.errors import (
     Unavailable,
 )
 from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outcome, Timings
-from nonet.runtime.servable import ModelInfo
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Dispatcher:
         self.scheduler = Scheduler(
             limits, [DeviceState(device.name, device.lanes, device.serves) for device in devices]
         )
-        self._in_steps = any(device.steps for device in devices)
+        self.in_steps = any(device.steps for device in devices)
         self._clock = clock
         self._observers = observers
         self._pump_due = False
@@ -132,7 +132,7 @@ class Dispatcher:
                 for tensor in request.inputs
             ),
         )
-        cost, left = self._executions(info, rows, request.cost)
+        cost, left = executions(info, rows, request.cost, self.in_steps)
         largest = max(info.max_batch_size, 1)
         item = Item(key, rows, group, deadline, request.priority, now, largest, cost, left)
         ticket = Ticket(request, lease, item, asyncio.get_running_loop().create_future(), deliver)
@@ -145,20 +145,6 @@ class Dispatcher:
         self._depth_changed(key)
         self._pump_soon()
         return ticket
-
-    def estimate(self, info: ModelInfo, rows: int, cost: float, priority: int, deadline: float) -> float:
-        """The instant at which a request of ``rows`` and ``cost``, submitted now, would be answered; see
-        :meth:`Scheduler.estimate`."""
-        each, left = self._executions(info, rows, cost)
-        key = (info.name, info.version)
-        return self.scheduler.estimate(key, each, priority, deadline, self._clock.now(), left=left)
-
-    def _executions(self, info: ModelInfo, rows: int, cost: float) -> tuple[float, float]:
-        """The cost of each execution of a request, and how many it is expected to need."""
-        if info.decoupled and self._in_steps:
-            # A model that works in steps does one unit of cost for each row in each of them.
-            return rows, max(cost / rows, 1.0)
-        return cost, 1.0
 
     def abandon(self, ticket: Ticket) -> bool:
         """The caller has left. True if the work had not begun (and now never will)."""

@@ -17,8 +17,9 @@ than one of them.
 
 Limits: priorities are strict, so a flood of priority 0 starves the rest until their deadlines drop them; for
 taking turns, an item of many steps that is behind one with a late deadline goes behind what comes meanwhile
-with an earlier one, too. Predictions take the lanes of a device as equal and independent, and count one step
-of each item ahead; the online correction absorbs the rest.
+with an earlier one, too. Predictions take the lanes of a device as equal and independent; for one execution
+they count a step of each item ahead, for many the turns of all that are there (:mod:`.turns`), never what
+comes later. The online correction absorbs the rest.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from nonet.gateway.scheduler.latency import LatencyModel
 from nonet.gateway.scheduler.queue import Item, ItemState, ModelQueue, QueueKey
+from nonet.gateway.scheduler.turns import seconds_in_turns
 from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, Unavailable
 
@@ -177,6 +179,8 @@ class Scheduler:
     ) -> float:
         run = min([device.model(key).predict(cost, now) for device in able], default=math.inf) * left
         wait = self._wait(able, key, priority, deadline, now)
+        if left > 1.0:
+            run = max(run, seconds_in_turns(able, self.queues, key, cost, left, priority, now) - wait)
         return now + wait + run * self._limits.safety_factor + self._overhead
 
     def _wait(

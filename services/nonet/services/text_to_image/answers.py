@@ -1,4 +1,4 @@
-"""What callers are told of the pictures: OpenAI's images response and events, with our fields beside theirs."""
+"""What callers are told of the pictures: OpenAI's images response and events, ours beside theirs."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class MissingEncoderServable:
     def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
         return [
             NotImplementedHere(
-                "pictures need a text encoder that is not installed on this server: pip install 'nonet[images]'",
+                "pictures need a text encoder that is not installed here: pip install 'nonet[images]'",
                 param="model",
                 code="EXTRA_MISSING",
             )

@@ -1,8 +1,8 @@
 """A picture as a file that says where it comes from: model, seed, settings, and that a machine made it.
 
 PNG carries the facts as text chunks, all formats carry them as an XMP packet: the digital source type of the
-IPTC (``trainedAlgorithmicMedia``), which programs show as "AI-generated", and a description. The prompt itself
-is not in the file, its SHA-256 is: who knows the prompt can check it, and nobody reads what was not shown.
+IPTC (``trainedAlgorithmicMedia``), which programs show as "AI-generated", and a description. The prompt is
+not in the file, its SHA-256 is: who knows the prompt can check it, and nobody reads what was not shown.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Recipe:
 
 
 def recipe_of(info: ModelInfo) -> Recipe:
-    """The recipe of a version. Raises ModelRefused, saying which part of its manifest is not as it must be."""
+    """The recipe of a version. Raises ModelRefused, saying what in its manifest is not as it must be."""
     source: Mapping[str, Any] = info.details.get("source") or {}
     encoder = source.get("text_encoder")
     if not isinstance(encoder, Mapping):

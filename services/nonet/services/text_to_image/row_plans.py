@@ -98,8 +98,8 @@ def _plan(asked: dict[str, Any], recipe: Recipe) -> RowPlan:
     )
     if negative and scale == 1.0:
         raise InvalidArgument(
-            "negative_prompt changes nothing at guidance_scale 1, which is this model's own or what you sent; "
-            "send a larger guidance_scale, or no negative_prompt",
+            "negative_prompt changes nothing at guidance_scale 1, which is this model's own or what you "
+            "sent; send a larger guidance_scale, or no negative_prompt",
             param="negative_prompt",
         )
     return RowPlan(

