@@ -31,8 +31,10 @@ class CountedNetwork:
     """
 
     def __init__(self, *, batch: int = 16, files: Mapping[str, bytes] | None = None, **changes: Any) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
-            handmade.velocity_network(), providers=["CPUExecutionProvider"]
+            handmade.velocity_network(), options, providers=["CPUExecutionProvider"]
         )
         channels, length, width = PLACES
         shapes = {

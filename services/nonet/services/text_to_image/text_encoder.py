@@ -1,7 +1,7 @@
 """From a prompt to the states of its tokens, as the network was trained with them; kept for the next time.
 
-A prompt is encoded alone, padded to the network's length: the encoder has int8 weights and scales its
-activations by the whole batch, so its answer would depend on what else is in it.
+A prompt is encoded alone and without padding, as in training: the encoder has int8 weights and scales its
+activations by the whole input, so its answer would depend on what else is in it. Padding follows, as zeros.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class EncodedText:
     """A text as the network sees it.
 
     Args:
-        context: states of the tokens, FP32 [L, D].
+        context: states of the tokens, FP32 [L, D]; zeros where there is none.
         mask: 1 for a token, 0 for padding, FP32 [L].
         tokens: how many there are, 1 to L.
         cut: whether the text had more.
@@ -82,13 +82,15 @@ class TextEncoder:
 
     def _encode(self, text: str) -> EncodedText:
         encoding = self._tokenizer.encode(text)
-        ids = np.zeros((1, self._length), np.int64)
-        mask = np.zeros((1, self._length), np.int64)
-        tokens = sum(encoding.attention_mask)
-        ids[0, :tokens], mask[0, :tokens] = encoding.ids[:tokens], 1
-        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        ids = np.array([encoding.ids], np.int64)
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         (states,) = self._session.run(["last_hidden_state"], feeds)
-        return EncodedText(states[0], mask[0].astype(np.float32), tokens, bool(encoding.overflowing))
+        tokens = ids.shape[1]
+        context = np.zeros((self._length, states.shape[2]), np.float32)
+        context[:tokens] = states[0]
+        mask = np.zeros(self._length, np.float32)
+        mask[:tokens] = 1.0
+        return EncodedText(context, mask, tokens, bool(encoding.overflowing))
 
 
 def load_encoder(package: str, sha256: str, tokenizer: bytes, length: int) -> TextEncoder:
