@@ -55,15 +55,14 @@ async def test_a_late_short_request_never_waits_for_a_long_one() -> None:
 
 
 async def test_when_batches_are_full_a_late_short_request_still_takes_its_turns() -> None:
-    network = CountedNetwork(batch=4)  # two guided pictures; the service takes ten at once
-    one = service(network)
-    async with serving(one, cached=False, costs=COSTS) as (plane, _):
+    async with serving(service(CountedNetwork()), cached=False, costs=COSTS) as (plane, recorder):
+        # The service takes ten pictures at once, so each of these fills a batch.
         longs = [asyncio.create_task(infer(plane, *["a cat"] * 10, seed=k, steps=60)) for k in range(3)]
-        await until(lambda: len(network.batches) >= 6)
-        before = len(network.batches)
+        await until(lambda: len(recorder.batches) >= 6)
+        before = len(recorder.batches)
         await infer(plane, "the car", seed=1, steps=2)
         # Each of its steps waits for at most a step of each of the three.
-        assert len(network.batches) - before <= 2 * 4 + 2
+        assert len(recorder.batches) - before <= 2 * 4 + 2
         assert not any(each.done() for each in longs)
         for each in longs:
             each.cancel()

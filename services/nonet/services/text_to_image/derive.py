@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 from nonet.runtime.errors import ModelRefused
 from nonet.runtime.servable import HasFiles, ModelInfo, Servable
 from nonet.runtime.task import ServiceLimits
 from nonet.runtime.tensors import DataType
 from nonet.services.text_to_image.missing_encoder import MissingEncoderServable
+from nonet.services.text_to_image.network_rows import NetworkRows
 from nonet.services.text_to_image.picture_decoder import DECODER_FILE, PictureDecoder
 from nonet.services.text_to_image.recipe import Recipe, recipe_of
 from nonet.services.text_to_image.safety_filter import NsfwFilter
+from nonet.services.text_to_image.sampling import noise
 from nonet.services.text_to_image.servable import GenerateServable, generate_info
 from nonet.services.text_to_image.text_encoder import EncoderMissing, load_encoder
 
@@ -47,7 +50,21 @@ def derive(network: Servable, limits: ServiceLimits | None = None) -> Sequence[S
         logger.warning("model %s needs %s: pip install 'nonet[images]'", info.name, error)
         return (MissingEncoderServable(generate_info(info, recipe, facts)),)
     safety = NsfwFilter(score) if score > 0 else None
-    return (GenerateServable(network, recipe, encoder, decoder, safety, facts),)
+    latents = noise(0, 0, (channels, *recipe.latent(recipe.sizes[0])))
+    rows = NetworkRows(network)
+    step = [rows.row(latents, 1.0, encoder.encode(""))] * (2 if recipe.guided else 1)
+    cost = _quickest(lambda: decoder.decode([latents])) / _quickest(lambda: rows.execute(step))
+    return (GenerateServable(network, recipe, encoder, decoder, safety, facts, round(cost, 2)),)
+
+
+def _quickest(run: Callable[[], object]) -> float:
+    """Seconds of the fastest of three runs, which other load disturbs least."""
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return max(min(seconds), 1e-6)
 
 
 def _check_fit(info: ModelInfo, recipe: Recipe) -> int:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from nonet.runtime.errors import NotImplementedHere
 from nonet.runtime.requests import InferRequest, Outcome
 from nonet.runtime.servable import ModelInfo
-from nonet.runtime.tensors import DataType, Tensor
+from nonet.services.text_to_image.servable import sample_request
 
 
 class MissingEncoderServable:
@@ -33,11 +31,7 @@ class MissingEncoderServable:
         ]
 
     def sample_request(self, rows: int) -> InferRequest:
-        inputs = (
-            Tensor.of_bytes("prompt", [b"a red apple"] * rows),
-            Tensor("steps", DataType.INT32, np.ones(rows, np.int32)),
-        )
-        return InferRequest(self.info.name, inputs, version=self.info.version)
+        return sample_request(self.info, rows)
 
     def warm_up(self) -> None:
         """Nothing can be run."""

@@ -142,7 +142,8 @@ def _text(value: bytes, name: str) -> str:
 
 
 def request_cost(request: InferRequest, info: ModelInfo) -> float:
-    """Rows of the network over all steps, in units of one step of one picture as the version makes it.
+    """Rows of the network over all steps, in units of one step of one picture as the version makes it; making
+    pixels of a picture, or of a partial one, counts as many steps as it was measured to take.
 
     Raises InvalidArgument for a request that the version does not take.
     """
@@ -150,4 +151,11 @@ def request_cost(request: InferRequest, info: ModelInfo) -> float:
     width, height = recipe.sizes[0]
     unit = (2 if recipe.guided else 1) * width * height
     plans = read_rows(request, recipe)
-    return sum(plan.steps * plan.branches * plan.size[0] * plan.size[1] for plan in plans) / unit
+    decoding = float(info.details.get("decoding_cost", 0.0)) * (2 if recipe.guided else 1)
+    return sum(
+        (plan.steps * plan.branches + decoding * (1 + plan.partial_images))
+        * plan.size[0]
+        * plan.size[1]
+        / unit
+        for plan in plans
+    )

@@ -20,6 +20,7 @@ from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outco
 from nonet.runtime.row_service import service_info
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
+from nonet.services.text_to_image.network_rows import NetworkRows
 from nonet.services.text_to_image.picture_decoder import PictureDecoder
 from nonet.services.text_to_image.picture_file import encode_picture
 from nonet.services.text_to_image.recipe import Recipe
@@ -91,6 +92,7 @@ class GenerateServable:
         decoder: of its latents.
         safety: what pictures must pass, None for nothing.
         facts: everything else that decides the answers, JSON-able.
+        decoding_cost: see :func:`generate_info`.
     """
 
     def __init__(
@@ -101,12 +103,13 @@ class GenerateServable:
         decoder: PictureDecoder,
         safety: SafetyFilter | None,
         facts: Any,
+        decoding_cost: float = 0.0,
     ) -> None:
-        self._network, self._recipe = network, recipe
+        self._network, self._network_rows, self._recipe = network, NetworkRows(network), recipe
         self._encoder, self._decoder, self._safety = encoder, decoder, safety
         info = network.info
         self._channels = next(spec for spec in info.inputs if spec.name == "latents").shape[1]
-        self._info = generate_info(info, recipe, facts)
+        self._info = generate_info(info, recipe, facts, decoding_cost)
 
     @property
     def info(self) -> ModelInfo:
@@ -128,21 +131,24 @@ class GenerateServable:
         return [self._finish(request, each) for request, each in zip(batch, moved, strict=True)]
 
     def sample_request(self, rows: int) -> InferRequest:
-        """One step of pictures as the version makes them: the scheduler counts in such steps."""
-        inputs = (
-            Tensor.of_bytes("prompt", [b"a red apple"] * rows),
-            Tensor("steps", DataType.INT32, np.ones(rows, np.int32)),
-        )
-        return InferRequest(self._info.name, inputs, version=self._info.version)
+        """Pictures as the version makes them, two steps: the first, which is what executions are counted in,
+        makes no pixels."""
+        return sample_request(self._info, rows)
 
     def warm_up(self) -> None:
         """The network is warm when its service is made; this loads the rest. Raises what fails."""
-        (outcome,) = self.execute([self.sample_request(1)])
+        request = self.sample_request(1)
+        while isinstance(outcome := self.execute([request])[0], Continued):
+            request = dataclasses.replace(request, state=outcome.state)
         if isinstance(outcome, ServingError):
             raise outcome
+        self._network_rows.check(self._noise())
 
     def close(self) -> None:
         """Nothing of its own to free: the network is closed by its owner."""
+
+    def _noise(self) -> Array:
+        return noise(0, 0, (self._channels, *self._recipe.latent(self._recipe.sizes[0])))
 
     # -- the way of a request through a step ------------------------------------------------------
 
@@ -177,25 +183,14 @@ class GenerateServable:
                 for text in (row.text, row.against) if not row.done else ():
                     if text is not None:
                         asked.setdefault(row.latents.shape, []).append(
-                            (id(row), self._network_row(row, text))
+                            (id(row), self._network_rows.row(row.latents, row.times[row.step], text))
                         )
         found: dict[int, list[Outcome]] = {}
         for rows in asked.values():
-            answers = self._network.execute([request for _, request in rows])
+            answers = self._network_rows.execute([request for _, request in rows])
             for (place, _), answer in zip(rows, answers, strict=True):
                 found.setdefault(place, []).append(answer)
         return found
-
-    def _network_row(self, row: _Row, text: EncodedText) -> InferRequest:
-        info = self._network.info
-        columns = (
-            ("latents", row.latents),
-            ("time", np.float32(row.times[row.step])),
-            ("context", text.context),
-            ("context_mask", text.mask),
-        )
-        inputs = tuple(Tensor(name, DataType.FP32, np.asarray(value)[None]) for name, value in columns)
-        return InferRequest(info.name, inputs, version=info.version)
 
     def _move(self, state: _State, velocities: dict[int, list[Outcome]]) -> _Moved:
         """Take every picture of a request one step on. Raises the failure of any of them."""
@@ -303,8 +298,18 @@ class _Moved:
     partial: int | None = None
 
 
-def generate_info(network: ModelInfo, recipe: Recipe, facts: Any) -> ModelInfo:
-    """What is known of the service of a network."""
+def sample_request(info: ModelInfo, rows: int) -> InferRequest:
+    """Two steps of ``rows`` pictures."""
+    inputs = (
+        Tensor.of_bytes("prompt", [b"a red apple"] * rows),
+        Tensor("steps", DataType.INT32, np.full(rows, 2, np.int32)),
+    )
+    return InferRequest(info.name, inputs, version=info.version)
+
+
+def generate_info(network: ModelInfo, recipe: Recipe, facts: Any, decoding_cost: float = 0.0) -> ModelInfo:
+    """What is known of the service of a network; ``decoding_cost`` is how many steps of a picture take as
+    long as making its pixels."""
     together = max(network.max_batch_size // (2 if recipe.guided else 1), MOST_PICTURES)
     info = service_info(
         network,
@@ -318,7 +323,7 @@ def generate_info(network: ModelInfo, recipe: Recipe, facts: Any) -> ModelInfo:
         takes="prompt",
         outputs=OUTPUTS,
         max_batch_size=together,
-        details={},
+        details={"decoding_cost": decoding_cost},
     )
     inputs = [
         {
