@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from nonet.gateway.scheduler.devices import DeviceState
 from nonet.gateway.scheduler.queue import ModelQueue, QueueKey
-
-if TYPE_CHECKING:
-    from nonet.gateway.scheduler.scheduler import DeviceState
 
 
 def seconds_in_turns(
