@@ -1,4 +1,4 @@
-"""Case 53: impossible settings of a picture are refused by name; equal seeds and settings give equal bytes."""
+"""Case 53: impossible settings of a picture are refused by name; equal ones give equal bytes."""
 
 from __future__ import annotations
 
