@@ -298,6 +298,23 @@ def test_grpc_gives_the_same_pictures_whole_and_while_they_form(wherever: Runnin
     assert {event.size for event in events} == {"64x64"}
 
 
+def test_a_grpc_call_that_is_cancelled_ends_the_work_within_a_step(pictures: RunningServer) -> None:
+    before = pictures.metric("nonet_steps_total", model=SERVICE)
+    fields = {"prompt": "a cat", "n": 4, "steps": 150, "guidance_scale": 5.0, "partial_images": 3}
+    with grpc.insecure_channel(pictures.grpc_address) as channel:
+        rpc = channel.unary_stream(
+            "/nonet.v1.TextToImage/Generate",
+            request_serializer=lambda sent: sent.SerializeToString(),
+            response_deserializer=message("nonet.v1.GenerateEvent").FromString,
+        )
+        call = rpc(message("nonet.v1.GenerateRequest")(**fields), timeout=500)
+        first = next(iter(call))
+        call.cancel()
+    assert first.step < first.steps == 150
+    eventually(lambda: pictures.metric("nonet_inflight_steps", model=SERVICE) == 0, "nothing of it is left")
+    assert 0 < pictures.metric("nonet_steps_total", model=SERVICE) - before < 150
+
+
 def test_grpc_refuses_with_its_own_statuses(pictures: RunningServer) -> None:
     for fields, status in (
         ({"prompt": ""}, grpc.StatusCode.INVALID_ARGUMENT),
