@@ -73,9 +73,11 @@ def test_a_picture_forms_is_kept_and_comes_back(page: Any) -> None:
     page.fill("#prompt", "a green car")
     page.fill("#seed", "")
     page.fill("#count", "3")
+    page.select_option("#size", "64x32")
     page.click("#go")
     page.wait_for_selector("#answer dl")
     assert page.locator("#answer figure").count() == 3
+    assert page.evaluate("document.querySelector('#answer img').naturalHeight") == 32
     assert page.locator("#gallery img").count() == 4
 
     page.reload()

@@ -132,20 +132,23 @@ function jobView(job, own) {
   return parts;
 }
 
+// Fills the choice of a model; returns the cards of the task's models.
 async function listModels(task) {
   try {
     const response = await fetch("v1/models", { headers: headers() });
-    if (!response.ok) return;
+    if (!response.ok) return [];
     const kept = at("model").value;
     const options = [element("option", "auto", { value: "auto" })];
-    for (const card of (await response.json()).data) {
-      if (card.task !== task) continue;
+    const cards = (await response.json()).data.filter((card) => card.task === task);
+    for (const card of cards) {
       const top1 = card.quality.top1 ? " (top-1 " + (100 * card.quality.top1).toFixed(1) + " %)" : "";
       options.push(element("option", card.id + (card.variants.length ? " family" : top1), { value: card.id }));
     }
     at("model").replaceChildren(...options);
     at("model").value = options.some((option) => option.value === kept) ? kept : "auto";
+    return cards;
   } catch (error) {
     complain("The server cannot be reached.");
+    return [];
   }
 }
