@@ -60,8 +60,8 @@ proto: $(VENV)/.test  ## compile proto/ into the descriptors that the gateway ma
 
 lock: $(VENV)/.uv  ## resolve the dependencies anew and write requirements/*.lock
 	$(LOCK) --upgrade pyproject.toml requirements/build.in requirements/research.in \
-	    --extra test --extra openvino --extra floors -o requirements/test.lock
-	$(LOCK) --upgrade pyproject.toml requirements/build.in --extra redis --extra floors \
+	    --extra test --extra openvino --extra floors --extra images -o requirements/test.lock
+	$(LOCK) --upgrade pyproject.toml requirements/build.in --extra redis --extra floors --extra images \
 	    -c requirements/test.lock -o requirements/serve.lock
 	$(LOCK) --upgrade requirements/generator.in -o requirements/generator.lock
 

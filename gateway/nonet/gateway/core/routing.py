@@ -9,6 +9,7 @@ fastest, and admission then says no with the reason.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from nonet.runtime.catalog import Catalog
@@ -54,8 +55,19 @@ class Router:
         self._ranks = dict(ranks or {})
         self._absence = absence
 
-    def choose(self, task: str, model: str, *, deadline: float | None, priority: int = 1) -> ModelInfo:
+    def choose(
+        self,
+        task: str,
+        model: str,
+        *,
+        deadline: float | None,
+        priority: int = 1,
+        answered_at: Callable[[ModelInfo, int, float], float | None] | None = None,
+    ) -> ModelInfo:
         """The service to call for ``model``; see the module's text.
+
+        ``answered_at`` predicts for the very request, where more is known of it than that it is one; None for
+        a service that does not take it, which is passed over if another does.
 
         Raises NotFound, naming what there is, for an unknown name; Unavailable for a model that is known but
         not ready (``MODEL_NOT_READY``), or if the task has no model at all (``NO_MODEL``, or what the
@@ -85,8 +97,9 @@ class Router:
             return members[0]
         ends: list[float] = []
         for info in members:
-            ends.append(self._answered_at(info, priority, deadline))
-            if ends[-1] <= deadline:
+            end = (answered_at or self._answered_at)(info, priority, deadline)
+            ends.append(math.inf if end is None else end)
+            if end is not None and end <= deadline:
                 return info
         return members[ends.index(min(ends))]
 

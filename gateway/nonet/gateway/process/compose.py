@@ -204,7 +204,12 @@ def _repository(
 
 def _limits(settings: Settings) -> ServiceLimits:
     images, uploads = settings.images, settings.jobs.max_upload_bytes
-    return ServiceLimits(image_bytes=images.max_bytes, image_pixels=images.max_pixels, upload_bytes=uploads)
+    return ServiceLimits(
+        image_bytes=images.max_bytes,
+        image_pixels=images.max_pixels,
+        upload_bytes=uploads,
+        unsafe_score=images.unsafe_score,
+    )
 
 
 def _cache(settings: Settings, clock: Clock) -> ResponseCache:

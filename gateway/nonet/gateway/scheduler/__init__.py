@@ -1,8 +1,9 @@
 """The scheduler: which requests run as one batch, on which device and when; no I/O."""
 
+from nonet.gateway.scheduler.devices import Batch, DeviceState
 from nonet.gateway.scheduler.latency import LatencyModel
 from nonet.gateway.scheduler.queue import Item, ItemState, ModelQueue, QueueKey
-from nonet.gateway.scheduler.scheduler import Batch, DeviceState, Scheduler
+from nonet.gateway.scheduler.scheduler import Scheduler
 
 __all__ = [
     "Batch",

@@ -17,67 +17,22 @@ than one of them.
 
 Limits: priorities are strict, so a flood of priority 0 starves the rest until their deadlines drop them; for
 taking turns, an item of many steps that is behind one with a late deadline goes behind what comes meanwhile
-with an earlier one, too. Predictions take the lanes of a device as equal and independent, and count one step
-of each item ahead; the online correction absorbs the rest.
+with an earlier one, too. Predictions take the lanes of a device as equal and independent; for one execution
+they count a step of each item ahead, for many the turns of all that are there (:mod:`.turns`), never what
+comes later. The online correction absorbs the rest.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
+from nonet.gateway.scheduler.devices import Batch, DeviceState
 from nonet.gateway.scheduler.latency import LatencyModel
 from nonet.gateway.scheduler.queue import Item, ItemState, ModelQueue, QueueKey
+from nonet.gateway.scheduler.turns import seconds_in_turns
 from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, Unavailable
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class Batch:
-    """Items taken together by one lane of one device."""
-
-    key: QueueKey
-    device: str
-    items: list[Item]
-    rows: int
-    cost: float
-    started: float
-    predicted: float
-
-
-class DeviceState:
-    """What the scheduler knows of a device.
-
-    Args:
-        name: unique name, e.g. ``cpu`` or ``remote:<service>-<number>``.
-        lanes: batches it runs at a time, >= 1.
-        serves: whether it can run a model version now.
-    """
-
-    def __init__(self, name: str, lanes: int, serves: Callable[[QueueKey], bool]) -> None:
-        if lanes < 1:
-            raise ValueError(f"device {name} needs at least one lane, got {lanes}")
-        self.name = name
-        self.lanes = lanes
-        self.serves = serves
-        self.healthy = True
-        self.running: list[Batch] = []
-        self.latency: dict[QueueKey, LatencyModel] = {}
-
-    @property
-    def free_lanes(self) -> int:
-        return self.lanes - len(self.running)
-
-    def model(self, key: QueueKey) -> LatencyModel:
-        """The latency model of ``key`` here; made empty when first asked for."""
-        found = self.latency.get(key)
-        if found is None:
-            found = self.latency[key] = LatencyModel()
-        return found
-
-    def can_run(self, key: QueueKey) -> bool:
-        return self.healthy and self.serves(key)
 
 
 class Scheduler:
@@ -150,13 +105,16 @@ class Scheduler:
                     retry_after=max(late, 0.05),
                 )
 
-    def estimate(self, key: QueueKey, cost: float, priority: int, deadline: float, now: float) -> float:
-        """The instant at which a request arriving now would be answered, at the best device.
+    def estimate(
+        self, key: QueueKey, cost: float, priority: int, deadline: float, now: float, *, left: float = 1.0
+    ) -> float:
+        """The instant at which a request of ``left`` executions of ``cost`` arriving now would be answered,
+        at the best device.
 
         ``math.inf`` if no healthy device serves the model. While a model's latency is unknown its share
         counts as nothing.
         """
-        return self._estimate(self._able(key), key, cost, 1.0, priority, deadline, now)
+        return self._estimate(self._able(key), key, cost, left, priority, deadline, now)
 
     def _able(self, key: QueueKey) -> list[DeviceState]:
         """The devices that can run ``key`` now."""
@@ -174,6 +132,8 @@ class Scheduler:
     ) -> float:
         run = min([device.model(key).predict(cost, now) for device in able], default=math.inf) * left
         wait = self._wait(able, key, priority, deadline, now)
+        if left > 1.0:
+            run = max(run, seconds_in_turns(able, self.queues, key, cost, left, priority, now) - wait)
         return now + wait + run * self._limits.safety_factor + self._overhead
 
     def _wait(

@@ -159,6 +159,15 @@ class ImageSettings(Section):
         ge=KIB,
         description="Largest encoded image in bytes, for each image of a request; more is answered 413.",
     )
+    unsafe_score: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        allow_inf_nan=False,
+        description="Score, up to 1, from which a picture that a service makes is withheld as nudity (400, "
+        "content_policy_violation). 0 looks at none. The classifier is a photograph's and takes tens of "
+        "milliseconds a picture; 0.8 is where its authors are confident. Needs the extra safety.",
+    )
 
 
 class SchedulerSettings(Section):

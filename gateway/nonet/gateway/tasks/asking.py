@@ -51,24 +51,17 @@ class Asking:
     def question(self, fields: Any, file: Any, call: Call, info: ModelInfo | None) -> Question:
         """What the fields and the file (of several, a tuple) ask, of the model found or of the one they name.
 
-        Raises InvalidArgument for what the task does not take, and as :meth:`Router.choose`.
+        Raises InvalidArgument for what the task does not take, and as :meth:`DataPlane.choose`.
         """
         task = self._task
         assert task.ask is not None
         asked = task.ask(fields, file)
         exact = info is None
-        info = info or self._plane.router.choose(
-            task.name, fields.model or "auto", deadline=call.deadline, priority=call.priority
-        )
+        request = InferRequest(model="", inputs=asked.inputs, parameters=asked.parameters, **call.handling())
+        info = info or self._plane.choose(task.name, fields.model or "auto", request)
         # Of a family any version that serves will do.
-        request = InferRequest(
-            model=info.name,
-            version=info.version if exact else "",
-            inputs=asked.inputs,
-            parameters=asked.parameters,
-            **call.handling(),
-        )
-        return Question(info, request, fields)
+        version = info.version if exact else ""
+        return Question(info, dataclasses.replace(request, model=info.name, version=version), fields)
 
     async def response(self, question: Question) -> InferResponse:
         """The model's answer to a question that was let in, with failures in the words of the task's
@@ -94,5 +87,7 @@ class Asking:
         number = 0
         async with contextlib.aclosing(self._plane.stream(question.request, admitted=True)) as responses:
             async for response in responses:
-                yield response, self._task.event(question.fields, question.info, response, number)
+                made = self._task.event(question.fields, question.info, response, number)
+                for event in (made,) if isinstance(made, Event) else made:
+                    yield response, event
                 number += 1

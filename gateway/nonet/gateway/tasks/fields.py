@@ -163,6 +163,11 @@ def _kind(schema: Mapping[str, Any]) -> str:
 
 def _range(schema: Mapping[str, Any], error: Mapping[str, Any]) -> str:
     """Which values of a field are accepted, in words."""
+    given = [each for each in schema.get("anyOf", ()) if each.get("type") != "null"]
+    if len(given) == 1:
+        schema = given[0]
+    if "const" in schema:
+        return str(schema["const"])
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None and high is not None:
         return f"from {low} to {high}"

@@ -3,6 +3,7 @@ of."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -144,7 +145,14 @@ def answer_reply(answer: Answer) -> Reply:
         return Reply(
             answer.content, content_type=answer.content_type.encode(), headers=raw_headers(answer.headers)
         )
-    return Reply(orjson.dumps(answer))
+    return Reply(orjson.dumps(answer, default=_as_text))
+
+
+def _as_text(value: Any) -> str:
+    """What JSON has no type for: bytes, in base64."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise TypeError
 
 
 async def event_pieces(
@@ -156,7 +164,10 @@ async def event_pieces(
         try:
             async for _, event in events:
                 begun = True
-                yield b"event: %s\ndata: %s\n\n" % (event.name.encode(), orjson.dumps(event.data))
+                yield b"event: %s\ndata: %s\n\n" % (
+                    event.name.encode(),
+                    orjson.dumps(event.data, default=_as_text),
+                )
         except ServingError as error:
             if not begun:
                 raise

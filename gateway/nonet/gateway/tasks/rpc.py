@@ -114,7 +114,8 @@ class TaskCalls:
         if isinstance(answer, Blob):
             fill(reply, {answer.field: answer.content, "content_type": answer.content_type, **answer.facts})
         else:
-            fill(reply, {name: value for name, value in answer.items() if name not in ("model", "version")})
+            known = self._task.to_message(answer)
+            fill(reply, {name: value for name, value in known.items() if name not in ("model", "version")})
         rpc.describe_answer(response, inferring - started, time.perf_counter() - inferred)
         return reply
 
@@ -123,7 +124,8 @@ class TaskCalls:
         async with contextlib.aclosing(self._asking.events(question)) as answers:
             async for response, event in answers:
                 rpc.model = response.model
-                reply = fill(method.response(), {"version": response.version, **event.data})
+                said = {"version": response.version, **self._task.to_message(event.data)}
+                reply = fill(method.response(), said)
                 await rpc.context.write(reply.SerializeToString())
 
     async def _question(self, method: Method, raw: bytes, rpc: Rpc) -> Question:

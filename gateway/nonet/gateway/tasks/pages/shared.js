@@ -60,10 +60,8 @@ function once() {
   return { "Idempotency-Key": crypto.randomUUID ? crypto.randomUUID() : String(Math.random()) };
 }
 
-async function* events(job, after, signal) {
-  const asked = { headers: { ...headers(), "Last-Event-ID": String(after) }, signal };
-  const response = await fetch("v1/jobs/" + job + "/events", asked);
-  if (!response.ok) throw new Error(await said(response));
+// The server-sent events of a response, each as its fields by name.
+async function* messages(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
@@ -73,9 +71,17 @@ async function* events(job, after, signal) {
     const parts = text.split("\n\n");
     text = parts.pop();
     for (const part of parts) {
-      const fields = Object.fromEntries(part.split("\n").map((line) => line.split(/: (.*)/s)));
-      if (fields.data) yield [Number(fields.id), JSON.parse(fields.data)];
+      yield Object.fromEntries(part.split("\n").map((line) => line.split(/: (.*)/s)));
     }
+  }
+}
+
+async function* events(job, after, signal) {
+  const asked = { headers: { ...headers(), "Last-Event-ID": String(after) }, signal };
+  const response = await fetch("v1/jobs/" + job + "/events", asked);
+  if (!response.ok) throw new Error(await said(response));
+  for await (const fields of messages(response)) {
+    if (fields.data) yield [Number(fields.id), JSON.parse(fields.data)];
   }
 }
 
@@ -126,20 +132,23 @@ function jobView(job, own) {
   return parts;
 }
 
+// Fills the choice of a model; returns the cards of the task's models.
 async function listModels(task) {
   try {
     const response = await fetch("v1/models", { headers: headers() });
-    if (!response.ok) return;
+    if (!response.ok) return [];
     const kept = at("model").value;
     const options = [element("option", "auto", { value: "auto" })];
-    for (const card of (await response.json()).data) {
-      if (card.task !== task) continue;
+    const cards = (await response.json()).data.filter((card) => card.task === task);
+    for (const card of cards) {
       const top1 = card.quality.top1 ? " (top-1 " + (100 * card.quality.top1).toFixed(1) + " %)" : "";
       options.push(element("option", card.id + (card.variants.length ? " family" : top1), { value: card.id }));
     }
     at("model").replaceChildren(...options);
     at("model").value = options.some((option) => option.value === kept) ? kept : "auto";
+    return cards;
   } catch (error) {
     complain("The server cannot be reached.");
+    return [];
   }
 }

@@ -1,0 +1,56 @@
+"""What the scheduler knows of a device, and a batch that one of its lanes runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from nonet.gateway.scheduler.latency import LatencyModel
+from nonet.gateway.scheduler.queue import Item, QueueKey
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Batch:
+    """Items taken together by one lane of one device."""
+
+    key: QueueKey
+    device: str
+    items: list[Item]
+    rows: int
+    cost: float
+    started: float
+    predicted: float
+
+
+class DeviceState:
+    """What the scheduler knows of a device.
+
+    Args:
+        name: unique name, e.g. ``cpu`` or ``remote:<service>-<number>``.
+        lanes: batches it runs at a time, >= 1.
+        serves: whether it can run a model version now.
+    """
+
+    def __init__(self, name: str, lanes: int, serves: Callable[[QueueKey], bool]) -> None:
+        if lanes < 1:
+            raise ValueError(f"device {name} needs at least one lane, got {lanes}")
+        self.name = name
+        self.lanes = lanes
+        self.serves = serves
+        self.healthy = True
+        self.running: list[Batch] = []
+        self.latency: dict[QueueKey, LatencyModel] = {}
+
+    @property
+    def free_lanes(self) -> int:
+        return self.lanes - len(self.running)
+
+    def model(self, key: QueueKey) -> LatencyModel:
+        """The latency model of ``key`` here; made empty when first asked for."""
+        found = self.latency.get(key)
+        if found is None:
+            found = self.latency[key] = LatencyModel()
+        return found
+
+    def can_run(self, key: QueueKey) -> bool:
+        return self.healthy and self.serves(key)

