@@ -146,8 +146,8 @@ class UNet(nn.Module):
     def with_features(
         self, latents: Tensor, time: Tensor, context: Tensor, context_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The velocity, and the output of the last transformer (B, feature_width, H / 2^k, W / 2^k), where k is
-        `feature_stage`: 1 by default, 0 with `up1_transformer`.
+        """The velocity, and the output of the last transformer (B, feature_width, H / 2^k, W / 2^k), where k
+        is `feature_stage`: 1 by default, 0 with `up1_transformer`.
         """
         if not torch.compiler.is_exporting():
             height, width = latents.shape[-2:]
