@@ -69,13 +69,9 @@ class UNet(nn.Module):
         width = channels[0]
         for number, out in enumerate(channels):
             pairs = []
-            for index in range(config.pairs):
-                replaced = number == 0 and index > 0 and config.stage1_replace_res
-                if number == 0 and config.stage1_replace_res and index < config.pairs - 1:
-                    transformer = None
-                else:
-                    transformer = self.transformer(number)
-                pairs.append(Pair(None if replaced else self.res(width, out), transformer))
+            for _ in range(config.pairs):
+                res = None if number == 0 and config.stage1_replace_res else self.res(width, out)
+                pairs.append(Pair(res, self.transformer(number)))
                 width = out
                 skips.append(out)
             sampler = None
