@@ -1,4 +1,4 @@
-"""SnapGen's networks against independent ones of diffusers: same function with the same weights, and sizes."""
+"""SnapGen's networks against those of diffusers: same function with the same weights, and sizes."""
 
 from __future__ import annotations
 
@@ -143,6 +143,7 @@ def peer_cost(network: Any, *given: Tensor, **more: Any) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_step_costs_a_fraction_of_that_of_sdxl_and_of_the_transformer() -> None:
     with torch.device("meta"):
         sdxl = diffusers.UNet2DConditionModel(
