@@ -2,11 +2,11 @@
 
 Run in the environment of the tests (torch and diffusers):
 
-    PYTHONPATH=.:bench python bench/snapgen.py
+    python bench/snapgen.py
 
-Protocol (specification, check (1).11): one thread, FP32, random weights, batch of one. The two of a pair run in
-turn, and the figure is the smallest process CPU time of all rounds, which other load on the machine disturbs
-least. `bar` is half of the ratio that the specification measured.
+Protocol (specification, check (1).11): one thread, FP32, random weights, batch of one. The two of a pair run
+in turn, and the figure is the smallest process CPU time of all rounds, which other load on the machine
+disturbs least. `bar` is half of the ratio that the specification measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import nn
 
 from nonet.research.snapgen import config, decoder
 from nonet.research.snapgen.blocks import Attention, ResBlock
-from nonet.research.snapgen.counting import cost, parameters
+from nonet.research.snapgen.counting import cost
 from nonet.research.snapgen.unet import UNet
 
 Run = Callable[[], object]
