@@ -62,8 +62,9 @@ def shape_of(mask: NDArray[np.bool_]) -> str | None:
         drawn = shape_mask(shape, side)[np.ix_(rows, columns)]
         return float((drawn & mask).sum() / (drawn | mask).sum())
 
-    best = max(SHAPES, key=overlap)
-    return best if overlap(best) >= ALIKE else None
+    overlaps = {shape: overlap(shape) for shape in SHAPES}
+    best = max(SHAPES, key=overlaps.__getitem__)
+    return best if overlaps[best] >= ALIKE else None
 
 
 def detect(picture: NDArray[np.uint8]) -> list[Found]:
@@ -97,8 +98,8 @@ def matching(wanted: Wanted, found: Sequence[Found]) -> list[Found]:
 
 
 def obeyed(prompt: Prompt, found: Sequence[Found]) -> bool:
-    """Whether the things are what the prompt asks for. Things it does not name are allowed, but counted shapes
-    must be as many as told.
+    """Whether the things are what the prompt asks for. Things it does not name are allowed, but counted
+    shapes must be as many as told.
     """
     groups = [matching(wanted, found) for wanted in prompt.wanted]
     for wanted, group in zip(prompt.wanted, groups, strict=True):
@@ -115,7 +116,7 @@ def obeyed(prompt: Prompt, found: Sequence[Found]) -> bool:
 
 
 def prompts(each: int, seed: int) -> list[Prompt]:
-    """So many prompts of each category, different ones where the category has so many; the same for a seed."""
+    """So many prompts of each category, or all different ones if it has fewer; the same for a seed."""
     rng = np.random.default_rng(seed)
     chosen: list[Prompt] = []
     for category in CATEGORIES:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,8 +83,9 @@ class Scene:
     seed: int
 
 
+@cache
 def shape_mask(shape: str, side: int) -> NDArray[np.bool_]:
-    """The shape in its box (side, side), whose four edges it touches. Raises KeyError for an unknown shape."""
+    """The shape in its box (side, side), whose edges it touches; read-only. Raises KeyError for another."""
     middle = (side - 1) / 2
     rows, columns = np.mgrid[:side, :side] - middle
     distance = np.hypot(rows, columns)
@@ -95,7 +97,9 @@ def shape_mask(shape: str, side: int) -> NDArray[np.bool_]:
         "cross": lambda: np.minimum(np.abs(rows), np.abs(columns)) <= side / 6,
         "ring": lambda: (distance <= side / 2) & (distance > side / 4),
     }
-    return drawn[shape]()
+    mask = drawn[shape]()
+    mask.setflags(write=False)
+    return mask
 
 
 def in_relation(
@@ -179,8 +183,8 @@ def phrase(wanted: Wanted) -> str:
 
 def prompt_of(category: str, rng: np.random.Generator, exact: bool = False) -> Prompt:
     """A random prompt of one of :data:`CATEGORIES`. For training it may also tell sizes, the background, and
-    colours where the category needs none, and `attribution` asks for two to four shapes; with `exact` it is as
-    GenEval's are. Raises ValueError for an unknown category.
+    colours where the category needs none, and `attribution` asks for two to four shapes; with `exact` it is
+    as GenEval's are. Raises ValueError for an unknown category.
     """
     if category not in CATEGORIES:
         raise ValueError(f"the category must be one of {', '.join(CATEGORIES)}, not {category!r}")
