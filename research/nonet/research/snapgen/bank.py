@@ -97,10 +97,14 @@ class Bank:
         rows = (self._starts[captions][:, None] + place).clamp(max=len(self._states) - 1)
         return self._states[rows].float() * mask[..., None], mask.float()
 
+    def draw_examples(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Indices (B,) of training examples."""
+        picked = torch.multinomial(self._weights, batch, replacement=True, generator=generator)
+        return self._training[picked]
+
     def draw(self, batch: int, generator: torch.Generator, drop: float = 0.1, length: int | None = None) -> Batch:
         """A batch of training examples, each with one of its captions, or with none for a share of `drop`."""
-        picked = torch.multinomial(self._weights, batch, replacement=True, generator=generator)
-        chosen, shape = self._training[picked], (batch,)
+        chosen, shape = self.draw_examples(batch, generator), (batch,)
         share = torch.rand(shape, generator=generator, device=self.device)
         which = (share * self._counts[chosen]).long()
         captions = self._table[chosen, which]
