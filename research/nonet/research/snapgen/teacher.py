@@ -143,4 +143,5 @@ class Teacher(nn.Module):
 
 def _centred(count: int, like: Tensor) -> Tensor:
     """Places (count,) around 0, so that a larger picture extends a smaller one on all sides."""
-    return torch.arange(count, device=like.device) - (count - 1) / 2
+    places = torch.arange(count, device=like.device, dtype=torch.float32)
+    return places - places.mean()

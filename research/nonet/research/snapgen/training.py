@@ -23,6 +23,7 @@ from nonet.research.snapgen.decoder_training import HeldPsnr, decoder_loss_of
 from nonet.research.snapgen.diffusing import HeldLoss, task_loss_of
 from nonet.research.snapgen.learning import Report, Training
 from nonet.research.snapgen.presets import DECODER, FEW_STEP, PRESETS, STUDENT, TEACHER, Preset
+from nonet.research.snapgen.student_training import Student, student_loss_of
 from nonet.research.snapgen.teacher import Teacher
 from nonet.research.snapgen.unet import UNet
 from nonet.research.systems import TrainOptions
@@ -115,4 +116,10 @@ def _lesson(preset: Preset, options: TrainOptions, bank: Bank, folder: Path) -> 
         pictures = packing.read_rows(folder, "pictures").to(bank.device)
         judge = HeldPsnr(decoder, bank, pictures)
         return decoder, decoder_loss_of(decoder, bank, pictures, pace.batch), judge
+    if preset.kind == STUDENT:
+        guide = averaged(options.runs / preset.teacher_run, Teacher(preset.teacher))
+        assert isinstance(guide, Teacher)
+        student = Student(UNet(preset.student), preset.teacher.width).to(bank.device)
+        losses = student_loss_of(student, guide.to(bank.device), bank, pace.batch, pace.drop)
+        return student, losses, HeldLoss(student, bank)
     raise InvalidArgument(f"unknown kind of training '{preset.kind}'", param="preset")
