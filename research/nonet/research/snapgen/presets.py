@@ -48,7 +48,7 @@ class Preset:
 
 _TEACHER = Pace(batch=64, rate=1e-3, muon_rate=2e-3, warmup=30, average=0.9995)
 _STUDENT = Pace(batch=32, rate=1e-3, average=0.9995)
-_DECODER = Pace(batch=8, rate=1e-3, average=0.998, weight_decay=0.0)
+_DECODER = Pace(batch=8, parts=1, rate=2e-3, average=0.998, weight_decay=0.0)
 _FEW_STEP = Pace(batch=48, rate=2e-4, warmup=50, average=0.998, drop=0.0)
 # For minutes of a GPU: the bank lies on it, a batch fills it. Unverified there.
 _LARGE = TeacherConfig(width=384, layers=12)
