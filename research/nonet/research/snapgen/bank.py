@@ -82,7 +82,9 @@ class Bank:
         """Indices of the examples of `train`, `held_pair` or `held_name`."""
         if part not in (TRAIN, HELD_PAIR, HELD_NAME):
             raise ValueError(f"unknown part {part!r}")
-        return torch.tensor([i for i, each in enumerate(self.examples) if each["part"] == part], dtype=torch.long)
+        return torch.tensor(
+            [i for i, each in enumerate(self.examples) if each["part"] == part], dtype=torch.long
+        )
 
     def latents(self, examples: Tensor) -> Tensor:
         """Latents (B, 32, h, w) in the networks' scale."""
@@ -102,7 +104,9 @@ class Bank:
         picked = torch.multinomial(self._weights, batch, replacement=True, generator=generator)
         return self._training[picked]
 
-    def draw(self, batch: int, generator: torch.Generator, drop: float = 0.1, length: int | None = None) -> Batch:
+    def draw(
+        self, batch: int, generator: torch.Generator, drop: float = 0.1, length: int | None = None
+    ) -> Batch:
         """A batch of training examples, each with one of its captions, or with none for a share of `drop`."""
         chosen, shape = self.draw_examples(batch, generator), (batch,)
         share = torch.rand(shape, generator=generator, device=self.device)

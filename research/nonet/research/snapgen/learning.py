@@ -58,7 +58,9 @@ class Muon(torch.optim.Optimizer):
     have: the update is scaled to the root mean square that AdamW's typically has (arXiv 2502.16982).
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, threads: int = 1) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, threads: int = 1
+    ) -> None:
         self._pool = ThreadPoolExecutor(threads)
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum})
 

@@ -95,7 +95,9 @@ def pack_texts(folder: Path, tokenizer: Path, told: Told) -> None:
     """States of all different captions, one after another: (tokens, 384) float16, and where each begins."""
     if (folder / "captions.json").exists():
         return
-    captions = sorted({text for fact in read_examples(folder)["examples"] for text in fact["captions"]} | {""})
+    captions = sorted(
+        {text for fact in read_examples(folder)["examples"] for text in fact["captions"]} | {""}
+    )
     encoder = TextEncoder(tokenizer)
     states = []
     for count, caption in enumerate(captions):

@@ -71,7 +71,9 @@ def recolour(drawing: Pixels, hue: float, target: str) -> Pixels:
     to_hue, factor, least = TARGETS[target]
     hues, saturation, value, opaque = _hsv(drawing)
     # Whole inside the range, fading out beyond it, so that no edge appears within a shade.
-    weight = np.clip((RANGE + 14 - _distance(hues, hue)) / 14, 0, 1) * np.clip(saturation / 0.15, 0, 1) * opaque
+    weight = (
+        np.clip((RANGE + 14 - _distance(hues, hue)) / 14, 0, 1) * np.clip(saturation / 0.15, 0, 1) * opaque
+    )
     offset = (hues - hue + 180) % 360 - 180
     rgb = _rgb((to_hue + 0.5 * offset) % 360, saturation * factor, least + (1 - least) * value)
     mixed = drawing[..., :3] * (1 - weight[..., None]) + 255 * rgb * weight[..., None]

@@ -31,7 +31,11 @@ from nonet.runtime.tensors import DataType, TensorSpec
 CHANNELS, MAX_BATCH = 32, 32
 LARGEST = 25_000_000
 _DATA = (
-    ("emoji_captions: Noto emoji and its first version", "Apache-2.0", "Google, npm @iconify-json/noto, noto-v1"),
+    (
+        "emoji_captions: Noto emoji and its first version",
+        "Apache-2.0",
+        "Google, npm @iconify-json/noto, noto-v1",
+    ),
     ("emoji_captions: Fluent emoji, flat, gradient and 3D", "MIT", "Microsoft, npm @iconify-json, @lobehub"),
     ("emoji_captions: FxEmojis", "Apache-2.0", "Mozilla, npm @iconify-json/fxemoji"),
     ("emoji_captions: names and keywords", "MIT; Unicode License", "emojibase-data, Unicode CLDR"),

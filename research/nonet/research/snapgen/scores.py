@@ -14,6 +14,10 @@ from nonet.research.snapgen.examples import PLAIN
 from nonet.research.snapgen.recolouring import LEAST_SHARE, ruling_hue
 
 
+#: Pictures closer than this in latents are the same one.
+_SAME = 0.1
+
+
 class Retrieval:
     """Finds real pictures by their distance to a made one, in latents.
 
@@ -27,19 +31,21 @@ class Retrieval:
         self._training = torch.tensor([bank.examples[i]["part"] == TRAIN for i in plain])
         self._latents = bank.latents(torch.tensor(plain)).flatten(1).cpu()
 
-    def score(self, made: Tensor, names: Sequence[str]) -> dict[str, float]:
+    def score(
+        self, made: Tensor, names: Sequence[str], *, leave_out_itself: bool = False
+    ) -> dict[str, float]:
         """Shares `top1` and `top10` of made latents (B, C, h, w) among whose 1 and 10 nearest is the name asked
         for, the same for names shuffled among the prompts, and the mean distance to the nearest training
-        picture, per value.
+        picture, per value. `leave_out_itself`: the made ones are real, and their own copies do not count.
         """
-        distance = torch.cdist(made.flatten(1), self._latents)
+        distance = torch.cdist(made.flatten(1), self._latents, compute_mode="donot_use_mm_for_euclid_dist")
+        if leave_out_itself:
+            distance = distance.masked_fill(distance < _SAME, torch.inf)
         nearest = distance.topk(10, largest=False).indices.tolist()
         shuffled = list(names[1:]) + list(names[:1])
         found = {}
         for label, wanted in (("", names), ("_shuffled", shuffled)):
-            hits = [
-                [self._names[i] == name for i in row] for row, name in zip(nearest, wanted, strict=True)
-            ]
+            hits = [[self._names[i] == name for i in row] for row, name in zip(nearest, wanted, strict=True)]
             found[f"top1{label}"] = float(np.mean([row[0] for row in hits]))
             found[f"top10{label}"] = float(np.mean([any(row) for row in hits]))
         closest = distance[:, self._training].min(dim=1).values / self._latents.shape[1] ** 0.5

