@@ -1,4 +1,4 @@
-"""Blocks of SnapGen's UNet: expanded separable residual blocks, and transformers with one shared key and value.
+"""Blocks of SnapGen's UNet: expanded separable residual blocks, transformers with one key and value head.
 
 Maps are (B, C, H, W), tokens (B, N, C), times (B,) from 0 to 1.
 
@@ -209,7 +209,7 @@ class TransformerLayer(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer layers over the places of a map (B, C, H, W), between two linear layers, with a shortcut."""
+    """Transformer layers over the places of a map (B, C, H, W), between linear layers, with a shortcut."""
 
     def __init__(
         self, layers: list[TransformerLayer], width: int, head_dim: int, rope: bool, groups: int

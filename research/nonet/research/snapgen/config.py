@@ -13,17 +13,22 @@ from dataclasses import dataclass
 class UNetConfig:
     """A UNet of `len(channels)` stages, each half the size of the one before.
 
-    `latent_channels`: of input and output. `channels`, `transformer_layers` and `self_attention`: by stage,
-    from the full size down; 0 layers is a stage of residual blocks alone. `context_width`: of a text token.
-    `head_dim`: of an attention head; `multi_query`: all heads share one key and one value. `ffn_ratio`: hidden
-    width of a feed-forward, in widths. `separable`: depthwise and pointwise convolutions in residual blocks,
-    whose hidden width is `expansion` widths; `separable_samplers`: also where the size changes. `qk_norm`: RMS
-    normalisation of queries and keys. `rope`: rotary positions in self-attention. `pairs`: residual block
-    and transformer, so often in a stage on the way down (and once more on the way up). `mid_resblocks`: 1 or 2
-    around the middle transformer. `up1_transformer`: transformers also in the last stage of the way up.
-    `stage1_replace_res`: the transformers of stage 1 stand in the place of its second residual block.
-    `context_projection`: project text to that width and RMS-normalise it first. `groups`: of group
-    normalisation. Raises ValueError where these do not fit together.
+    By stage, from the full size down: `channels`, `transformer_layers` (0: residual blocks alone),
+    `self_attention`. A stage has `pairs` of residual block and transformer on the way down, one more on the
+    way up; `mid_resblocks` are 1 or 2 around the middle transformer; `up1_transformer`: transformers also in
+    the last stage of the way up; `stage1_replace_res`: the transformers of stage 1 stand on the way down
+    in the place of its residual blocks.
+
+    Residual blocks: `separable`, depthwise and pointwise convolutions with a hidden width of `expansion`
+    widths, or dense; `separable_samplers`: separable also where the size changes; `groups`: of group
+    normalisation.
+
+    Transformers: `context_width` of a text token, `context_projection` projects the text to that width first
+    and RMS-normalises it; `head_dim` of an attention head, `multi_query`: all heads share one key and one
+    value; `ffn_ratio`: hidden width of a feed-forward, in widths; `qk_norm`: RMS normalisation of queries and
+    keys; `rope`: rotary positions in self-attention.
+
+    Raises ValueError where these do not fit together.
     """
 
     latent_channels: int = 16
@@ -59,6 +64,10 @@ class UNetConfig:
         if self.head_dim % 4:
             raise ValueError(
                 f"rotary positions of two axes need heads of a multiple of 4, not {self.head_dim}"
+            )
+        if self.stage1_replace_res and not self.transformer_layers[0]:
+            raise ValueError(
+                "stage 1 has no transformers that could stand in the place of its residual blocks"
             )
         if self.mid_resblocks not in (1, 2):
             raise ValueError(f"the middle has 1 or 2 residual blocks, not {self.mid_resblocks}")

@@ -96,8 +96,8 @@ def multi_level(
     time: Tensor,
     features: tuple[Tensor, Tensor] | None = None,
 ) -> MultiLevel:
-    """Losses of a predicted velocity (B, ...) against the path's and the teacher's, and of the `features`: the
-    student's, projected, and the teacher's, of one shape.
+    """Losses of a predicted velocity (B, ...) against the path's and the teacher's, and of the `features`:
+    the student's, projected, and the teacher's, of one shape.
     """
     return MultiLevel(
         task_loss(prediction, picture, noise),

@@ -69,13 +69,9 @@ class UNet(nn.Module):
         width = channels[0]
         for number, out in enumerate(channels):
             pairs = []
-            for index in range(config.pairs):
-                replaced = number == 0 and index > 0 and config.stage1_replace_res
-                if number == 0 and config.stage1_replace_res and index < config.pairs - 1:
-                    transformer = None
-                else:
-                    transformer = self.transformer(number)
-                pairs.append(Pair(None if replaced else self.res(width, out), transformer))
+            for _ in range(config.pairs):
+                res = None if number == 0 and config.stage1_replace_res else self.res(width, out)
+                pairs.append(Pair(res, self.transformer(number)))
                 width = out
                 skips.append(out)
             sampler = None
@@ -146,8 +142,8 @@ class UNet(nn.Module):
     def with_features(
         self, latents: Tensor, time: Tensor, context: Tensor, context_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The velocity, and the output of the last transformer (B, feature_width, H / 2^k, W / 2^k), where k is
-        `feature_stage`: 1 by default, 0 with `up1_transformer`.
+        """The velocity, and the output of the last transformer (B, feature_width, H / 2^k, W / 2^k), where k
+        is `feature_stage`: 1 by default, 0 with `up1_transformer`.
         """
         if not torch.compiler.is_exporting():
             height, width = latents.shape[-2:]
