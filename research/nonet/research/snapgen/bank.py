@@ -20,7 +20,7 @@ from nonet.research.snapgen.text_states import LENGTH
 
 @dataclass(frozen=True)
 class Batch:
-    """Latents (B, 32, h, w) in the networks' scale, context (B, L, 384) and mask (B, L), and what was drawn."""
+    """Latents (B, 32, h, w) in the networks' scale, context (B, L, 384), mask (B, L), and what was drawn."""
 
     latents: Tensor
     context: Tensor

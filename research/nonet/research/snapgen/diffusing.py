@@ -41,7 +41,7 @@ def task_loss_of(
 
 
 class HeldLoss:
-    """The loss on pairs held back, with the same noise each time, at times spread evenly over the logit-normal.
+    """The loss on pairs held back, with the same noise each time, at times spread over the logit-normal.
 
     Args:
         bank: of examples.

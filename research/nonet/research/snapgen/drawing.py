@@ -1,4 +1,4 @@
-"""Drawings as pixels: every picture cut to what is drawn, brought to one size, and laid on a coloured ground."""
+"""Drawings as pixels: cut to what is drawn, brought to one size, and laid on a coloured ground."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GROUNDS: dict[str, tuple[int, int, int]] = {
 
 
 def draw(picture: str | bytes, side: int) -> Pixels | None:
-    """A drawing (side, side, 4), RGBA, its longer side 7/8 of `side`, in the middle; `None` if nothing is drawn.
+    """A drawing (side, side, 4), RGBA, its longer side 7/8 of `side`, centred; `None` if nothing is drawn.
 
     `picture` is an SVG document, or the bytes of an image file with transparency.
     """

@@ -1,7 +1,7 @@
-"""Files of the emoji pictures: which picture goes with which name, where it comes from, and what is held back.
+"""Files of the emoji pictures: which picture goes with which name, whence it comes, and what is held back.
 
-The index (`emoji_captions/pairs.csv`) lists pictures of npm packages by package, version and icon. The archives
-are fetched with npm itself, at the version of the index, and checked against the hashes below.
+The index (`emoji_captions/pairs.csv`) lists pictures of npm packages by package, version and icon. The
+archives are fetched with npm itself, at the version of the index, and checked against the hashes below.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-#: File name of each archive and its SHA-256. Licences: MIT (fluent-*) and Apache-2.0 (noto, noto-v1, fxemoji).
+#: File name of each archive and its SHA-256. Licences: MIT (fluent-*), Apache-2.0 (noto, noto-v1, fxemoji).
 ARCHIVES: dict[str, tuple[str, str]] = {
     "@iconify-json/fluent-emoji@1.2.7": (
         "iconify-json-fluent-emoji-1.2.7.tgz",
@@ -52,7 +52,7 @@ STYLES: dict[str, str] = {
     "noto-v1": "blob style",
     "fxemoji": "firefox style",
 }
-#: Pictures that a small network confuses with objects (people; buttons that show a sign) or cannot name (flags).
+#: Pictures that a small network confuses with objects (people, buttons with a sign) or cannot name (flags).
 LEFT_OUT_GROUPS = frozenset({"people-body", "symbols", "flags"})
 FREE_LICENCES = frozenset({"MIT", "Apache-2.0"})
 TRAIN, HELD_PAIR, HELD_NAME = "train", "held_pair", "held_name"
@@ -174,6 +174,6 @@ def _svg_documents(icons: dict[str, object], pairs: list[Pair]) -> Iterator[tupl
         )
         yield (
             pair,
-            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{width}" '
-            f'height="{height}" viewBox="{left} {top} {width} {height}">{icon["body"]}</svg>',
+            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'width="{width}" height="{height}" viewBox="{left} {top} {width} {height}">{icon["body"]}</svg>',
         )

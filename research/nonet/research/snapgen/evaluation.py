@@ -1,4 +1,4 @@
-"""Scores of the published versions: what their pictures show, how far they are from real ones, and at what cost."""
+"""Scores of the published versions: what their pictures show, how near to real ones, and at what cost."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def versions(repository: Path) -> list[Version]:
 
 
 def evaluate_all(options: EvaluateOptions) -> None:
-    """Scores of every version as a table, and as a file if asked. `options.weights` may name the packed folder.
+    """Scores of every version, as a table and as a file if asked; `options.weights` may name what is packed.
 
     Raises FileNotFoundError where there is no version or nothing is packed.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -53,7 +54,8 @@ def sample(
         shape: (C, h, w) of the latents.
         steps: of the sampler.
         guidance: 1 asks the network once a step, anything else twice.
-        stochastic: each step goes to the picture foreseen and adds fresh noise (few-step networks), else Euler.
+        stochastic: each step goes to the picture foreseen and adds fresh noise (few-step networks); else
+            Euler's.
     """
     times = flow.schedule(steps).float()
     found = []
@@ -64,7 +66,7 @@ def sample(
         context, mask = texts.context[start : start + len(rows)], texts.mask[start : start + len(rows)]
         no_context = texts.no_context.expand(len(rows), -1, -1)
         no_mask = texts.no_mask.expand(len(rows), -1)
-        for now, then in zip(times[:-1], times[1:], strict=True):
+        for now, then in pairwise(times):
             time = now.expand(len(rows))
             velocity = network(point, time, context, mask)
             if guidance != 1:

@@ -88,7 +88,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Matrices (n, a, b) with singular values near 1 and the same singular vectors, by five Newton-Schulz steps."""
+    """Matrices (n, a, b) with the same singular vectors and values near 1, by Newton-Schulz steps."""
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
     wide = x.shape[1] <= x.shape[2]
     if not wide:

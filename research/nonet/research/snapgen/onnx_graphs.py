@@ -18,7 +18,7 @@ from nonet.research.fasternet.onnx_export import ExportError
 from nonet.research.fasternet.release import strip_origins
 from nonet.research.snapgen.text_states import LENGTH, WIDTH
 
-#: Largest difference to PyTorch, relative to the largest output, with weights rounded to half precision alike.
+#: Largest difference to PyTorch, relative to the largest output, both with rounded weights.
 TOLERANCE = 1e-3
 INPUTS = ("latents", "time", "context", "context_mask")
 _SMALLEST_STORED = 1024
@@ -109,7 +109,7 @@ def _export(
 
 
 def halve_weights(path: Path) -> None:
-    """Store large float32 weights as float16 with a cast to float32 after each; the graph computes as before."""
+    """Store large float32 weights as float16, each with a cast; the graph computes as before."""
     model = onnx.load(str(path))
     casts = []
     for position, stored in enumerate(model.graph.initializer):

@@ -1,4 +1,4 @@
-"""Prepares all that a training reads: pictures, their latents and the states of their captions, in small files.
+"""Prepares all that a training reads, in small files: pictures, their latents, the states of captions.
 
 Each stage writes its files once and is skipped when they are there, so that packing goes on where it stopped:
 `drawings_*`, then `pictures_*` with `examples.json`, then `latents_*` and `texts_*`. No file exceeds 60 MB.
@@ -72,7 +72,7 @@ def _collect(pair: Pair, drawing: Pixels, facts: list[dict[str, Any]], pixels: l
 
 
 def pack_latents(root: Path, folder: Path, told: Told, batch: int = 32) -> None:
-    """Latents of the pictures as bytes, with the centre (32) and the one scale that were taken out of them."""
+    """Latents of the pictures as bytes, with the centre (32) and the scale taken out of them."""
     if (folder / "scale.json").exists():
         return
     autoencoder = Autoencoder(root)

@@ -1,4 +1,4 @@
-"""What the networks are asked for when they are judged: pairs seen and held back, unseen names, compositions."""
+"""What networks are asked for when they are judged: pairs seen and held back, unseen names, compositions."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ RANGE = 26.0
 
 @dataclass(frozen=True)
 class Ruling:
-    """The hue that rules a drawing: in degrees, with its share of the opaque area and its mean value (0 to 1)."""
+    """The hue that rules a drawing, in degrees; its share of the opaque area, its mean value (0 to 1)."""
 
     hue: float
     share: float

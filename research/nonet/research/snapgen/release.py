@@ -45,7 +45,7 @@ _DATA = (
 
 @dataclass(frozen=True)
 class Trained:
-    """What a version is made of: the network and the decoder in the networks' scale, in eval mode, and facts."""
+    """What a version is made of: network, decoder in the network's scale, both in eval mode; facts."""
 
     network: nn.Module
     decoder: nn.Module
@@ -86,7 +86,7 @@ def publish(options: TrainOptions) -> str:
     """Export, check against PyTorch, publish; returns a line that says what was published.
 
     The decoder is published within the networks that need it. Raises ExportError if a graph differs from
-    PyTorch or is too large, InvalidArgument where a part is not trained yet, and what `publish_version` raises.
+    PyTorch or is too large, InvalidArgument where a part is not trained, and what `publish_version` raises.
     """
     preset = PRESETS[options.preset]
     if preset.kind == DECODER:
@@ -135,7 +135,7 @@ def publish_trained(preset: Preset, options: TrainOptions, parts: Trained) -> st
             ),
             quality=_quality(options.runs / preset.run),
             licence="Apache-2.0",
-            credit="Trained by Nonet from random weights on drawings of Noto (Google), Fluent (Microsoft) and "
+            credit="Trained by Nonet from random weights on drawings of Noto (Google), Fluent (Microsoft), "
             "FxEmojis (Mozilla), in the latents of TAEF2 (Ollin Boer Bohan). Text: MiniLM (Apache-2.0).",
             task="text_to_image",
             family="emoji",

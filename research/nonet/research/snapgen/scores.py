@@ -13,7 +13,6 @@ from nonet.research.snapgen.emoji_files import TRAIN
 from nonet.research.snapgen.examples import PLAIN
 from nonet.research.snapgen.recolouring import LEAST_SHARE, ruling_hue
 
-
 #: Pictures closer than this in latents are the same one.
 _SAME = 0.1
 
@@ -34,9 +33,9 @@ class Retrieval:
     def score(
         self, made: Tensor, names: Sequence[str], *, leave_out_itself: bool = False
     ) -> dict[str, float]:
-        """Shares `top1` and `top10` of made latents (B, C, h, w) among whose 1 and 10 nearest is the name asked
-        for, the same for names shuffled among the prompts, and the mean distance to the nearest training
-        picture, per value. `leave_out_itself`: the made ones are real, and their own copies do not count.
+        """Shares `top1` and `top10` of made latents (B, C, h, w) among whose 1 and 10 nearest is the name
+        asked for, the same for names shuffled among the prompts, and the mean distance to the nearest picture
+        of the training, per value. `leave_out_itself`: they are real, their own copies do not count.
         """
         distance = torch.cdist(made.flatten(1), self._latents, compute_mode="donot_use_mm_for_euclid_dist")
         if leave_out_itself:

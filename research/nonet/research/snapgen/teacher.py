@@ -18,8 +18,8 @@ from torch import Tensor, nn
 @dataclass(frozen=True)
 class TeacherConfig:
     """A transformer of `layers` blocks of `width`, with heads of `head_dim`, on patches of `patch` x `patch`
-    cells of latents with `latent_channels`, for text states of `context_width`. `ffn_ratio`: hidden width of a
-    feed-forward, in widths. Raises ValueError where heads do not divide the width.
+    cells of latents with `latent_channels`, for text states of `context_width`. `ffn_ratio`: hidden width of
+    a feed-forward, in widths. Raises ValueError where heads do not divide the width.
     """
 
     latent_channels: int = 32
@@ -86,7 +86,7 @@ class Teacher(nn.Module):
     `h` and `w` are multiples of the patch.
     """
 
-    def __init__(self, config: TeacherConfig = TeacherConfig()) -> None:  # noqa: B008 - it is frozen
+    def __init__(self, config: TeacherConfig = TeacherConfig()) -> None:
         super().__init__()
         self.config = config
         width, cells = config.width, config.latent_channels * config.patch**2

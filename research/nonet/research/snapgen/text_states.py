@@ -58,7 +58,7 @@ class TextEncoder:
 
 
 def padded(states: Sequence[States], length: int = LENGTH) -> tuple[States, States]:
-    """Context (n, length, 384) and mask (n, length) of captions; 1 marks a token, 0 padding (which is zero)."""
+    """Context (n, length, 384) and mask (n, length) of captions; 1 a token, 0 padding (which is zero)."""
     context = np.zeros((len(states), length, WIDTH), np.float32)
     mask = np.zeros((len(states), length), np.float32)
     for row, each in enumerate(states):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from nonet.research.snapgen.decoder import TinyDecoder
 from nonet.research.snapgen.decoder_training import HeldPsnr, decoder_loss_of
 from nonet.research.snapgen.diffusing import HeldLoss, task_loss_of
 from nonet.research.snapgen.learning import Report, Training
-from nonet.research.snapgen.presets import DECODER, FEW_STEP, PRESETS, STUDENT, TEACHER, Preset
+from nonet.research.snapgen.presets import DECODER, PRESETS, STUDENT, TEACHER, Preset
 from nonet.research.snapgen.student_training import Student, student_loss_of
 from nonet.research.snapgen.teacher import Teacher
 from nonet.research.snapgen.unet import UNet
