@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from nonet.research.snapgen.bank import Bank
 from nonet.research.snapgen.config import UNetConfig
 from nonet.research.snapgen.diffusing import HeldLoss, task_loss_of
-from nonet.research.snapgen.learning import Pace, Training, orthogonal
+from nonet.research.snapgen.few_step_training import FewStepStudent, few_step_loss_of
+from nonet.research.snapgen.learning import Pace, Training, inner_matrix, orthogonal
 from nonet.research.snapgen.student_training import Student, student_loss_of
 from nonet.research.snapgen.teacher import Teacher, TeacherConfig
 from nonet.research.snapgen.unet import UNet
@@ -150,34 +150,60 @@ def test_only_examples_of_the_training_are_drawn(bank: Bank) -> None:
     assert {bank.examples[int(i)]["part"] for i in drawn.examples} == {"train"}
 
 
-def test_a_student_learns_from_its_teacher_and_the_teacher_stays(
-    bank: Bank, tmp_path: Path, few_steps: Callable[[Training], list[float]]
-) -> None:
+CONFIG = UNetConfig(
+    latent_channels=32,
+    channels=(32, 32),
+    transformer_layers=(1, 1),
+    self_attention=(False, True),
+    context_width=384,
+    head_dim=16,
+    groups=8,
+)
+
+
+def task_losses(training: Training, steps: int) -> list[float]:
+    lines: list[dict[str, float]] = []
+    training.sit(steps=steps, report=lines.append, report_every=0.0)
+    return [line["task"] for line in lines]
+
+
+def frozen_teacher() -> Teacher:
     torch.manual_seed(0)
-    teacher = Teacher(TINY).eval().requires_grad_(False)
+    return Teacher(TINY).eval().requires_grad_(False)
+
+
+def test_a_student_learns_from_its_teacher_and_the_teacher_stays(bank: Bank, tmp_path: Path) -> None:
+    teacher = frozen_teacher()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    config = UNetConfig(
-        latent_channels=32,
-        channels=(32, 32),
-        transformer_layers=(1, 1),
-        self_attention=(False, True),
-        context_width=384,
-        head_dim=16,
-        groups=8,
-    )
-    student = Student(UNet(config), TINY.width)
-    pace = Pace(batch=8, parts=1, rate=2e-3, warmup=5)
+    student = Student(UNet(CONFIG), TINY.width)
+    pace = Pace(batch=8, parts=1, rate=2e-3, muon_rate=2e-3, warmup=5)
     training = Training(student, student_loss_of(student, teacher, bank, 8, 0.1), pace, tmp_path)
-    losses = few_steps(training)
+    losses = task_losses(training, 20)
     assert sum(losses[-5:]) < sum(losses[:5])
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
 
 
-@pytest.fixture
-def few_steps() -> Callable[[Training], list[float]]:
-    def run(training: Training) -> list[float]:
-        lines: list[dict[str, float]] = []
-        training.sit(steps=30, report=lines.append, report_every=0.0)
-        return [line["task"] for line in lines]
+def test_few_step_training_moves_student_and_heads_and_not_their_teacher(bank: Bank, tmp_path: Path) -> None:
+    teacher = frozen_teacher()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    few = FewStepStudent(UNet(CONFIG), teacher)
+    heads = {name: value.clone() for name, value in few.discriminator.heads.state_dict().items()}
+    pace = Pace(batch=8, parts=1, rate=2e-3, warmup=1)
+    training = Training(few, few_step_loss_of(few, teacher, bank, 8, 4), pace, tmp_path)
+    losses = task_losses(training, 15)
+    assert sum(losses[-4:]) < sum(losses[:4])
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    moved = few.discriminator.heads.state_dict()
+    assert not any(torch.equal(moved[name], value) for name, value in heads.items() if "weight" in name)
 
-    return run
+
+def test_inner_matrices_are_those_of_blocks_alone() -> None:
+    student = Student(UNet(CONFIG), TINY.width)
+    inner = {name for name, value in student.named_parameters() if inner_matrix(name, value)}
+    assert {
+        "unet.down.0.pairs.0.res.conv1.pointwise.weight",
+        "unet.mid_transformer.linear_in.weight",
+    } <= inner
+    assert not any("time" in name or "depthwise" in name or "conv_in" in name for name in inner)
+    of_teacher = {name for name, value in Teacher(TINY).named_parameters() if inner_matrix(name, value)}
+    assert len(of_teacher) == 5 * TINY.layers

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from nonet.research.snapgen import flow
 from nonet.research.snapgen.diffusing import Velocity
+from nonet.research.snapgen.sampling import SeededNoise, euler, few_step, guided
 from nonet.research.snapgen.text_states import TextEncoder, padded
 
 GUIDANCE, STEPS = 3.5, 14
-_TOGETHER = 64
+_TOGETHER = 32
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,6 @@ class Texts:
         return len(self.context)
 
 
-@torch.no_grad()
 def sample(
     network: Velocity,
     texts: Texts,
@@ -53,29 +51,17 @@ def sample(
     Args:
         shape: (C, h, w) of the latents.
         steps: of the sampler.
-        guidance: 1 asks the network once a step, anything else twice.
+        guidance: 1 asks the network for the text alone, anything else also for none.
         stochastic: each step goes to the picture foreseen and adds fresh noise (few-step networks); else
             Euler's.
     """
-    times = flow.schedule(steps).float()
     found = []
     for start in range(0, len(texts), _TOGETHER):
-        rows = range(start, min(start + _TOGETHER, len(texts)))
-        generators = [torch.Generator().manual_seed(seed + row) for row in rows]
-        point = torch.stack([torch.randn(shape, generator=each) for each in generators])
-        context, mask = texts.context[start : start + len(rows)], texts.mask[start : start + len(rows)]
-        no_context = texts.no_context.expand(len(rows), -1, -1)
-        no_mask = texts.no_mask.expand(len(rows), -1)
-        for now, then in pairwise(times):
-            time = now.expand(len(rows))
-            velocity = network(point, time, context, mask)
-            if guidance != 1:
-                free = network(point, time, no_context, no_mask)
-                velocity = free + guidance * (velocity - free)
-            if stochastic and then > 0:
-                fresh = torch.stack([torch.randn(shape, generator=each) for each in generators])
-                point = flow.at(flow.picture_of(point, velocity, time), fresh, then.expand(len(rows)))
-            else:
-                point = point + (then - now) * velocity
-        found.append(point)
+        context, mask = texts.context[start : start + _TOGETHER], texts.mask[start : start + _TOGETHER]
+        velocity = guided(network, context, mask, texts.no_context, texts.no_mask, guidance)
+        noise = SeededNoise(range(seed + start, seed + start + len(context)))
+        if stochastic:
+            found.append(few_step(velocity, shape, noise, steps))
+        else:
+            found.append(euler(velocity, noise.draw(shape), steps))
     return torch.cat(found)

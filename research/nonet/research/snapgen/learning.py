@@ -54,8 +54,10 @@ class Pace:
 class Muon(torch.optim.Optimizer):
     """Momentum whose update of a matrix is brought near to an orthogonal one (K. Jordan et al., 2024).
 
-    In float32, since bfloat16 is slow on CPUs without instructions for it. Rates are of the size AdamW's
-    have: the update is scaled to the root mean square that AdamW's typically has (arXiv 2502.16982).
+    A convolution counts as the matrix (out, in times kernel). In float32, since bfloat16 is slow on CPUs
+    without instructions for it. Rates are of the size AdamW's have: the update is scaled to the root mean
+    square that AdamW's typically has (arXiv 2502.16982). Different shapes are updated side by side
+    by `threads`.
     """
 
     def __init__(
@@ -70,21 +72,30 @@ class Muon(torch.optim.Optimizer):
             shapes: dict[tuple[int, ...], list[nn.Parameter]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    shapes.setdefault(tuple(parameter.shape), []).append(parameter)
+                    shapes.setdefault(tuple(parameter.flatten(1).shape), []).append(parameter)
             list(self._pool.map(partial(self._update, group), shapes.values()))
 
     def _update(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
-        """Take the step of parameters of one shape."""
+        """Take the step of parameters of one shape as matrices."""
         with torch.no_grad():
             updates = []
             for parameter in parameters:
                 assert parameter.grad is not None
                 momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
                 momentum.lerp_(parameter.grad, 1 - group["momentum"])
-                updates.append(parameter.grad.lerp(momentum, group["momentum"]))
-            size = group["lr"] * 0.2 * math.sqrt(max(parameters[0].shape))
+                updates.append(parameter.grad.lerp(momentum, group["momentum"]).flatten(1))
+            size = group["lr"] * 0.2 * math.sqrt(max(updates[0].shape))
             for parameter, update in zip(parameters, orthogonal(torch.stack(updates)), strict=True):
-                parameter.sub_(update, alpha=size)
+                parameter.sub_(update.view_as(parameter), alpha=size)
+
+
+def inner_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether a parameter is a matrix inside the blocks of a network, not at its ends, nor one that brings
+    in the time, nor a depthwise convolution.
+    """
+    inside = "blocks." in name or name.startswith(("unet.down.", "unet.mid_", "unet.up."))
+    by_time = "modulation" in name or ".res.time." in name or "_res1.time." in name or "_res2.time." in name
+    return inside and not by_time and parameter.ndim >= 2 and parameter.shape[1] > 1
 
 
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
@@ -114,12 +125,12 @@ class Average:
 
 
 def optimisers(module: nn.Module, pace: Pace) -> list[torch.optim.Optimizer]:
-    """AdamW, and Muon for the matrices of `blocks` if the pace has a rate for it."""
+    """AdamW, and Muon for inner matrices if the pace has a rate for it."""
     matrices, rest_decayed, rest = [], [], []
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        if pace.muon_rate and parameter.ndim == 2 and "blocks." in name and "modulation" not in name:
+        if pace.muon_rate and inner_matrix(name, parameter):
             matrices.append(parameter)
         elif parameter.ndim >= 2:
             rest_decayed.append(parameter)

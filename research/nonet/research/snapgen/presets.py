@@ -47,9 +47,10 @@ class Preset:
 
 
 _TEACHER = Pace(batch=64, rate=1e-3, muon_rate=2e-3, warmup=30, average=0.9995)
-_STUDENT = Pace(batch=32, rate=1e-3, average=0.9995)
+_STUDENT = Pace(batch=48, rate=1e-3, muon_rate=2e-3, warmup=50, average=0.9995)
 _DECODER = Pace(batch=8, parts=1, rate=2e-3, average=0.998, weight_decay=0.0)
-_FEW_STEP = Pace(batch=48, rate=2e-4, warmup=50, average=0.998, drop=0.0)
+# One part: the heads of the discriminator are swapped for frozen ones within a step.
+_FEW_STEP = Pace(batch=96, parts=1, rate=2e-4, warmup=50, average=0.998, drop=0.0)
 # For minutes of a GPU: the bank lies on it, a batch fills it. Unverified there.
 _LARGE = TeacherConfig(width=384, layers=12)
 _FAST = Pace(batch=768, parts=1, rate=1e-3, warmup=500, average=0.9995)

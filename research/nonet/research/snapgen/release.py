@@ -15,6 +15,7 @@ from torch import nn
 
 from nonet.research.snapgen.decoder import SMALL as SMALL_DECODER
 from nonet.research.snapgen.decoder import PictureDecoder, TinyDecoder
+from nonet.research.snapgen.few_step_training import FewStepStudent
 from nonet.research.snapgen.onnx_graphs import export_decoder, export_network
 from nonet.research.snapgen.presets import DECODER, FEW_STEP, PRESETS, TEACHER, Preset
 from nonet.research.snapgen.student_training import Student
@@ -74,12 +75,21 @@ def trained(preset: Preset, options: TrainOptions) -> Trained:
     if preset.kind == TEACHER:
         network = averaged(options.runs / preset.run, Teacher(preset.teacher))
     else:
-        student = averaged(options.runs / preset.run, Student(UNet(preset.student), preset.teacher.width))
-        assert isinstance(student, Student)
-        network = student.unet
+        network = unet_of(options.runs / preset.run, preset)
     stored = torch.load(options.runs / preset.run / "checkpoint.pt", map_location="cpu", weights_only=True)
     facts = {key: stored[key] for key in ("samples", "seconds", "decayed")} | {"latent_scale": scale["scale"]}
     return Trained(network, served, facts)
+
+
+def unet_of(run: Path, preset: Preset) -> UNet:
+    """The UNet of a student's run, with averaged weights. Raises InvalidArgument if it is not trained yet."""
+    if preset.kind == FEW_STEP:
+        few = averaged(run, FewStepStudent(UNet(preset.student), Teacher(preset.teacher)))
+        assert isinstance(few, FewStepStudent)
+        return few.unet
+    student = averaged(run, Student(UNet(preset.student), preset.teacher.width))
+    assert isinstance(student, Student)
+    return student.unet
 
 
 def publish(options: TrainOptions) -> str:

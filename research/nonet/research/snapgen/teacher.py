@@ -108,6 +108,13 @@ class Teacher(nn.Module):
 
     def features(self, latents: Tensor, time: Tensor, context: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The last block's output (B, h/p, w/p, d), and the vector (B, d) that modulates."""
+        maps, condition = self.all_features(latents, time, context, mask)
+        return maps[-1], condition
+
+    def all_features(
+        self, latents: Tensor, time: Tensor, context: Tensor, mask: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """Every block's output (B, h/p, w/p, d), and the vector (B, d) that modulates."""
         patch = self.config.patch
         x = latents.unflatten(2, (-1, patch)).unflatten(4, (-1, patch)).permute(0, 2, 4, 1, 3, 5).flatten(3)
         x = self.embed(x)
@@ -123,9 +130,11 @@ class Teacher(nn.Module):
         condition = F.silu(self.time(sinusoid(1000 * time, width)) + self.pooled(pooled))
         text = self.text(context)
         bias = torch.cat([mask.new_zeros(x.shape[0], x.shape[1]), (mask - 1) * 1e4], dim=1)[:, None, None]
+        maps = []
         for block in self.blocks:
             x = block(x, text, bias, condition)
-        return x.unflatten(1, (height, -1)), condition
+            maps.append(x.unflatten(1, (height, -1)))
+        return maps, condition
 
     def velocity(self, features: Tensor, condition: Tensor) -> Tensor:
         """Velocity (B, C, h, w) of what `features` returned."""

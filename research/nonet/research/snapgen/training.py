@@ -19,8 +19,9 @@ from nonet.research.snapgen.decoder import SMALL as SMALL_DECODER
 from nonet.research.snapgen.decoder import TinyDecoder
 from nonet.research.snapgen.decoder_training import HeldPsnr, decoder_loss_of
 from nonet.research.snapgen.diffusing import HeldLoss, task_loss_of
+from nonet.research.snapgen.few_step_training import FewStepStudent, few_step_loss_of
 from nonet.research.snapgen.learning import Report, Training
-from nonet.research.snapgen.presets import DECODER, PRESETS, STUDENT, TEACHER, Preset
+from nonet.research.snapgen.presets import DECODER, FEW_STEP, PRESETS, STUDENT, TEACHER, Preset
 from nonet.research.snapgen.student_training import Student, student_loss_of
 from nonet.research.snapgen.teacher import Teacher
 from nonet.research.snapgen.unet import UNet
@@ -124,4 +125,18 @@ def _lesson(
         student = Student(UNet(preset.student), preset.teacher.width).to(bank.device)
         losses = student_loss_of(student, guide.to(bank.device), bank, pace.batch, pace.drop)
         return student, losses, HeldLoss(bank).of_weights(student)
+    if preset.kind == FEW_STEP:
+        guide = averaged(options.runs / preset.teacher_run, Teacher(preset.teacher))
+        begun = averaged(
+            options.runs / preset.student_run, Student(UNet(preset.student), preset.teacher.width)
+        )
+        assert isinstance(guide, Teacher)
+        assert isinstance(begun, Student)
+        guide.to(bank.device)
+        few = FewStepStudent(begun.unet.requires_grad_(True), guide).to(bank.device)
+        return (
+            few,
+            few_step_loss_of(few, guide, bank, pace.batch, preset.steps),
+            HeldLoss(bank).of_weights(few),
+        )
     raise InvalidArgument(f"unknown kind of training '{preset.kind}'", param="preset")
