@@ -22,6 +22,7 @@ from nonet.research.snapgen.bank import Bank
 from nonet.research.snapgen.decoder_training import psnr
 from nonet.research.snapgen.diffusing import HeldLoss
 from nonet.research.snapgen.emoji_files import HELD_PAIR
+from nonet.research.snapgen.gallery import grid_prompts, write_curve, write_grid
 from nonet.research.snapgen.generation import Texts, sample
 from nonet.research.snapgen.packing import read_rows
 from nonet.research.snapgen.scores import Retrieval, frechet_distance, hue_score
@@ -117,7 +118,16 @@ def evaluate_all(options: EvaluateOptions) -> None:
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        console.print(f"results in {options.output}")
+        for each in found:
+            texts = Texts.of(TextEncoder(each.tokenizer), grid_prompts(bank))
+            pictures = each.decode(each.make(texts, bank.side))
+            write_grid(pictures, options.output.with_name(f"{each.name}.webp"))
+        runs = [(name, folder.parent / name) for name in ("emoji_teacher", "emoji", "emoji_few_step")]
+        write_curve(
+            [(name, run) for name, run in runs if (run / "log.jsonl").exists()],
+            options.output.with_name("snapgen_loss.png"),
+        )
+        console.print(f"results, grids and the loss curve in {options.output.parent}")
 
 
 def score_version(version: Version, bank: Bank, folder: Path, repository: Path) -> dict[str, Any]:
