@@ -72,7 +72,8 @@ def few_step_loss_of(
 
     def loss_of(generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         drawn = bank.draw(batch, generator, drop=0.0)
-        time, after = step_times(batch, steps, generator=generator)
+        host = torch.Generator().manual_seed(generator.initial_seed())
+        time, after = step_times(batch, steps, generator=host)
         time, after = time.to(bank.device), after.to(bank.device)
         noise = torch.randn(drawn.latents.shape, generator=generator, device=bank.device)
         point = flow.at(drawn.latents, noise, time)
@@ -80,7 +81,7 @@ def few_step_loss_of(
             wanted = guided(point, time, drawn.context, drawn.mask)
         found = student(point, time, drawn.context, drawn.mask)
         levels = multi_level(found, wanted, drawn.latents, noise, time)
-        pair = noised_again(point, found, time, drawn.latents, after, generator)
+        pair = noised_again(point, found, time, drawn.latents, after, host)
         heads = {name: value.detach() for name, value in student.discriminator.named_parameters()}
         given = (pair.time, drawn.context, drawn.mask)
         passed = functional_call(student.discriminator, heads, (pair.fake, *given))

@@ -240,7 +240,7 @@ class Training:
             raise ValueError("a sitting lasts some minutes or some steps")
         begun = reported = judged = saved = time.monotonic()
         first_step, first_seconds, first_decayed = self.step, self.seconds, self.decayed
-        sums: dict[str, float] = {}
+        sums: dict[str, Tensor] = {}  # on the device: reading them each step would wait for it
         count = 0
         while not stopping():
             now = time.monotonic()
@@ -250,14 +250,15 @@ class Training:
             if decay:
                 self.decayed = first_decayed + (1 - first_decayed) * share
             for name, value in self._one_step().items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+                sums[name] = sums[name] + value if name in sums else value
             count += 1
             now = time.monotonic()
             self.seconds = first_seconds + now - begun
             if now - reported >= report_every:
-                self._report(report, {name: value / count for name, value in sums.items()})
-                if not math.isfinite(sums["loss"]):
-                    raise FloatingPointError(f"the loss became {sums['loss']} at step {self.step}")
+                loss = float(sums["loss"])
+                self._report(report, {name: float(value) / count for name, value in sums.items()})
+                if not math.isfinite(loss):
+                    raise FloatingPointError(f"the loss became {loss} at step {self.step}")
                 sums, count, reported = {}, 0, now
             if judge is not None and now - judged >= judge_every:
                 self._report(report, judge(self.average.state))
@@ -267,7 +268,7 @@ class Training:
                 saved = now
         self.save()
         if count:
-            self._report(report, {name: value / count for name, value in sums.items()})
+            self._report(report, {name: float(value) / count for name, value in sums.items()})
 
     def _one_step(self) -> dict[str, Tensor]:
         pace = min(1.0, (self.step + 1) / max(1, self.pace.warmup)) * (1 - self.decayed)
@@ -291,7 +292,9 @@ class Training:
     def _part(self, number: int) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
         """Gradients of one part of a step, and its values."""
         seed = (self.seed * 1_000_003 + self.step) * self.pace.parts + number
-        loss, values = self._loss_of(torch.Generator(self._device).manual_seed(seed))
+        generator = torch.Generator(self._device).manual_seed(seed)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            loss, values = self._loss_of(generator)
         gradients = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
         return gradients, {"loss": loss.detach(), **values}
 

@@ -24,6 +24,7 @@ from nonet.research.snapgen.learning import Report, Training
 from nonet.research.snapgen.presets import DECODER, FEW_STEP, PRESETS, STUDENT, TEACHER, Preset
 from nonet.research.snapgen.student_training import Student, student_loss_of
 from nonet.research.snapgen.teacher import Teacher
+from nonet.research.snapgen.text_states import LENGTH
 from nonet.research.snapgen.unet import UNet
 from nonet.research.systems import TrainOptions
 from nonet.runtime.errors import InvalidArgument
@@ -112,7 +113,11 @@ def _lesson(
     pace = preset.pace
     if preset.kind == TEACHER:
         teacher = Teacher(preset.teacher).to(bank.device)
-        return teacher, task_loss_of(teacher, bank, pace.batch, pace.drop), HeldLoss(bank).of_weights(teacher)
+        # A compiled network wants texts of one length; else each batch is as long as its longest.
+        network = torch.compile(teacher) if options.compiled else teacher
+        length = LENGTH if options.compiled else None
+        losses = task_loss_of(network, bank, pace.batch, pace.drop, length)
+        return teacher, losses, HeldLoss(bank).of_weights(teacher)
     if preset.kind == DECODER:
         # Channels last: separable convolutions are 1.6 times faster so on a CPU.
         decoder = TinyDecoder(SMALL_DECODER).to(bank.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
