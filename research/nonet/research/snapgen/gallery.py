@@ -1,4 +1,4 @@
-"""A grid of unpicked pictures of a version, and the loss curve of its training, as files for documents."""
+"""A grid of unpicked pictures of a version, and the loss curve of its training, for the documents."""
 
 from __future__ import annotations
 
