@@ -25,6 +25,8 @@ from nonet.runtime.repository.layout import read_model
 from nonet.runtime.repository.manifest import read_manifest
 from tests.support.packed_emoji import pack_made_up
 
+# The exporter takes a minute where other work shares the core.
+pytestmark = pytest.mark.timeout(300)
 TINY = TeacherConfig(width=32, layers=1, head_dim=16)
 
 

@@ -38,8 +38,9 @@ def draw(picture: str | bytes, side: int) -> Pixels | None:
     if isinstance(picture, str):
         from resvg_py import svg_to_bytes
 
-        size = {"width": DRAWN_SIDE, "height": DRAWN_SIDE}
-        picture = svg_to_bytes(svg_string=picture, skip_system_fonts=True, **size)
+        picture = svg_to_bytes(
+            svg_string=picture, skip_system_fonts=True, width=DRAWN_SIDE, height=DRAWN_SIDE
+        )
     with Image.open(io.BytesIO(picture)) as opened:
         image = opened.convert("RGBA")
     box = image.getchannel("A").point(lambda value: 255 if value > 24 else 0).getbbox()

@@ -56,7 +56,8 @@ def ruling_hue(drawing: Pixels) -> Ruling:
         return Ruling(0.0, 0.0, 0.0)
     counts, _ = np.histogram(hue[coloured], bins=72, range=(0.0, 360.0))
     width = int(RANGE // 5)
-    window = sum(np.roll(counts, shift) for shift in range(-width, width + 1))
+    # Weights fall off from the middle, so that one single hue has its peak at its own place.
+    window = sum(np.roll(counts, at) * (width + 1 - abs(at)) for at in range(-width, width + 1))
     middle = float(np.argmax(window)) * 5 + 2.5
     near = coloured & (_distance(hue, middle) <= RANGE)
     if not near.any():
