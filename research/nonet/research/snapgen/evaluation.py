@@ -31,7 +31,7 @@ from nonet.research.systems import EvaluateOptions
 
 PACKED = Path("runs/snapgen/packed64")
 #: Prompts of each kind, and of colours.
-COUNT, COLOURS = 80, 56
+COUNT, COLOURS = 64, 56
 _FEATURES = "efficientnet_lite0_grocery"
 
 
