@@ -53,7 +53,7 @@ def test_other_sizes_are_refused() -> None:
 
 
 def test_the_published_network_keeps_the_shape_of_its_latents() -> None:
-    with torch.device("meta"):
+    with torch.device("meta"), torch.no_grad():
         found = UNet(config.TEXT_TO_IMAGE).with_features(
             torch.empty(2, 16, 128, 128), torch.empty(2), torch.empty(2, 333, 2304)
         )
@@ -199,7 +199,7 @@ def largest_score_matrix(config: UNetConfig, side: int) -> int:
             source = given[1] if len(given) > 1 else given[0]
             largest = max(largest, module.heads * given[0].shape[1] * source.shape[1])
 
-    with torch.device("meta"):
+    with torch.device("meta"), torch.no_grad():
         unet = UNet(config)
         for module in unet.modules():
             module.register_forward_hook(look)
@@ -209,9 +209,10 @@ def largest_score_matrix(config: UNetConfig, side: int) -> int:
 
 
 def test_without_self_attention_in_stage_two_the_largest_score_matrix_is_gone() -> None:
-    at_two_stages = replace(config.TEXT_TO_IMAGE, self_attention=(False, True, True))
+    shallow = replace(config.TEXT_TO_IMAGE, transformer_layers=(1, 1, 1), pairs=1)
+    at_two_stages = replace(shallow, self_attention=(False, True, True))
     assert largest_score_matrix(at_two_stages, 128) == 8 * 4096**2
-    assert largest_score_matrix(config.TEXT_TO_IMAGE, 128) == 14 * 1024**2
+    assert largest_score_matrix(shallow, 128) == 14 * 1024**2
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_the_served_decoder_folds_the_scale_in_and_stays_in_range() -> None:
 
 @pytest.mark.parametrize(("widths", "blocks_"), [((32, 16), (1,)), ((), ()), ((20, 10), (1, 1))])
 def test_decoders_that_do_not_fit_are_refused(widths: tuple[int, ...], blocks_: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="decoder|multiples"):
+    with pytest.raises(ValueError, match=r"decoder|multiples"):
         DecoderConfig(4, widths, blocks_)
 
 

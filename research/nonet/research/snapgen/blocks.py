@@ -179,13 +179,16 @@ class FeedForward(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention where asked for, attention to the text, feed-forward; each normalised, with shortcut."""
+    """Self-attention where asked for, attention to the text, feed-forward; each normalised, with shortcut.
+
+    Without a `context_width` there is no attention to a text, and the context is ignored.
+    """
 
     def __init__(
         self,
         width: int,
         head_dim: int,
-        context_width: int,
+        context_width: int | None,
         self_attention: bool,
         multi_query: bool = True,
         qk_norm: bool = True,
@@ -196,15 +199,24 @@ class TransformerLayer(nn.Module):
         if self_attention:
             self.self_norm = nn.LayerNorm(width)
             self.self_attention = Attention(width, head_dim, None, multi_query, qk_norm)
-        self.cross_norm = nn.LayerNorm(width)
-        self.cross_attention = Attention(width, head_dim, context_width, multi_query, qk_norm)
+        self.cross_attention: Attention | None = None
+        if context_width is not None:
+            self.cross_norm = nn.LayerNorm(width)
+            self.cross_attention = Attention(width, head_dim, context_width, multi_query, qk_norm)
         self.ffn_norm = nn.LayerNorm(width)
         self.ffn = FeedForward(width, ffn_ratio)
 
-    def forward(self, x: Tensor, context: Tensor, bias: Tensor | None, angles: Angles | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        bias: Tensor | None = None,
+        angles: Angles | None = None,
+    ) -> Tensor:
         if self.self_attention is not None:
             x = x + self.self_attention(self.self_norm(x), angles=angles)
-        x = x + self.cross_attention(self.cross_norm(x), context, bias)
+        if self.cross_attention is not None:
+            x = x + self.cross_attention(self.cross_norm(x), context, bias)
         return x + self.ffn(self.ffn_norm(x))
 
 
@@ -221,7 +233,7 @@ class SpatialTransformer(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.linear_out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         height, width = x.shape[-2:]
         angles = axial_angles(height, width, self.head_dim, x.device) if self.rope else None
         y = self.linear_in(self.norm(x).flatten(2).transpose(1, 2))  # (B, N, C)

@@ -7,6 +7,7 @@ Source: arXiv 2412.09619 (flow Euler of 28 steps; 4 and 8 steps after distillati
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -75,7 +76,7 @@ def euler(velocity: Velocity, noise: Tensor, steps: int, shift: float = 1.0) -> 
     Raises ValueError for no step.
     """
     latents, times = noise, flow.schedule(steps, shift)
-    for time, after in zip(times[:-1], times[1:], strict=True):
+    for time, after in itertools.pairwise(times):
         latents = latents + (after - time).to(latents) * velocity(latents, times_of(time, latents))
     return latents
 
@@ -89,7 +90,7 @@ def few_step(
     Raises ValueError for no step.
     """
     latents, times = noise.draw(shape), flow.schedule(steps, shift)
-    for time, after in zip(times[:-1], times[1:], strict=True):
+    for time, after in itertools.pairwise(times):
         now = times_of(time, latents)
         picture = flow.picture_of(latents, velocity(latents, now), now)
         if after == 0:
