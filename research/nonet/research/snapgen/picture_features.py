@@ -18,17 +18,16 @@ KEPT = 64
 
 
 class PictureFeatures:
-    """Pictures (B, 3, H, W) in 0..1 -> features (B, 64) in float64: what the classifier's last layer sees, in
-    64 fixed random directions.
+    """Pictures (B, 3, H, W) in 0..1 -> features (B, 64) in float64: the mean of the classifier's last map,
+    in 64 fixed random directions.
 
     Args:
-        graph: `model.onnx` of a classifier whose last layer is a matrix product.
+        graph: `model.onnx` of a classifier that averages its last map.
     """
 
     def __init__(self, graph: Path) -> None:
         model = onnx.load(str(graph))
-        last = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul")][-1]
-        name = last.input[0]
+        name = next(node for node in reversed(model.graph.node) if node.op_type == "ReduceMean").output[0]
         model.graph.output.append(helper.make_empty_tensor_value_info(name))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
