@@ -136,9 +136,10 @@ def publish_trained(preset: Preset, options: TrainOptions, parts: Trained) -> st
                 "guidance_scale": 1.0 if few else 3.5,
                 "samples_seen": parts.facts["samples"],
                 "minutes": round(parts.facts["seconds"] / 60, 1),
-                "rate_decayed": parts.facts["decayed"],
+                "rate_decayed": round(parts.facts["decayed"], 3),
             },
-            command=f"nonet train snapgen --preset {options.preset} --seed {options.seed} --resume",
+            command=f"nonet train snapgen --preset {options.preset} --seed {options.seed} --resume"
+            + (" --variant final" if parts.facts["decayed"] else ""),
             data=tuple(
                 manifests.DataSource(name=data, licence=licence, origin=origin)
                 for data, licence, origin in _DATA
