@@ -278,6 +278,9 @@ def test_decoders_that_do_not_fit_are_refused(widths: tuple[int, ...], blocks_: 
         DecoderConfig(4, widths, blocks_)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # of the exporter itself
 def test_an_exported_network_takes_any_batch_and_size(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     names = ("latents", "time", "context", "context_mask")

@@ -108,11 +108,13 @@ class TransformerBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks at one size; `widths_in` are theirs. `kinds` are their letters."""
+    """Blocks at one size, of the letters `kinds` and input widths `widths_in`; gives every map it made.
+
+    With `skips`, each block is given the last of them beside the map before it.
+    """
 
     def __init__(self, kinds: str, widths_in: list[int], width: int, config: GenerationConfig) -> None:
         super().__init__()
-        self.kinds = kinds
         self.blocks = nn.ModuleList(
             ResBlock(width_in, width, config.time_width, separable=False, groups=config.groups)
             if kind == "C"
@@ -120,9 +122,21 @@ class Stage(nn.Module):
             for kind, width_in in zip(kinds, widths_in, strict=True)
         )
 
-    def run(self, index: int, x: Tensor, time: Tensor, context: Tensor | None, bias: Tensor | None) -> Tensor:
-        block = self.blocks[index]
-        return block(x, time) if self.kinds[index] == "C" else block(x, context, bias)
+    def forward(
+        self,
+        x: Tensor,
+        skips: list[Tensor] | None,
+        time: Tensor,
+        context: Tensor | None,
+        bias: Tensor | None,
+    ) -> list[Tensor]:
+        maps = []
+        for block in self.blocks:
+            if skips is not None:
+                x = torch.cat([x, skips.pop()], dim=1)
+            x = block(x, time) if isinstance(block, ResBlock) else block(x, context, bias)
+            maps.append(x)
+        return maps
 
 
 class GenerationUNet(nn.Module):
@@ -187,18 +201,11 @@ class GenerationUNet(nn.Module):
             context = self.context(condition)
         bias = None if context_mask is None else ((1 - context_mask) * MASKED)[:, None, None, :]
         x = self.conv_in(latents)
-        skips = []
-        for number, stage in enumerate(self.down):
-            for index in range(len(stage.kinds)):
-                x = stage.run(index, x, embedded, context, bias)
-                skips.append(x)
-            if number < len(self.downsamples):
-                x = self.downsamples[number](x)
-        for index in range(len(self.middle.kinds)):
-            x = self.middle.run(index, x, embedded, context, bias)
-        for number, stage in enumerate(self.up):
-            for index in range(len(stage.kinds)):
-                x = stage.run(index, torch.cat([x, skips.pop()], dim=1), embedded, context, bias)
-            if number < len(self.upsamples):
-                x = self.upsamples[number](x)
+        skips: list[Tensor] = []
+        for stage, halve in zip(self.down, [*self.downsamples, nn.Identity()], strict=True):
+            skips += stage(x, None, embedded, context, bias)
+            x = halve(skips[-1])
+        x = self.middle(x, None, embedded, context, bias)[-1]
+        for stage, double in zip(self.up, [*self.upsamples, nn.Identity()], strict=True):
+            x = double(stage(x, skips, embedded, context, bias)[-1])
         return self.conv_out(nn.functional.silu(self.norm_out(x)))

@@ -36,13 +36,40 @@ class Pair(nn.Module):
         return x if self.transformer is None else self.transformer(x, context, bias)
 
 
-class Stage(nn.Module):
-    """Pairs at one size, and the change of size after them where there is one."""
+class DownStage(nn.Module):
+    """Pairs at one size on the way down, then the halving where there is one; gives every map it made."""
 
-    def __init__(self, pairs: list[Pair], sampler: nn.Module | None) -> None:
+    def __init__(self, pairs: list[Pair], sampler: Downsample | None) -> None:
         super().__init__()
         self.pairs = nn.ModuleList(pairs)
         self.sampler = sampler
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor, bias: Tensor | None) -> list[Tensor]:
+        maps = []
+        for pair in self.pairs:
+            x = pair(x, time, context, bias)
+            maps.append(x)
+        if self.sampler is not None:
+            maps.append(self.sampler(x))
+        return maps
+
+
+class UpStage(nn.Module):
+    """Pairs at one size on the way up, each with the last of the `skips`, then the doubling where there is
+    one; gives the map before the doubling and the one after it.
+    """
+
+    def __init__(self, pairs: list[Pair], sampler: Upsample | None) -> None:
+        super().__init__()
+        self.pairs = nn.ModuleList(pairs)
+        self.sampler = sampler
+
+    def forward(
+        self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        for pair in self.pairs:
+            x = pair(torch.cat([x, skips.pop()], dim=1), time, context, bias)
+        return x, x if self.sampler is None else self.sampler(x)
 
 
 class UNet(nn.Module):
@@ -78,7 +105,7 @@ class UNet(nn.Module):
             if number < last:
                 sampler = Downsample(out, config.separable_samplers)
                 skips.append(out)
-            self.down.append(Stage(pairs, sampler))
+            self.down.append(DownStage(pairs, sampler))
 
         self.mid_res1 = self.res(width, width)
         self.mid_transformer = self.transformer(last)
@@ -95,7 +122,8 @@ class UNet(nn.Module):
                 width = out
             if pairs[-1].transformer is not None:
                 self.feature_stage, self.feature_width = number, out
-            self.up.append(Stage(pairs, Upsample(out, config.separable_samplers) if number else None))
+            sampler_up = Upsample(out, config.separable_samplers) if number else None
+            self.up.append(UpStage(pairs, sampler_up))
 
         self.norm_out = nn.GroupNorm(config.groups, channels[0], eps=1e-5)
         self.conv_out = nn.Conv2d(channels[0], config.latent_channels, 3, padding=1)
@@ -154,26 +182,18 @@ class UNet(nn.Module):
         bias = None if context_mask is None else ((1 - context_mask) * MASKED)[:, None, None, :]
         embedded = self.time(time)
         context = self.context(context)
-        x = self.conv_in(latents)
-        skips = [x]
+        skips = [self.conv_in(latents)]
         for stage in self.down:
-            for pair in stage.pairs:
-                x = pair(x, embedded, context, bias)
-                skips.append(x)
-            if stage.sampler is not None:
-                x = stage.sampler(x)
-                skips.append(x)
+            skips += stage(skips[-1], embedded, context, bias)
+        x = skips[-1]
         x = self.mid_res1(x, embedded)
         if self.mid_transformer is not None:
             x = self.mid_transformer(x, context, bias)
         if self.mid_res2 is not None:
             x = self.mid_res2(x, embedded)
         features = x
-        for stage in self.up:
-            for pair in stage.pairs:
-                x = pair(torch.cat([x, skips.pop()], dim=1), embedded, context, bias)
-            if stage.pairs[-1].transformer is not None:
-                features = x
-            if stage.sampler is not None:
-                x = stage.sampler(x)
+        for number, stage in zip(range(len(self.up) - 1, -1, -1), self.up, strict=True):
+            before, x = stage(x, skips, embedded, context, bias)
+            if number == self.feature_stage:
+                features = before
         return self.conv_out(nn.functional.silu(self.norm_out(x))), features
