@@ -130,7 +130,11 @@ def is_job(module: str) -> bool:
 
 def test_services_import_runtime_only_and_never_each_other() -> None:
     jobs = frozenset(module for module in IMPORTS if module.startswith("nonet.services.") and is_job(module))
-    assert jobs == {"nonet.services.floor_identification.job", "nonet.services.raw_image.job"}
+    assert jobs == {
+        "nonet.services.floor_identification.job",
+        "nonet.services.raw_image.job",
+        "nonet.services.recognition.distillation.job",
+    }
     assert offenders("nonet.services", others("services", "runtime"), but=jobs) == []
     for module in jobs:  # long work may need what trains; it is imported in a worker's process only
         assert offenders(module, others("services", "runtime", "research")) == []

@@ -53,9 +53,11 @@ def publish_teacher(repository: Path) -> None:
     publish(repository, TEACHER, network.eval(), release)
 
 
-def archive(count: int, *, labelled: bool = True, seed: int = 100) -> bytes:
-    """A zip of PNGs, in folders called like the classes or all in one."""
+def archive(count: int, *, labelled: bool = True, noise: bool = False, seed: int = 100) -> bytes:
+    """A zip of PNGs, in folders called like the classes or all in one; of noise alone if asked."""
     shown, labels = pixels(count, seed)
+    if noise:
+        shown = np.random.default_rng(seed).integers(0, 256, shown.shape, dtype=np.uint8)
     names = list(COLOURS)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as packed:

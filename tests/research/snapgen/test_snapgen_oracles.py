@@ -142,31 +142,9 @@ def peer_cost(network: Any, *given: Tensor, **more: Any) -> float:
     return cost(network, lambda each: each(*given, **more)).macs / 1e9
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_step_costs_a_fraction_of_that_of_sdxl_and_of_the_transformer() -> None:
+def test_a_step_costs_a_third_of_that_of_the_transformer() -> None:
+    """SDXL's far larger network is counted by the bench."""
     with torch.device("meta"):
-        sdxl = diffusers.UNet2DConditionModel(
-            sample_size=128,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            block_out_channels=(320, 640, 1280),
-            transformer_layers_per_block=(1, 2, 10),
-            attention_head_dim=(5, 10, 20),
-            cross_attention_dim=2048,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-        )
-        added = {"text_embeds": torch.empty(1, 1280), "time_ids": torch.empty(1, 6)}
-        sdxl_macs = peer_cost(
-            sdxl,
-            torch.empty(1, 4, 128, 128),
-            torch.empty(1),
-            torch.empty(1, 77, 2048),
-            added_cond_kwargs=added,
-        )
         dit = diffusers.DiTTransformer2DModel(sample_size=32, in_channels=4)
         dit_macs = peer_cost(
             dit,
@@ -174,10 +152,6 @@ def test_a_step_costs_a_fraction_of_that_of_sdxl_and_of_the_transformer() -> Non
             timestep=torch.empty(1),
             class_labels=torch.empty(1, dtype=torch.long),
         )
-    assert parameters(sdxl) == 2_567_463_684
-    ours = unet_cost(TEXT_TO_IMAGE, 128, tokens=333)
-    assert sdxl_macs * 1e9 / ours.macs >= 4.5
-    assert parameters(sdxl) / ours.parameters >= 6.6
     assert unet_cost(replace(config.IMAGENET, mid_resblocks=1), 32).macs / 1e9 <= 0.33 * dit_macs
 
 

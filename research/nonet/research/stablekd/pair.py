@@ -75,6 +75,9 @@ class Pair:
         command: what the manifest says of how it was made.
         owner: the tenant whose model it is, "" for everybody's.
         publish: whether it is published.
+        least_agreement: share 0..1 of the pictures held back on which a student must agree with its teacher
+        to
+            be published.
     """
 
     repository: Path
@@ -91,6 +94,7 @@ class Pair:
     command: str = ""
     owner: str = ""
     publish: bool = True
+    least_agreement: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,8 @@ def distil_pair(
 ) -> Outcome:
     """Distil, measure on the tenth held back, publish.
 
-    A student that names no more classes right than the commonest one would is not published.
+    A student that agrees with its teacher too seldom, or no more often than always naming the commonest class
+    would, is not published.
 
     Raises NotFound, InvalidArgument for a pair that cannot be, and what publishing raises.
     """
@@ -175,8 +180,12 @@ def distil_pair(
     if shown.refused:
         notes.append(f"{shown.refused} files could not be read as pictures")
     name = pair.name or student_name(pair.student, pair.teacher)
-    if quality["agreement"] <= quality["agreement_of_commonest"]:
-        notes.append("it learnt nothing: always naming the commonest class is as good; not published")
+    least = max(pair.least_agreement, quality["agreement_of_commonest"])
+    if quality["agreement"] < least or quality["agreement"] == quality["agreement_of_commonest"]:
+        notes.append(
+            f"not published: it agrees with its teacher on {quality['agreement']:.1%} of the pictures held "
+            f"back, at least {least:.1%} were wanted; give it more minutes, or more pictures of its task"
+        )
         return Outcome(name, "", quality, tuple(notes))
     if not pair.publish:
         return Outcome(name, "", quality, tuple(notes))

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(300)
 
 ROUTE = "/v1/distil"
 METHODS = {method.name: method for method in methods("nonet.v1.Recognition")}
-SHORT = {"minutes": "0.15"}
+SHORT = {"minutes": "0.15", "least_agreement": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_pictures_without_labels_teach_and_only_the_agreement_is_said(gateway: R
             member.size = len(content)
             target.addfile(member, io.BytesIO(content))
     sent = gateway.http.post(
-        f"{ROUTE}?name=site_student&minutes=0.15",
+        f"{ROUTE}?name=site_student&minutes=0.15&least_agreement=0",
         content=packed.getvalue(),
         headers={"Content-Type": "application/gzip"},
     )
@@ -147,3 +147,15 @@ def test_pictures_that_are_none_fail_the_job_in_words(gateway: RunningServer) ->
     job = ended(gateway, sent.json()["job"]["id"])
     assert job["state"] == "failed"
     assert "50 files could not be read" in job["error"]["message"]
+
+
+def test_a_student_that_learnt_too_little_is_not_published(gateway: RunningServer) -> None:
+    """Nothing can be learnt of noise in three seconds that is right every time."""
+    fields = {"name": "hasty", "minutes": "0.05", "schedule": "end_to_end", "least_agreement": "1"}
+    sent = send(gateway, archive(60, noise=True), **fields)
+    assert sent.status_code == 202, sent.text
+    job = ended(gateway, sent.json()["job"]["id"])
+    assert job["state"] == "failed", job
+    assert job["error"]["code"] == "LEARNT_TOO_LITTLE"
+    assert "were wanted" in job["error"]["message"]
+    assert "hasty" not in {each["id"] for each in gateway.http.get("/v1/models").json()["data"]}

@@ -21,7 +21,7 @@ _CHECKPOINT = "checkpoint.pt"
 def distil(job: JobContext) -> Mapping[str, Any]:
     """Distil and publish; a job that had published before it died does not publish twice.
 
-    Raises Unprocessable (``LEARNT_NOTHING``) for a student that is no better than always naming one class.
+    Raises Unprocessable (``LEARNT_TOO_LITTLE``) for a student that agrees with its teacher too seldom.
     """
     spec, command = job.spec, f"nonet job {job.job}"
     name = str(spec["name"])
@@ -44,15 +44,11 @@ def distil(job: JobContext) -> Mapping[str, Any]:
         data=(DataSource(name=f"{spec['count']} pictures sent with the job"),),
         command=command,
         owner=job.tenant,
+        least_agreement=float(spec["least_agreement"]),
     )
     outcome = distil_pair(pair, job.report, checkpoint=job.folder / _CHECKPOINT, resume=True)
     if not outcome.version:
-        raise Unprocessable(
-            "the student names no more classes right than always the commonest one would: send more or other "
-            "pictures, or give it more minutes",
-            param="pictures",
-            code="LEARNT_NOTHING",
-        )
+        raise Unprocessable(outcome.notes[-1], param="minutes", code="LEARNT_TOO_LITTLE")
     return {
         "model": outcome.model,
         "version": outcome.version,

@@ -49,6 +49,16 @@ class DistilFields:
         Field(description="How the blocks are merged; end_to_end is distillation of the whole at once."),
     ] = "halving"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Of every random choice."), WHOLE] = 0
+    least_agreement: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            allow_inf_nan=False,
+            description="Share of the pictures held back on which the student must agree with its teacher; "
+            "one that does not is not published, and the job fails.",
+        ),
+    ] = 0.5
 
 
 def _accept(upload: Upload) -> Accepted:
@@ -74,6 +84,7 @@ def _accept(upload: Upload) -> Accepted:
         "minutes": fields.minutes,
         "schedule": fields.schedule,
         "seed": fields.seed,
+        "least_agreement": fields.least_agreement,
         "count": count,
     }
     seen = copy(upload.path, upload.folder / PICTURES)
