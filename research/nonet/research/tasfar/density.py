@@ -45,7 +45,8 @@ class Grid:
 
     def centres(self, axis: int) -> NDArray[np.float64]:
         """Middles of the cells of an axis."""
-        return self.origins[axis] + self.width * (np.arange(self.counts[axis]) + 0.5)
+        middles = np.arange(self.counts[axis], dtype=np.float64) + 0.5
+        return np.asarray(self.origins[axis] + self.width * middles, dtype=np.float64)
 
 
 @dataclass(frozen=True)
