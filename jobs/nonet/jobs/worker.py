@@ -113,7 +113,7 @@ class RunningJob(JobContext):
 
 def missing(work: Work) -> str:
     """What has to be installed before this work can be done, in words for an operator; "" if nothing."""
-    absent = [name for name in work.requires if importlib.util.find_spec(name) is None]
+    absent = [name for name in work.requires if not _is_installed(name)]
     text = work.install or "{missing} must be installed first"
     return text.format(missing=", ".join(absent)) if absent else ""
 
@@ -310,3 +310,11 @@ def _patient(call: Callable[[], T], seconds: float = _PATIENCE) -> T:
                 raise
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module can be found; one whose search fails is as good as absent."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False

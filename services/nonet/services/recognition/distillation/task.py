@@ -128,5 +128,5 @@ DISTIL = Task(
         install="distilling needs {missing}; install it with: pip install torch onnxscript",
     ),
     page=Page("/distil", "Distillation", __package__ or ""),
-    statuses=(403, 409, 501),
+    statuses=(403, 404, 409, 501),
 )
