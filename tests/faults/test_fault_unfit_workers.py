@@ -174,7 +174,7 @@ def test_case_77_captures_go_on_where_only_fits_must_not(raw_site: Site, tmp_pat
     eventually(lambda: served(raw_site), "the gateway has said what it serves from")
     baked = tmp_path / "baked"
     shutil.copytree(raw_site.repository, baked, ignore=shutil.ignore_patterns(IDENTITY_FILE))
-    raw_site.work(baked, lacks="sklearn")
+    raw_site.work(baked, lacks="sklearn torch")
     eventually(
         lambda: capture_gateway.submit(server, key="first").status_code == 202, "development is offered"
     )

@@ -59,7 +59,7 @@ class Site:
     ) -> Work:
         """A ``nonet work`` process, with a repository of its own if one is given.
 
-        ``lacks`` names a module that its installation does not have; without ``works`` nobody waits for it.
+        ``lacks`` names modules that its installation does not have; without ``works`` nobody waits for it.
         """
         config = write_settings(self._own / f"work{len(self._works)}.toml", self.settings(1, **jobs))
         environment = {**self.environment, **(without(lacks, self._own / "lacks") if lacks else {})}
@@ -75,14 +75,15 @@ class Site:
             assert_clean_log(work.log)
 
 
-def without(module: str, folder: Path) -> dict[str, str]:
-    """The environment of Python processes whose installation lacks a module."""
+def without(modules: str, folder: Path) -> dict[str, str]:
+    """The environment of Python processes whose installation lacks modules, named with spaces between them."""
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(
         "import importlib.util, sys\n"
         "_find = importlib.util.find_spec\n"
-        f"importlib.util.find_spec = lambda name, *a: None if name == {module!r} else _find(name, *a)\n"
-        f"sys.modules[{module!r}] = None\n"
+        f"_absent = {modules.split()!r}\n"
+        "importlib.util.find_spec = lambda name, *a: None if name in _absent else _find(name, *a)\n"
+        "sys.modules.update(dict.fromkeys(_absent))\n"
     )
     return {"PYTHONPATH": ":".join((str(folder), *filter(None, sys.path)))}
 
