@@ -76,7 +76,7 @@ class Site:
 
 
 def without(modules: str, folder: Path) -> dict[str, str]:
-    """The environment of Python processes whose installation lacks modules, named with spaces between them."""
+    """The environment of Python processes whose installation lacks modules, named with spaces between."""
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(
         "import importlib.util, sys\n"
