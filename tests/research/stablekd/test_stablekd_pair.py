@@ -117,6 +117,16 @@ def test_folders_called_like_classes_are_labels_and_the_tenth_is_apart(tmp_path:
     assert len(again.train.labels) == 55
 
 
+def test_a_damaged_member_of_an_archive_is_left_out(tmp_path: Path) -> None:
+    content = bytearray(archive(60))
+    start = content.index(b"IDAT")
+    content[start + 8 : start + 40] = bytes(32)
+    (tmp_path / "pictures.zip").write_bytes(bytes(content))
+    found = read_photographs(tmp_path / "pictures.zip", list(COLOURS), SPEC, seed=0)
+    assert found.refused == 1
+    assert len(found.train.labels) + len(found.test.labels) == 59
+
+
 def test_a_stopped_distillation_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     publish_teacher(tmp_path / "models")
     (tmp_path / "pictures.zip").write_bytes(archive(60))

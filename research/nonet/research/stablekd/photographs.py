@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,8 +28,10 @@ __all__ = ["FEWEST", "MOST_BYTES", "Photographs", "Split", "members", "read_phot
 
 #: Fewer pictures than this cannot teach and be measured.
 FEWEST: Final = 40
-#: Of pixels that are kept in memory.
-MOST_BYTES: Final = 4 << 30
+#: Of pixels that are kept in memory; putting them in order takes twice as much for a moment.
+MOST_BYTES: Final = 1 << 30
+#: What reading one damaged member of an archive raises.
+_DAMAGED: Final = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
 _SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -96,7 +99,7 @@ def read_photographs(
         seed: of the parts.
         limits: bounds of one picture.
 
-    Raises InvalidArgument for fewer than 40 pictures or for more than fit in 4 GiB.
+    Raises InvalidArgument for fewer than 40 pictures or for more than fit in 1 GiB.
     """
     limits = limits or ImageLimits()
     index_of = {_plain(name): index for index, name in enumerate(labels)}
@@ -111,8 +114,9 @@ def read_photographs(
             refused += 1
             continue
         try:
-            decoded = decode_image(file.read(limits.encoded_bytes + 1), limits=limits, target=whole.target)
-        except ServingError:
+            content = file.read(limits.encoded_bytes + 1)
+            decoded = decode_image(content, limits=limits, target=whole.target)
+        except (ServingError, *_DAMAGED):
             refused += 1
             continue
         found.append(np.rint(preprocess(decoded, whole) * 255).astype(np.uint8))
