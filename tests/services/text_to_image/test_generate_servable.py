@@ -14,10 +14,10 @@ from PIL import Image
 from nonet.runtime.errors import InvalidArgument, ModelOutputInvalid, ServingError
 from nonet.runtime.requests import Continued, InferResponse
 from nonet.runtime.tensors import Array
+from nonet.runtime.text_states import EncodedText
 from nonet.services.text_to_image.derive import derive
 from nonet.services.text_to_image.network_rows import NetworkRows
 from nonet.services.text_to_image.servable import GenerateServable
-from nonet.services.text_to_image.text_encoder import EncodedText
 from tests.support.counted_network import CountedNetwork, asked, files, run, stepped
 
 

@@ -11,6 +11,7 @@ from nonet.runtime.extras import how_to_install
 from nonet.runtime.servable import HasFiles, ModelInfo, Servable
 from nonet.runtime.task import ServiceLimits
 from nonet.runtime.tensors import DataType
+from nonet.runtime.text_states import EncoderMissing, load_encoder
 from nonet.services.text_to_image.missing_encoder import MissingEncoderServable
 from nonet.services.text_to_image.network_rows import NetworkRows
 from nonet.services.text_to_image.picture_decoder import DECODER_FILE, PictureDecoder
@@ -18,7 +19,6 @@ from nonet.services.text_to_image.recipe import Recipe, recipe_of
 from nonet.services.text_to_image.safety_filter import NsfwFilter
 from nonet.services.text_to_image.sampling import noise
 from nonet.services.text_to_image.servable import GenerateServable, generate_info
-from nonet.services.text_to_image.text_encoder import EncoderMissing, load_encoder
 
 TASK = "text_to_image"
 TOKENIZER_FILE = "tokenizer.json"

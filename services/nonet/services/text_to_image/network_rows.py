@@ -11,7 +11,7 @@ import numpy as np
 from nonet.runtime.requests import InferRequest, InferResponse, Outcome
 from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Array, DataType, Tensor
-from nonet.services.text_to_image.text_encoder import EncodedText
+from nonet.runtime.text_states import EncodedText
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from typing import Final
 
 import numpy as np
 
+from nonet.runtime.companion_networks import open_session
 from nonet.runtime.errors import ModelOutputInvalid, ModelRefused
 from nonet.runtime.tensors import Array
-from nonet.services.text_to_image.onnx_sessions import open_session
 
 DECODER_FILE: Final = "decoder.onnx"
 _TOGETHER: Final = 16  # pictures of one run: more need memory and save nothing

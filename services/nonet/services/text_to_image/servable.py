@@ -20,6 +20,7 @@ from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outco
 from nonet.runtime.row_service import service_info
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
+from nonet.runtime.text_states import EncodedText, TextEncoder
 from nonet.services.text_to_image.network_rows import NetworkRows
 from nonet.services.text_to_image.picture_decoder import PictureDecoder
 from nonet.services.text_to_image.picture_file import encode_picture
@@ -27,7 +28,6 @@ from nonet.services.text_to_image.recipe import Recipe
 from nonet.services.text_to_image.row_plans import INPUTS, RowPlan, read_rows
 from nonet.services.text_to_image.safety_filter import SafetyFilter, withheld
 from nonet.services.text_to_image.sampling import estimated_picture, flow_times, guided, next_latents, noise
-from nonet.services.text_to_image.text_encoder import EncodedText, TextEncoder
 
 logger = logging.getLogger(__name__)
 

