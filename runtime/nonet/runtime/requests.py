@@ -71,6 +71,8 @@ class InferRequest:
             the core alone; no part of the cache key.
         cost: how much work the request is, in units of one row of the model's sample request; set by the
             core, no part of the cache key.
+        asked_by: names of the models for whose requests it is asked, the first caller's first; empty for a
+            caller's own. Set by the core alone; no part of the cache key.
     """
 
     model: str
@@ -86,6 +88,7 @@ class InferRequest:
     store_in_cache: bool = True
     state: Any = None
     cost: float = 1.0
+    asked_by: tuple[str, ...] = ()
 
     def input(self, name: str) -> Tensor | None:
         """The input called ``name``, or None."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from nonet.runtime.composition import Composition
 from nonet.runtime.errors import PermissionDenied, ServingError
+from nonet.runtime.host import Host
 from nonet.runtime.requests import InferRequest, InferResponse, Parameter
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.tensors import Tensor
@@ -27,7 +29,6 @@ __all__ = [
     "BlobDescription",
     "Event",
     "FilePart",
-    "Host",
     "ModelChoice",
     "Page",
     "Question",
@@ -243,40 +244,6 @@ class Work:
     headers: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda result: {}
 
 
-class Host(Protocol):
-    """What a gateway lends to the handlers of a service."""
-
-    @property
-    def repository(self) -> Path:
-        """Folder of the model repository."""
-        ...
-
-    def models(self, task: str) -> Sequence[ModelInfo]:
-        """The newest ready version of each service of a task, by name."""
-        ...
-
-    def model(self, name: str) -> ModelInfo | None:
-        """The newest ready version of a service, or None."""
-        ...
-
-    def versions(self, name: str) -> Sequence[str]:
-        """The ready versions of a service."""
-        ...
-
-    async def refresh(self) -> None:
-        """Bring what is ready up to date with the repository, at most every half second."""
-        ...
-
-    async def remove(self, kind: str, subject: str, tenant: str) -> None:
-        """Remove the model that jobs of a kind publish for a subject, with all its versions.
-
-        Raises PermissionDenied where models cannot be changed or for another tenant's, NotImplementedHere
-        where another process keeps them, Conflict (``MODEL_BUSY``) while a job of it waits or runs,
-        LookupError if there is none.
-        """
-        ...
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
     """What a service can be asked, over every face.
@@ -315,6 +282,8 @@ class Task:
             not among them. The fields alone decide what ``answer`` gives.
         importer: ``"module:function"`` of a :data:`~nonet.runtime.network_import.Importer`, which makes a
             version of a network's file from elsewhere; "" if the task takes none.
+        composition: what a request to a model of the task needs of other served models first, over every
+            face; None if nothing.
     """
 
     name: str
@@ -343,6 +312,7 @@ class Task:
     statuses: tuple[int, ...] = ()
     accepts: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     importer: str = ""
+    composition: Composition | None = None
 
     @property
     def parts(self) -> tuple[FilePart, ...]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -22,64 +21,14 @@ import tritonclient.grpc as tritongrpc
 import tritonclient.http as triton
 
 from nonet.runtime.oip.messages import add_descriptors, message
-from tests.support import handmade_networks
-from tests.support.running_server import RunningServer, assert_refused, eventually, running, running_service
+from tests.gateway.tasks.conftest import TOY
+from tests.support.running_server import RunningServer, assert_refused, eventually
 
 ROOT = Path(__file__).parents[3]
-TOY = ROOT / "tests" / "toy_service"
 FOLDER = TOY / "nonet" / "services" / "toy"
 PATH = "/v1/toy/measure"
 IMAGE = bytes(range(250)) * 40
 BRIGHT = float(np.frombuffer(IMAGE, np.uint8).mean())
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with two networks of the toy's task."""
-    root = tmp_path_factory.mktemp("toy") / "models"
-    root.mkdir()
-    for name, truth in (("poor", 0.1), ("good", 0.9)):
-        facts = {"task": "brightness", "family": "eyes", "quality": {"truth": truth}}
-        handmade_networks.add_identity(root, name, "FP32", (-1,), facts=facts)
-    return root
-
-
-@pytest.fixture(scope="module")
-def environment() -> dict[str, str]:
-    """With the toy service on the path."""
-    return {"PYTHONPATH": os.pathsep.join([str(TOY), *filter(None, [os.environ.get("PYTHONPATH", "")])])}
-
-
-@pytest.fixture(scope="module")
-def toy(
-    models: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningServer]:
-    """A server that finds the toy service on its path."""
-    settings = {"repository": {"poll_seconds": 0.0}, "jobs": {"nice": 0}}
-    with running(models, tmp_path_factory.mktemp("server"), settings, environment=environment) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def behind(
-    models: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningServer]:
-    """A gateway whose toy service is a process of its own."""
-    folder = tmp_path_factory.mktemp("behind")
-    with running_service("toy", models, folder / "service", environment) as port:
-        topology = folder / "topology.toml"
-        topology.write_text(f'[[service]]\nname = "toy"\naddress = "127.0.0.1:{port}"\n')
-        options = {"environment": environment, "arguments": ("--topology", str(topology))}
-        with running(models, folder / "gateway", **options) as started:
-            eventually(lambda: started.http.get("/v2/health/ready").status_code == 200, "it is found")
-            yield started
-
-
-@pytest.fixture(params=["toy", "behind"])
-def wherever(request: pytest.FixtureRequest) -> RunningServer:
-    """A gateway with the toy service in its own process, and one with it behind itself."""
-    started: RunningServer = request.getfixturevalue(request.param)
-    return started
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The data plane: the one path of a request, free of any transport.
 
-    admission -> lease -> validation, cost -> deadline -> cache and single-flight -> scheduler -> device
-    -> checks -> answer, or a stream of them
+    admission -> lease -> validation -> deadline -> what it needs of other models (each the same path), cost
+    -> cache and single-flight -> scheduler -> device -> checks -> answer, or a stream of them
 
 REST and gRPC are thin faces over :meth:`DataPlane.infer` and :meth:`DataPlane.stream`; what holds here holds
 for both.
@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import logging
-import math
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+import functools
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from nonet.gateway.cache import ResponseCache
 from nonet.gateway.core.admission import Admission, InFlight
 from nonet.gateway.core.calibration import Calibrator
+from nonet.gateway.core.composing import Composer
+from nonet.gateway.core.costs import Cost, Costs
 from nonet.gateway.core.dispatcher import Dispatcher
 from nonet.gateway.core.execution import Execution, RequestProgress
 from nonet.gateway.core.executions import executions
@@ -33,15 +34,11 @@ from nonet.gateway.executor.contract import Device, VersionGone
 from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock
+from nonet.runtime.composition import Composition
 from nonet.runtime.errors import DeadlineExceeded, ServingError, Unavailable
 from nonet.runtime.oip import validation
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
-
-logger = logging.getLogger(__name__)
-
-Cost = Callable[[InferRequest, ModelInfo], float]
-"""How much work a valid request is, in units of one row of its model's sample request."""
 
 
 class DataPlane:
@@ -64,6 +61,7 @@ class DataPlane:
         absence: says of a task without a model what is missing, if it is more than the model.
         costs: tells the cost of the requests of a task; where there is none, it is their rows. A ServingError
             says that the model does not take the request.
+        compositions: by task, what requests to its models need of other models first.
     """
 
     def __init__(
@@ -79,6 +77,7 @@ class DataPlane:
         costs: Mapping[str, Cost] | None = None,
         ranks: Mapping[str, str] | None = None,
         absence: Absence = no_more_than_a_model,
+        compositions: Mapping[str, Composition] | None = None,
     ) -> None:
         self.catalog = catalog
         self.clock = clock
@@ -96,7 +95,10 @@ class DataPlane:
             catalog, self.router, self._dispatcher.scheduler, clock, max_in_flight_bytes
         )
         self._execution = Execution(self._dispatcher, cache)
-        self._costs = dict(costs or {})
+        self._costs = Costs(costs or {})
+        self._composer = Composer(
+            compositions or {}, self.choose, catalog.info, functools.partial(self.infer, admitted=True)
+        )
         self._in_flight = InFlight()
         self._stopped = False
 
@@ -258,7 +260,7 @@ class DataPlane:
 
         def answered_at(info: ModelInfo, priority: int, deadline: float) -> float | None:
             try:
-                cost = self._cost(request, info, rows)
+                cost = self._costs.of(request, info, rows)
             except ServingError:
                 return None
             each, left = executions(info, rows, cost, self._dispatcher.in_steps)
@@ -361,7 +363,7 @@ class DataPlane:
                 deadline=deadline,
                 priority=priority,
                 state=None,
-                cost=self._cost(request, info, rows),
+                cost=self._costs.of(request, info, rows),
             )
             left = deadline - self.clock.now()
             if left <= 0:
@@ -369,6 +371,9 @@ class DataPlane:
             limit = TimeLimit(left)
             try:
                 with limit:
+                    if self._composer.concerns(info):
+                        request = await self._composer.complete(request, info)
+                        validation.validate(request, info)
                     response = await self._execution.answer(request, lease, deadline, progress)
             except TimeoutError:
                 if not limit.passed:
@@ -377,21 +382,6 @@ class DataPlane:
         if response.id == request.id and response.cache == progress.cache:
             return response
         return dataclasses.replace(response, id=request.id, cache=progress.cache)
-
-    def _cost(self, request: InferRequest, info: ModelInfo, rows: int) -> float:
-        """What a valid request costs: its rows, if nothing better or nothing sensible is known. Raises the
-        ServingError of a task for a request that the model does not take."""
-        tell = self._costs.get(info.task)
-        if tell is None:
-            return float(rows)
-        try:
-            cost = float(tell(request, info))
-        except ServingError:
-            raise
-        except Exception:
-            logger.warning("the cost of a request to %s is not known", info.name, exc_info=True)
-            return float(rows)
-        return cost if 0.0 < cost < math.inf else float(rows)
 
     def _answered_at(self, info: ModelInfo, priority: int, deadline: float) -> float:
         return self._dispatcher.scheduler.estimate(

@@ -135,6 +135,7 @@ def compose(
         costs={task.name: task.cost for task in tasks if task.cost is not None},
         ranks={task.name: task.rank for task in tasks},
         absence=functools.partial(service_absence, services, devices) if remote else no_more_than_a_model,
+        compositions={task.name: task.composition for task in tasks if task.composition is not None},
     )
     metrics = Metrics()
     plane.add_observer(metrics)
@@ -189,9 +190,12 @@ def compose(
 def _repository(
     settings: Settings, catalog: Catalog, services: Mapping[str, Service], only: str, lanes: int
 ) -> RepositoryManager:
-    """The models of all services, or of one and those that are no service's."""
-    here = [services[only]] if only else list(services.values())
-    tasks = {task.name for service in here for task in service.tasks}
+    """The models of all services; or of one, those of the tasks it asks, and those that are no service's."""
+    served = [services[only]] if only else list(services.values())
+    own = [task for service in served for task in service.tasks]
+    tasks = {task.name for task in own}
+    tasks.update(name for task in own if task.composition is not None for name in task.composition.asks)
+    here = [service for service in services.values() if any(task.name in tasks for task in service.tasks)]
     return RepositoryManager(
         settings.repository.path,
         catalog,

@@ -12,7 +12,8 @@ from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import UploadBudget
 from nonet.gateway.tasks.submits import Submits
 from nonet.jobs import Jobs
-from nonet.runtime.task import Host, Service
+from nonet.runtime.host import Host
+from nonet.runtime.task import Service
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ _LOOK_AGAIN = 0.5
 
 @dataclasses.dataclass(eq=False)
 class GatewayHost:
-    """Implements :class:`~nonet.runtime.task.Host`.
+    """Implements :class:`~nonet.runtime.host.Host`.
 
     Args:
         catalog: what is ready.

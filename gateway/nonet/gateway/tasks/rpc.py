@@ -23,9 +23,10 @@ from nonet.gateway.tasks.messages import fill, plain_values
 from nonet.gateway.tasks.submits import Submission, Submits
 from nonet.jobs import read_key
 from nonet.runtime.errors import InvalidArgument, NotImplementedHere, PayloadTooLarge
+from nonet.runtime.host import Host
 from nonet.runtime.oip.messages import Method, message, methods
 from nonet.runtime.storage_errors import storage_errors
-from nonet.runtime.task import Blob, FilePart, Host, Resource, Service, Task
+from nonet.runtime.task import Blob, FilePart, Resource, Service, Task
 
 
 def service_names(services: Iterable[Service]) -> list[str]:

@@ -15,8 +15,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from nonet.runtime.errors import Conflict, NotFound
+from nonet.runtime.host import Host
 from nonet.runtime.servable import ModelInfo
-from nonet.runtime.task import Blob, BlobDescription, Host, Resource
+from nonet.runtime.task import Blob, BlobDescription, Resource
 from nonet.services.floor_identification.building_names import (
     FIT,
     PICTURE,

@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 from pydantic.dataclasses import dataclass
 
 from nonet.runtime.errors import InvalidArgument, Unprocessable
+from nonet.runtime.host import Host
 from nonet.runtime.requests import InferResponse
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.task import (
     WHOLE,
     Accepted,
     FilePart,
-    Host,
     Page,
     Question,
     Service,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from nonet.runtime.requests import InferRequest, InferResponse
-from nonet.runtime.servable import ModelInfo
+from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.task import (
     WHOLE,
     Accepted,
@@ -27,6 +27,7 @@ from nonet.runtime.task import (
     Work,
 )
 from nonet.runtime.tensors import Tensor
+from nonet.services.toy.contrast import COMPARE, CONTRAST_TASK, ContrastServable
 from nonet.services.toy.servable import INPUT, TASK, derive
 
 
@@ -98,9 +99,14 @@ MEASURE = Task(
     page=Page("/toy", "Toy", "nonet.services.toy"),
 )
 
+
+def _derive(network: Servable) -> Sequence[Servable]:
+    return (ContrastServable(network),) if network.info.task == CONTRAST_TASK else derive(network)
+
+
 SERVICE = Service(
     name="toy",
-    tasks=(MEASURE,),
-    derive=lambda limits: derive,
+    tasks=(MEASURE, COMPARE),
+    derive=lambda limits: _derive,
     descriptors=importlib.resources.files("nonet.services.toy").joinpath("descriptors.binpb").read_bytes(),
 )
