@@ -37,6 +37,11 @@ def asked(server: RunningServer, model: str) -> tuple[float, float, float]:
     return count, executions, hits
 
 
+def since(server: RunningServer, model: str, before: tuple[float, float, float]) -> list[float]:
+    """What has been added to ``before``."""
+    return [now - then for now, then in zip(asked(server, model), before, strict=True)]
+
+
 def test_the_answer_is_made_of_another_models(wherever: RunningServer) -> None:
     reply = post(wherever, image(1))
     assert reply.json() == {"model": "sharp", "contrast": pytest.approx(contrast(image(1)))}
@@ -59,7 +64,7 @@ def test_a_caller_who_keeps_nothing_has_nothing_kept(toy: RunningServer) -> None
     assert toy.http.post(PATH, **sent).status_code == 200
     before = asked(toy, "measure.good")
     assert toy.http.post(PATH, **sent).status_code == 200
-    assert [now - then for now, then in zip(asked(toy, "measure.good"), before)] == [1, 1, 0]
+    assert since(toy, "measure.good", before) == [1, 1, 0]
 
 
 def test_the_other_model_is_chosen_and_refused_by_name(toy: RunningServer) -> None:

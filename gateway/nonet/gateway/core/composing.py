@@ -56,8 +56,8 @@ class Composer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Asking:
-    """An :class:`~nonet.runtime.composition.Ask` for one request: ``template`` has its handling and no inputs,
-    ``tasks`` are those it may name."""
+    """An :class:`~nonet.runtime.composition.Ask` for one request: ``template`` has its
+    handling and no inputs, ``tasks`` are those it may name."""
 
     tasks: tuple[str, ...]
     template: InferRequest
