@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ PREPROCESSING = {
 }
 
 
-def add_colour_detector(root: Path, name: str, **facts: Any) -> Path:
-    """A box for each of the 16 blocks of 16 x 16 pixels; the score of a class is the mean of its colour."""
+def add_colour_detector(root: Path, name: str, labels: Sequence[str] = LABELS, **facts: Any) -> Path:
+    """A box for each of the 16 blocks of 16 x 16 pixels; the score of a class is the mean of its colour: red,
+    green, blue, whatever ``labels`` calls them."""
     image = Port("image", "FP32", (3, SIDE, SIDE))
     count = (SIDE // BLOCK) ** 2
     boxes, scores = Port("boxes", "FP32", (count, 4)), Port("scores", "FP32", (count, len(LABELS)))
@@ -46,4 +48,4 @@ def add_colour_detector(root: Path, name: str, **facts: Any) -> Path:
     }
     described = {"task": "detection", "preprocessing": PREPROCESSING, **facts}
     model = network(nodes, [image], [boxes, scores], weights)
-    return add_model(root, name, model, [image], [boxes, scores], labels=LABELS, facts=described)
+    return add_model(root, name, model, [image], [boxes, scores], labels=labels, facts=described)

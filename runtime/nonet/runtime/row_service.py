@@ -166,7 +166,7 @@ def service_info(
     prefix: str,
     *,
     facts: Any,
-    takes: str,
+    takes: str | Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     max_batch_size: int,
     details: Mapping[str, Any],
@@ -177,12 +177,12 @@ def service_info(
         network: what is known of its network.
         prefix: of its name.
         facts: everything that decides its answers, the network's digest among it, JSON-able.
-        takes: name of its input, BYTES [N].
+        takes: name of its input, BYTES [N], or its inputs, a row of each for a row of the answer.
         outputs: its outputs, a row for each of the input.
         max_batch_size: rows it takes at once.
         details: further facts beside the network's.
     """
-    inputs = (TensorSpec(takes, DataType.BYTES, (-1,)),)
+    inputs = (TensorSpec(takes, DataType.BYTES, (-1,)),) if isinstance(takes, str) else tuple(takes)
     name = prefix + network.name
     return ModelInfo(
         name=name,
@@ -219,9 +219,16 @@ def service_info(
 def _port(spec: TensorSpec) -> dict[str, Any]:
     """A tensor as a model configuration declares it: without the batch, and a row of nothing as one value."""
     kind = "STRING" if spec.datatype is DataType.BYTES else spec.datatype.value
-    if len(spec.shape) > 1:
-        return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": list(spec.shape[1:])}
-    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": [1], "reshape": {"shape": []}}
+    port: dict[str, Any] = {
+        "name": spec.name,
+        "data_type": f"TYPE_{kind}",
+        "dims": list(spec.shape[1:]) or [1],
+    }
+    if len(spec.shape) == 1:
+        port["reshape"] = {"shape": []}
+    if spec.optional:
+        port["optional"] = True
+    return port
 
 
 def _joined(parts: Sequence[Array]) -> Array:

@@ -37,6 +37,7 @@ class FieldReader:
         schema: the JSON schema of the fields, definitions left out; see ``definitions``.
         definitions: schemas that ``schema`` refers to.
         required: names of those without a default.
+        list_texts: texts that all its bounded lists of texts may have together.
     """
 
     def __init__(self, task: Task) -> None:
@@ -53,7 +54,9 @@ class FieldReader:
         self._lists = frozenset(name for name, value in self.schema.items() if _takes_lists(value))
         self._files = tuple(part.name for part in task.parts)
         self._known = frozenset((*self._files, *self.names))
-        self._most_marks = _FEW_MARKS if len(self._known) < 5 else _MARKS_A_FIELD * len(self._known)
+        self.list_texts = sum(_most_texts(value) for value in self.schema.values())
+        marks = _FEW_MARKS if len(self._known) < 5 else _MARKS_A_FIELD * len(self._known)
+        self._most_marks = marks + _MARKS_A_FIELD * self.list_texts
         self._bounded = task.max_bytes == 0
 
     def known(self, *, job: bool) -> tuple[str, ...]:
@@ -143,6 +146,12 @@ def parse_json_object(body: bytes, other: type[ServingError] = Unprocessable) ->
 
 def _takes_lists(schema: Mapping[str, Any]) -> bool:
     return schema.get("type") == "array" or any(map(_takes_lists, schema.get("anyOf", ())))
+
+
+def _most_texts(schema: Mapping[str, Any]) -> int:
+    """Elements of a list of texts at most, 0 for what is none and for one without a bound."""
+    texts = schema.get("items", {}).get("type") == "string"
+    return max([schema.get("maxItems", 0) if texts else 0, *map(_most_texts, schema.get("anyOf", ()))])
 
 
 def _kind(schema: Mapping[str, Any]) -> str:

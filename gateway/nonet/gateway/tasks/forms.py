@@ -67,6 +67,7 @@ class FormReader:
         check: told the name of every field as soon as it is seen; raises for an unknown one.
         longest: bytes of a plain field; more is refused by ``too_long``.
         too_long: makes the refusal of a field of that name.
+        more_parts: beyond those of every form, for fields that may be repeated.
 
     Raises InvalidArgument (``MALFORMED_FORM``) for what is no form, PayloadTooLarge over a limit.
     """
@@ -79,6 +80,7 @@ class FormReader:
         check: Callable[[str], None],
         longest: int,
         too_long: Callable[[str], ServingError],
+        more_parts: int = 0,
     ) -> None:
         self.form = Form({name: FormFile() for name in files})
         self._delimiters = PlainDelimiters(boundary)
@@ -86,10 +88,11 @@ class FormReader:
             boundary,
             max_header_size=MAX_PART_HEADER_BYTES,
             max_header_count=MAX_PART_HEADERS,
-            max_segment_count=MAX_PARTS,
+            max_segment_count=MAX_PARTS + more_parts,
         )
         self._files, self._check = files, check
         self._longest, self._too_long = longest, too_long
+        self._most = MAX_PARTS + more_parts
         self._name = ""
         self._text = bytearray()
         self._begun = False
@@ -107,7 +110,7 @@ class FormReader:
         try:
             self._parser.close()
         except MultipartError as error:
-            raise _refusal(error) from None
+            raise self._refusal(error) from None
         if not self._begun:
             raise _malformed("it is empty")
         return self.form
@@ -118,7 +121,7 @@ class FormReader:
         try:
             yield from events
         except MultipartError as error:
-            raise _refusal(error) from None
+            raise self._refusal(error) from None
 
     def _take(self, event: MultipartSegment | bytearray | None) -> None:
         if isinstance(event, MultipartSegment):
@@ -158,6 +161,20 @@ class FormReader:
             name = self._name[:80]
             raise InvalidArgument(f"field '{name}' is not valid UTF-8", param=name) from None
 
+    def _refusal(self, error: MultipartError) -> ServingError:
+        if isinstance(error, ParserLimitReached):
+            if "count" in str(error) and "header" not in str(error):
+                return PayloadTooLarge(f"the form has more than {self._most} parts", code="TOO_MANY_PARTS")
+            return PayloadTooLarge(
+                f"the headers of a part are more than {MAX_PART_HEADERS}, or longer than "
+                f"{MAX_PART_HEADER_BYTES} bytes",
+                code="PART_HEADERS_TOO_LARGE",
+            )
+        reason = str(error.args[0]) if error.args else "it cannot be read"
+        if reason.startswith("Unexpected end"):
+            reason = "the closing boundary is missing"
+        return _malformed(f"{reason[:1].lower()}{reason[1:]}")
+
 
 def boundary_of(content_type: str) -> str:
     """The boundary in a ``multipart/form-data`` content type. Raises InvalidArgument without a valid one."""
@@ -171,21 +188,6 @@ def boundary_of(content_type: str) -> str:
             "Content-Type multipart/form-data needs one boundary of 1 to 70 characters", param="Content-Type"
         )
     return boundary
-
-
-def _refusal(error: MultipartError) -> ServingError:
-    if isinstance(error, ParserLimitReached):
-        if "count" in str(error) and "header" not in str(error):
-            return PayloadTooLarge(f"the form has more than {MAX_PARTS} parts", code="TOO_MANY_PARTS")
-        return PayloadTooLarge(
-            f"the headers of a part are more than {MAX_PART_HEADERS}, or longer than "
-            f"{MAX_PART_HEADER_BYTES} bytes",
-            code="PART_HEADERS_TOO_LARGE",
-        )
-    reason = str(error.args[0]) if error.args else "it cannot be read"
-    if reason.startswith("Unexpected end"):
-        reason = "the closing boundary is missing"
-    return _malformed(f"{reason[:1].lower()}{reason[1:]}")
 
 
 def _malformed(why: str) -> InvalidArgument:

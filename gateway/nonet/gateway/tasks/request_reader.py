@@ -67,6 +67,8 @@ class RequestReader:
         self._fields = fields
         self._bodies = bodies
         self._always = task.work is not None and task.work.always
+        # A list of texts may come as one JSON array.
+        self._longest = _LONGEST_FIELD * (1 + fields.list_texts // 8)
 
     def media_type(self, context: RequestContext) -> str:
         """The content type without parameters, lower case; "" if there is none.
@@ -229,12 +231,13 @@ class RequestReader:
             boundary_of(content_type),
             files=writes,
             check=lambda name: self._fields.check_name(name, job=job),
-            longest=_LONGEST_FIELD,
+            longest=self._longest,
             too_long=self._too_long,
+            more_parts=self._fields.list_texts,
         )
 
     def _too_long(self, name: str) -> ServingError:
-        message = f"field '{name[:80]}' is longer than {_LONGEST_FIELD} bytes"
+        message = f"field '{name[:80]}' is longer than {self._longest} bytes"
         # Where the work judges the fields, what a long text may mean is not known here: a bad value.
         return (InvalidArgument if self._always else Unprocessable)(message, param=name[:80])
 

@@ -1,0 +1,1 @@
+"""Grounding: a picture and expressions in, the box that each expression means out."""

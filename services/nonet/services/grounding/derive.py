@@ -1,0 +1,82 @@
+"""Which services a grounding network brings with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from nonet.runtime.errors import ModelRefused
+from nonet.runtime.extras import how_to_install
+from nonet.runtime.images import ImageLimits
+from nonet.runtime.images.regions import LOOKS as LOOKS_COUNT
+from nonet.runtime.servable import HasFiles, ModelInfo, Servable
+from nonet.runtime.task import ServiceLimits
+from nonet.runtime.tensors import DataType
+from nonet.runtime.text_states import EncoderMissing, TextEncoder, load_encoder
+from nonet.services.grounding.ground import GroundServable
+from nonet.services.grounding.names import NOTHING, SCORES, TASK
+from nonet.services.grounding.pictures import LooksServable, ViewsServable
+from nonet.services.grounding.recipe import Recipe, recipe_of
+
+TOKENIZER_FILE = "tokenizer.json"
+
+logger = logging.getLogger(__name__)
+
+
+def derive(network: Servable, limits: ServiceLimits | None = None) -> Sequence[Servable]:
+    """``ground.<network>``, ``looks.<network>`` and ``views.<network>`` for a grounding network, nothing for
+    any other.
+
+    Its manifest says in ``source`` how it finds regions and reads text (:class:`Recipe`); ``tokenizer.json``
+    is a further file of the version. Where the text encoder is not installed, the service answers every
+    request with what to install. Raises ModelRefused if something is missing or does not fit.
+    """
+    info = network.info
+    if info.task != TASK:
+        return ()
+    recipe = recipe_of(info)
+    _check_fit(info, recipe)
+    if not isinstance(network, HasFiles):
+        raise ModelRefused("a grounding network has further files, and none can be read here")
+    encoder: TextEncoder | None = None
+    tokenizer = network.read_file(TOKENIZER_FILE)
+    try:
+        encoder = load_encoder(recipe.encoder, recipe.encoder_sha256, tokenizer, recipe.length)
+    except EncoderMissing as error:
+        logger.warning("model %s needs %s: %s", info.name, error, how_to_install("images"))
+    allowed = limits or ServiceLimits()
+    bounds = ImageLimits(encoded_bytes=allowed.image_bytes, pixels=allowed.image_pixels)
+    return (
+        LooksServable(info, recipe.regions, bounds),
+        ViewsServable(info, bounds),
+        GroundServable(network, recipe, encoder),
+    )
+
+
+def _check_fit(info: ModelInfo, recipe: Recipe) -> None:
+    """Raises ModelRefused unless the network is what the recipe says."""
+    if info.max_batch_size < 1:
+        raise ModelRefused("a grounding network batches")
+    regions, length = recipe.regions, recipe.length
+    inputs = {spec.name: spec.shape for spec in info.inputs if spec.datatype is DataType.FP32}
+    wanted = {
+        "boxes": (regions, 4),
+        "region_mask": (regions,),
+        "region_scores": (regions,),
+        "region_looks": (regions, LOOKS_COUNT),
+        "aspect": (),
+        "token_mask": (length,),
+    }
+    if len(info.inputs) != 8 or set(inputs) != {*wanted, "region_names", "tokens"}:
+        raise ModelRefused(f"a grounding network takes FP32 {', '.join([*wanted, 'region_names', 'tokens'])}")
+    for name, shape in wanted.items():
+        if inputs[name][1:] != shape:
+            raise ModelRefused(f"its input {name} {list(inputs[name])} is not [N, {shape}]")
+    width = inputs["tokens"][-1]
+    if inputs["tokens"][1:] != (length, width) or inputs["region_names"][1:] != (regions, width):
+        raise ModelRefused(
+            f"its inputs tokens and region_names must be [N, {length}, D] and [N, {regions}, D]"
+        )
+    outputs = {spec.name: spec.shape[1:] for spec in info.outputs if spec.datatype is DataType.FP32}
+    if outputs != {SCORES: (regions,), NOTHING: ()}:
+        raise ModelRefused(f"a grounding network gives FP32 {SCORES} [N, {regions}] and {NOTHING} [N]")
