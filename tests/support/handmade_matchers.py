@@ -1,5 +1,6 @@
-"""A grounding network whose answers are known: an expression means the regions whose name is like it. The text
-encoder and its tokenizer are the real ones."""
+"""A grounding network whose answers are known: an expression means the regions whose name is like it.
+
+The text encoder and its tokenizer are the real ones."""
 
 from __future__ import annotations
 
@@ -23,19 +24,20 @@ _NOTHING = 0.33
 """The likeness of "nothing is meant"."""
 
 
-def add_matcher(root: Path, name: str = "matcher", **source: Any) -> Path:
-    """A version of the task; ``source`` changes its recipe."""
+def add_matcher(root: Path, name: str = "matcher", *, free: bool = True, **source: Any) -> Path:
+    """A version of the task that takes any number of regions, or 64; ``source`` changes its recipe."""
+    count = -1 if free else REGIONS
     inputs = [
-        Port("boxes", "FP32", (REGIONS, 4)),
-        Port("region_mask", "FP32", (REGIONS,)),
-        Port("region_scores", "FP32", (REGIONS,)),
-        Port("region_names", "FP32", (REGIONS, WIDTH)),
-        Port("region_looks", "FP32", (REGIONS, LOOKS)),
+        Port("boxes", "FP32", (count, 4)),
+        Port("region_mask", "FP32", (count,)),
+        Port("region_scores", "FP32", (count,)),
+        Port("region_names", "FP32", (count, WIDTH)),
+        Port("region_looks", "FP32", (count, LOOKS)),
         Port("aspect", "FP32", ()),
         Port("tokens", "FP32", (LENGTH, WIDTH)),
         Port("token_mask", "FP32", (LENGTH,)),
     ]
-    outputs = [Port("scores", "FP32", (REGIONS,)), Port("nothing", "FP32", ())]
+    outputs = [Port("scores", "FP32", (count,)), Port("nothing", "FP32", ())]
     nodes = [
         helper.make_node("Unsqueeze", ["token_mask", "last"], ["column"]),
         helper.make_node("Mul", ["tokens", "column"], ["kept"]),
@@ -62,8 +64,8 @@ def add_matcher(root: Path, name: str = "matcher", **source: Any) -> Path:
         helper.make_node("Add", ["empty", "threshold"], ["nobody"]),
         helper.make_node("Concat", ["masked", "nobody"], ["choices"], axis=1),
         helper.make_node("Softmax", ["choices"], ["shares"], axis=1),
-        helper.make_node("Slice", ["shares", "zero", "regions", "first"], ["scores"]),
-        helper.make_node("Slice", ["shares", "regions", "end", "first"], ["rest"]),
+        helper.make_node("Slice", ["shares", "zero", "before", "first"], ["scores"]),
+        helper.make_node("Slice", ["shares", "before", "end", "first"], ["rest"]),
         helper.make_node("Squeeze", ["rest", "first"], ["nothing"]),
     ]
     weights = {
@@ -71,8 +73,8 @@ def add_matcher(root: Path, name: str = "matcher", **source: Any) -> Path:
         "last": np.int64([2]),
         "last_axis": np.int64([2]),
         "zero": np.int64([0]),
-        "regions": np.int64([REGIONS]),
-        "end": np.int64([REGIONS + 1]),
+        "before": np.int64([-1]),
+        "end": np.int64([1 << 30]),
         "none": np.float32([0]),
         "one": np.float32([1]),
         "sharp": np.float32([_SHARP]),

@@ -17,15 +17,26 @@ from nonet.services.grounding.ground import GroundServable
 from nonet.services.grounding.names import NOTHING, SCORES, TASK
 from nonet.services.grounding.pictures import LooksServable, ViewsServable
 from nonet.services.grounding.recipe import Recipe, recipe_of
+from nonet.services.grounding.texts import TextsServable
 
 TOKENIZER_FILE = "tokenizer.json"
+_INPUTS = (
+    "boxes",
+    "region_mask",
+    "region_scores",
+    "region_names",
+    "region_looks",
+    "aspect",
+    "tokens",
+    "token_mask",
+)
 
 logger = logging.getLogger(__name__)
 
 
 def derive(network: Servable, limits: ServiceLimits | None = None) -> Sequence[Servable]:
-    """``ground.<network>``, ``looks.<network>`` and ``views.<network>`` for a grounding network, nothing for
-    any other.
+    """``ground.<network>`` for a grounding network, and the services that make its inputs:
+    ``looks.<network>``, ``views.<network>`` and ``texts.<network>``; nothing for any other network.
 
     Its manifest says in ``source`` how it finds regions and reads text (:class:`Recipe`); ``tokenizer.json``
     is a further file of the version. Where the text encoder is not installed, the service answers every
@@ -35,7 +46,7 @@ def derive(network: Servable, limits: ServiceLimits | None = None) -> Sequence[S
     if info.task != TASK:
         return ()
     recipe = recipe_of(info)
-    _check_fit(info, recipe)
+    width = _check_fit(info, recipe)
     if not isinstance(network, HasFiles):
         raise ModelRefused("a grounding network has further files, and none can be read here")
     encoder: TextEncoder | None = None
@@ -49,34 +60,35 @@ def derive(network: Servable, limits: ServiceLimits | None = None) -> Sequence[S
     return (
         LooksServable(info, recipe.regions, bounds),
         ViewsServable(info, bounds),
-        GroundServable(network, recipe, encoder),
+        TextsServable(info, recipe, width, encoder),
+        GroundServable(network, recipe, width, encoder),
     )
 
 
-def _check_fit(info: ModelInfo, recipe: Recipe) -> None:
-    """Raises ModelRefused unless the network is what the recipe says."""
+def _check_fit(info: ModelInfo, recipe: Recipe) -> int:
+    """The width of a token's state. Raises ModelRefused unless the network is what the recipe says; it may
+    take any number of regions."""
     if info.max_batch_size < 1:
         raise ModelRefused("a grounding network batches")
-    regions, length = recipe.regions, recipe.length
-    inputs = {spec.name: spec.shape for spec in info.inputs if spec.datatype is DataType.FP32}
+    inputs = {spec.name: spec.shape[1:] for spec in info.inputs if spec.datatype is DataType.FP32}
+    if len(info.inputs) != len(_INPUTS) or set(inputs) != set(_INPUTS):
+        raise ModelRefused(f"a grounding network takes FP32 {', '.join(_INPUTS)}")
+    length, width = recipe.length, inputs["tokens"][-1]
+    regions = -1 if inputs["boxes"][:1] == (-1,) else recipe.regions
     wanted = {
         "boxes": (regions, 4),
         "region_mask": (regions,),
         "region_scores": (regions,),
+        "region_names": (regions, width),
         "region_looks": (regions, LOOKS_COUNT),
         "aspect": (),
+        "tokens": (length, width),
         "token_mask": (length,),
     }
-    if len(info.inputs) != 8 or set(inputs) != {*wanted, "region_names", "tokens"}:
-        raise ModelRefused(f"a grounding network takes FP32 {', '.join([*wanted, 'region_names', 'tokens'])}")
     for name, shape in wanted.items():
-        if inputs[name][1:] != shape:
-            raise ModelRefused(f"its input {name} {list(inputs[name])} is not [N, {shape}]")
-    width = inputs["tokens"][-1]
-    if inputs["tokens"][1:] != (length, width) or inputs["region_names"][1:] != (regions, width):
-        raise ModelRefused(
-            f"its inputs tokens and region_names must be [N, {length}, D] and [N, {regions}, D]"
-        )
+        if inputs[name] != shape:
+            raise ModelRefused(f"its input {name} is {['N', *inputs[name]]}, not {['N', *shape]}")
     outputs = {spec.name: spec.shape[1:] for spec in info.outputs if spec.datatype is DataType.FP32}
     if outputs != {SCORES: (regions,), NOTHING: ()}:
-        raise ModelRefused(f"a grounding network gives FP32 {SCORES} [N, {regions}] and {NOTHING} [N]")
+        raise ModelRefused(f"a grounding network gives FP32 {SCORES} [N, regions] and {NOTHING} [N]")
+    return width

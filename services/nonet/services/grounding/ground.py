@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from nonet.runtime.boxes import suppress
-from nonet.runtime.errors import InvalidArgument, NotImplementedHere, ServingError
-from nonet.runtime.extras import how_to_install
+from nonet.runtime.errors import InvalidArgument, ServingError
 from nonet.runtime.images.regions import LOOKS as LOOKS_COUNT
 from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
 from nonet.runtime.row_service import service_info
 from nonet.runtime.servable import Servable
 from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
 from nonet.runtime.text_states import TextEncoder, pooled
-from nonet.services.grounding.expressions import check_expressions
 from nonet.services.grounding.names import (
     BOX_LABELS,
     BOX_SCORES,
@@ -32,14 +31,19 @@ from nonet.services.grounding.names import (
     NOTHING,
     SCORES,
     SIZE,
+    TOKEN_MASK,
+    TOKENS,
 )
 from nonet.services.grounding.recipe import Recipe
+from nonet.services.grounding.texts import decoded
 
 __all__ = ["GroundServable"]
 
 _SAME: Final = 0.7
 """Intersection over union from which two regions are one thing, whatever the detector called them."""
 _PICTURES: Final = 8
+_PADDING: Final = 8  # regions by which the sizes of the network's executions differ
+_USUAL: Final = 16  # regions of a sample
 _NAMES_KEPT: Final = 4096
 _RULES: Final = 1  # raise when the same regions and expressions would get another answer
 
@@ -50,7 +54,8 @@ class GroundServable:
     Takes, for each of N pictures: ``expressions`` BYTES [N, E]; ``boxes`` FP32 [N, R, 4], corners in pixels
     of the upright picture; ``box_scores`` FP32 [N, R], the detector's, 0 where there is no region;
     ``box_labels`` BYTES [N, R], its class names; ``looks`` FP32 [N, R, A] and ``size`` INT64 [N, 2] of
-    ``looks.<network>``. A gateway makes all but the first of ``image`` BYTES [N].
+    ``looks.<network>``; ``tokens`` FP32 [N, E, L, D] and ``token_mask`` FP32 [N, E, L] of
+    ``texts.<network>``. A gateway makes all but the first of ``image`` BYTES [N].
 
     Gives ``boxes`` FP32 [N, E, 16, 4] inside the picture, ``scores`` FP32 [N, E, 16] (0 after the last),
     ``labels`` BYTES [N, E, 16], ``nothing`` FP32 [N, E] and ``size``. Of regions that are one thing the best
@@ -59,12 +64,13 @@ class GroundServable:
     Args:
         network: of the family ``regions``; closed by its owner, after this service.
         recipe: of the version.
-        encoder: reads expressions and names; None where it is not installed: then every request is answered
-            with what to install.
+        width: D.
+        encoder: reads the detector's names; None where it is not installed: then no request is complete.
     """
 
-    def __init__(self, network: Servable, recipe: Recipe, encoder: TextEncoder | None) -> None:
-        self._network, self._recipe, self._encoder = network, recipe, encoder
+    def __init__(self, network: Servable, recipe: Recipe, width: int, encoder: TextEncoder | None) -> None:
+        self._network, self._recipe, self._width, self._encoder = network, recipe, width, encoder
+        self._free = any(spec.name == BOXES and spec.shape[1] == -1 for spec in network.info.inputs)
         self._names: dict[bytes, Array] = {}
         regions = recipe.regions
         self.info = service_info(
@@ -84,6 +90,8 @@ class GroundServable:
                 TensorSpec(BOX_LABELS, DataType.BYTES, (-1, regions), optional=True),
                 TensorSpec(LOOKS, DataType.FP32, (-1, regions, LOOKS_COUNT), optional=True),
                 TensorSpec(SIZE, DataType.INT64, (-1, 2), optional=True),
+                TensorSpec(TOKENS, DataType.FP32, (-1, -1, recipe.length, width), optional=True),
+                TensorSpec(TOKEN_MASK, DataType.FP32, (-1, -1, recipe.length), optional=True),
             ),
             outputs=(
                 TensorSpec(BOXES, DataType.FP32, (-1, -1, MOST_INSTANCES, 4)),
@@ -97,9 +105,7 @@ class GroundServable:
         )
 
     def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
-        if self._encoder is None:
-            return [_missing() for _ in batch]
-        asked = [self._read(request, self._encoder) for request in batch]
+        asked = [self._read(request) for request in batch]
         parts = [part for each in asked if isinstance(each, _Asked) for part in each.rows]
         answers = iter(self._run(parts))
         return [self._answer(each, answers) if isinstance(each, _Asked) else each for each in asked]
@@ -107,27 +113,30 @@ class GroundServable:
     def sample_request(self, rows: int) -> InferRequest:
         """Of one expression a picture, about regions that are all there."""
         random = np.random.default_rng(14)
-        regions = self._recipe.regions
+        regions, length = self._recipe.regions, self._recipe.length
         corners = random.uniform(0, 200, (rows, regions, 2))
         boxes = np.concatenate([corners, corners + random.uniform(20, 200, (rows, regions, 2))], 2)
-        labels = [b"person"] * (rows * regions)
+        shapes = {
+            BOXES: boxes,
+            BOX_SCORES: np.where(np.arange(regions) < _USUAL, 0.5, 0.0) * np.ones((rows, 1)),
+            LOOKS: np.zeros((rows, regions, LOOKS_COUNT)),
+            TOKENS: random.standard_normal((rows, 1, length, self._width)) / 20,
+            TOKEN_MASK: np.ones((rows, 1, length)),
+        }
+        tensors = [Tensor(name, DataType.FP32, value.astype(np.float32)) for name, value in shapes.items()]
         return InferRequest(
             model=self.info.name,
             version=self.info.version,
             inputs=(
                 Tensor.of_bytes(EXPRESSIONS, [b"the person on the left"] * rows, (rows, 1)),
-                Tensor(BOXES, DataType.FP32, boxes.astype(np.float32)),
-                Tensor(BOX_SCORES, DataType.FP32, np.full((rows, regions), 0.5, np.float32)),
-                Tensor.of_bytes(BOX_LABELS, labels, (rows, regions)),
-                Tensor(LOOKS, DataType.FP32, np.zeros((rows, regions, LOOKS_COUNT), np.float32)),
+                Tensor.of_bytes(BOX_LABELS, [b"person"] * (rows * regions), (rows, regions)),
                 Tensor(SIZE, DataType.INT64, np.tile(np.int64([640, 480]), (rows, 1))),
+                *tensors,
             ),
         )
 
     def warm_up(self) -> None:
-        """The network is warm when its service is made; this loads the encoder."""
-        if self._encoder is None:
-            return
+        """The network is warm when its service is made; this runs what is around it."""
         (outcome,) = self.execute([self.sample_request(1)])
         if isinstance(outcome, ServingError):
             raise outcome
@@ -137,70 +146,84 @@ class GroundServable:
 
     # -- reading --------------------------------------------------------------------------------
 
-    def _read(self, request: InferRequest, encoder: TextEncoder) -> _Asked | ServingError:
+    def _read(self, request: InferRequest) -> _Asked | ServingError:
         started = time.perf_counter()
+        values = {tensor.name: tensor.data for tensor in request.inputs}
         try:
-            values = {tensor.name: tensor.data for tensor in request.inputs}
-            missing = next(
-                (name for name in (BOXES, BOX_SCORES, BOX_LABELS, LOOKS, SIZE) if name not in values), ""
-            )
+            missing = next((spec.name for spec in self.info.inputs[2:] if spec.name not in values), "")
             if missing:
                 raise InvalidArgument(
                     f"inputs: {missing} is missing; send {IMAGE} to have it made", param=missing
                 )
-            texts = [check_expressions(_decoded(row, EXPRESSIONS)) for row in values[EXPRESSIONS]]
-            _check_size(values[SIZE])
-            rows = [
-                self._row(values, picture, text, encoder)
-                for picture, expressions in enumerate(texts)
-                for text in expressions
-            ]
+            if values[TOKENS].shape[:2] != values[EXPRESSIONS].shape:
+                raise InvalidArgument(f"{TOKENS} must be of as many texts as {EXPRESSIONS}", param=TOKENS)
+            if values[TOKEN_MASK].shape[:2] != values[EXPRESSIONS].shape:
+                raise InvalidArgument(
+                    f"{TOKEN_MASK} must be of as many texts as {EXPRESSIONS}", param=TOKEN_MASK
+                )
+            if (values[SIZE] < 1).any():
+                raise InvalidArgument(f"{SIZE} must be a width and a height of 1 or more", param=SIZE)
+            rows = [row for picture in range(len(values[EXPRESSIONS])) for row in self._rows(values, picture)]
         except ServingError as error:
             return error
         return _Asked(request, values, rows, time.perf_counter() - started)
 
-    def _row(self, values: dict[str, Array], picture: int, text: str, encoder: TextEncoder) -> InferRequest:
-        """One row of the network: an expression and the regions of its picture."""
+    def _rows(self, values: dict[str, Array], picture: int) -> Iterator[InferRequest]:
+        """Rows of the network: the regions of a picture with each of its expressions.
+
+        Where the network takes any number of regions they are padded by their own number alone, so that what
+        a picture gets is the same in any company.
+        """
         width, height = values[SIZE][picture].tolist()
-        scores = values[BOX_SCORES][picture]
+        count = len(values[BOX_SCORES][picture])
+        if self._free:
+            last = int(np.flatnonzero(values[BOX_SCORES][picture] > 0).max(initial=0)) + 1
+            count = min(-(-last // _PADDING) * _PADDING, count)
+        scores = values[BOX_SCORES][picture][:count]
         mask = (scores > 0).astype(np.float32)
-        boxes = (values[BOXES][picture] / np.float32([width, height, width, height])).clip(0, 1)
-        names = np.stack([self._name(label, encoder) for label in values[BOX_LABELS][picture]])
-        read = encoder.encode(text)
+        boxes = (values[BOXES][picture][:count] / np.float32([width, height, width, height])).clip(0, 1)
+        names = np.stack([self._name(label) for label in values[BOX_LABELS][picture][:count]])
         columns = {
             "boxes": boxes * mask[:, None],
             "region_mask": mask,
             "region_scores": scores,
             "region_names": names * mask[:, None],
-            "region_looks": values[LOOKS][picture] * mask[:, None],
+            "region_looks": values[LOOKS][picture][:count] * mask[:, None],
             "aspect": np.float32(width / height),
-            "tokens": read.context,
-            "token_mask": read.mask,
         }
         info = self._network.info
-        inputs = tuple(
-            Tensor(name, DataType.FP32, np.asarray(value, np.float32)[None])
-            for name, value in columns.items()
-        )
-        return InferRequest(info.name, inputs, version=info.version)
+        tokens, token_mask = values[TOKENS][picture], values[TOKEN_MASK][picture]
+        for text, text_mask in zip(tokens, token_mask, strict=True):
+            every = {**columns, TOKENS: text, TOKEN_MASK: text_mask}
+            inputs = tuple(
+                Tensor(name, DataType.FP32, np.asarray(value, np.float32)[None])
+                for name, value in every.items()
+            )
+            yield InferRequest(info.name, inputs, version=info.version)
 
-    def _name(self, label: bytes, encoder: TextEncoder) -> Array:
-        """The state of a class name."""
+    def _name(self, label: bytes) -> Array:
+        """The state of a class name; of "" zeros."""
         found = self._names.get(label)
         if found is None:
             if len(self._names) >= _NAMES_KEPT:
                 self._names.clear()
-            (text,) = _decoded([label], BOX_LABELS)
-            found = self._names[label] = pooled(encoder.encode(text))
+            (text,) = decoded([label], BOX_LABELS)
+            found = np.zeros(self._width, np.float32)
+            if text and self._encoder is not None:
+                found = pooled(self._encoder.encode(text))
+            self._names[label] = found
         return found
 
     # -- answering ------------------------------------------------------------------------------
 
     def _run(self, rows: Sequence[InferRequest]) -> Iterator[Outcome]:
-        """The network's answer to each row, in as few executions as its largest batch allows."""
+        """The network's answer to each row; those of one size go through it together, in as few executions
+        as its largest batch allows."""
         largest = max(self._network.info.max_batch_size, 1)
-        for start in range(0, len(rows), largest):
-            yield from self._network.execute(rows[start : start + largest])
+        for _, alike in itertools.groupby(rows, lambda row: row.inputs[0].shape):
+            together = list(alike)
+            for start in range(0, len(together), largest):
+                yield from self._network.execute(together[start : start + largest])
 
     def _answer(self, asked: _Asked, answers: Iterator[Outcome]) -> Outcome:
         mine = [next(answers) for _ in asked.rows]
@@ -248,7 +271,7 @@ class _Asked:
 
 def _best(values: dict[str, Array], picture: int, shares: Array) -> tuple[Array, Array, list[bytes]]:
     """The best regions of one expression: boxes [K, 4] inside the picture, scores [K] and labels."""
-    real = np.flatnonzero(values[BOX_SCORES][picture] > 0)
+    real = np.flatnonzero(values[BOX_SCORES][picture][: len(shares)] > 0)
     boxes = np.zeros((MOST_INSTANCES, 4), np.float32)
     scores = np.zeros(MOST_INSTANCES, np.float32)
     labels = [b""] * MOST_INSTANCES
@@ -261,24 +284,3 @@ def _best(values: dict[str, Array], picture: int, shares: Array) -> tuple[Array,
     for place, region in enumerate(kept.tolist()):
         labels[place] = values[BOX_LABELS][picture][region]
     return boxes, scores, labels
-
-
-def _decoded(texts: Sequence[bytes] | Array, name: str) -> list[str]:
-    try:
-        return [bytes(text).decode("utf-8") for text in texts]
-    except UnicodeDecodeError:
-        raise InvalidArgument(f"{name} is not valid UTF-8", param=name) from None
-
-
-def _check_size(sizes: Array) -> None:
-    if (sizes < 1).any():
-        raise InvalidArgument(f"{SIZE} must be the width and height of the picture, 1 or more", param=SIZE)
-
-
-def _missing() -> Any:
-    return NotImplementedHere(
-        "expressions need a text encoder that is not installed here: "
-        + how_to_install("images", for_callers=True),
-        param="model",
-        code="EXTRA_MISSING",
-    )

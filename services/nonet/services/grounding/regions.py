@@ -1,15 +1,16 @@
 """Regions of a picture for a grounding request, of a served detector's answers and of how they look.
 
 The detector is asked about the picture, at the better quality also about its mirror image and four tiles of
-it; the service ``looks.<network>`` says how the regions look. All are models on the path of every request, so
-that another expression about the same picture finds their answers in the cache.
+it; then ``looks.<network>`` says how the regions look, while ``texts.<network>`` reads the expressions. All
+are models on the path of every request, so that another expression about the same picture finds their answers
+in the cache.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -35,51 +36,69 @@ from nonet.services.grounding.names import (
     QUALITY,
     SCORES,
     SIZE,
+    TEXT,
+    TEXTS_PREFIX,
     VIEWS,
     VIEWS_PREFIX,
 )
 from nonet.services.grounding.proposals import Detections, merged, of_mirror, of_tile
 from nonet.services.grounding.recipe import MOST_REGIONS, recipe_of
+from nonet.services.grounding.texts import decoded
 
 __all__ = ["COMPOSITION", "QUALITIES"]
 
 QUALITIES: Final = ("fast", "best")
 
 Found = TypeVar("Found")
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 
 async def _complete(request: InferRequest, info: ModelInfo, ask: Ask) -> InferRequest:
     """The request with regions in place of pictures. One that brings boxes keeps them."""
     given = {tensor.name: tensor for tensor in request.inputs}
-    if IMAGE not in given or LOOKS in given:
+    if IMAGE not in given:
         return request
-    _check(given[EXPRESSIONS].data)
+    texts = _checked(given[EXPRESSIONS].data)
     named, quality, rest = _parameters(request)
+    regions, tokens = await _both(
+        _regions(given, info, ask, named, quality),
+        ask((Tensor.of_bytes(TEXT, texts),), model=TEXTS_PREFIX + info.network, version=info.version),
+    )
+    shape = given[EXPRESSIONS].shape
+    read = [
+        Tensor(each.name, each.datatype, each.data.reshape(*shape, *each.shape[1:]))
+        for each in tokens.response.outputs
+    ]
+    inputs = (given[EXPRESSIONS], *regions, *read)
+    return dataclasses.replace(request, inputs=inputs, parameters=rest)
+
+
+async def _regions(
+    given: Mapping[str, Tensor], info: ModelInfo, ask: Ask, named: str, quality: str
+) -> Sequence[Tensor]:
+    """Boxes, their scores and labels, looks and sizes of the pictures; boxes that were given stay."""
     boxes = given.get(BOXES)
     if boxes is None:
         detector = named or recipe_of(info).detector
         pictures = given[IMAGE].data.tolist()
         proposed = await _all([_proposed(each, info, ask, detector, named, quality) for each in pictures])
-        regions = _columns(proposed, recipe_of(info).regions)
-        boxes = regions[0]
+        columns = _columns(proposed, recipe_of(info).regions)
+        boxes = columns[0]
     else:
-        regions = tuple(tensor for name, tensor in given.items() if name in (BOXES, BOX_SCORES, BOX_LABELS))
+        columns = [tensor for name, tensor in given.items() if name in (BOXES, BOX_SCORES, BOX_LABELS)]
     told = await ask((given[IMAGE], boxes), model=LOOKS_PREFIX + info.network, version=info.version)
-    looks = tuple(told.response.output(name) for name in (LOOKS, SIZE))
-    inputs = (given[EXPRESSIONS], *regions, *looks)
-    return dataclasses.replace(request, inputs=inputs, parameters=rest)
+    return [*columns, *(told.response.output(name) for name in (LOOKS, SIZE))]
 
 
 COMPOSITION: Final = Composition(asks=(DETECTION,), complete=_complete)
 
 
-def _check(expressions: Array) -> None:
-    """What is no expression is refused before anything is computed of its picture."""
+def _checked(expressions: Array) -> list[bytes]:
+    """All expressions; what is none is refused before anything is computed of its picture."""
     for row in expressions:
-        try:
-            check_expressions([bytes(text).decode("utf-8") for text in row])
-        except UnicodeDecodeError:
-            raise InvalidArgument(f"{EXPRESSIONS} is not valid UTF-8", param=EXPRESSIONS) from None
+        check_expressions(decoded(row, EXPRESSIONS))
+    return [bytes(text) for text in expressions.reshape(-1)]
 
 
 def _parameters(request: InferRequest) -> tuple[str, str, dict[str, Any]]:
@@ -135,7 +154,7 @@ def _detections(told: Told, least: float) -> tuple[Detections, tuple[float, floa
     return Detections(boxes[real].astype(np.float64), scores[real], names), (float(width), float(height))
 
 
-def _columns(proposed: Sequence[Detections], regions: int) -> tuple[Tensor, Tensor, Tensor]:
+def _columns(proposed: Sequence[Detections], regions: int) -> list[Tensor]:
     """Boxes [N, R, 4], scores [N, R] and labels [N, R] of N pictures, padded with nothing."""
     boxes = np.zeros((len(proposed), regions, 4), np.float32)
     scores = np.zeros((len(proposed), regions), np.float32)
@@ -145,11 +164,11 @@ def _columns(proposed: Sequence[Detections], regions: int) -> tuple[Tensor, Tens
         boxes[row, :count] = found.boxes
         scores[row, :count] = found.scores
         labels += [label.encode() for label in found.labels] + [b""] * (regions - count)
-    return (
+    return [
         Tensor(BOXES, DataType.FP32, boxes),
         Tensor(BOX_SCORES, DataType.FP32, scores),
         Tensor.of_bytes(BOX_LABELS, labels, (len(proposed), regions)),
-    )
+    ]
 
 
 def _of_detector(error: ServingError, detector: str, named: str) -> ServingError:
@@ -165,6 +184,17 @@ def _of_detector(error: ServingError, detector: str, named: str) -> ServingError
             retry_after=5.0,
         )
     return type(error)(error.message, param=DETECTOR, code=error.code, retry_after=error.retry_after)
+
+
+async def _both(regions: Awaitable[First], tokens: Awaitable[Second]) -> tuple[First, Second]:
+    """Two answers, asked at once; of one failure the other is withdrawn."""
+    first, second = asyncio.ensure_future(regions), asyncio.ensure_future(tokens)
+    try:
+        await asyncio.gather(first, second)
+        return first.result(), second.result()
+    finally:
+        first.cancel()
+        second.cancel()
 
 
 async def _all(questions: Sequence[Coroutine[Any, Any, Found]]) -> list[Found]:
