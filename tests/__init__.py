@@ -1,5 +1,5 @@
-"""All tests. They run in as many workers as there are cores, so each keeps to one thread: sets of threads that
-wait for each other on busy cores take many times their own work (k-means of 240 scans: four times)."""
+"""All tests. They run in as many workers as there are cores, so each keeps to one thread: sets of threads
+that wait for each other on busy cores take many times their own work (k-means of 240 scans: four times)."""
 
 import os
 

@@ -19,8 +19,9 @@ def building() -> SurveyedBuilding:
 
 @pytest.fixture(scope="module")
 def few_partitions() -> Iterator[None]:
-    """One scale of spectral clusters in place of six, two weightings of the graph in place of three, a number of floors up to six from three feature sets:
-    seconds a fit, by the same path. How good the full setting is the committed results say."""
+    """One scale of spectral clusters in place of six, two weightings of the graph in place of three, a
+    number of floors up to six from three feature sets: seconds a fit, by the same path. How good the full
+    setting is the committed results say."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(consensus, "_NEIGHBOURS", (30,))
         patch.setattr(consensus, "_STEPS", (1,))

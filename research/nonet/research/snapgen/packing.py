@@ -1,7 +1,8 @@
 """Prepares all that a training reads, in small files: pictures, their latents, the states of captions.
 
 Each stage writes its files once and is skipped when they are there, so that packing goes on where it stopped:
-`drawings_*`, then `pictures_*` with `examples.json`, then `latents_*`, `views_*` and `texts_*`. No file exceeds 60 MB.
+`drawings_*`, then `pictures_*` with `examples.json`, then `latents_*`, `views_*` and `texts_*`. No file
+exceeds 60 MB.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def pack_latents(root: Path, folder: Path, told: Told, batch: int = 32) -> None:
 
 
 def pack_views(root: Path, folder: Path, told: Told, views: int = 2, batch: int = 32) -> None:
-    """Latents of `views` other views of each picture in the scale of `scale.json`: all of the first, then the next.
+    """Latents of `views` other views of each picture in the scale of `scale.json`: all of the first, then
+    the next.
 
     A view depends on the picture's number and its own. Pictures held back have rows too, which nothing reads.
     """

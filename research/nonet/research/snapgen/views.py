@@ -1,7 +1,7 @@
 """Other views of the training pictures: moved by a few pixels, mirrored where the name allows it.
 
-A caption is as true of a drawing a little further left, and of its mirror image unless it speaks of sides or of
-the hands of a clock. Views are made of pixels and encoded like the pictures themselves.
+A caption is as true of a drawing a little further left, and of its mirror image unless it speaks of sides
+or of the hands of a clock. Views are made of pixels and encoded like the pictures themselves.
 """
 
 from __future__ import annotations
