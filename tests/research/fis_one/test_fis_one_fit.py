@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from nonet.research.fis_one.building import FitOptions, FitProgress, FittedBuilding, FloorLabel
+from nonet.research.fis_one.checkpoint import FitCheckpoint
 from nonet.research.fis_one.data import SurveyedBuilding, load_building
 from nonet.research.fis_one.fit import fit_building
 from nonet.research.fis_one.identifier import identify
@@ -170,13 +172,16 @@ def test_a_checkpoint_of_other_scans_or_a_damaged_one_is_ignored(
     building: SurveyedBuilding, fitted: FittedBuilding, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
-    other = made_up(seed=5)
-    fit_building(other.scans, other.label(0), FOUR, recipe=QUICK, checkpoint=checkpoint)
+    other = made_up(floors=2, per_floor=30, seed=5)
+    fit_building(other.scans, other.label(0), FitOptions(floors=2), recipe=QUICK, checkpoint=checkpoint)
     kept = checkpoint.read_bytes()
+    again = fit_building(building.scans, building.label(0), FOUR, recipe=QUICK, checkpoint=checkpoint)
+    np.testing.assert_array_equal(again.floor_of_scan, fitted.floor_of_scan)
+    own = FitCheckpoint(checkpoint, safe_open(checkpoint, framework="numpy").metadata()["identity"])
+    assert own.load() is not None
     for content in (kept, kept[:100], b""):
         checkpoint.write_bytes(content)
-        again = fit_building(building.scans, building.label(0), FOUR, recipe=QUICK, checkpoint=checkpoint)
-        np.testing.assert_array_equal(again.floor_of_scan, fitted.floor_of_scan)
+        assert own.load() is None
 
 
 def test_impossible_requests_are_refused_before_the_work(building: SurveyedBuilding) -> None:
@@ -239,8 +244,8 @@ def repeated(building: SurveyedBuilding, times: int) -> SurveyedBuilding:
 
 @pytest.fixture(scope="module")
 def real(data_root: Path) -> SurveyedBuilding:
-    """300 scans of CETC331, a hundred a floor."""
-    return load_building("cetc331", data_root).balanced(100, seed=0)
+    """180 scans of CETC331, sixty a floor."""
+    return load_building("cetc331", data_root).balanced(60, seed=0)
 
 
 def test_duplicated_scans_do_no_harm(real: SurveyedBuilding) -> None:

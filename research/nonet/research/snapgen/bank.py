@@ -49,6 +49,8 @@ class Bank:
         #: What turns the networks' scale into the autoencoder's: x * scale + centre.
         self.centre, self.scale = torch.tensor(scale["centre"]), float(scale["scale"])
         self._bytes = read_rows(folder, "latents").to(self.device)
+        if list(folder.glob("views_*")):
+            self._bytes = torch.cat([self._bytes, read_rows(folder, "views").to(self.device)])
         texts = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
         self.captions: list[str] = texts["captions"]
         self._number = {caption: number for number, caption in enumerate(self.captions)}
@@ -115,7 +117,16 @@ class Bank:
         dropped = torch.rand(shape, generator=generator, device=self.device) < drop
         captions = torch.where(dropped, self.nothing, captions)
         context, mask = self.texts(captions, length)
-        return Batch(self.latents(chosen), context, mask, chosen)
+        return Batch(self.latents(self._some_view(chosen, generator)), context, mask, chosen)
+
+    def _some_view(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        """Rows of the latents: of each example the picture itself or one of its other views."""
+        views = len(self._bytes) // len(self)
+        if views == 1:
+            return chosen
+        return chosen + len(self) * torch.randint(
+            views, chosen.shape, generator=generator, device=self.device
+        )
 
     def first_captions(self, examples: Tensor, length: int | None = None) -> Batch:
         """The examples with their first captions ("name, style"), in order."""

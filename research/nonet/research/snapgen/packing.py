@@ -1,7 +1,8 @@
 """Prepares all that a training reads, in small files: pictures, their latents, the states of captions.
 
 Each stage writes its files once and is skipped when they are there, so that packing goes on where it stopped:
-`drawings_*`, then `pictures_*` with `examples.json`, then `latents_*` and `texts_*`. No file exceeds 60 MB.
+`drawings_*`, then `pictures_*` with `examples.json`, then `latents_*`, `views_*` and `texts_*`. No file
+exceeds 60 MB.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from nonet.research.snapgen.drawing import Pixels, draw
 from nonet.research.snapgen.emoji_files import Pair, drawings, fetch, read_pairs
 from nonet.research.snapgen.examples import examples_of
 from nonet.research.snapgen.text_states import TextEncoder
+from nonet.research.snapgen.views import view_of
 
 FILE_BYTES = 55_000_000
 #: Latents are stored as bytes: 0 and 255 stand for minus and plus this many standard deviations.
@@ -85,10 +87,39 @@ def pack_latents(root: Path, folder: Path, told: Told, batch: int = 32) -> None:
     training = latents[[fact["part"] == "train" for fact in read_examples(folder)["examples"]]]
     centre = training.mean((0, 2, 3))
     scale = (training - centre.view(-1, 1, 1)).std()
-    normal = (latents - centre.view(-1, 1, 1)) / scale
-    _save(((normal + SPAN) / (2 * SPAN) * 255).round().clamp(0, 255).byte(), folder, "latents")
+    _save(_as_bytes(latents, centre, scale), folder, "latents")
     facts = {"centre": centre.tolist(), "scale": float(scale), "span": SPAN}
     (folder / "scale.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def pack_views(root: Path, folder: Path, told: Told, views: int = 2, batch: int = 32) -> None:
+    """Latents of `views` other views of each picture in the scale of `scale.json`: all of the first, then
+    the next.
+
+    A view depends on the picture's number and its own. Pictures held back have rows too, which nothing reads.
+    """
+    if list(folder.glob("views_*")):
+        return
+    autoencoder = Autoencoder(root)
+    facts = json.loads((folder / "scale.json").read_text(encoding="utf-8"))
+    names = [str(each["name"]) for each in read_examples(folder)["examples"]]
+    raw = []
+    for view in range(views):
+        for number, chunk in enumerate(_pictures(folder, batch)):
+            first = number * batch
+            moved = [
+                view_of(picture, names[index], torch.Generator().manual_seed(index * views + view))
+                for index, picture in enumerate(chunk, first)
+            ]
+            raw.append(autoencoder.encode(torch.stack(moved).float() / 255).half())
+            if number % 20 == 0:
+                told({"stage": "views", "view": view, "done": first})
+    _save(_as_bytes(torch.cat(raw).float(), torch.tensor(facts["centre"]), facts["scale"]), folder, "views")
+
+
+def _as_bytes(latents: Tensor, centre: Tensor, scale: Tensor | float) -> Tensor:
+    normal = (latents - centre.view(-1, 1, 1)) / scale
+    return ((normal + SPAN) / (2 * SPAN) * 255).round().clamp(0, 255).byte()
 
 
 def pack_texts(folder: Path, tokenizer: Path, told: Told) -> None:

@@ -69,12 +69,13 @@ def sitting(options: TrainOptions, report: Report) -> Training:
 def packed(options: TrainOptions, side: int, report: Report) -> Path:
     """The folder of everything prepared for pictures of a side, which is made first where it is not there."""
     folder = options.runs / f"packed{side}"
-    if (folder / "captions.json").exists() and (folder / "scale.json").exists():
+    if (folder / "captions.json").exists() and list(folder.glob("views_*")):
         return folder
     root = options.data or data_root()
     workers = min(options.threads, os.cpu_count() or 1)
     packing.pack_pictures(root, folder, side, options.runs / "archives", report, workers)
     packing.pack_latents(root, folder, report)
+    packing.pack_views(root, folder, report)
     packing.pack_texts(folder, tokenizer_file(options), report)
     return folder
 
