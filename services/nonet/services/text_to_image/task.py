@@ -214,6 +214,7 @@ GENERATE = Task(
     max_bytes=64 << 10,
     page=Page("/pictures", "Pictures", __package__ or ""),
     statuses=(501,),
+    importer=f"{__package__}.importing.importer:import_pipeline",
 )
 
 

@@ -77,7 +77,10 @@ def read_ends(file: Path) -> Ends:
 
 
 def read_interface(file: Path) -> Graph:
-    """Inputs and outputs of a file. Raises NetworkRefused if it is no sound ONNX file."""
+    """Inputs and outputs of a file. Raises NetworkOfAnotherTask for a folder, NetworkRefused if it is no
+    sound ONNX file."""
+    if file.is_dir():
+        raise NetworkOfAnotherTask(f"'{file.name}' is a folder and not one ONNX file")
     if not file.is_file():
         raise NetworkRefused(f"there is no file '{file}'")
     if file.stat().st_size > LARGEST_FILE:
