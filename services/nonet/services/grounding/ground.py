@@ -218,12 +218,18 @@ class GroundServable:
 
     def _run(self, rows: Sequence[InferRequest]) -> Iterator[Outcome]:
         """The network's answer to each row; those of one size go through it together, in as few executions
-        as its largest batch allows."""
+        as its largest batch allows.
+
+        A row without company is run twice: an engine may add up a batch of one in another order than any
+        other, and the last bit of an answer would tell how many were asked.
+        """
         largest = max(self._network.info.max_batch_size, 1)
         for _, alike in itertools.groupby(rows, lambda row: row.inputs[0].shape):
             together = list(alike)
             for start in range(0, len(together), largest):
-                yield from self._network.execute(together[start : start + largest])
+                part = together[start : start + largest]
+                company = part if len(part) == 1 < largest else []
+                yield from self._network.execute([*part, *company])[: len(part)]
 
     def _answer(self, asked: _Asked, answers: Iterator[Outcome]) -> Outcome:
         mine = [next(answers) for _ in asked.rows]
