@@ -59,7 +59,7 @@ def made_up_looks(
         [whole @ _BRIGHT, 1.2 * (whole * (1 - whole)).sum(1) ** 0.5 * 0.6, whole @ _VIVID, np.full(count, 0.08)],
         axis=1,
     )
-    looks = np.concatenate([mixtures.reshape(count, -1), (tones + grain).clip(0, 1)], axis=1)
+    looks = np.concatenate([mixtures.reshape(count, len(PARTS) * len(COLOURS)), (tones + grain).clip(0, 1)], axis=1)
     assert looks.shape[1] == LOOKS
     made: Floats = looks.astype(np.float32)
     return made
