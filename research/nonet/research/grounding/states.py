@@ -60,7 +60,9 @@ class TextStates:
     def _append(self, texts: list[str], encoder: TextEncoder) -> None:
         parts = [each.context[: each.tokens].astype(np.float16) for each in encoder.encode_all(texts)]
         self._states = np.concatenate([self._states, *parts])
-        self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum([len(part) for part in parts])])
+        self._starts = np.concatenate(
+            [self._starts, self._starts[-1] + np.cumsum([len(part) for part in parts])]
+        )
         for text in texts:
             self._numbers[text] = len(self._numbers)
         self._folder.mkdir(parents=True, exist_ok=True)

