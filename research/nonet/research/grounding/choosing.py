@@ -59,8 +59,8 @@ def forward_of(form: ServingForm) -> Forward:
 
 
 def choose(trained: Trained, root: Path, repository: Path) -> Choice:
-    """All choices for a trained matcher with the published detector. Raises FileNotFoundError where the data or
-    the detector are absent.
+    """All choices for a trained matcher with the published detector. Raises FileNotFoundError where the data
+    or the detector are absent.
     """
     temperature, error, text_accuracy = calibrated(trained)
     photographs = chosen_by(root)
@@ -102,8 +102,8 @@ def from_score(scene: Scene, least: float) -> Scene:
 
 @torch.no_grad()
 def calibrated(trained: Trained) -> tuple[float, float, float]:
-    """(Temperature of least cross-entropy, expected error of `nothing` there, accuracy) on human expressions to
-    choose by, with a detector's faults and with expressions of other pictures as in training.
+    """(Temperature of least cross-entropy, expected error of `nothing` there, accuracy) on human expressions
+    to choose by, with a detector's faults and with expressions of other pictures as in training.
     """
     examples = trained.material.choose[:_ROWS]
     lessons = Lessons(

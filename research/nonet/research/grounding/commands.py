@@ -1,4 +1,4 @@
-"""`nonet train grounding` and `nonet evaluate grounding`: a matcher's training, published versions, figures."""
+"""`nonet train grounding` and `nonet evaluate grounding`: training, published versions, figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Looks drawn by rule for boxes without a picture, so that colour words can be learnt from text and boxes alone.
+"""Looks drawn by rule for boxes without a picture, so that colour words can be learnt from text and boxes
+alone.
 
 A region is a mixture of named colours, other above than below. What an expression says of its region's colour
 is put into the mixture, in the part where the thing is worn if it is a garment; others of the same class get

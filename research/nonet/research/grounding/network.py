@@ -1,12 +1,12 @@
 """The matcher: regions and tokens in, a share of probability for each region and for none of them out.
 
 Regions attend to the tokens of the expression, then to each other with a bias that depends on how two regions
-lie to one another and on what the text asks for ("left of", "next to", "bigger"), as A. Vaswani et al.
-(arXiv 1706.03762) with the geometric attention of H. Hu et al. ("Relation Networks", arXiv 1711.11575) made
+lie to one another and on what the text asks for ("left of", "next to", "bigger"), as A. Vaswani et al. (arXiv
+1706.03762) with the geometric attention of H. Hu et al. ("Relation Networks", arXiv 1711.11575) made
 conditional on text. Order among things of one name ("second from the left") is counted before, since soft
-attention averages where counting is needed. Every matrix product runs over regions or tokens, never over whole
-examples, and sums over tokens are products too: otherwise the runtime would block sums by the size of the batch,
-and an answer depend on what is beside it.
+attention averages where counting is needed. Every matrix product runs over regions or tokens, never over
+whole examples, and sums over tokens are products too: otherwise the runtime would block sums by the size of
+the batch, and an answer depend on what is beside it.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ def place_features(boxes: Tensor, aspect: Tensor, scores: Tensor) -> Tensor:
 
 
 def pair_features(boxes: Tensor, aspect: Tensor, alike: Tensor, trust: Tensor) -> Tensor:
-    """(B, R, R, 12) of region i (first) to region j: where j lies, how large it is, how much they overlap, how
-    far apart they are, whether they share a name, how far j is to be trusted.
+    """(B, R, R, 12) of region i (first) to region j: where j lies, how large it is, how much they overlap,
+    how far apart they are, whether they share a name, how far j is to be trusted.
     """
     low, high = boxes[..., :2], boxes[..., 2:]
     centre, size = (low + high) / 2, (high - low).clamp(min=1e-3)
@@ -227,8 +227,8 @@ def pair_features(boxes: Tensor, aspect: Tensor, alike: Tensor, trust: Tensor) -
 
 def order_features(boxes: Tensor, alike: Tensor, trust: Tensor) -> Tensor:
     """(B, R, 56): how many lie to the left, right, above and below, how many are larger and smaller, and how
-    many there are, among those of the same name and among all; each count as a logarithm and as nearness to 0,
-    1 and 2. A region that lies where this one does is not another.
+    many there are, among those of the same name and among all; each count as a logarithm and as nearness to
+    0, 1 and 2. A region that lies where this one does is not another.
     """
     low, high = boxes[..., :2], boxes[..., 2:]
     centre, size = (low + high) / 2, (high - low).clamp(min=1e-3)

@@ -1,25 +1,29 @@
-"""Expressions with photographs: those that figures are reported on, phrases to choose by, and to learn from."""
+"""Expressions of photographs: those that figures are reported on, phrases to choose by and to learn from."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from nonet.research.detection.pictures import Annotated, coco, coco_names, voc_animals
+from nonet.research.fasternet.training import Report
+from nonet.research.grounding.proposals import propose, published_detector, yolox
 from nonet.research.grounding.refcoco import REPORTED_PICTURES
-from nonet.research.grounding.scenes import SEED, Example, Scene
+from nonet.research.grounding.scenes import SEED, Example, Scene, overlaps
 from nonet.research.grounding.templates import phrases
 
-__all__ = ["Photograph", "chosen_by", "reported"]
+__all__ = ["Photograph", "chosen_by", "photograph_examples", "reported"]
 
 _OF_ONE = 4  # phrases of a picture
 _VOC_PICTURES = 90
+_VOC_LEARNT = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +36,9 @@ class Photograph:
 
 
 def reported(root: Path) -> list[Photograph]:
-    """What figures are reported on and nothing is trained on or chosen by: the human expressions and rule-made
-    phrases of `rec_photos`, and the human ones of `refcoco_extra`. Expressions that mean nothing there have no
-    box.
+    """What figures are reported on and nothing is trained on or chosen by: the human expressions and
+    rule-made phrases of `rec_photos`, and the human ones of `refcoco_extra`. Expressions that mean nothing
+    there have no box.
     """
     found: dict[str, Photograph] = {}
     for line in (root / "rec_photos" / "triples.jsonl").read_text(encoding="utf-8").splitlines():
@@ -69,7 +73,8 @@ def reported(root: Path) -> list[Photograph]:
 
 def chosen_by(root: Path) -> list[Photograph]:
     """Phrases by rule about photographs that neither the matcher nor our detector learnt from and nothing is
-    reported on: COCO's val2017 pictures without those of `rec_photos`, and animals of VOC's part for choosing.
+    reported on: COCO's val2017 pictures without those of `rec_photos`, and animals of VOC's part for
+    choosing.
     """
     classes = coco_names(root)
     told = {file.name for file in (root / "rec_photos" / "images").iterdir()}
@@ -87,9 +92,31 @@ def learnt_from(root: Path) -> Iterator[Photograph]:
     for picture in coco(root, "train2017"):
         if int(picture.name.split(".")[0]) not in REPORTED_PICTURES:
             yield _with_phrases(picture, classes, draw, 12)
-    for picture in voc_animals(root, "train"):
-        if picture.complete and len(picture.boxes) > 1:
-            yield _with_phrases(picture, classes, draw, 6)
+    animals = (each for each in voc_animals(root, "train") if each.complete and len(each.boxes) > 1)
+    for picture in itertools.islice(animals, _VOC_LEARNT):
+        yield _with_phrases(picture, classes, draw, 6)
+
+
+def photograph_examples(root: Path, repository: Path, report: Report) -> list[Example]:
+    """What is learnt from photographs: their phrases, with the regions that the published detector finds in
+    them, and those that YOLOX-Nano does, each pair of a picture and a phrase once with either.
+
+    Raises FileNotFoundError where data or the published detector are absent.
+    """
+    detectors = [(published_detector(repository), 0.04), (yolox(root), 0.08)]
+    examples = []
+    draw = random.Random(SEED)
+    for count, photograph in enumerate(learnt_from(root)):
+        if count % 100 == 0:
+            report({"stage": "finding regions", "pictures": count})
+        for find, least in detectors:
+            scene = propose(photograph.picture, photograph.name, find, least)
+            for each in photograph.examples:
+                assert each.box is not None
+                # What was not found teaches only that nothing fits: a few of those will do.
+                if (overlaps(scene.boxes, each.box) >= 0.5).any() or draw.random() < 0.3:
+                    examples.append(replace(each, scene=scene, region=-1))
+    return examples
 
 
 def _with_phrases(

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nonet.research.fasternet.training import Schedule
 
 __all__ = ["PRESETS", "Preset"]
+
+
+_LONG = Schedule(
+    steps=6000,
+    batch=64,
+    lr=1.5e-3,
+    warmup=60,
+    weight_decay=0.02,
+    clip=1.0,
+    ema=0.995,
+    bfloat16=False,
+    minutes=25,
+)
 
 
 @dataclass(frozen=True)
@@ -17,12 +30,14 @@ class Preset:
         name: of the published model.
         expressions: human expressions to learn from, at most; None for all.
         photographs: whether regions of real photographs are learnt from too, with their colours.
+        begins_with: the model of another preset whose weights it goes on from; "" for random ones.
         schedule: pace and batch.
     """
 
     name: str
     expressions: int | None
     photographs: bool
+    begins_with: str
     schedule: Schedule
 
 
@@ -31,38 +46,15 @@ PRESETS = {
         "ground_toy",
         300,
         False,
-        Schedule(steps=20, batch=16, lr=1e-3, warmup=5, weight_decay=0.02, bfloat16=False, minutes=0.2),
+        "",
+        Schedule(steps=20, batch=16, lr=1e-3, warmup=5, weight_decay=0.02, bfloat16=False, minutes=2),
     ),
-    "annotations": Preset(
-        "ground_regions",
-        22_000,
-        False,
-        Schedule(
-            steps=6000,
-            batch=64,
-            lr=1.5e-3,
-            warmup=60,
-            weight_decay=0.02,
-            clip=1.0,
-            ema=0.995,
-            bfloat16=False,
-            minutes=25,
-        ),
-    ),
+    "annotations": Preset("ground_regions", 22_000, False, "", _LONG),
     "photographs": Preset(
         "ground_regions_photographs",
-        22_000,
+        12_000,
         True,
-        Schedule(
-            steps=6000,
-            batch=64,
-            lr=1.5e-3,
-            warmup=60,
-            weight_decay=0.02,
-            clip=1.0,
-            ema=0.995,
-            bfloat16=False,
-            minutes=25,
-        ),
+        "ground_regions",
+        replace(_LONG, lr=7e-4, minutes=15),
     ),
 }

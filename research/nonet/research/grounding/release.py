@@ -142,9 +142,8 @@ def publish(preset: Preset, trained: Trained, options: TrainOptions) -> str:
     choice = choose(trained, options.data or data_root(), options.repository)
     if not choice.accuracy > choice.largest_box:
         raise InvalidArgument(
-            f"not published: it finds {choice.accuracy:.3f} of what is meant on the expressions to choose by, "
-            f"the largest box {choice.largest_box:.3f}; train for longer",
-            param="preset",
+            f"not published: it finds {choice.accuracy:.3f} of what is meant on the expressions to choose by,
+            " f"the largest box {choice.largest_box:.3f}; train for longer", param="preset",
         )
     minutes = options.minutes if options.minutes is not None else preset.schedule.minutes
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""How often the chosen region is the one that is meant: accuracy at IoU above 0.5, with intervals by picture."""
+"""How often the chosen region is the one that is meant (IoU above 0.5), with intervals by picture."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def by_matcher(
 
 
 def baselines(states: TextStates, names: Floats, classes: list[str]) -> dict[str, Choose]:
-    """What has to be beaten: the largest region; the largest of the class whose name's state is nearest to the
-    text's; of the class that a table of nouns finds; the same with words of place and size.
+    """What has to be beaten: the largest region; the largest of the class whose name's state is nearest to
+    the text's; of the class that a table of nouns finds; the same with words of place and size.
     """
 
     def largest_of(scene: Scene, among: np.ndarray) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from nonet.research.devices import usable_device
 from nonet.research.fasternet.device_training import Learner, fit_together, stop_on_signals
 from nonet.research.fasternet.grocery_files import data_root
-from nonet.research.fasternet.training import Report
+from nonet.research.fasternet.training import Report, load_checkpoint
 from nonet.research.grounding.lessons import Lesson, Lessons
 from nonet.research.grounding.material import Material, annotations
 from nonet.research.grounding.network import Matcher
@@ -26,6 +27,9 @@ from nonet.runtime.errors import InvalidArgument
 from nonet.runtime.text_states import TextEncoder
 
 __all__ = ["Trained", "loss_of", "tokenizer_file", "train_matcher"]
+
+
+_PHOTOGRAPHS_REPEATED = 4  # they are few beside the annotations
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,8 @@ def train_matcher(preset: Preset, options: TrainOptions, report: Report) -> Trai
     if preset.photographs:
         from nonet.research.grounding.photographs import photograph_examples
 
-        material.train.extend(photograph_examples(root, options, report))
+        seen = photograph_examples(root, options.repository, report)
+        material.train.extend(seen * _PHOTOGRAPHS_REPEATED)
     states = TextStates(options.runs / "texts")
     encoder = encoder_of(tokenizer_file(options).read_bytes())
     texts = {text for each in material.train for text in (each.expression, mirrored(each.expression))}
@@ -66,7 +71,10 @@ def train_matcher(preset: Preset, options: TrainOptions, report: Report) -> Trai
     if options.minutes is not None:
         schedule = replace(schedule, minutes=options.minutes)
     torch.manual_seed(options.seed)
-    matcher = Matcher().to(device)
+    matcher = Matcher()
+    if preset.begins_with:
+        begin(matcher, options.runs / preset.begins_with / "checkpoint.pt")
+    matcher.to(device)
 
     def make(indices: Tensor, generator: torch.Generator, share: float) -> Lesson:
         lesson = lessons(indices.cpu(), generator, share)
@@ -92,6 +100,17 @@ def train_matcher(preset: Preset, options: TrainOptions, report: Report) -> Trai
         {name: value.cpu() for name, value in learner.average.state.items()}, strict=False
     )
     return Trained(trained.eval(), material, states, encoder, names)
+
+
+def begin(matcher: Matcher, checkpoint: Path) -> None:
+    """Give a matcher the averaged weights of an earlier training. Raises InvalidArgument if there was none."""
+    if not checkpoint.exists():
+        raise InvalidArgument(
+            f"this preset goes on from the weights of another, and there is no {checkpoint}: train that
+            first", param="preset",
+        )
+    stored: dict[str, Any] = load_checkpoint(checkpoint)
+    matcher.load_state_dict(stored["matcher"]["average"])
 
 
 def loss_of(forward: Callable[..., Tensor], lesson: Lesson) -> Tensor:
