@@ -78,7 +78,7 @@ def published(repository: Path) -> list[tuple[VersionFolder, Manifest]]:
 
 
 def evaluate_all(options: EvaluateOptions) -> None:
-    """Measure, print a table, write the facts if asked. Raises FileNotFoundError where something is absent."""
+    """Measure, print a table, write facts if asked. Raises FileNotFoundError where something is absent."""
     root = data_root()
     versions = published(options.repository)
     classes = coco_names(root)
@@ -169,7 +169,7 @@ def _on_photographs(
 
 
 def _groups(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Figures of the human expressions, by kind, of phrases by rule, of all; and of those that mean nothing."""
+    """Figures of human expressions, also by kind, of phrases by rule, of all, of those that mean nothing."""
     real = [each for each in outcomes if not each.empty]
     human = [each for each in real if each.origin == "human"]
     known = {f"{number:012d}.jpg" for number in REPORTED_PICTURES}

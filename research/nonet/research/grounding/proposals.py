@@ -114,7 +114,7 @@ def _in_mirror(picture: Image.Image, find: Find) -> tuple[np.ndarray, np.ndarray
 
 
 def _in_tiles(picture: Image.Image, find: Find) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """What is found in four overlapping corners of the picture, unless it is cut off by a tile's inner edge."""
+    """What is found in four overlapping corners of the picture, unless a tile's inner edge cuts it off."""
     width, height = round(picture.width * _TILE), round(picture.height * _TILE)
     found = []
     for left in (0, picture.width - width):

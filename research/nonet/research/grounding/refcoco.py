@@ -30,7 +30,7 @@ _FILES = (
 #: Sizes of COCO's pictures, the usual ones first.
 _SIZES = ((640, 480), (640, 427), (480, 640), (427, 640), (500, 375), (640, 640))
 
-#: COCO pictures whose photographs are at hand, with expressions that figures are reported on: never trained on.
+#: COCO pictures whose photographs are at hand: figures are reported on them, nothing is trained on them.
 REPORTED_PICTURES = frozenset({154, 309, 605, 716})
 
 

@@ -142,8 +142,9 @@ def publish(preset: Preset, trained: Trained, options: TrainOptions) -> str:
     choice = choose(trained, options.data or data_root(), options.repository)
     if not choice.accuracy > choice.largest_box:
         raise InvalidArgument(
-            f"not published: it finds {choice.accuracy:.3f} of what is meant on the expressions to choose by,
-            " f"the largest box {choice.largest_box:.3f}; train for longer", param="preset",
+            f"not published: on the expressions to choose by it finds {choice.accuracy:.3f} of what is meant, "
+            f"the largest box {choice.largest_box:.3f}; train for longer",
+            param="preset",
         )
     minutes = options.minutes if options.minutes is not None else preset.schedule.minutes
     with tempfile.TemporaryDirectory() as folder:
@@ -199,14 +200,14 @@ def _manifest(preset: Preset, options: TrainOptions, choice: Choice, minutes: fl
             "expressions": choice.count,
             "text_accuracy": choice.text_accuracy,
             "nothing_calibration_error": choice.nothing_error,
-            "dataset": "phrases by rule on photographs of coco256 (val2017) and voc2012_animals, IoU above 0.5; "
-            "text: RefCOCO's held-back pictures with a detector's faults. Human expressions with photographs: "
-            "docs/results/grounding.json",
+            "dataset": "phrases by rule on photographs of coco256 (val2017) and voc2012_animals, IoU above "
+            "0.5; text: held-back pictures of RefCOCO with a detector's faults. Human expressions of "
+            "photographs: docs/results/grounding.json",
             "split": "chosen by",
         },
         licence="research use: photographs under Flickr's terms" if photographs else "CC BY 4.0",
-        credit="Trained by Nonet from random weights on RefCOCO, RefCOCO+ (L. Yu et al.), RefCOCOg (J. Mao et "
-        "al.) and boxes of MS COCO"
+        credit="Trained by Nonet from random weights on RefCOCO, RefCOCO+ (L. Yu et al.), RefCOCOg (J. Mao "
+        "et al.) and boxes of MS COCO"
         + (", and photographs. " if photographs else ", no photograph. ")
         + "Text: MiniLM (Apache-2.0).",
         task="ground",

@@ -103,11 +103,11 @@ def train_matcher(preset: Preset, options: TrainOptions, report: Report) -> Trai
 
 
 def begin(matcher: Matcher, checkpoint: Path) -> None:
-    """Give a matcher the averaged weights of an earlier training. Raises InvalidArgument if there was none."""
+    """Give a matcher the averaged weights of an earlier training. Raises InvalidArgument without one."""
     if not checkpoint.exists():
         raise InvalidArgument(
-            f"this preset goes on from the weights of another, and there is no {checkpoint}: train that
-            first", param="preset",
+            f"this preset goes on from the weights of another, and there is no {checkpoint}",
+            param="preset",
         )
     stored: dict[str, Any] = load_checkpoint(checkpoint)
     matcher.load_state_dict(stored["matcher"]["average"])
