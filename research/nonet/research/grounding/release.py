@@ -142,7 +142,7 @@ def publish(preset: Preset, trained: Trained, options: TrainOptions) -> str:
     choice = choose(trained, options.data or data_root(), options.repository)
     if not choice.accuracy > choice.largest_box:
         raise InvalidArgument(
-            f"not published: on the expressions to choose by it finds {choice.accuracy:.3f} of what is meant, "
+            f"not published: of the expressions to choose by it finds {choice.accuracy:.3f}, "
             f"the largest box {choice.largest_box:.3f}; train for longer",
             param="preset",
         )
