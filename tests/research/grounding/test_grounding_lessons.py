@@ -74,10 +74,8 @@ def test_a_lesson_depends_on_its_seed_alone(lessons: Lessons) -> None:
 
 def test_real_regions_are_wanted_where_they_overlap() -> None:
     boxes = np.array([[0.1, 0.1, 0.4, 0.5], [0.12, 0.1, 0.42, 0.5], [0.6, 0.6, 0.9, 0.9]], np.float32)
-    found = Scene(
-        "real", boxes, np.array([CUP, CUP, DOG]), np.full(3, 0.5, np.float32), np.ones((3, LOOKS), np.float32),
-        1.0, marked=False,
-    )  # fmt: skip
+    names, scores = np.array([CUP, CUP, DOG]), np.full(3, 0.5, np.float32)
+    found = Scene("real", boxes, names, scores, np.ones((3, LOOKS), np.float32), 1.0, marked=False)
     box = (0.1, 0.1, 0.4, 0.5)
     made = Lessons([Example(found, "the cup", box)], Lengths(None), NAMES, CLASSES, POOL)
     for seed in range(50):

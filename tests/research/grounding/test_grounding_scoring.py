@@ -1,4 +1,4 @@
-"""Accuracy counts boxes that overlap by more than half; intervals are by picture; baselines choose as said."""
+"""Accuracy counts overlaps of more than half; intervals by picture; baselines choose as they say."""
 
 from __future__ import annotations
 
