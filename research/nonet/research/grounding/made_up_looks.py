@@ -1,4 +1,5 @@
-"""Looks drawn by rule for boxes without a picture, so that colour words can be learnt from text and boxes alone.
+"""Looks drawn by rule for boxes without a picture, so that colour words can be learnt from text and boxes
+alone.
 
 A region is a mixture of named colours, other above than below. What an expression says of its region's colour
 is put into the mixture, in the part where the thing is worn if it is a garment; others of the same class get
@@ -20,7 +21,9 @@ __all__ = ["made_up_looks"]
 _USUAL = np.array([0.2, 0.13, 0.2, 0.05, 0.03, 0.03, 0.09, 0.08, 0.02, 0.02, 0.1, 0.08])
 _BRIGHT = np.array([0.12, 0.92, 0.5, 0.4, 0.6, 0.75, 0.4, 0.4, 0.35, 0.7, 0.3, 0.7])
 _VIVID = np.array([0.3, 0.05, 0.08, 0.8, 0.85, 0.75, 0.5, 0.6, 0.6, 0.45, 0.55, 0.35])
-_ABOVE = re.compile(r"\b(shirt|top|jacket|sweater|coat|jersey|hoodie|vest|hat|cap|helmet|hair|tee|blouse|suit)\b")
+_ABOVE = re.compile(
+    r"\b(shirt|top|jacket|sweater|coat|jersey|hoodie|vest|hat|cap|helmet|hair|tee|blouse|suit)\b"
+)
 _UNDER = re.compile(r"\b(pants|shorts|jeans|skirt|trousers|shoes|socks|bottoms|boots)\b")
 
 
@@ -56,10 +59,17 @@ def made_up_looks(
     grain = draw.normal(size=(count, 4)) * [0.06, 0.1, 0.06, 0.03]
     whole = mixtures[:, 0]
     tones = np.stack(
-        [whole @ _BRIGHT, 1.2 * (whole * (1 - whole)).sum(1) ** 0.5 * 0.6, whole @ _VIVID, np.full(count, 0.08)],
+        [
+            whole @ _BRIGHT,
+            1.2 * (whole * (1 - whole)).sum(1) ** 0.5 * 0.6,
+            whole @ _VIVID,
+            np.full(count, 0.08),
+        ],
         axis=1,
     )
-    looks = np.concatenate([mixtures.reshape(count, -1), (tones + grain).clip(0, 1)], axis=1)
+    looks = np.concatenate(
+        [mixtures.reshape(count, len(PARTS) * len(COLOURS)), (tones + grain).clip(0, 1)], axis=1
+    )
     assert looks.shape[1] == LOOKS
     made: Floats = looks.astype(np.float32)
     return made

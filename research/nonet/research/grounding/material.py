@@ -36,8 +36,8 @@ class Material:
 def annotations(
     root: Path, most: int | None = None, told: Callable[[str], None] = lambda line: None
 ) -> Material:
-    """What can be had without a photograph: RefCOCO's texts and boxes, boxes of COCO's first training pictures,
-    layouts made of such boxes, and phrases about all of them.
+    """What can be had without a photograph: RefCOCO's texts and boxes, boxes of COCO's first training
+    pictures, layouts made of such boxes, and phrases about all of them.
 
     Args:
         most: of the human expressions to learn from, drawn by a fixed seed; all by default.
@@ -102,14 +102,18 @@ def _layout(pool: tuple[Floats, npt.NDArray[np.int64]], number: int, draw: rando
         height = min(0.6, max(0.06, float(size[3] - size[1]) * spread))
         for _ in range(20):
             x, y = draw.uniform(0, 1 - width), draw.uniform(0, 1 - height)
-            if all(x + width * 0.7 < a or c < x + width * 0.3 or y + height * 0.7 < b or d < y + height * 0.3
-                   for a, b, c, d in placed):
+            if all(
+                x + width * 0.7 < a or c < x + width * 0.3 or y + height * 0.7 < b or d < y + height * 0.3
+                for a, b, c, d in placed
+            ):
                 placed.append((x, y, x + width, y + height))
                 called.append(name)
                 break
     found = np.array(placed, np.float32)
     ones = np.ones(len(found), np.float32)
-    return Scene(f"layout {number}", found, np.array(called), ones, None, draw.choice((4 / 3, 1.5, 0.75, 1.0)))
+    return Scene(
+        f"layout {number}", found, np.array(called), ones, None, draw.choice((4 / 3, 1.5, 0.75, 1.0))
+    )
 
 
 def _coloured(scene: Scene, classes: list[str], draw: random.Random) -> list[Example]:
@@ -119,8 +123,16 @@ def _coloured(scene: Scene, classes: list[str], draw: random.Random) -> list[Exa
         index = draw.randrange(len(scene.boxes))
         colour, word = draw.choice(COLOURS), classes[scene.names[index]]
         if word == "person":
-            forms = ("the person in {c}", "person wearing {c}", "{c} shirt", "the one in the {c} jacket",
-                     "person in {c} pants", "man in {c}", "woman in {c} top", "person with the {c} shirt")
+            forms = (
+                "the person in {c}",
+                "person wearing {c}",
+                "{c} shirt",
+                "the one in the {c} jacket",
+                "person in {c} pants",
+                "man in {c}",
+                "woman in {c} top",
+                "person with the {c} shirt",
+            )
         else:
             forms = ("the {c} {n}", "{c} {n}", "the {n} that is {c}", "the {c} one")
         x1, y1, x2, y2 = scene.boxes[index].tolist()

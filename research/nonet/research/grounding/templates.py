@@ -18,8 +18,20 @@ __all__ = ["phrases"]
 _FEWEST_AREA = 0.002  # of the picture; smaller things are no fair question
 _ORDER = ("first", "second", "third", "fourth")
 _SIDE = {
-    "left": ("left {n}", "the {n} on the left", "leftmost {n}", "{n} on the far left", "the {n} on the left side"),
-    "right": ("right {n}", "the {n} on the right", "rightmost {n}", "{n} on the far right", "{n} to the right"),
+    "left": (
+        "left {n}",
+        "the {n} on the left",
+        "leftmost {n}",
+        "{n} on the far left",
+        "the {n} on the left side",
+    ),
+    "right": (
+        "right {n}",
+        "the {n} on the right",
+        "rightmost {n}",
+        "{n} on the far right",
+        "{n} to the right",
+    ),
     "top": ("top {n}", "the {n} at the top", "the upper {n}", "topmost {n}", "the highest {n}"),
     "bottom": ("bottom {n}", "the {n} at the bottom", "the lower {n}", "bottommost {n}", "lowest {n}"),
     "large": ("the biggest {n}", "largest {n}", "the big {n}", "the large {n}"),
@@ -94,7 +106,12 @@ def _about(
         if values[order[1]] - values[order[0]] > margin:
             yield group[order[0]], rule, draw.choice(_SIDE[rule]).format(n=word)
             if len(group) == 2 and rule in ("left", "right", "large", "near") and draw.random() < 0.3:
-                side = {"left": "on the left", "right": "on the right", "large": "the biggest", "near": "in front"}
+                side = {
+                    "left": "on the left",
+                    "right": "on the right",
+                    "large": "the biggest",
+                    "near": "in front",
+                }
                 yield group[order[1]], "not", f"the {word} that is not {side[rule]}"
     yield from _in_order(x, group, word, draw)
     yield from _corners(x, y, group, word, draw)
@@ -109,7 +126,11 @@ def _in_order(x: Floats, group: list[int], word: str, draw: random.Random) -> It
     place = draw.randrange(1, min(len(group), 4))
     yield group[order[place]], "order", f"{draw.choice(('', 'the '))}{_ORDER[place]} {word} from the left"
     place = draw.randrange(1, min(len(group), 4))
-    yield group[order[-1 - place]], "order", f"{draw.choice(('', 'the '))}{_ORDER[place]} {word} from the right"
+    yield (
+        group[order[-1 - place]],
+        "order",
+        f"{draw.choice(('', 'the '))}{_ORDER[place]} {word} from the right",
+    )
 
 
 def _corners(
@@ -119,7 +140,11 @@ def _corners(
     away = np.hypot(x - (across == "right"), y - (down == "bottom"))
     order = np.argsort(away)
     if away[order[1]] - away[order[0]] > 0.12 and away[order[0]] < 0.6:
-        forms = (f"{down} {across} {word}", f"{word} in the {down} {across} corner", f"{across} {down} {word}")
+        forms = (
+            f"{down} {across} {word}",
+            f"{word} in the {down} {across} corner",
+            f"{across} {down} {word}",
+        )
         yield group[order[0]], "corner", draw.choice(forms)
 
 
