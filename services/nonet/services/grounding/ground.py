@@ -44,6 +44,8 @@ _SAME: Final = 0.7
 _PICTURES: Final = 8
 _PADDING: Final = 8  # regions by which the sizes of the network's executions differ
 _USUAL: Final = 16  # regions of a sample
+_LABELS: Final = (b"person", b"dog", b"chair", b"car", b"cup", b"traffic light")
+_CHECKED: Final = 4
 _NAMES_KEPT: Final = 4096
 _RULES: Final = 1  # raise when the same regions and expressions would get another answer
 
@@ -70,6 +72,7 @@ class GroundServable:
 
     def __init__(self, network: Servable, recipe: Recipe, width: int, encoder: TextEncoder | None) -> None:
         self._network, self._recipe, self._width, self._encoder = network, recipe, width, encoder
+        self._needs_company = False
         self._free = any(spec.name == BOXES and spec.shape[1] == -1 for spec in network.info.inputs)
         self._names: dict[bytes, Array] = {}
         regions = recipe.regions
@@ -120,7 +123,7 @@ class GroundServable:
             BOXES: boxes,
             BOX_SCORES: np.where(np.arange(regions) < _USUAL, 0.5, 0.0) * np.ones((rows, 1)),
             LOOKS: np.zeros((rows, regions, LOOKS_COUNT)),
-            TOKENS: random.standard_normal((rows, 1, length, self._width)) / 20,
+            TOKENS: random.standard_normal((rows, 1, length, self._width)),
             TOKEN_MASK: np.ones((rows, 1, length)),
         }
         tensors = [Tensor(name, DataType.FP32, value.astype(np.float32)) for name, value in shapes.items()]
@@ -129,14 +132,19 @@ class GroundServable:
             version=self.info.version,
             inputs=(
                 Tensor.of_bytes(EXPRESSIONS, [b"the person on the left"] * rows, (rows, 1)),
-                Tensor.of_bytes(BOX_LABELS, [b"person"] * (rows * regions), (rows, regions)),
+                Tensor.of_bytes(BOX_LABELS, list(random.choice(_LABELS, rows * regions)), (rows, regions)),
                 Tensor(SIZE, DataType.INT64, np.tile(np.int64([640, 480]), (rows, 1))),
                 *tensors,
             ),
         )
 
     def warm_up(self) -> None:
-        """The network is warm when its service is made; this runs what is around it."""
+        """Runs what is around the network, and finds out whether that answers a row alone as in company."""
+        sample = {each.name: each.data for each in self.sample_request(_CHECKED).inputs}
+        rows = [row for picture in range(_CHECKED) for row in self._rows(sample, picture)]
+        together = [_bits(each) for each in self._run(rows)]
+        alone = [_bits(each) for row in rows for each in self._run([row])]
+        self._needs_company = together != alone
         (outcome,) = self.execute([self.sample_request(1)])
         if isinstance(outcome, ServingError):
             raise outcome
@@ -220,25 +228,29 @@ class GroundServable:
         """The network's answer to each row; those of one size go through it together, in as few executions
         as its largest batch allows.
 
-        A row without company is run twice: an engine may add up a batch of one in another order than any
-        other, and the last bit of an answer would tell how many were asked.
+        Where the engine adds up a batch of one in another order than any other, a row without company is run
+        twice, or the last bit of an answer would tell how many were asked.
         """
         largest = max(self._network.info.max_batch_size, 1)
         for _, alike in itertools.groupby(rows, lambda row: row.inputs[0].shape):
             together = list(alike)
             for start in range(0, len(together), largest):
                 part = together[start : start + largest]
-                company = part if len(part) == 1 < largest else []
+                company = part if len(part) == 1 and self._needs_company else []
                 yield from self._network.execute([*part, *company])[: len(part)]
 
     def _answer(self, asked: _Asked, answers: Iterator[Outcome]) -> Outcome:
-        mine = [next(answers) for _ in asked.rows]
         found: list[InferResponse] = []
-        for each in mine:
-            if isinstance(each, ServingError):
-                return each
-            assert isinstance(each, InferResponse)  # a network takes no steps
-            found.append(each)
+        failed: ServingError | None = None
+        for _ in asked.rows:
+            each = next(answers)
+            if isinstance(each, InferResponse):
+                found.append(each)
+            else:
+                assert isinstance(each, ServingError)  # a network takes no steps
+                failed = failed or each
+        if failed is not None:
+            return failed
         started = time.perf_counter()
         count, expressions = asked.values[EXPRESSIONS].shape
         kept = [
@@ -273,6 +285,14 @@ class _Asked:
     values: dict[str, Array]
     rows: list[InferRequest]
     decode: float
+
+
+def _bits(answer: Outcome) -> bytes:
+    """All numbers of a network's answer. Raises its failure."""
+    if isinstance(answer, ServingError):
+        raise answer
+    assert isinstance(answer, InferResponse)  # a network takes no steps
+    return b"".join(tensor.data.tobytes() for tensor in answer.outputs)
 
 
 def _best(values: dict[str, Array], picture: int, shares: Array) -> tuple[Array, Array, list[bytes]]:
