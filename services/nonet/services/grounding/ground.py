@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 
-from nonet.runtime.boxes import suppress
 from nonet.runtime.errors import InvalidArgument, ServingError
 from nonet.runtime.images.regions import LOOKS as LOOKS_COUNT
 from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
@@ -25,22 +24,19 @@ from nonet.services.grounding.names import (
     EXPRESSIONS,
     GROUND_PREFIX,
     IMAGE,
-    LABELS,
     LOOKS,
-    MOST_INSTANCES,
     NOTHING,
     SCORES,
     SIZE,
     TOKEN_MASK,
     TOKENS,
 )
+from nonet.services.grounding.outputs import OUTPUTS, SAME, Kept, best, outputs_of
 from nonet.services.grounding.recipe import Recipe
 from nonet.services.grounding.texts import decoded
 
 __all__ = ["GroundServable"]
 
-_SAME: Final = 0.7
-"""Intersection over union from which two regions are one thing, whatever the detector called them."""
 _PICTURES: Final = 8
 _PADDING: Final = 8  # regions by which the sizes of the network's executions differ
 _USUAL: Final = 16  # regions of a sample
@@ -82,7 +78,7 @@ class GroundServable:
             facts={
                 "network": network.info.digest,
                 "recipe": dataclasses.asdict(recipe),
-                "one thing": _SAME,
+                "one thing": SAME,
                 "rules": _RULES,
             },
             takes=(
@@ -96,13 +92,7 @@ class GroundServable:
                 TensorSpec(TOKENS, DataType.FP32, (-1, -1, recipe.length, width), optional=True),
                 TensorSpec(TOKEN_MASK, DataType.FP32, (-1, -1, recipe.length), optional=True),
             ),
-            outputs=(
-                TensorSpec(BOXES, DataType.FP32, (-1, -1, MOST_INSTANCES, 4)),
-                TensorSpec(SCORES, DataType.FP32, (-1, -1, MOST_INSTANCES)),
-                TensorSpec(LABELS, DataType.BYTES, (-1, -1, MOST_INSTANCES)),
-                TensorSpec(NOTHING, DataType.FP32, (-1, -1)),
-                TensorSpec(SIZE, DataType.INT64, (-1, 2)),
-            ),
+            outputs=OUTPUTS,
             max_batch_size=_PICTURES,
             details={"nothing": recipe.nothing},
         )
@@ -253,19 +243,10 @@ class GroundServable:
             return failed
         started = time.perf_counter()
         count, expressions = asked.values[EXPRESSIONS].shape
-        kept = [
-            _best(asked.values, row // expressions, response.output(SCORES).data[0])
-            for row, response in enumerate(found)
-        ]
-        shape = (count, expressions)
-        labels = [label for _, _, row in kept for label in row]
-        nothing = np.array([response.output(NOTHING).data[0] for response in found], np.float32)
-        outputs = (
-            Tensor(BOXES, DataType.FP32, np.stack([boxes for boxes, _, _ in kept]).reshape(*shape, -1, 4)),
-            Tensor(SCORES, DataType.FP32, np.stack([scores for _, scores, _ in kept]).reshape(*shape, -1)),
-            Tensor.of_bytes(LABELS, labels, (*shape, MOST_INSTANCES)),
-            Tensor(NOTHING, DataType.FP32, nothing.reshape(shape)),
-            Tensor(SIZE, DataType.INT64, asked.values[SIZE]),
+        outputs = outputs_of(
+            [_kept(asked.values, row // expressions, response) for row, response in enumerate(found)],
+            (count, expressions),
+            asked.values[SIZE],
         )
         timings = Timings(
             decode=asked.decode,
@@ -295,18 +276,10 @@ def _bits(answer: Outcome) -> bytes:
     return b"".join(tensor.data.tobytes() for tensor in answer.outputs)
 
 
-def _best(values: dict[str, Array], picture: int, shares: Array) -> tuple[Array, Array, list[bytes]]:
-    """The best regions of one expression: boxes [K, 4] inside the picture, scores [K] and labels."""
+def _kept(values: dict[str, Array], picture: int, response: InferResponse) -> Kept:
+    """The best regions of one expression."""
+    shares = response.output(SCORES).data[0]
     real = np.flatnonzero(values[BOX_SCORES][picture][: len(shares)] > 0)
-    boxes = np.zeros((MOST_INSTANCES, 4), np.float32)
-    scores = np.zeros(MOST_INSTANCES, np.float32)
-    labels = [b""] * MOST_INSTANCES
-    found = values[BOXES][picture][real]
-    classes = np.zeros(len(real), np.int64)
-    kept = real[suppress(found, shares[real], classes, _SAME, MOST_INSTANCES)]
-    edge = np.tile(values[SIZE][picture], 2)
-    boxes[: len(kept)] = values[BOXES][picture][kept].clip(0, edge)
-    scores[: len(kept)] = shares[kept].clip(0, 1)
-    for place, region in enumerate(kept.tolist()):
-        labels[place] = values[BOX_LABELS][picture][region]
-    return boxes, scores, labels
+    labels = [values[BOX_LABELS][picture][row] for row in real.tolist()]
+    nothing = float(response.output(NOTHING).data[0])
+    return best(values[BOXES][picture][real], shares[real], labels, nothing, values[SIZE][picture])

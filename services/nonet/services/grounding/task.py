@@ -219,6 +219,7 @@ GROUND = Task(
     rank="accuracy",
     cost=_cost,
     page=Page("/ground", "Expressions", __package__ or ""),
+    importer=f"{__package__}.importing:import_grounder",
     composition=COMPOSITION,
 )
 
