@@ -123,7 +123,7 @@ class GroundServable:
             inputs=(
                 Tensor.of_bytes(EXPRESSIONS, [b"the person on the left"] * rows, (rows, 1)),
                 Tensor.of_bytes(BOX_LABELS, list(random.choice(_LABELS, rows * regions)), (rows, regions)),
-                Tensor(SIZE, DataType.INT64, np.tile(np.int64([640, 480]), (rows, 1))),
+                Tensor(SIZE, DataType.INT64, np.tile(np.array([640, 480], np.int64), (rows, 1))),
                 *tensors,
             ),
         )
@@ -179,7 +179,7 @@ class GroundServable:
             count = min(-(-last // _PADDING) * _PADDING, count)
         scores = values[BOX_SCORES][picture][:count]
         mask = (scores > 0).astype(np.float32)
-        boxes = (values[BOXES][picture][:count] / np.float32([width, height, width, height])).clip(0, 1)
+        boxes = (values[BOXES][picture][:count] / np.array([width, height, width, height], np.float32)).clip(0, 1)
         names = np.stack([self._name(label) for label in values[BOX_LABELS][picture][:count]])
         columns = {
             "boxes": boxes * mask[:, None],

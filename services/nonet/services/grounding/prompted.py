@@ -218,8 +218,9 @@ class PromptedServable:
             scale = min(self._recipe.shortest / min(picture.size), self._recipe.longest / max(picture.size))
             width, height = (max(1, round(side * scale)) for side in picture.size)
         resized = picture.resize((width, height), Image.Resampling.BILINEAR)
-        values = (np.asarray(resized, np.float32) / 255 - self._recipe.mean) / np.float32(self._recipe.std)
-        return np.ascontiguousarray(values.astype(np.float32).transpose(2, 0, 1)[None])
+        mean, std = np.array(self._recipe.mean, np.float32), np.array(self._recipe.std, np.float32)
+        values = (np.asarray(resized, np.float32) / np.float32(255) - mean) / std
+        return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
 
     def _kept(self, pixels: Array, text: str, size: Array) -> Kept:
         encoding = self._tokenizer.encode(_caption(text))
