@@ -26,6 +26,7 @@ from tests.support import (
     handmade_detectors,
     handmade_diffusion,
     handmade_faces,
+    handmade_matchers,
     handmade_networks,
     handmade_segmenters,
 )
@@ -40,6 +41,7 @@ MODEL_IN_BODY = {
     "post_v1_detect",
     "post_v1_faces_embed",
     "post_v1_faces_verify",
+    "post_v1_ground",
     "post_v1_raw_develop",
     "post_v1_segment",
 }
@@ -58,6 +60,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     handmade_networks.add_classifier(root, "shop_small", 4, family="shop", top1=0.6)
     handmade_faces.add_faces(root, "faces")
     handmade_detectors.add_colour_detector(root, "colours")
+    handmade_matchers.add_matcher(root, detector={"model": "colours", "score_threshold": 0.1})
     handmade_segmenters.add_segmenter(root, "halves")
     handmade_diffusion.add_text_to_image(root, "shapes")
     with running(root, tmp_path_factory.mktemp("generated_server"), settings()) as started:
@@ -128,6 +131,10 @@ def bodies(package: ModuleType, name: str) -> list[Any]:
             models.PostV1DetectFilesBody(image=file(photo(), "a.png"), score_threshold=0.1),
             models.PostV1DetectJsonBody(image=_base64(photo()), max_detections=3),
             file(photo()),
+        ],
+        "post_v1_ground": [
+            models.PostV1GroundFilesBody(image=file(photo(), "a.png"), expressions='["it", "all of it"]'),
+            models.PostV1GroundJsonBody(image=_base64(photo()), expressions=["the grey one"], instances=2),
         ],
         "post_v1_segment": [
             models.PostV1SegmentFilesBody(image=file(photo(), "a.png")),

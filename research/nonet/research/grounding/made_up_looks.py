@@ -1,4 +1,5 @@
-"""Looks drawn by rule for boxes without a picture, so that colour words can be learnt from text and boxes alone.
+"""Looks drawn by rule for boxes without a picture, so that colour words can be learnt from text and boxes
+alone.
 
 A region is a mixture of named colours, other above than below. What an expression says of its region's colour
 is put into the mixture, in the part where the thing is worn if it is a garment; others of the same class get
@@ -66,7 +67,9 @@ def made_up_looks(
         ],
         axis=1,
     )
-    looks = np.concatenate([mixtures.reshape(count, -1), (tones + grain).clip(0, 1)], axis=1)
+    looks = np.concatenate(
+        [mixtures.reshape(count, len(PARTS) * len(COLOURS)), (tones + grain).clip(0, 1)], axis=1
+    )
     assert looks.shape[1] == LOOKS
     made: Floats = looks.astype(np.float32)
     return made

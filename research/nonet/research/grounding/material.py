@@ -36,8 +36,8 @@ class Material:
 def annotations(
     root: Path, most: int | None = None, told: Callable[[str], None] = lambda line: None
 ) -> Material:
-    """What can be had without a photograph: RefCOCO's texts and boxes, boxes of COCO's first training pictures,
-    layouts made of such boxes, and phrases about all of them.
+    """What can be had without a photograph: RefCOCO's texts and boxes, boxes of COCO's first training
+    pictures, layouts made of such boxes, and phrases about all of them.
 
     Args:
         most: of the human expressions to learn from, drawn by a fixed seed; all by default.

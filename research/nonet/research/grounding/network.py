@@ -1,11 +1,12 @@
 """The matcher: regions and tokens in, a share of probability for each region and for none of them out.
 
 Regions attend to the tokens of the expression, then to each other with a bias that depends on how two regions
-lie to one another and on what the text asks for ("left of", "next to", "bigger"), as A. Vaswani et al.
-(arXiv 1706.03762) with the geometric attention of H. Hu et al. ("Relation Networks", arXiv 1711.11575) made
+lie to one another and on what the text asks for ("left of", "next to", "bigger"), as A. Vaswani et al. (arXiv
+1706.03762) with the geometric attention of H. Hu et al. ("Relation Networks", arXiv 1711.11575) made
 conditional on text. Order among things of one name ("second from the left") is counted before, since soft
-attention averages where counting is needed. Every matrix product runs over regions or tokens, never over whole
-examples: its sums would be blocked by the size of the batch, and an answer depend on what is beside it.
+attention averages where counting is needed. Every matrix product runs over regions or tokens, never over
+whole examples, and sums over tokens are products too: otherwise the runtime would block sums by the size of
+the batch, and an answer depend on what is beside it.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class Layer(nn.Module):
         region_bias, token_bias = masks
         regions = regions + self.read(self.norms[0](regions), tokens, token_bias)
         # What the text asks of two regions: a mixture of the pair's features for each head.
-        asked = (self.asked(tokens) * token_weights).sum(1)  # (B, pair * heads)
-        mixture = asked.unflatten(-1, (self.shape.pair, self.shape.heads))
+        asked = token_weights @ self.asked(tokens)  # (B, 1, pair * heads)
+        mixture = asked.reshape(-1, self.shape.pair, self.shape.heads)
         bias = (pair.flatten(1, 2) @ mixture).unflatten(1, pair.shape[1:3]).permute(0, 3, 1, 2)
         normed = self.norms[1](regions)
         regions = regions + self.relate(normed, normed, bias + region_bias)
@@ -122,9 +123,9 @@ class Matcher(nn.Module):
     ) -> Tensor:
         region_bias = ((1 - region_mask) * _FAR)[:, None, None]
         token_bias = ((1 - token_mask) * _FAR)[:, None, None]
-        token_weights = (token_mask / token_mask.sum(1, keepdim=True).clamp(min=1))[..., None]
+        token_weights = (token_mask / token_mask.sum(1, keepdim=True).clamp(min=1.0))[:, None]  # (B, 1, L)
         words = self._read(tokens, token_bias)
-        alike = (region_names @ region_names.transpose(1, 2) - 0.6).clamp(min=0) / 0.4  # 1: the same name
+        alike = (region_names @ region_names.transpose(1, 2) - 0.6).clamp(min=0.0) / 0.4  # 1: the same name
         trust = torch.sigmoid(self.trust[0] * (region_scores + self.trust[1])) * region_mask
         pair = pair_features(boxes, aspect, alike, trust)
         order = order_features(boxes, alike, trust)
@@ -136,11 +137,9 @@ class Matcher(nn.Module):
             regions = layer(regions, words, token_weights, paired, (region_bias, token_bias))
         regions = self.out_norm(regions)
         chosen = self.choice(regions)[..., 0] * region_mask + (1 - region_mask) * _FAR
-        counted = region_mask[..., None] / region_mask.sum(1)[:, None, None].clamp(min=1)
-        seen = (self.none_of(regions) * counted).sum((1, 2)) + (self.none_text(words) * token_weights).sum(
-            (1, 2)
-        )
-        return torch.cat((chosen, seen[:, None]), 1)
+        counted = (region_mask / region_mask.sum(1, keepdim=True).clamp(min=1.0))[:, None]  # (B, 1, R)
+        seen = counted @ self.none_of(regions) + token_weights @ self.none_text(words)  # (B, 1, 1)
+        return torch.cat((chosen, seen[:, 0]), 1)
 
     def _read(self, tokens: Tensor, bias: Tensor) -> Tensor:
         """(B, L, D): the tokens after a layer of attention among them."""
@@ -181,7 +180,7 @@ def place_features(boxes: Tensor, aspect: Tensor, scores: Tensor) -> Tensor:
     """
     low, high = boxes[..., :2], boxes[..., 2:]
     centre, size = (low + high) / 2, (high - low).clamp(min=1e-3)
-    wide = aspect.clamp(0.1, 10)[:, None].expand(scores.shape).log()
+    wide = aspect.clamp(0.1, 10.0)[:, None].expand(scores.shape).log()
     area = size.prod(-1).log() / 4
     ratio = (size[..., 0] / size[..., 1]).log() + wide
     middle = (centre - 0.5).square().sum(-1).sqrt()
@@ -190,24 +189,24 @@ def place_features(boxes: Tensor, aspect: Tensor, scores: Tensor) -> Tensor:
 
 
 def pair_features(boxes: Tensor, aspect: Tensor, alike: Tensor, trust: Tensor) -> Tensor:
-    """(B, R, R, 12) of region i (first) to region j: where j lies, how large it is, how much they overlap, how
-    far apart they are, whether they share a name, how far j is to be trusted.
+    """(B, R, R, 12) of region i (first) to region j: where j lies, how large it is, how much they overlap,
+    how far apart they are, whether they share a name, how far j is to be trusted.
     """
     low, high = boxes[..., :2], boxes[..., 2:]
     centre, size = (low + high) / 2, (high - low).clamp(min=1e-3)
     shift = centre[:, None] - centre[:, :, None]  # (B, R, R, 2)
-    ratio = (size[:, None].log() - size[:, :, None].log()).clamp(-4, 4) / 2
+    ratio = (size[:, None].log() - size[:, :, None].log()).clamp(-4.0, 4.0) / 2
     both = (
         torch.minimum(high[:, None], high[:, :, None]) - torch.maximum(low[:, None], low[:, :, None])
-    ).clamp(min=0)
+    ).clamp(min=0.0)
     shared = both.prod(-1)
     area = size.prod(-1)
     inside = shared / area[:, :, None]
     holds = shared / area[:, None]
     gap = (
         torch.maximum(low[:, None], low[:, :, None]) - torch.minimum(high[:, None], high[:, :, None])
-    ).clamp(min=0)
-    wide = torch.stack((aspect.clamp(0.1, 10), torch.ones_like(aspect)), -1)[:, None, None]
+    ).clamp(min=0.0)
+    wide = torch.stack((aspect.clamp(0.1, 10.0), torch.ones_like(aspect)), -1)[:, None, None]
     apart = ((gap * wide).square().sum(-1) + 1e-6).sqrt()
     near = torch.exp(-apart / 0.1)
     features = (
@@ -228,19 +227,19 @@ def pair_features(boxes: Tensor, aspect: Tensor, alike: Tensor, trust: Tensor) -
 
 def order_features(boxes: Tensor, alike: Tensor, trust: Tensor) -> Tensor:
     """(B, R, 56): how many lie to the left, right, above and below, how many are larger and smaller, and how
-    many there are, among those of the same name and among all; each count as a logarithm and as nearness to 0,
-    1 and 2. A region that lies where this one does is not another.
+    many there are, among those of the same name and among all; each count as a logarithm and as nearness to
+    0, 1 and 2. A region that lies where this one does is not another.
     """
     low, high = boxes[..., :2], boxes[..., 2:]
     centre, size = (low + high) / 2, (high - low).clamp(min=1e-3)
     area = size.prod(-1).log()
     both = (
         torch.minimum(high[:, None], high[:, :, None]) - torch.maximum(low[:, None], low[:, :, None])
-    ).clamp(min=0)
+    ).clamp(min=0.0)
     shared = both.prod(-1)
     areas = size.prod(-1)
     union = areas[:, None] + areas[:, :, None] - shared
-    other = (1 - shared / union.clamp(min=1e-6)).clamp(0, 1)
+    other = (1 - shared / union.clamp(min=1e-6)).clamp(0.0, 1.0)
     x = torch.sigmoid((centre[:, :, None, 0] - centre[:, None, :, 0]) / 0.015)  # 1: j is to the left of i
     y = torch.sigmoid((centre[:, :, None, 1] - centre[:, None, :, 1]) / 0.015)
     larger = torch.sigmoid((area[:, None] - area[:, :, None]) / 0.1)

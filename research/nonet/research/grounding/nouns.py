@@ -108,7 +108,7 @@ SAID: Final[dict[str, str]] = {
 }
 
 #: Nouns that say of a person what she wears rather than what is meant, unless nothing else is named.
-_WORN: Final = frozenset("shirt jersey hoodie hat blonde bald beard".split())
+_WORN: Final = frozenset(["shirt", "jersey", "hoodie", "hat", "blonde", "bald", "beard"])
 _WORDS: Final = re.compile(r"[a-z']+")
 
 

@@ -1,8 +1,9 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: what people said of objects, and their boxes, without the pictures.
 
-The files have neither the class of an object nor the size of a picture. The class is what most of the object's
-expressions call it, else what its neighbours are, since the games ask about objects that have others of their
-class beside them (the pictures of testA show people). The size is the smallest usual one that holds all boxes.
+The files have neither the class of an object nor the size of a picture. The class is what most of the
+object's expressions call it, else what its neighbours are, since the games ask about objects that have others
+of their class beside them (the pictures of testA show people). The size is the smallest usual one that holds
+all boxes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _FILES = (
 #: Sizes of COCO's pictures, the usual ones first.
 _SIZES = ((640, 480), (640, 427), (480, 640), (427, 640), (500, 375), (640, 640))
 
-#: COCO pictures whose photographs are at hand, with expressions that figures are reported on: never trained on.
+#: COCO pictures whose photographs are at hand: figures are reported on them, nothing is trained on them.
 REPORTED_PICTURES = frozenset({154, 309, 605, 716})
 
 

@@ -1,4 +1,4 @@
-"""What a matcher learns from: pictures as regions with names, and expressions that mean one of them or none."""
+"""What a matcher learns from: pictures as regions with names, and expressions that mean one or none."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Token states of every text that is trained or measured on, computed once and kept in a file.
 
-The encoder is the one that the server runs (:mod:`nonet.runtime.text_states`), so that a network is trained with
-the numbers that it is served with.
+The encoder is the one that the server runs (:mod:`nonet.runtime.text_states`), so that a network is trained
+with the numbers that it is served with.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ class TextStates:
     """Texts by number, their states one after the other in half precision.
 
     Args:
-        folder: of the two files; made where it is absent. What is in it is never computed again.
+        folder: of the two files; made where it is absent. What is in it is never computed again. Without a
+            folder the states are kept in memory alone.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._numbers: dict[str, int] = {}
         self._starts = np.zeros(1, np.int64)
         self._states: npt.NDArray[np.float16] = np.zeros((0, WIDTH), np.float16)
-        if (folder / "texts.json").exists():
+        if folder is not None and (folder / "texts.json").exists():
             stored = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
             self._numbers = {text: number for number, text in enumerate(stored["texts"])}
             self._starts = np.array(stored["starts"], np.int64)
@@ -65,6 +66,8 @@ class TextStates:
         )
         for text in texts:
             self._numbers[text] = len(self._numbers)
+        if self._folder is None:
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
         np.save(self._folder / "new.npy", self._states)
         (self._folder / "new.npy").replace(self._folder / "states.npy")

@@ -37,7 +37,8 @@ _COLOUR_WORDS: Final = {
 _RELATION: Final = re.compile(
     r"\b(next to|near|nearest|closest to|behind|beside|in front of|under|below|above|between|over|"
     r"on top of|against|facing|touching|holding|riding|wearing|other than|not|left of|right of|of the|"
-    r"looking|with|standing|sitting|walking|eating|on the|on a|in the (?!middle|left|right|back|front|center))\b"
+    r"looking|with|standing|sitting|walking|eating|on the|on a|"
+    r"in the (?!middle|left|right|back|front|center))\b"
 )
 _SPATIAL: Final = re.compile(
     r"\b(left|right|lft|rght|leftmost|rightmost|topmost|bottommost|top|bottom|upper|lower|middle|center|"

@@ -16,6 +16,13 @@ from nonet.runtime.text_states import EncoderMissing, TextEncoder, load_encoder
 from nonet.services.grounding.ground import GroundServable
 from nonet.services.grounding.names import NOTHING, SCORES, TASK
 from nonet.services.grounding.pictures import LooksServable, ViewsServable
+from nonet.services.grounding.prompted import (
+    PromptedServable,
+    PromptRecipe,
+    as_prompted,
+    open_tokenizer,
+    prompt_recipe_of,
+)
 from nonet.services.grounding.recipe import Recipe, recipe_of
 from nonet.services.grounding.texts import TextsServable
 
@@ -36,7 +43,8 @@ logger = logging.getLogger(__name__)
 
 def derive(network: Servable, limits: ServiceLimits | None = None) -> Sequence[Servable]:
     """``ground.<network>`` for a grounding network, and the services that make its inputs:
-    ``looks.<network>``, ``views.<network>`` and ``texts.<network>``; nothing for any other network.
+    ``looks.<network>``, ``views.<network>`` and ``texts.<network>``, unless it takes pictures itself; nothing
+    for any other network.
 
     Its manifest says in ``source`` how it finds regions and reads text (:class:`Recipe`); ``tokenizer.json``
     is a further file of the version. Where the text encoder is not installed, the service answers every
@@ -45,6 +53,10 @@ def derive(network: Servable, limits: ServiceLimits | None = None) -> Sequence[S
     info = network.info
     if info.task != TASK:
         return ()
+    allowed = limits or ServiceLimits()
+    bounds = ImageLimits(encoded_bytes=allowed.image_bytes, pixels=allowed.image_pixels)
+    if (prompted := prompt_recipe_of(info)) is not None:
+        return (_prompted(network, prompted, bounds),)
     recipe = recipe_of(info)
     width = _check_fit(info, recipe)
     if not isinstance(network, HasFiles):
@@ -55,14 +67,22 @@ def derive(network: Servable, limits: ServiceLimits | None = None) -> Sequence[S
         encoder = load_encoder(recipe.encoder, recipe.encoder_sha256, tokenizer, recipe.length)
     except EncoderMissing as error:
         logger.warning("model %s needs %s: %s", info.name, error, how_to_install("images"))
-    allowed = limits or ServiceLimits()
-    bounds = ImageLimits(encoded_bytes=allowed.image_bytes, pixels=allowed.image_pixels)
     return (
         LooksServable(info, recipe.regions, bounds),
         ViewsServable(info, bounds),
         TextsServable(info, recipe, width, encoder),
         GroundServable(network, recipe, width, encoder),
     )
+
+
+def _prompted(network: Servable, recipe: PromptRecipe, limits: ImageLimits) -> Servable:
+    """The service of a network that takes a picture and a text. Raises ModelRefused if it is none."""
+    if missing := as_prompted(network.info.inputs, network.info.outputs):
+        raise ModelRefused(missing)
+    if not isinstance(network, HasFiles):
+        raise ModelRefused("a grounding network has further files, and none can be read here")
+    tokenizer = open_tokenizer(network.read_file(TOKENIZER_FILE), recipe.length)
+    return PromptedServable(network, recipe, tokenizer, limits)
 
 
 def _check_fit(info: ModelInfo, recipe: Recipe) -> int:

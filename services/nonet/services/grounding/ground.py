@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 
-from nonet.runtime.boxes import suppress
 from nonet.runtime.errors import InvalidArgument, ServingError
 from nonet.runtime.images.regions import LOOKS as LOOKS_COUNT
 from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
@@ -25,25 +24,24 @@ from nonet.services.grounding.names import (
     EXPRESSIONS,
     GROUND_PREFIX,
     IMAGE,
-    LABELS,
     LOOKS,
-    MOST_INSTANCES,
     NOTHING,
     SCORES,
     SIZE,
     TOKEN_MASK,
     TOKENS,
 )
+from nonet.services.grounding.outputs import OUTPUTS, SAME, Kept, best, outputs_of
 from nonet.services.grounding.recipe import Recipe
 from nonet.services.grounding.texts import decoded
 
 __all__ = ["GroundServable"]
 
-_SAME: Final = 0.7
-"""Intersection over union from which two regions are one thing, whatever the detector called them."""
 _PICTURES: Final = 8
 _PADDING: Final = 8  # regions by which the sizes of the network's executions differ
 _USUAL: Final = 16  # regions of a sample
+_LABELS: Final = (b"person", b"dog", b"chair", b"car", b"cup", b"traffic light")
+_CHECKED: Final = 4
 _NAMES_KEPT: Final = 4096
 _RULES: Final = 1  # raise when the same regions and expressions would get another answer
 
@@ -70,6 +68,7 @@ class GroundServable:
 
     def __init__(self, network: Servable, recipe: Recipe, width: int, encoder: TextEncoder | None) -> None:
         self._network, self._recipe, self._width, self._encoder = network, recipe, width, encoder
+        self._needs_company = False
         self._free = any(spec.name == BOXES and spec.shape[1] == -1 for spec in network.info.inputs)
         self._names: dict[bytes, Array] = {}
         regions = recipe.regions
@@ -79,7 +78,7 @@ class GroundServable:
             facts={
                 "network": network.info.digest,
                 "recipe": dataclasses.asdict(recipe),
-                "one thing": _SAME,
+                "one thing": SAME,
                 "rules": _RULES,
             },
             takes=(
@@ -93,13 +92,7 @@ class GroundServable:
                 TensorSpec(TOKENS, DataType.FP32, (-1, -1, recipe.length, width), optional=True),
                 TensorSpec(TOKEN_MASK, DataType.FP32, (-1, -1, recipe.length), optional=True),
             ),
-            outputs=(
-                TensorSpec(BOXES, DataType.FP32, (-1, -1, MOST_INSTANCES, 4)),
-                TensorSpec(SCORES, DataType.FP32, (-1, -1, MOST_INSTANCES)),
-                TensorSpec(LABELS, DataType.BYTES, (-1, -1, MOST_INSTANCES)),
-                TensorSpec(NOTHING, DataType.FP32, (-1, -1)),
-                TensorSpec(SIZE, DataType.INT64, (-1, 2)),
-            ),
+            outputs=OUTPUTS,
             max_batch_size=_PICTURES,
             details={"nothing": recipe.nothing},
         )
@@ -120,7 +113,7 @@ class GroundServable:
             BOXES: boxes,
             BOX_SCORES: np.where(np.arange(regions) < _USUAL, 0.5, 0.0) * np.ones((rows, 1)),
             LOOKS: np.zeros((rows, regions, LOOKS_COUNT)),
-            TOKENS: random.standard_normal((rows, 1, length, self._width)) / 20,
+            TOKENS: random.standard_normal((rows, 1, length, self._width)),
             TOKEN_MASK: np.ones((rows, 1, length)),
         }
         tensors = [Tensor(name, DataType.FP32, value.astype(np.float32)) for name, value in shapes.items()]
@@ -129,14 +122,19 @@ class GroundServable:
             version=self.info.version,
             inputs=(
                 Tensor.of_bytes(EXPRESSIONS, [b"the person on the left"] * rows, (rows, 1)),
-                Tensor.of_bytes(BOX_LABELS, [b"person"] * (rows * regions), (rows, regions)),
-                Tensor(SIZE, DataType.INT64, np.tile(np.int64([640, 480]), (rows, 1))),
+                Tensor.of_bytes(BOX_LABELS, list(random.choice(_LABELS, rows * regions)), (rows, regions)),
+                Tensor(SIZE, DataType.INT64, np.tile(np.array([640, 480], np.int64), (rows, 1))),
                 *tensors,
             ),
         )
 
     def warm_up(self) -> None:
-        """The network is warm when its service is made; this runs what is around it."""
+        """Runs what is around the network, and finds out whether that answers a row alone as in company."""
+        sample = {each.name: each.data for each in self.sample_request(_CHECKED).inputs}
+        rows = [row for picture in range(_CHECKED) for row in self._rows(sample, picture)]
+        together = [_bits(each) for each in self._run(rows)]
+        alone = [_bits(each) for row in rows for each in self._run([row])]
+        self._needs_company = together != alone
         (outcome,) = self.execute([self.sample_request(1)])
         if isinstance(outcome, ServingError):
             raise outcome
@@ -181,7 +179,7 @@ class GroundServable:
             count = min(-(-last // _PADDING) * _PADDING, count)
         scores = values[BOX_SCORES][picture][:count]
         mask = (scores > 0).astype(np.float32)
-        boxes = (values[BOXES][picture][:count] / np.float32([width, height, width, height])).clip(0, 1)
+        boxes = (values[BOXES][picture][:count] / np.array([width, height, width, height], np.float32)).clip(0, 1)
         names = np.stack([self._name(label) for label in values[BOX_LABELS][picture][:count]])
         columns = {
             "boxes": boxes * mask[:, None],
@@ -218,36 +216,37 @@ class GroundServable:
 
     def _run(self, rows: Sequence[InferRequest]) -> Iterator[Outcome]:
         """The network's answer to each row; those of one size go through it together, in as few executions
-        as its largest batch allows."""
+        as its largest batch allows.
+
+        Where the engine adds up a batch of one in another order than any other, a row without company is run
+        twice, or the last bit of an answer would tell how many were asked.
+        """
         largest = max(self._network.info.max_batch_size, 1)
         for _, alike in itertools.groupby(rows, lambda row: row.inputs[0].shape):
             together = list(alike)
             for start in range(0, len(together), largest):
-                yield from self._network.execute(together[start : start + largest])
+                part = together[start : start + largest]
+                company = part if len(part) == 1 and self._needs_company else []
+                yield from self._network.execute([*part, *company])[: len(part)]
 
     def _answer(self, asked: _Asked, answers: Iterator[Outcome]) -> Outcome:
-        mine = [next(answers) for _ in asked.rows]
         found: list[InferResponse] = []
-        for each in mine:
-            if isinstance(each, ServingError):
-                return each
-            assert isinstance(each, InferResponse)  # a network takes no steps
-            found.append(each)
+        failed: ServingError | None = None
+        for _ in asked.rows:
+            each = next(answers)
+            if isinstance(each, InferResponse):
+                found.append(each)
+            else:
+                assert isinstance(each, ServingError)  # a network takes no steps
+                failed = failed or each
+        if failed is not None:
+            return failed
         started = time.perf_counter()
         count, expressions = asked.values[EXPRESSIONS].shape
-        kept = [
-            _best(asked.values, row // expressions, response.output(SCORES).data[0])
-            for row, response in enumerate(found)
-        ]
-        shape = (count, expressions)
-        labels = [label for _, _, row in kept for label in row]
-        nothing = np.array([response.output(NOTHING).data[0] for response in found], np.float32)
-        outputs = (
-            Tensor(BOXES, DataType.FP32, np.stack([boxes for boxes, _, _ in kept]).reshape(*shape, -1, 4)),
-            Tensor(SCORES, DataType.FP32, np.stack([scores for _, scores, _ in kept]).reshape(*shape, -1)),
-            Tensor.of_bytes(LABELS, labels, (*shape, MOST_INSTANCES)),
-            Tensor(NOTHING, DataType.FP32, nothing.reshape(shape)),
-            Tensor(SIZE, DataType.INT64, asked.values[SIZE]),
+        outputs = outputs_of(
+            [_kept(asked.values, row // expressions, response) for row, response in enumerate(found)],
+            (count, expressions),
+            asked.values[SIZE],
         )
         timings = Timings(
             decode=asked.decode,
@@ -269,18 +268,18 @@ class _Asked:
     decode: float
 
 
-def _best(values: dict[str, Array], picture: int, shares: Array) -> tuple[Array, Array, list[bytes]]:
-    """The best regions of one expression: boxes [K, 4] inside the picture, scores [K] and labels."""
+def _bits(answer: Outcome) -> bytes:
+    """All numbers of a network's answer. Raises its failure."""
+    if isinstance(answer, ServingError):
+        raise answer
+    assert isinstance(answer, InferResponse)  # a network takes no steps
+    return b"".join(tensor.data.tobytes() for tensor in answer.outputs)
+
+
+def _kept(values: dict[str, Array], picture: int, response: InferResponse) -> Kept:
+    """The best regions of one expression."""
+    shares = response.output(SCORES).data[0]
     real = np.flatnonzero(values[BOX_SCORES][picture][: len(shares)] > 0)
-    boxes = np.zeros((MOST_INSTANCES, 4), np.float32)
-    scores = np.zeros(MOST_INSTANCES, np.float32)
-    labels = [b""] * MOST_INSTANCES
-    found = values[BOXES][picture][real]
-    classes = np.zeros(len(real), np.int64)
-    kept = real[suppress(found, shares[real], classes, _SAME, MOST_INSTANCES)]
-    edge = np.tile(values[SIZE][picture], 2)
-    boxes[: len(kept)] = values[BOXES][picture][kept].clip(0, edge)
-    scores[: len(kept)] = shares[kept].clip(0, 1)
-    for place, region in enumerate(kept.tolist()):
-        labels[place] = values[BOX_LABELS][picture][region]
-    return boxes, scores, labels
+    labels = [values[BOX_LABELS][picture][row] for row in real.tolist()]
+    nothing = float(response.output(NOTHING).data[0])
+    return best(values[BOXES][picture][real], shares[real], labels, nothing, values[SIZE][picture])

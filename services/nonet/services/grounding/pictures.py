@@ -136,7 +136,7 @@ class LooksServable(_PictureServable):
         super().__init__(_info(network, LOOKS_PREFIX, takes, gives, facts, limits), limits, _TARGET)
 
     def sample_request(self, rows: int) -> InferRequest:
-        boxes = np.tile(np.float32([0, 0, 100, 100]), (rows, self._regions, 1))
+        boxes = np.tile(np.array([0, 0, 100, 100], np.float32), (rows, self._regions, 1))
         pictures = Tensor.of_bytes(IMAGE, [sample_picture()] * rows)
         return InferRequest(self.info.name, (pictures, Tensor(BOXES, DataType.FP32, boxes)))
 

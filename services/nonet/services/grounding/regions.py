@@ -57,7 +57,7 @@ Second = TypeVar("Second")
 async def _complete(request: InferRequest, info: ModelInfo, ask: Ask) -> InferRequest:
     """The request with regions in place of pictures. One that brings boxes keeps them."""
     given = {tensor.name: tensor for tensor in request.inputs}
-    if IMAGE not in given:
+    if IMAGE not in given or all(spec.name != BOXES for spec in info.inputs):
         return request
     texts = _checked(given[EXPRESSIONS].data)
     named, quality, rest = _parameters(request)

@@ -207,9 +207,9 @@ GROUND = Task(
     rpc="nonet.v1.Grounding/Ground",
     title="Find what expressions mean in an image",
     description="Takes a form with the file part `image`, or JSON with the image in base64 or as a data: "
-    "URL, and the `expressions`. Each gets the box that it most probably means, or null if nothing "
-    "there is meant. Regions are proposed by a detection model of the same server; what was found in an image is "
-    "kept for the next expression about it.",
+    "URL, and the `expressions`. Each gets the box that it most probably means, or null if nothing there is "
+    "meant. Regions are proposed by a detection model of the same server; what was found in an image is kept "
+    "for the next expression about it.",
     tag="Grounding",
     fields=GroundFields,
     file=_PART,
@@ -219,6 +219,7 @@ GROUND = Task(
     rank="accuracy",
     cost=_cost,
     page=Page("/ground", "Expressions", __package__ or ""),
+    importer=f"{__package__}.importing:import_grounder",
     composition=COMPOSITION,
 )
 
