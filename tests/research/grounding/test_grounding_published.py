@@ -65,7 +65,6 @@ DOGS = scene(
         ("second dog from the left", 1),
         ("middle dog", 1),
         ("the cat", 3),
-        ("kitten", 3),
     ],
 )
 def test_it_finds_what_is_meant(states: TextStates, text: str, region: int) -> None:
