@@ -86,6 +86,10 @@ _OF_MODELS: tuple[tuple[str, str, str, Callable[[ModelCounters], Any], str], ...
      "Requests that had a deadline, by whether they were answered in time"),
     ("nonet_batch_failures", "counter", "", lambda of: of.batch_failures,
      "Executions that failed as a whole"),
+    ("nonet_judged_rows", "counter", "", lambda of: of.judged,
+     "Rows answered by a model that says of each whether it is unsure of it"),
+    ("nonet_unsure_rows", "counter", "", lambda of: of.unsure,
+     "Rows of which the model said that it is unsure; their growing share is a drift of the inputs"),
 )
 
 # name, kind, labels, meaning
