@@ -81,14 +81,16 @@ def fine_tune(
     seed: int = 0,
     *,
     stopping: Callable[[], bool] = lambda: False,
+    progress: Callable[[int], None] = lambda epoch: None,
 ) -> tuple[nn.Module, tuple[float, ...]]:
     """A copy trained with dropout on all inputs, and the losses of its epochs. With weights of 0 it is the
     same.
 
     Args:
-        labels: [N] or [N, D].
+        labels: [N] or [N, D]; what the network gives beyond D, such as variances, is not trained.
         weights: [N].
         stopping: asked before each epoch.
+        progress: told how many epochs are done.
     """
     adapted = copy.deepcopy(network)
     wanted = torch.from_numpy(np.asarray(labels, dtype=np.float32)).reshape(len(inputs), -1)
@@ -103,7 +105,7 @@ def fine_tune(
             adapted.train()
             total = 0.0
             for index in torch.randperm(len(inputs)).split(recipe.batch):
-                squared = (adapted(inputs[index]) - wanted[index]).square().sum(1)
+                squared = (adapted(inputs[index])[:, : wanted.shape[1]] - wanted[index]).square().sum(1)
                 loss = (credible[index] * squared).mean()
                 if recipe.squared_root:
                     loss = (loss + 1e-12).sqrt()
@@ -114,6 +116,7 @@ def fine_tune(
                     optimiser.step()
                 total += value * len(index)
             losses.append(total / len(inputs))
+            progress(len(losses))
     return adapted.eval(), tuple(losses)
 
 
