@@ -150,7 +150,10 @@ class Submits:
         return made, fresh
 
     async def settle(self, work: Work, job: Job) -> None:
-        """A job that publishes has succeeded: load what it has published."""
+        """A job that publishes has succeeded: load what it has published, which is nothing where its result
+        has an empty ``version``."""
+        if job.result is not None and job.result.get("version") == "":
+            return
         await self._host.load()
         assert work.publishes is not None
         if not self._host.keeps(work.publishes(job.subject)):

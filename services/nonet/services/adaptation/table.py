@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import io
 import itertools
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -141,10 +142,12 @@ def read_csv(text: bytes, most: int) -> list[Any]:
 
 
 def _cell(text: str) -> Any:
+    """What JSON says of it: NaN and infinities, which JSON does not have, stay texts."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        return text or None
+        return text.strip() or None
+    return number if math.isfinite(number) else text
 
 
 def _from_csv(stream: BinaryIO, columns: Columns, writer: _Writer) -> ReadRows:
@@ -152,7 +155,7 @@ def _from_csv(stream: BinaryIO, columns: Columns, writer: _Writer) -> ReadRows:
     places = list(range(columns.size)) if header is None else columns.places(header)
     width = len(places) if header is None else len(header)
     ignored = [] if header is None else [name for name in header if name not in columns.features]
-    for chunk in itertools.batched(table, _CHUNK):
+    for chunk in _chunks(table):
         rows = np.empty((len(chunk), columns.size), np.float32)
         for index, cells in enumerate(chunk):
             if len(cells) != width:
@@ -164,6 +167,11 @@ def _from_csv(stream: BinaryIO, columns: Columns, writer: _Writer) -> ReadRows:
                     columns.number(cells[place], writer.rows + index, column)
         writer.array(rows.reshape(len(chunk), *columns.shape))
     return writer.done("CSV", ignored)
+
+
+def _chunks(values: Iterator[Any]) -> Iterator[list[Any]]:
+    while chunk := list(itertools.islice(values, _CHUNK)):
+        yield chunk
 
 
 def _begin(lines: Iterator[str]) -> tuple[list[str] | None, Iterator[list[str]]]:
@@ -249,7 +257,7 @@ def _from_json(stream: BinaryIO, columns: Columns, writer: _Writer, limits: RowL
 
 def _from_json_lines(stream: BinaryIO, columns: Columns, writer: _Writer) -> ReadRows:
     lines = (line for line in _lines(stream) if line.strip())
-    for chunk in itertools.batched(lines, _CHUNK):
+    for chunk in _chunks(lines):
         _write_values(chunk, columns, writer, parsed=False)
     return writer.done("JSON lines")
 
