@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,35 @@ def linear_graph(outputs: int = 1, names: tuple[str, str] = ("value", "std")) ->
     )
 
 
-def publish_linear(root: Path, name: str, outputs: int = 1, *, batch: int = 64, **more: Any) -> str:
-    """Publish :func:`linear_graph`; returns its version."""
-    source = {
+def publish_linear(
+    root: Path,
+    name: str,
+    outputs: int = 1,
+    *,
+    batch: int = 64,
+    companions: bool = False,
+    lineage: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> str:
+    """Publish :func:`linear_graph`; returns its version. ``companions``: with files that stand for a network
+    to train, so that a submit is accepted; what adapts refuses them."""
+    source: dict[str, Any] = {
         "system": "test",
         "outputs": [f"y{index}" for index in range(outputs)],
         "units": ["m"] * outputs,
         "features": list(FEATURES),
+        **({"lineage": dict(lineage)} if lineage else {}),
     }
+    files: dict[str, bytes | Path] = {
+        "model.onnx": linear_graph(outputs),
+        "calibration.json": json.dumps(CALIBRATION).encode(),
+    }
+    if companions:
+        files |= {"network.json": b'{"inputs": [3]}', "network.safetensors": b""}
     published = publish_version(
         root,
         name,
-        {"model.onnx": linear_graph(outputs), "calibration.json": json.dumps(CALIBRATION).encode()},
+        files,
         build_config(
             name,
             max_batch_size=batch,
@@ -85,9 +103,7 @@ def publish_windows(root: Path, name: str) -> None:
             inputs=[TensorSpec("inputs", DataType.FP32, (-1, 2, 4))],
             outputs=[TensorSpec(each, DataType.FP32, (-1, 1)) for each in ("value", "std")],
         ),
-        Manifest(
-            files={"model.onnx": "0" * 64}, source={"features": ["left", "right"]}, task="regress"
-        ),
+        Manifest(files={"model.onnx": "0" * 64}, source={"features": ["left", "right"]}, task="regress"),
     )
 
 
@@ -133,8 +149,9 @@ def source_rows(count: int, seed: int = 0) -> tuple[Array, Array]:
 def site_rows(count: int, seed: int = 1) -> Array:
     """Inputs FP32 [N, 3] of a site: labels of two kinds, and some rows further out than the source's."""
     random = np.random.default_rng(seed)
-    area = np.where(random.random(count) < 0.7, random.normal(0.8, 0.1, count), random.normal(2.0, 0.1, count))
-    age = np.where(random.random(count) < 0.15, random.uniform(2.0, 3.0, count), random.uniform(-1, 1, count))
+    small, far = random.random(count) < 0.7, random.random(count) < 0.15
+    area = np.where(small, random.normal(0.8, 0.1, count), random.normal(2.0, 0.1, count))
+    age = np.where(far, random.uniform(2.0, 3.0, count), random.uniform(-1, 1, count))
     return np.stack([area, age, random.uniform(0, 1, count)], axis=1).astype(np.float32)
 
 

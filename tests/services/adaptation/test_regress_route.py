@@ -167,7 +167,8 @@ def test_the_share_of_unsure_rows_is_a_metric(gateway: RunningServer) -> None:
     def counts() -> tuple[float, float]:
         model = "regress.steps"
         return tuple(
-            gateway.metric(name, model=model) for name in ("nonet_judged_rows_total", "nonet_unsure_rows_total")
+            gateway.metric(name, model=model)
+            for name in ("nonet_judged_rows_total", "nonet_unsure_rows_total")
         )  # type: ignore[return-value]
 
     judged, unsure = counts()

@@ -14,16 +14,18 @@ from pydantic.dataclasses import dataclass
 from nonet.runtime.errors import (
     Conflict,
     InvalidArgument,
+    ModelRefused,
     NotFound,
     NotImplementedHere,
     ServingError,
     Unprocessable,
 )
-from nonet.runtime.repository.layout import read_model, scan
+from nonet.runtime.repository.layout import MANIFEST_FILE, read_model, scan
+from nonet.runtime.repository.manifest import read_manifest
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.task import WHOLE, Accepted, FilePart, Task, Upload, Work
 from nonet.services.adaptation.columns import Columns
-from nonet.services.adaptation.derive import columns_of
+from nonet.services.adaptation.derive import features_of
 from nonet.services.adaptation.names import (
     CALIBRATION_FILE,
     INPUT,
@@ -40,7 +42,7 @@ from nonet.services.adaptation.names import (
 )
 from nonet.services.adaptation.upload import read_upload
 
-__all__ = ["ADAPT"]
+__all__ = ["ADAPT", "check_sites"]
 
 _LARGEST_FILE: Final = 256 << 20
 
@@ -61,8 +63,8 @@ class AdaptFields:
     activate: Annotated[
         bool,
         Field(
-            description="Whether an accepted version is published, and answers from then on. With `false` the "
-            "job only tells what it found; the same request with `true` makes the same version."
+            description="Whether an accepted version is published, and answers from then on. With `false` "
+            "the job only tells what it found; the same request with `true` makes the same version."
         ),
     ] = True
     method: Annotated[
@@ -117,7 +119,7 @@ def _accept(upload: Upload) -> Accepted:
     webhook = given.pop("webhook", "")
     fields = checked(given)
     name = model_of(site_model(info.network, fields.site))
-    _check_sites(upload.repository, name)
+    check_sites(upload.repository, name)
     spec: dict[str, Any] = {
         "model": info.network,
         "version": info.version,
@@ -143,15 +145,15 @@ def _accept(upload: Upload) -> Accepted:
 def _columns(info: ModelInfo, repository: Path) -> Columns:
     """Of a model that can be adapted here."""
     folder = read_model(repository, info.network)
-    version = next((each for each in folder.versions if each.version == info.version), None) if folder else None
+    version = (
+        next((each for each in folder.versions if each.version == info.version), None) if folder else None
+    )
     if version is None:
         raise NotImplementedHere(
             f"model '{info.network}' is kept by another process, so no job can adapt it", param="model"
         )
     lacking = [
-        name
-        for name in (NETWORK_FILE, WEIGHTS_FILE, CALIBRATION_FILE)
-        if not (version.path / name).is_file()
+        name for name in (NETWORK_FILE, WEIGHTS_FILE, CALIBRATION_FILE) if not (version.path / name).is_file()
     ]
     if lacking:
         raise Conflict(
@@ -160,19 +162,28 @@ def _columns(info: ModelInfo, repository: Path) -> Columns:
             param="model",
             code="NOT_ADAPTABLE",
         )
-    columns = columns_of(info)
-    if columns is None:
+    try:
+        shape = tuple(int(each) for each in json.loads((version.path / NETWORK_FILE).read_bytes())["inputs"])
+        manifest = read_manifest(version.path / MANIFEST_FILE)
+    except (ValueError, KeyError, TypeError, OSError, ModelRefused):
+        raise Conflict(
+            f"model '{info.network}' cannot be adapted: {NETWORK_FILE} of its version {info.version} "
+            "describes no network",
+            param="model",
+            code="NOT_ADAPTABLE",
+        ) from None
+    if len(shape) not in (1, 2):
         raise Conflict(
             f"model '{info.network}' takes images; adapting to a site's rows is for models of rows and of "
             "windows",
             param="model",
             code="NOT_ADAPTABLE",
         )
-    return columns
+    return Columns(shape, features_of(manifest.source if manifest is not None else {}))
 
 
-def _check_sites(repository: Path, name: str) -> None:
-    """Raises Conflict (``TOO_MANY_SITES``) where a new site would be one too many."""
+def check_sites(repository: Path, name: str) -> None:
+    """Whether the model ``name`` may be a new site of its model. Raises Conflict (``TOO_MANY_SITES``)."""
     model, site = split_site(name)
     if not site or read_model(repository, name) is not None:
         return
@@ -199,7 +210,7 @@ ADAPT = Task(
     rpc="nonet.v1.Adaptation/Adapt",
     title="Adapt a regressor to a site",
     description="Takes unlabelled rows of a site: a form with the file part `inputs` (CSV, JSON lines, JSON, "
-    "npy or npz), the file alone (then the fields stand in the query), or JSON `{\"inputs\": [[...], ...]}`. "
+    'npy or npz), the file alone (then the fields stand in the query), or JSON `{"inputs": [[...], ...]}`. '
     "The body goes to the disk as it arrives. Answers with a job. The job learns from the confident answers "
     "how labels are distributed at the site, corrects the uncertain ones by it and trains a copy of the "
     "model (TASFAR); no label and no data of the source are needed. Its result is the evidence, the label "

@@ -155,7 +155,8 @@ class Columns:
             if not isinstance(numbers, list) or len(numbers) != steps:
                 count = len(numbers) if isinstance(numbers, list) else "no"
                 raise self._refused(
-                    f"row {row}, channel {self._channel(channel)} has {count} numbers, the model takes {steps}"
+                    f"row {row}, channel {self._channel(channel)} has {count} numbers, the model takes "
+                    f"{steps}"
                 )
             flat += numbers
         return flat

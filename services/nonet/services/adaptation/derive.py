@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nonet.runtime.errors import ModelRefused
@@ -14,7 +14,7 @@ from nonet.services.adaptation.columns import Columns
 from nonet.services.adaptation.names import CALIBRATION_FILE, TASK
 from nonet.services.adaptation.regress import RegressServable
 
-__all__ = ["columns_of", "derive"]
+__all__ = ["derive", "features_of"]
 
 
 def derive(network: Servable, limits: ImageLimits) -> Sequence[Servable]:
@@ -30,20 +30,23 @@ def derive(network: Servable, limits: ImageLimits) -> Sequence[Servable]:
         raise ModelRefused(f"it needs the file '{CALIBRATION_FILE}' of its version")
     _check(info)
     calibration = read_calibration(network.read_file(CALIBRATION_FILE))
-    columns = columns_of(info)
+    columns = _columns(info)
     preprocessing = _preprocessing(info) if columns is None else None
     return (RegressServable(network, calibration, columns, preprocessing, limits),)
 
 
-def columns_of(info: ModelInfo) -> Columns | None:
-    """What a row of a regressor, or of its network, is; None for one that takes images. Raises
-    ModelRefused."""
+def features_of(source: Any) -> tuple[str, ...]:
+    """Names of the columns, or channels, as the ``source`` of a manifest gives them; () if it does not."""
+    named = source.get("features", ()) if isinstance(source, Mapping) else ()
+    return tuple(map(str, named)) if isinstance(named, list | tuple) else ()
+
+
+def _columns(info: ModelInfo) -> Columns | None:
+    """What a row is; None for images. Raises ModelRefused."""
     shape = info.inputs[0].shape[1:]
     if len(shape) == 3:
         return None
-    source = info.details.get("source")
-    named: Any = source.get("features", ()) if isinstance(source, dict) else ()
-    features = tuple(map(str, named)) if isinstance(named, list | tuple) else ()
+    features = features_of(info.details.get("source"))
     if features and (len(features) != shape[0] or len(set(features)) != len(features)):
         raise ModelRefused(
             f"its manifest names {len(set(features))} different features, its input has {shape[0]}"
@@ -58,8 +61,8 @@ def _check(info: ModelInfo) -> None:
     given = info.inputs[0]
     if given.datatype is not DataType.FP32 or len(given.shape) not in (2, 3, 4) or min(given.shape[1:]) < 1:
         raise ModelRefused(
-            f"its input {given.datatype} {list(given.shape)} is not FP32 [N, F] of rows, [N, C, T] of windows "
-            "or [N, 3, H, W] of images"
+            f"its input {given.datatype} {list(given.shape)} is not FP32 [N, F] of rows, [N, C, T] of "
+            "windows or [N, 3, H, W] of images"
         )
     value, std = outputs.get("value"), outputs.get("std")
     for name, output in (("value", value), ("std", std)):

@@ -51,9 +51,7 @@ def adapt(job: JobContext) -> Mapping[str, Any]:
     rows = np.fromfile(job.input(ROWS_FILE), np.dtype("<f4")).reshape(-1, *shape)
     options = AdaptOptions(method=spec["method"], seed=int(spec["seed"]), epochs=spec["epochs"])
     try:
-        found = adapt_version(
-            parent.path, rows, options, lambda what, share: job.report(0.95 * share, what)
-        )
+        found = adapt_version(parent.path, rows, options, lambda what, share: job.report(0.95 * share, what))
     except ModelRefused as refused:
         raise Unprocessable(
             f"model '{parent.model}' cannot be adapted: {refused.reason}", param="model", code="NOT_ADAPTABLE"
@@ -144,7 +142,8 @@ def _distributions(parent: VersionFolder, found: Adaptation, rows: Array) -> lis
     two graphs say that are served."""
     some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SHOWN_ROWS)).astype(np.int64)]
     before, after = (
-        _predicted(graph, some) for graph in ((parent.path / MODEL_FILE).read_bytes(), found.files[MODEL_FILE])
+        _predicted(graph, some)
+        for graph in ((parent.path / MODEL_FILE).read_bytes(), found.files[MODEL_FILE])
     )
     shown = []
     for old, new in zip(before.T, after.T, strict=True):

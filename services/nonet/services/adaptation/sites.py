@@ -67,7 +67,9 @@ async def _delete(host: Host, parameters: Mapping[str, str], tenant: str) -> Non
             code="SITE_BUSY",
         ) from None
     except LookupError:
-        raise NotFound(f"there is no site '{site}' of '{model[:128]}'", param="site", code="SITE_NOT_FOUND") from None
+        raise NotFound(
+            f"there is no site '{site}' of '{model[:128]}'", param="site", code="SITE_NOT_FOUND"
+        ) from None
 
 
 def _described(host: Host, info: ModelInfo) -> dict[str, Any]:

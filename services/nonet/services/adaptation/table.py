@@ -333,6 +333,6 @@ def _write_array(array: Array, columns: Columns, writer: _Writer) -> None:
 
 
 def _not_numpy(error: Exception) -> InvalidArgument:
-    if "pickle" in str(error).lower():
+    if any(word in str(error).lower() for word in ("pickle", "python objects")):
         return InvalidArgument("the array holds Python objects, which are never loaded", param=_FIELD)
     return InvalidArgument("the file is a damaged npy or npz", param=_FIELD)

@@ -66,8 +66,9 @@ class RegressFields:
                         {"type": "object", "additionalProperties": {"type": "number"}},
                     ]
                 },
-                "description": "Rows in the data's own units: each a list of numbers in the model's order (of "
-                "windows a list of lists, a channel each), or an object of them by the model's feature names.",
+                "description": "Rows in the data's own units: each a list of numbers in the model's order "
+                "(of windows a list of lists, a channel each), or an object of them by the model's feature "
+                "names.",
             }
         ),
     ] = Field(default_factory=list)
@@ -121,9 +122,7 @@ def _answer(info: ModelInfo, response: InferResponse, fields: RegressFields) -> 
         "version": response.version,
         "predictions": [
             {
-                **{
-                    name: each[0] if len(each) == 1 else each for name, each in zip(names, row, strict=True)
-                },
+                **{name: each[0] if len(each) == 1 else each for name, each in zip(names, row, strict=True)},
                 "confident": sure,
             }
             for *row, sure in zip(*columns, confident, strict=True)

@@ -1,4 +1,4 @@
-"""A file of rows, read in a child process with limits on memory and time."""
+"""A file of rows, read in a child process with limits on memory and time, or at once where it is small."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,13 +14,15 @@ from typing import Any, Final
 from nonet.runtime import errors
 from nonet.runtime.errors import InvalidArgument, PayloadTooLarge, ServingError, Unavailable
 from nonet.services.adaptation.columns import Columns
-from nonet.services.adaptation.table import ReadRows, RowLimits
+from nonet.services.adaptation.table import ReadRows, RowLimits, read_rows
 
 __all__ = ["read_upload"]
 
 _MODULE: Final = "nonet.services.adaptation.upload_process"
 _MEMORY: Final = 1 << 30
 _SECONDS: Final = 120.0
+_AT_ONCE: Final = 256 << 10
+"""Bytes of a file that takes less time to read than a process takes to start; an archive may hold more."""
 
 
 def read_upload(path: Path, output: Path, columns: Columns, limits: RowLimits | None = None) -> ReadRows:
@@ -28,12 +31,15 @@ def read_upload(path: Path, output: Path, columns: Columns, limits: RowLimits | 
     Raises InvalidArgument, PayloadTooLarge, UnsupportedMediaType for what was sent, InsufficientStorage or
     Unavailable for what is missing here.
     """
+    limits = limits or RowLimits()
+    if path.stat().st_size <= _AT_ONCE and not zipfile.is_zipfile(path):
+        return read_rows(path, output, columns, limits)
     asked = {
         "path": str(path),
         "output": str(output),
         "shape": columns.shape,
         "features": columns.features,
-        "limits": dataclasses.asdict(limits or RowLimits()),
+        "limits": dataclasses.asdict(limits),
         "memory_bytes": _MEMORY,
     }
     try:

@@ -29,9 +29,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         columns = Columns(tuple(asked["shape"]), tuple(asked["features"]))
-        read = read_rows(
-            Path(asked["path"]), Path(asked["output"]), columns, RowLimits(**asked["limits"])
-        )
+        read = read_rows(Path(asked["path"]), Path(asked["output"]), columns, RowLimits(**asked["limits"]))
         answer = dataclasses.asdict(read)
     except ServingError as error:
         answer = _refusal(error)
