@@ -1,4 +1,4 @@
-"""Fine-tuning a source model on a site's pseudo labels, each weighted by how credible it is."""
+"""Fine-tuning a network on a site's pseudo labels, each weighted by how credible it is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nonet.research.tasfar.calibration import Calibration
-from nonet.research.tasfar.pseudo_labels import LocalDensity, PseudoLabels, pseudo_labels
-from nonet.research.tasfar.regressors import predicted, uncertainty_of
+from nonet.research.tasfar.pseudo_labels import LocalDensity
 
-__all__ = ["Adapted", "Recipe", "adapt", "fine_tune"]
+__all__ = ["Recipe", "fine_tune"]
 
 
 @dataclass(frozen=True)
@@ -42,34 +40,6 @@ class Recipe:
     least_drop: float = 0.01
     local: LocalDensity = "mean"
     squared_root: bool = True
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """The adapted network, what it was taught, and the mean loss of each epoch."""
-
-    network: nn.Module
-    taught: PseudoLabels
-    losses: tuple[float, ...]
-
-
-def adapt(
-    network: nn.Module, inputs: Tensor, calibration: Calibration, recipe: Recipe, seed: int = 0
-) -> Adapted:
-    """Adapt a copy of a source model to a site's inputs [N, ...]; the given one is not changed.
-
-    Raises TooFewConfident where the site cannot be told from so few inputs, ValueError for inputs that make a
-    prediction that is not finite.
-    """
-    taught = pseudo_labels(
-        predicted(network, inputs),
-        uncertainty_of(network, inputs, seed),
-        calibration,
-        recipe.width,
-        local=recipe.local,
-    )
-    adapted, losses = fine_tune(network, inputs, taught.labels, taught.credibility, recipe, seed)
-    return Adapted(adapted, taught, losses)
 
 
 def fine_tune(

@@ -188,7 +188,12 @@ class SourceNetwork(nn.Module):
             self.trunk = DensityTrunk(spec.inputs[0], spec.widths)
         self.drop = nn.Dropout(spec.dropout)
         ends = _vector_trunk(last, spec.tail)
-        final = Pointwise(spec.tail[-1] if spec.tail else last, spec.outputs * (1 + spec.learned_variance))
+        # A picture without objects has the count 0: a density has no offset.
+        final = Pointwise(
+            spec.tail[-1] if spec.tail else last,
+            spec.outputs * (1 + spec.learned_variance),
+            bias=spec.kind != "density_cnn",
+        )
         self.tail = nn.Sequential(*ends, final)
         shape = (spec.inputs[0],) + (1,) * (len(spec.inputs) - 1)
         self.register_buffer("centre", torch.zeros(shape))
@@ -198,9 +203,12 @@ class SourceNetwork(nn.Module):
 
     def scale_by(self, inputs: Tensor, labels: Tensor) -> None:
         """Take the scaling from training data: means and deviations of each channel, of labels [N, D] in the
-        network's space. A channel that never varies is only centred."""
+        network's space. A channel that never varies is only centred; a count is not scaled."""
         axes = (0, *range(2, inputs.dim()))
-        for name, values, over in (("", inputs, axes), ("label_", labels, (0,))):
+        scaled = [("", inputs, axes)]
+        if self.spec.kind != "density_cnn":
+            scaled.append(("label_", labels, (0,)))
+        for name, values, over in scaled:
             centre, spread = values.mean(over, keepdim=True)[0], values.std(over, keepdim=True)[0]
             getattr(self, f"{name}centre").copy_(centre)
             getattr(self, f"{name}spread").copy_(torch.where(spread > 1e-6, spread, 1.0))

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from nonet.research.tasfar.adaptation import fine_tune
 from nonet.research.tasfar.evidence import Bounds, Moved, before_training, map_facts, measure
 from nonet.research.tasfar.networks import Ensemble, SourceNetwork, members_of
-from nonet.research.tasfar.pseudo_labels import PseudoLabels, pseudo_labels
+from nonet.research.tasfar.pseudo_labels import PseudoLabels, TooFewConfident, pseudo_labels
 from nonet.research.tasfar.release import files_of
 from nonet.research.tasfar.uncertainty import Answering, Estimates, estimates_of
 from nonet.research.tasfar.version_files import Regressor, read_regressor
@@ -37,6 +37,7 @@ class AdaptOptions:
         seed: of every random choice.
         held_back: share of the rows that evidence is measured on and nothing is trained on.
         epochs: at most; None leaves that to the version.
+        force: train although what is known before is against it; it is declined all the same.
         bounds: what makes it decline.
     """
 
@@ -44,6 +45,7 @@ class AdaptOptions:
     seed: int = 0
     held_back: float = 0.2
     epochs: int | None = None
+    force: bool = False
     bounds: Bounds = Bounds()
 
 
@@ -134,24 +136,28 @@ def adapt_regressor(
     if not np.isfinite(found).all() or not np.isfinite(doubt).all():
         return Adaptation(False, ("the model's predictions for these rows are not finite",), {})
     evidence, reasons = before_training(inputs, found, doubt, facts, options.bounds)
-    if reasons:
+    if reasons and not options.force:
         return Adaptation(False, tuple(reasons), evidence)
     held = np.zeros(len(inputs), dtype=bool)
     count = max(1, round(options.held_back * len(inputs)))
     held[np.random.default_rng(options.seed).permutation(len(inputs))[:count]] = True
-    taught = pseudo_labels(
-        found[~held] if found.shape[1] > 1 else found[~held, 0],
-        doubt[~held],
-        facts.calibration,
-        facts.recipe.width,
-        local=facts.recipe.local,
-        largest=_largest_deviation(found),
-    )
+    try:
+        taught = pseudo_labels(
+            found[~held] if found.shape[1] > 1 else found[~held, 0],
+            doubt[~held],
+            facts.calibration,
+            facts.recipe.width,
+            local=facts.recipe.local,
+            largest=_largest_deviation(found),
+        )
+    except TooFewConfident as error:
+        return Adaptation(False, (*reasons, str(error)), evidence)
     evidence["map"] = map_facts(taught.map)
     adapted, losses = _trained(regressor, tensor[~held], taught, found[~held], options, report, stopping)
     after = estimates_of(adapted, tensor[held])
     moved = Moved(found[held], after.in_space(facts.space)[0], doubt[held])
-    figures, reasons = measure(moved, taught, facts, options.bounds)
+    figures, against = measure(moved, taught, facts, options.bounds)
+    reasons += against
     evidence.update(figures, losses=[round(each, 6) for each in losses])
     evidence.update(_shown(before.rows(held), after))
     if not losses:

@@ -114,5 +114,4 @@ def density_of(network: SourceNetwork, pictures: Tensor) -> Tensor:
     assert isinstance(trunk, DensityTrunk) and isinstance(tail, torch.nn.Linear)
     scaled = (pictures - network.centre) / network.spread
     features = trunk.features(scaled)
-    each = F.conv2d(features, tail.weight[:, :, None, None])[:, 0]
-    return each * network.label_spread
+    return F.conv2d(features, tail.weight[:, :, None, None])[:, 0]
