@@ -132,6 +132,8 @@ def publish_adapted(
     manifest = known.model_copy(
         update={
             "source": {**known.source, "lineage": dict(lineage)},
+            # A family's name takes its best member: a model of one site is no member of a family of all.
+            "family": known.family if parent.parent.name == name else "",
             "command": command,
             "quality": dict(quality or {}),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
