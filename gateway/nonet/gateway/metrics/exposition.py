@@ -103,6 +103,8 @@ _OF_THE_PROCESS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("nonet_models_loaded", "gauge", (), "Model versions that can be called"),
     ("nonet_models_failed", "gauge", (),
      "Model versions that could not be loaded from the files they have; the index says why"),
+    ("nonet_versions_put_back", "counter", ("model",),
+     "Versions before a worse one that were published again, by model"),
     ("nonet_jobs", "gauge", ("state",), "Jobs that are remembered, by state"),
     ("nonet_job_workers", "gauge", (), "Worker processes that run a job now"),
     ("nonet_webhooks", "gauge", ("state",), "Webhooks of jobs that are remembered, by state"),
