@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import numpy as np
 import onnxruntime
-import torch
 
 from nonet.research.tasfar.release import MODEL_FILE, publish_adapted
 from nonet.research.tasfar.site import Adaptation, AdaptOptions, adapt_version
@@ -40,7 +39,6 @@ def adapt(job: JobContext) -> Mapping[str, Any]:
     Unprocessable for one that cannot be adapted, PermissionDenied for the model of another tenant.
     """
     spec, name, command = job.spec, str(job.spec["name"]), f"nonet job {job.job}"
-    torch.set_num_threads(job.threads)
     known = _published(job.repository, name, command)
     if known is not None:
         return known
