@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ class Recipe:
         window, least_drop: training stops when the mean loss of the last ``window`` epochs is less than
             ``least_drop`` (relative) below that of the ``window`` before (specification, section 7).
         local: see `pseudo_labels`.
+        prior: ``map``, as published, or ``ratio``: that of the site's map to the source's.
+        dropout: whether training drops, as published. Without it inputs that keep their labels move nothing.
         squared_root: whether the loss is the root of the weighted mean square error, as for housing, or that
             mean itself.
     """
@@ -40,6 +43,8 @@ class Recipe:
     least_drop: float = 0.01
     local: LocalDensity = "mean"
     squared_root: bool = True
+    prior: Literal["map", "ratio"] = "map"
+    dropout: bool = True
 
 
 def fine_tune(
@@ -53,7 +58,7 @@ def fine_tune(
     stopping: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] = lambda epoch: None,
 ) -> tuple[nn.Module, tuple[float, ...]]:
-    """A copy trained with dropout on all inputs, and the losses of its epochs. With weights of 0 it is the
+    """A copy trained on all inputs, and the losses of its epochs. With weights of 0 it is the
     same.
 
     Args:
@@ -72,7 +77,7 @@ def fine_tune(
         for _ in range(recipe.epochs):
             if stopping() or _settled(losses, recipe):
                 break
-            adapted.train()
+            adapted.train(recipe.dropout)
             total = 0.0
             for index in torch.randperm(len(inputs)).split(recipe.batch):
                 squared = (adapted(inputs[index])[:, : wanted.shape[1]] - wanted[index]).square().sum(1)

@@ -150,9 +150,7 @@ def _copy(
     return adapted, torch.optim.Adam(parameters, task.recipe.rate)
 
 
-def _batches(
-    task: RegressionTask, count: int, seed: int, *, endless: bool = False
-) -> Iterator[Tensor]:
+def _batches(task: RegressionTask, count: int, seed: int, *, endless: bool = False) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     for _ in itertools.count() if endless else range(task.recipe.epochs):
         yield from torch.randperm(count, generator=generator).split(task.recipe.batch)

@@ -43,7 +43,7 @@ class Bounds:
 
     fewest_rows: int = 2 * FEWEST_CONFIDENT
     fewest_uncertain: int = 5
-    least_sure: float = 0.5
+    least_sure: float = 0.3
     least_shift: float = 0.06
     least_peaks: float = 0.5
     most_change: float = 0.5
@@ -145,7 +145,8 @@ def measure(
     for name, part in (("confident", sure), ("uncertain", ~sure)):
         if part.any():
             old, new = (
-                log_likelihood(each[part], deviation[part], taught.map) for each in (moved.before, moved.after)
+                log_likelihood(each[part], deviation[part], taught.map)
+                for each in (moved.before, moved.after)
             )
             figures[f"likelihood_{name}"] = {"before": round(old, 4), "after": round(new, 4)}
             if name == "confident" and old <= figures["uniform_likelihood"]:

@@ -201,12 +201,13 @@ class SourceNetwork(nn.Module):
         self.register_buffer("label_centre", torch.zeros(spec.outputs))
         self.register_buffer("label_spread", torch.ones(spec.outputs))
 
-    def scale_by(self, inputs: Tensor, labels: Tensor) -> None:
-        """Take the scaling from training data: means and deviations of each channel, of labels [N, D] in the
-        network's space. A channel that never varies is only centred; a count is not scaled."""
+    def scale_by(self, inputs: Tensor, labels: Tensor | None) -> None:
+        """Take the scaling from training data: means and deviations of each channel, and of labels [N, D] in
+        the network's space where they are given. A channel that never varies is only centred; a count is not
+        scaled."""
         axes = (0, *range(2, inputs.dim()))
         scaled = [("", inputs, axes)]
-        if self.spec.kind != "density_cnn":
+        if labels is not None and self.spec.kind != "density_cnn":
             scaled.append(("label_", labels, (0,)))
         for name, values, over in scaled:
             centre, spread = values.mean(over, keepdim=True)[0], values.std(over, keepdim=True)[0]

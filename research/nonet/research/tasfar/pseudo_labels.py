@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nonet.research.tasfar.calibration import Calibration
-from nonet.research.tasfar.density import DensityMap, density_map, grid_for, mass_of
+from nonet.research.tasfar.density import DensityMap, density_map, grid_for, mass_of, relative_shares
 
 __all__ = ["PseudoLabels", "TooFewConfident", "pseudo_labels"]
 
@@ -60,6 +60,7 @@ def pseudo_labels(
     *,
     local: LocalDensity = "mean",
     grid_of: Literal["confident", "all"] = "confident",
+    source: DensityMap | None = None,
     largest: float = np.inf,
     fewest: int = FEWEST_CONFIDENT,
 ) -> PseudoLabels:
@@ -72,6 +73,8 @@ def pseudo_labels(
         width: of the map's cells, in the label's units.
         local: definition of the local density.
         grid_of: the inputs that the grid covers; a few wild uncertain ones would stretch it.
+        source: map of where the model comes from, for the ratio of the two (`relative_shares`) in the
+            posterior; without it the map itself, as published.
         largest: deviation that counts; a wild uncertainty spreads its label no further.
         fewest: confident inputs that a map needs.
 
@@ -90,12 +93,13 @@ def pseudo_labels(
     shown = sure if grid_of == "confident" else np.ones_like(sure)
     grid = grid_for(found[shown], deviation[shown], width)
     known = density_map(found[sure], deviation[sure], grid)
+    prior = known.shares if source is None else relative_shares(known, source)
     labels, density = found.copy(), np.zeros(len(found))
     for index in np.flatnonzero(~sure):
         mass = mass_of(found[index], float(deviation[index]), grid)
         shares, joint = known.shares[mass.window], mass.joint
-        product = shares * joint
-        density[index] = float((shares if local == "mean" else product).mean())
+        density[index] = float((shares if local == "mean" else shares * joint).mean())
+        product = prior[mass.window] * joint
         total = float(product.sum())
         if total > 0:
             labels[index] = _posterior_mean(product / total, mass.window, known)

@@ -148,6 +148,7 @@ def adapt_regressor(
             facts.calibration,
             facts.recipe.width,
             local=facts.recipe.local,
+            source=facts.map if facts.recipe.prior == "ratio" else None,
             largest=_largest_deviation(found),
         )
     except TooFewConfident as error:

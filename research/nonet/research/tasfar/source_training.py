@@ -70,8 +70,8 @@ def train_network(
     inputs = data.tensor()
     labels = torch.from_numpy(to_space(data.labels, spec.space).astype(np.float32))
     maps = torch.from_numpy(data.extra)
-    if recipe.scaled:
-        network.scale_by(inputs, labels)
+    if recipe.scaled != "nothing":
+        network.scale_by(inputs, labels if recipe.scaled == "inputs and labels" else None)
     optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, weight_decay=recipe.decay)
     started, epoch, done = time.monotonic(), 0, 0.0
     while done < 1:
@@ -80,7 +80,9 @@ def train_network(
         network.train()
         total = 0.0
         for part in torch.randperm(len(inputs)).split(recipe.batch):
-            loss = _loss(network, inputs[part], labels[part], maps[part] if len(maps) else maps, recipe.density_weight)
+            loss = _loss(
+                network, inputs[part], labels[part], maps[part] if len(maps) else maps, recipe.density_weight
+            )
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -81,7 +81,9 @@ class Split:
         held, rest = np.split(order, [max(1, round(HELD_BACK * len(units)))])
         rest = np.random.default_rng(seed).permutation(np.sort(rest))
         train, calibrate = np.split(rest, [int(_TRAINED * len(rest))])
-        parts = [domain.chosen(np.flatnonzero(np.isin(domain.units, each))) for each in (train, calibrate, held)]
+        parts = [
+            domain.chosen(np.flatnonzero(np.isin(domain.units, each))) for each in (train, calibrate, held)
+        ]
         return cls(*parts)
 
     @property
@@ -103,7 +105,7 @@ class SourceTraining:
 
     Args:
         density_weight: of the squared error of density maps beside that of the count.
-        scaled: whether inputs and labels are scaled by the training data.
+        scaled: what is scaled by the training data.
     """
 
     epochs: int
@@ -111,7 +113,7 @@ class SourceTraining:
     batch: int = 256
     decay: float = 0.0
     density_weight: float = 0.0
-    scaled: bool = True
+    scaled: Literal["inputs and labels", "inputs", "nothing"] = "inputs and labels"
 
 
 Metric = Callable[[NDArray[np.float64], NDArray[np.float64]], float]

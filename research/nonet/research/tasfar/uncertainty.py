@@ -101,7 +101,9 @@ class Answering(nn.Module):
             passes = members[0].labelled(vectors[..., None] * self.masks)  # [N, D, K]
             found = members[0].labelled(vectors[..., None])[..., 0]
             return from_space(found, space), _deviation(from_space(passes, space))
-        each = torch.stack([member.labelled(member.embedded(inputs)[..., None])[..., 0] for member in members], -1)
+        each = torch.stack(
+            [member.labelled(member.embedded(inputs)[..., None])[..., 0] for member in members], -1
+        )
         if self.spec.kind == "ensemble":
             return from_space(each.mean(-1), space), _deviation(from_space(each, space))
         found, deviation = each[:, :outputs, 0], (0.5 * each[:, outputs:, 0]).exp()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nonet.research.tasfar.adaptation import Recipe
 from nonet.research.tasfar.calibration import Calibration, calibrate
+from nonet.research.tasfar.density import DensityMap, Grid, density_map, grid_for
 from nonet.research.tasfar.networks import NetworkFiles, Space, load_network, to_space
 from nonet.research.tasfar.uncertainty import Answering, Estimates, UncertaintySpec
 from nonet.runtime.errors import ModelRefused
@@ -39,6 +40,7 @@ NETWORK_FILE: Final = "network.json"
 WEIGHTS_FILE: Final = "network.safetensors"
 CALIBRATION_FILE: Final = "calibration.json"
 _LARGEST_JSON, _LARGEST_WEIGHTS = 1 << 20, 64 << 20
+_MOST_MAP_CELLS: Final = 4096
 #: Places of a distribution; none is an extreme, which would be the value of one row.
 SHARES: Final = tuple(round(each, 3) for each in np.linspace(0.02, 0.98, 25))
 
@@ -77,6 +79,7 @@ class SourceFacts:
         space: of the labels.
         predictions: how each value of the label was distributed, in that space.
         uncertainty: how u was.
+        map: of the confident predictions at the source.
     """
 
     calibration: Calibration
@@ -84,6 +87,7 @@ class SourceFacts:
     space: Space
     predictions: tuple[Spread, ...]
     uncertainty: Spread
+    map: DensityMap
 
     def to_json(self) -> bytes:
         """The file."""
@@ -93,6 +97,7 @@ class SourceFacts:
             "space": self.space,
             "predictions": [asdict(each) for each in self.predictions],
             "uncertainty": asdict(self.uncertainty),
+            "map": {**asdict(self.map.grid), "shares": np.round(self.map.shares, 7).tolist()},
         }
         return (json.dumps(facts, indent=1) + "\n").encode()
 
@@ -109,6 +114,7 @@ class SourceFacts:
                 facts["space"],
                 tuple(_spread(each) for each in facts["predictions"]),
                 _spread(facts["uncertainty"]),
+                _map(facts["map"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelRefused(f"{CALIBRATION_FILE} is none: {error}") from None
@@ -121,6 +127,14 @@ def _spread(facts: dict[str, Any]) -> Spread:
     return Spread(values, int(facts["count"]))
 
 
+def _map(facts: dict[str, Any]) -> DensityMap:
+    grid = Grid(tuple(facts["origins"]), float(facts["width"]), tuple(facts["counts"]))
+    shares = np.asarray(facts["shares"], dtype=np.float64)
+    if shares.shape != grid.counts or not np.isfinite(shares).all() or grid.width <= 0 or (shares < 0).any():
+        raise ValueError("a map is the shares of its grid's cells")
+    return DensityMap(grid, shares)
+
+
 def source_facts(
     estimates: Estimates, labels: NDArray[np.float64], recipe: Recipe, space: Space
 ) -> SourceFacts:
@@ -128,9 +142,15 @@ def source_facts(
     too few."""
     found, doubt = estimates.in_space(space)
     calibration = calibrate(found, doubt, to_space(labels, space))
-    return SourceFacts(
-        calibration, recipe, space, tuple(Spread.of(column) for column in found.T), Spread.of(doubt)
-    )
+    sure = calibration.confident(doubt)
+    deviation, width = calibration.deviation(doubt[sure], float(np.ptp(found))), recipe.width
+    grid = grid_for(found[sure], deviation, width)
+    while grid.cells > _MOST_MAP_CELLS:
+        width *= 1.25
+        grid = grid_for(found[sure], deviation, width)
+    known = density_map(found[sure], deviation, grid)
+    spreads = tuple(Spread.of(column) for column in found.T)
+    return SourceFacts(calibration, recipe, space, spreads, Spread.of(doubt), known)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ __all__ = ["SAMPLES", "WALKING", "load_walking", "windows_of"]
 
 #: Samples of a window, at 50 Hz.
 SAMPLES: Final = 100
-_STRIDE: Final = 50
+_STRIDE: Final = 100
 _GRAVITY: Final = 9.81
 CHANNELS: Final = (
     "acceleration east (m/s²)",
@@ -41,7 +41,7 @@ CHANNELS: Final = (
 
 
 def load_walking(root: Path) -> Domains:
-    """Windows of two seconds, each second one. A walk is a unit. Raises FileNotFoundError if `xyz10_pdr` is
+    """Windows of two seconds, one after the other. A walk is a unit. Raises FileNotFoundError if `xyz10_pdr` is
     absent."""
     import pyarrow.parquet
 
@@ -126,15 +126,19 @@ WALKING = RegressionTask(
     name="walking",
     title="displacement in two seconds, from one building to another",
     load=load_walking,
-    spec=NetworkSpec("window_cnn", (len(CHANNELS), SAMPLES), 2, widths=(32, 48, 64), tail=(64,), clip=6.0),
-    training=SourceTraining(epochs=40, batch=128, decay=0.01),
+    spec=NetworkSpec("window_cnn", (len(CHANNELS), SAMPLES), 2, widths=(16, 24, 48), tail=(48,), clip=6.0),
+    training=SourceTraining(epochs=30, batch=128, decay=0.01),
     recipe=Recipe(width=0.1, rate=1e-4, epochs=10, batch=128, squared_root=False),
     metric=_step_error,
     metric_name="mean error of two seconds, m",
     outputs=("displacement east", "displacement north"),
     units=("m", "m"),
     features=CHANNELS,
-    data=(DataSource(name="xyz10_pdr (site1)", licence="MIT", origin="XYZ10, Inc., indoor-location-competition-20"),),
+    data=(
+        DataSource(
+            name="xyz10_pdr (site1)", licence="MIT", origin="XYZ10, Inc., indoor-location-competition-20"
+        ),
+    ),
     licence="MIT, as the data",
     credit="Trained by Nonet from random weights; walks by XYZ10, Inc.",
 )
