@@ -51,8 +51,10 @@ def requests(model: str, port: int, count: int) -> list[bytes]:
 
 
 def wait(port: int, job: str, there: Callable[[dict[str, Any]], bool]) -> None:
-    """Wait until a job is as far as it should be."""
-    while not there(call(port, "GET", f"/v1/jobs/{job}")):
+    """Wait until a job is as far as it should be. Raises SystemExit if it fails."""
+    while not there(state := call(port, "GET", f"/v1/jobs/{job}")):
+        if state["ended_at"] is not None:
+            raise SystemExit(f"the job has {state['state']}: {state['error']}")
         time.sleep(0.2)
 
 

@@ -54,9 +54,9 @@ class VersionWatch(Observer):
 
     Those rows count of which a model says whether it is unsure (``UNSURE_ROWS`` of a response). Block by
     block the newest version is compared with the last block of the version before it: its share of unsure
-    rows may be larger by a tenth, and by three times what chance makes of so many rows. What follows a worse one is a
-    new version with the files of the one before, so that numbers only grow and every server of the repository
-    sees it.
+    rows may be larger by a tenth, and by three times what chance makes of so many rows. What follows a worse
+    one is a new version with the files of the one before, so that numbers only grow and every server of the
+    repository sees it.
 
     Attributes:
         put_back: how often, by model.
