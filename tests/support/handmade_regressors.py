@@ -161,7 +161,7 @@ def _labels(inputs: Array, random: np.random.Generator) -> Array:
     return found
 
 
-def publish_trained(root: Path, name: str, *, epochs: int = 12, **more: Any) -> str:
+def publish_trained(root: Path, name: str, *, epochs: int = 25, **more: Any) -> str:
     """Train a small network with dropout on :func:`source_rows` and publish it; needs PyTorch. Returns its
     version."""
     import torch
