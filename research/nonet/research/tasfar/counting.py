@@ -4,8 +4,8 @@ photographed later.
 The paper counts people in crowds; such pictures are not to be had here. Data: BCCD (MIT), boxes around cells.
 Its photographs are numbered in the order in which they were taken; from number 200 on they are darker and
 tinted otherwise. A quarter of a photograph, scaled down, is an input; its label is the number of cells in it,
-of cells on its edge the part within. Many red cells carry no box, so errors hold for the boxes that are there;
-photographs without any are left out.
+of cells on its edge the part within. Many red cells carry no box, so errors hold for the boxes that are
+there; photographs without any are left out.
 """
 
 from __future__ import annotations

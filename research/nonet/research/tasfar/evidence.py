@@ -80,13 +80,13 @@ def before_training(
     reasons = []
     if distinct < bounds.fewest_rows:
         reasons.append(
-            f"{distinct} distinct rows are too few to say how labels lie here; {bounds.fewest_rows} are needed"
+            f"{distinct} distinct rows are too few to tell how labels lie here: {bounds.fewest_rows} needed"
         )
         return figures, reasons
     if sure.mean() < bounds.least_sure or int(sure.sum()) < FEWEST_CONFIDENT:
         reasons.append(
-            f"the model is sure of {sure.mean():.0%} of the rows alone, so that what it is sure of says nothing "
-            "about the others; are these the inputs it was made for?"
+            f"the model is sure of {sure.mean():.0%} of the rows alone, so that what it is sure of says "
+            "nothing about the others; are these the inputs it was made for?"
         )
         return figures, reasons
     peaks = float((predictions[sure].std(0) / deviation[sure].mean()).max())

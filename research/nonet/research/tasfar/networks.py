@@ -23,12 +23,14 @@ __all__ = [
     "Ensemble",
     "Kind",
     "NetworkSpec",
-    "Space",
     "SourceNetwork",
+    "Space",
     "build",
+    "from_space",
     "load_network",
     "members_of",
     "save_network",
+    "to_space",
 ]
 
 Kind = Literal["mlp", "window_cnn", "density_cnn"]

@@ -46,7 +46,7 @@ class AdaptOptions:
     held_back: float = 0.2
     epochs: int | None = None
     force: bool = False
-    bounds: Bounds = Bounds()
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(frozen=True)

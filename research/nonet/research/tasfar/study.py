@@ -3,7 +3,8 @@ to adapt.
 
 *Self-training* is the same fine-tuning with every pseudo label the model's own answer: what it gains is not
 the density map's. *Guarded* is what the service would use: TASFAR by the task's recipe where the evidence is
-for it, else the source model. Errors are on the rows that were adapted to and, apart, on rows held back from everything.
+for it, else the source model. Errors are on the rows that were adapted to and, apart, on rows held back from
+everything.
 """
 
 from __future__ import annotations

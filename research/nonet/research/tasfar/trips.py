@@ -110,8 +110,8 @@ def load_trips(root: Path) -> Domains:
 
 
 def inside(points: NDArray[np.float64], polygon: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether points [N, 2] lie in a polygon [M, 2]: whether a ray to the right crosses its edges an odd number of
-    times."""
+    """Whether points [N, 2] lie in a polygon [M, 2]: a ray to the right then crosses its edges an odd number
+    of times."""
     x, y = points[:, :1], points[:, 1:]
     x1, y1 = polygon.T
     x2, y2 = np.roll(polygon, -1, 0).T

@@ -41,8 +41,8 @@ CHANNELS: Final = (
 
 
 def load_walking(root: Path) -> Domains:
-    """Windows of two seconds, one after the other. A walk is a unit. Raises FileNotFoundError if `xyz10_pdr` is
-    absent."""
+    """Windows of two seconds, one after the other. A walk is a unit. Raises FileNotFoundError if `xyz10_pdr`
+    is absent."""
     import pyarrow.parquet
 
     folder = root / "xyz10_pdr"
