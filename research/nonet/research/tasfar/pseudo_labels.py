@@ -133,7 +133,8 @@ def _posterior_mean(
 def _agreed(
     prediction: NDArray[np.float64], means: list[NDArray[np.float64]]
 ) -> NDArray[np.float64] | np.float64:
-    """A prediction moved to a posterior mean; of two, along each axis, by the smaller move in one direction."""
+    """A prediction moved to a posterior mean; along each axis, of two by the smaller move if both have one
+    direction."""
     if not means:
         return prediction
     moves = np.array(means) - prediction

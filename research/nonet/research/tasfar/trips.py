@@ -131,8 +131,7 @@ TRIPS = RegressionTask(
     load=load_trips,
     spec=NetworkSpec("mlp", (len(FEATURES),), widths=(128, 128), tail=(64,), clip=6.0, space="log1p"),
     training=SourceTraining(epochs=80, batch=64, decay=0.05),
-    recipe=Recipe(width=0.1, rate=1e-4, epochs=10, prior="agreed"),
-    published=Recipe(width=0.1, rate=1e-4, epochs=10),
+    recipe=Recipe(width=0.1, rate=1e-4, epochs=10),
     metric=_log_error,
     metric_name="root mean square error of log(1 + s)",
     outputs=("trip duration",),
@@ -156,5 +155,4 @@ TRIPS_SECONDS = dataclasses.replace(
     title=f"{TRIPS.title}, labels in seconds",
     spec=dataclasses.replace(TRIPS.spec, space="linear"),
     recipe=Recipe(width=100.0, rate=1e-4, epochs=10),
-    published=None,
 )
