@@ -161,7 +161,7 @@ def test_the_error_model_is_found_again_from_its_own_errors() -> None:
     assert found.confident(doubt).mean() == pytest.approx(0.9, abs=0.01)
     assert Calibration.from_facts(found.to_facts()) == found
     with pytest.raises(ValueError, match="too few"):
-        calibrate(predictions[:50], doubt[:50], labels[:50])
+        calibrate(predictions[:39], doubt[:39], labels[:39])
     for wrong in ((0.0, 1.0, 1.0), (float("nan"), 1.0, 1.0), (1.0, float("inf"), 0.0)):
         with pytest.raises(ValueError, match="three finite numbers"):
             Calibration(*wrong)

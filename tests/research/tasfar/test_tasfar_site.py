@@ -18,11 +18,11 @@ from nonet.research.tasfar.release import publish_adapted, publish_regressor
 from nonet.research.tasfar.site import AdaptOptions, adapt_regressor, adapt_version
 from nonet.research.tasfar.tasks import Split
 from nonet.research.tasfar.uncertainty import estimates_of
-from nonet.research.tasfar.version_files import read_regressor
+from nonet.research.tasfar.version_files import Regressor, read_regressor
 from nonet.runtime.errors import InvalidArgument, ModelRefused
-from nonet.runtime.repository.manifest import read_manifest
+from nonet.runtime.repository.manifest import Manifest, read_manifest
 from tests.support import synthetic_regressor as made_up
-from tests.support.synthetic_regressor import RELEASE, kind, labels_of, load, published, rows, trained
+from tests.support.synthetic_regressor import RELEASE, kind, load, published, rows, trained
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def site(count: int = 600, seed: int = 2) -> np.ndarray:
-    return rows(count, seed, 0.5, 1.4)
+    return made_up.site(count, seed)[0]
 
 
 def test_a_site_is_adapted_to_and_the_new_version_answers_as_the_network_does(
@@ -62,8 +62,6 @@ def test_a_site_is_adapted_to_and_the_new_version_answers_as_the_network_does(
     np.testing.assert_allclose(std, again.std, rtol=1e-3, atol=1e-5)
     before, _ = run(open_session(version / "model.onnx"), asked)
     assert not np.allclose(value, before, atol=1e-4)
-    repeated = adapt_version(version, site())
-    assert repeated.files["network.safetensors"] == found.files["network.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["ensemble", "learned_variance"])
@@ -125,7 +123,7 @@ def test_it_declines_and_says_why(name: str, given: np.ndarray, says: str, versi
     assert found.files == {}
 
 
-def test_labels_that_leaked_into_the_inputs_do_no_harm(tmp_path: Path) -> None:
+def test_labels_that_leaked_into_the_inputs_do_no_harm() -> None:
     """A column of the labels makes the model nearly perfect; whatever it decides, the error stays."""
 
     def leaked(root: Path) -> made_up.Domains:
@@ -139,8 +137,7 @@ def test_labels_that_leaked_into_the_inputs_do_no_harm(tmp_path: Path) -> None:
 
     data = leaked(Path())
     answering, facts = made_up.train_source(made_up.TASK, Split.of(data.source, 0), 0)
-    made = publish_regressor(tmp_path, "leaked", answering, facts, RELEASE)
-    found = adapt_regressor(read_regressor(made.path), data.target.inputs)
+    found = adapt_regressor(Regressor(answering, facts, Manifest(files={"a": "0" * 64})), data.target.inputs)
     used = found.answering if found.accepted and found.answering is not None else answering
     before, after = (
         float(((estimates_of(each, data.target.tensor()).value - data.target.labels) ** 2).mean())
@@ -150,10 +147,11 @@ def test_labels_that_leaked_into_the_inputs_do_no_harm(tmp_path: Path) -> None:
 
 
 def test_training_that_moves_what_should_stay_is_declined(version: Path) -> None:
-    found = adapt_version(version, site(), AdaptOptions(bounds=Bounds(most_change=1e-6)))
+    regressor = read_regressor(version)
+    found = adapt_regressor(regressor, site(), AdaptOptions(bounds=Bounds(most_change=1e-6)))
     assert not found.accepted
     assert "confident predictions changed" in found.reasons[0]
-    stopped = adapt_version(version, site(), stopping=lambda: True)
+    stopped = adapt_regressor(regressor, site(), stopping=lambda: True)
     assert "stopped" in stopped.reasons[-1]
 
 
@@ -179,12 +177,14 @@ def test_a_version_whose_files_were_changed_is_refused(name: str, version: Path,
         adapt_version(copied, site())
 
 
-def test_the_adapted_rows_errors_are_known_here(version: Path) -> None:
-    """With labels that the adaptation never saw: what it accepts is not worse."""
-    found = adapt_version(version, site())
-    asked = site(400, 8)
-    errors = [
-        float(((run(open_session(graph), asked)[0] - labels_of(asked)) ** 2).mean())
-        for graph in (version / "model.onnx", found.files["model.onnx"])
-    ]
-    assert errors[1] <= 1.02 * errors[0]
+def test_what_it_accepts_here_is_better_for_rows_it_never_saw(version: Path) -> None:
+    """With labels that nothing but this test knows."""
+    found = adapt_regressor(read_regressor(version), site())
+    assert found.accepted, found.reasons
+    assert found.answering is not None
+    inputs, labels = made_up.site(400, 8)
+    before, after = (
+        float(((estimates_of(each, torch.from_numpy(inputs)).value - labels) ** 2).mean())
+        for each in (read_regressor(version).answering, found.answering)
+    )
+    assert after < 0.95 * before

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nonet.research.tasfar.pseudo_labels import LocalDensity
+from nonet.research.tasfar.pseudo_labels import LocalDensity, Prior
 
 __all__ = ["Recipe", "fine_tune"]
 
@@ -29,7 +28,7 @@ class Recipe:
         window, least_drop: training stops when the mean loss of the last ``window`` epochs is less than
             ``least_drop`` (relative) below that of the ``window`` before (specification, section 7).
         local: see `pseudo_labels`.
-        prior: ``map``, as published, or ``ratio``: that of the site's map to the source's.
+        prior: see `pseudo_labels`; ``map`` is the published one.
         dropout: whether training drops, as published. Without it inputs that keep their labels move nothing.
         squared_root: whether the loss is the root of the weighted mean square error, as for housing, or that
             mean itself.
@@ -43,7 +42,7 @@ class Recipe:
     least_drop: float = 0.01
     local: LocalDensity = "mean"
     squared_root: bool = True
-    prior: Literal["map", "ratio"] = "map"
+    prior: Prior = "map"
     dropout: bool = True
 
 

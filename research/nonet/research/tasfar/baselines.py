@@ -31,7 +31,7 @@ Adapt = Callable[[RegressionTask, SourceNetwork, Domain, Domain, int], SourceNet
 
 _NOISE: Final = 0.1  # of an input's deviation
 _PLACES: Final = 33
-_PENALTY: Final = 1.0
+_PENALTY: Final = 0.1
 
 
 def adabn(

@@ -75,8 +75,8 @@ def calibrate(
         predictions, labels: [N] or [N, D], in the label's units.
         uncertainty: [N].
         sure_share: of the data that are confident.
-        segments: at most, of at least twenty data each, of the sorted uncertainties, whose root mean square errors a line is fitted to by least
-            squares; with vectors, the error of an axis.
+        segments: at most, of at least twenty data each, of the sorted uncertainties, whose root mean square
+            errors a line is fitted to by least squares; with vectors, the error of an axis.
 
     Raises ValueError for fewer data than two such segments.
     """

@@ -4,8 +4,8 @@ photographed later.
 The paper counts people in crowds; such pictures are not to be had here. Data: BCCD (MIT), boxes around cells.
 Its photographs are numbered in the order in which they were taken; from number 200 on they are darker and
 tinted otherwise. A quarter of a photograph, scaled down, is an input; its label is the number of cells in it,
-of cells on its edge the part within. Many red cells carry no box, so errors hold for the boxes that are there;
-photographs without any are left out.
+of cells on its edge the part within. Many red cells carry no box, so errors hold for the boxes that are
+there; photographs without any are left out.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ COUNTING = RegressionTask(
     name="counting",
     title="red cells in a quarter of a photograph, from one series of slides to a later one",
     load=load_counting,
-    spec=NetworkSpec("density_cnn", (3, HEIGHT, WIDTH), widths=(8, 16, 24, 32), tail=()),
-    training=SourceTraining(epochs=60, batch=32, decay=0.01, density_weight=300.0),
+    spec=NetworkSpec("density_cnn", (3, HEIGHT, WIDTH), widths=(8, 12, 16, 24), tail=()),
+    training=SourceTraining(epochs=50, batch=32, decay=0.01, density_weight=300.0),
     recipe=Recipe(width=0.25, rate=1e-4, epochs=10, batch=64, squared_root=False),
     metric=_count_error,
     metric_name="mean absolute error, cells",

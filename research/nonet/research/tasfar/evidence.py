@@ -32,8 +32,8 @@ class Bounds:
         fewest_rows: distinct inputs of a site.
         fewest_uncertain: inputs that the model is not sure of; without any there is nothing to correct.
         least_sure: share of confident inputs; a map of the few says nothing about the many.
-        least_shift: distance (Kolmogorov and Smirnov's) of predictions or uncertainties from the source's,
-            below which the site is the source.
+        least_shift: distance (Kolmogorov and Smirnov's) of the predictions from the source's, below which the
+            site's map says what the model knows already.
         least_peaks: spread of the confident predictions, in their standard deviations of error: below it
             the map is one peak, which pulls everything to its middle.
         most_change: root mean square change of the confident predictions, in their standard deviations.
@@ -44,7 +44,7 @@ class Bounds:
     fewest_rows: int = 2 * FEWEST_CONFIDENT
     fewest_uncertain: int = 5
     least_sure: float = 0.3
-    least_shift: float = 0.06
+    least_shift: float = 0.15
     least_peaks: float = 0.5
     most_change: float = 0.5
     most_drift: float = 0.5
@@ -80,13 +80,13 @@ def before_training(
     reasons = []
     if distinct < bounds.fewest_rows:
         reasons.append(
-            f"{distinct} distinct rows are too few to say how labels lie here; {bounds.fewest_rows} are needed"
+            f"{distinct} distinct rows are too few to tell how labels lie here: {bounds.fewest_rows} needed"
         )
         return figures, reasons
     if sure.mean() < bounds.least_sure or int(sure.sum()) < FEWEST_CONFIDENT:
         reasons.append(
-            f"the model is sure of {sure.mean():.0%} of the rows alone, so that what it is sure of says nothing "
-            "about the others; are these the inputs it was made for?"
+            f"the model is sure of {sure.mean():.0%} of the rows alone, so that what it is sure of says "
+            "nothing about the others; are these the inputs it was made for?"
         )
         return figures, reasons
     peaks = float((predictions[sure].std(0) / deviation[sure].mean()).max())
@@ -100,10 +100,8 @@ def before_training(
         reasons.append("the model is sure of nearly every row: there is nothing to correct")
     # Two samples of one distribution differ by chance; 1.63 is the value exceeded once in a hundred.
     chance = 1.63 * np.sqrt(1 / facts.uncertainty.count + 1 / len(inputs))
-    if max(*shifts, doubt_shift) < max(bounds.least_shift, chance):
-        reasons.append(
-            "predictions and uncertainties are distributed as where the model comes from: nothing to adapt to"
-        )
+    if max(shifts) < max(bounds.least_shift, chance):
+        reasons.append("predictions are distributed as where the model comes from: nothing to adapt to")
     return figures, reasons
 
 

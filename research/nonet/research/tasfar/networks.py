@@ -23,12 +23,14 @@ __all__ = [
     "Ensemble",
     "Kind",
     "NetworkSpec",
-    "Space",
     "SourceNetwork",
+    "Space",
     "build",
+    "from_space",
     "load_network",
     "members_of",
     "save_network",
+    "to_space",
 ]
 
 Kind = Literal["mlp", "window_cnn", "density_cnn"]
@@ -135,7 +137,7 @@ class DensityTrunk(nn.Module):
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
-        self.columns = nn.ModuleList(_column(channels, size, widths[:-1]) for size in (9, 7, 5))
+        self.columns = nn.ModuleList(_column(channels, size, widths[:-1]) for size in (7, 5, 3))
         self.fuse = nn.Conv2d(3 * widths[-2], widths[-1], 1)
 
     def features(self, pictures: Tensor) -> Tensor:
@@ -151,8 +153,9 @@ def _column(channels: int, size: int, widths: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for index, width in enumerate(widths):
         kernel = size if index == 0 else max(3, size - 2)
-        layers += [nn.Conv2d(channels, width, kernel, padding=kernel // 2), nn.ReLU()]
-        if index < 2:
+        stride = 2 if index == 0 else 1
+        layers += [nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2), nn.ReLU()]
+        if index == 1:
             layers.append(nn.MaxPool2d(2))
         channels = width
     return nn.Sequential(*layers)

@@ -46,7 +46,7 @@ class AdaptOptions:
     held_back: float = 0.2
     epochs: int | None = None
     force: bool = False
-    bounds: Bounds = Bounds()
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def checked_rows(rows: ArrayLike, regressor: Regressor) -> NDArray[np.float32]:
             f"rows have the shape {list(found.shape)}; the model takes [N, {', '.join(map(str, wanted))}]",
             param="rows",
         )
-    bad = ~np.isfinite(found.reshape(len(found), -1)).all(1)
+    bad = ~np.isfinite(found).all(tuple(range(1, found.ndim)))
     if bad.any():
         raise InvalidArgument(f"row {int(np.argmax(bad))} has a value that is not finite", param="rows")
     return found
@@ -148,7 +148,8 @@ def adapt_regressor(
             facts.calibration,
             facts.recipe.width,
             local=facts.recipe.local,
-            source=facts.map if facts.recipe.prior == "ratio" else None,
+            prior=facts.recipe.prior,
+            source=facts.map,
             largest=_largest_deviation(found),
         )
     except TooFewConfident as error:

@@ -31,7 +31,7 @@ def train_source(
     seed: int,
     *,
     spec: NetworkSpec | None = None,
-    uncertainty: UncertaintySpec = UncertaintySpec(),
+    uncertainty: UncertaintySpec | None = None,
     minutes: float | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Answering, SourceFacts]:
@@ -39,6 +39,7 @@ def train_source(
 
     Args:
         spec: of the network, the task's own by default.
+        uncertainty: twenty passes with dropout by default.
         minutes: of training at most; the rate then follows them to 0. By default the task's epochs.
     """
     chosen = spec or task.spec
@@ -47,7 +48,7 @@ def train_source(
         for index in range(chosen.members)
     ]
     network = members[0] if len(members) == 1 else Ensemble(members)
-    answering = Answering(network, uncertainty).eval()
+    answering = Answering(network, uncertainty or UncertaintySpec()).eval()
     held = split.calibrate
     return answering, source_facts(
         estimates_of(answering, held.tensor()), held.labels, task.recipe, chosen.space
@@ -113,7 +114,8 @@ def _loss(network: SourceNetwork, inputs: Tensor, labels: Tensor, maps: Tensor, 
 def density_of(network: SourceNetwork, pictures: Tensor) -> Tensor:
     """The density [N, H/4, W/4] whose sum over a picture is the count."""
     trunk, tail = network.trunk, network.tail[-1]
-    assert isinstance(trunk, DensityTrunk) and isinstance(tail, torch.nn.Linear)
+    assert isinstance(trunk, DensityTrunk)
+    assert isinstance(tail, torch.nn.Linear)
     scaled = (pictures - network.centre) / network.spread
     features = trunk.features(scaled)
     return F.conv2d(features, tail.weight[:, :, None, None])[:, 0]

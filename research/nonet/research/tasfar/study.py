@@ -2,12 +2,14 @@
 to adapt.
 
 *Self-training* is the same fine-tuning with every pseudo label the model's own answer: what it gains is not
-the density map's. *Guarded* is what the service would use: TASFAR where the evidence is for it, else the
-source model. Errors are on the rows that were adapted to and, apart, on rows held back from everything.
+the density map's. *Guarded* is what the service would use: TASFAR by the task's recipe where the evidence is
+for it, else the source model. Errors are on the rows that were adapted to and, apart, on rows held back from
+everything.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 from collections.abc import Callable, Sequence
@@ -22,16 +24,17 @@ from nonet.research.tasfar.all_tasks import STUDIED
 from nonet.research.tasfar.baselines import BASELINES
 from nonet.research.tasfar.networks import SourceNetwork
 from nonet.research.tasfar.pseudo_labels import TooFewConfident, pseudo_labels
-from nonet.research.tasfar.site import AdaptOptions, adapt_regressor
+from nonet.research.tasfar.site import AdaptOptions, Method, adapt_regressor
 from nonet.research.tasfar.source_training import train_source
 from nonet.research.tasfar.tasks import Domains, RegressionTask, Split
 from nonet.research.tasfar.uncertainty import Answering, estimates_of
-from nonet.research.tasfar.version_files import Regressor
+from nonet.research.tasfar.version_files import Regressor, SourceFacts
 from nonet.runtime.repository.manifest import Manifest
 
 __all__ = ["SEEDS", "study"]
 
 SEEDS: Final = 5
+_NO_MANIFEST: Final = Manifest(files={"model.onnx": "0" * 64})
 Say = Callable[[str], None]
 
 
@@ -73,12 +76,18 @@ def one_seed(task: RegressionTask, domains: Domains, seed: int) -> dict[str, Any
     answering, facts = train_source(task, source, seed)
     network = answering.network
     assert isinstance(network, SourceNetwork)
-    regressor = Regressor(answering, facts, Manifest(files={"model.onnx": "0" * 64}))
     site, unseen = target.open, target.held_back
+    published = dataclasses.replace(facts, recipe=task.published or task.recipe)
     models: dict[str, Answering] = {"before": answering}
-    for method in ("self_training", "tasfar"):
-        found = adapt_regressor(regressor, site.inputs, AdaptOptions(method=method, seed=seed, force=True))  # type: ignore[arg-type]
-        models[method] = found.answering or answering
+    ways: dict[str, tuple[SourceFacts, Method]] = {
+        "self_training": (published, "self_training"),
+        "tasfar_published": (published, "tasfar"),
+        "tasfar": (facts, "tasfar"),
+    }
+    for way, (given, method) in ways.items():
+        regressor = Regressor(answering, given, _NO_MANIFEST)
+        found = adapt_regressor(regressor, site.inputs, AdaptOptions(method=method, seed=seed, force=True))
+        models[way] = found.answering or answering
     models["guarded"] = models["tasfar"] if found.accepted else answering
     for name, adapt in BASELINES.items():
         models[name] = Answering(adapt(task, network, source.train, site, seed), answering.spec)
@@ -106,25 +115,31 @@ def one_seed(task: RegressionTask, domains: Domains, seed: int) -> dict[str, Any
         row["uncertain"] = {
             name: task.metric(each.value[unsure], site.labels[unsure]) for name, each in values.items()
         }
-        row["uncertain"]["pseudo_label"] = _pseudo_error(
-            task, facts.recipe.width, predictions, doubt, facts, unsure, site.labels
-        )
+        row["uncertain"]["pseudo_label"] = _pseudo_error(task, facts, predictions, doubt, unsure, site.labels)
     return row
 
 
 def _pseudo_error(
     task: RegressionTask,
-    width: float,
+    facts: SourceFacts,
     predictions: NDArray[np.float64],
     doubt: NDArray[np.float64],
-    facts: Any,
     unsure: NDArray[np.bool_],
     labels: NDArray[np.float64],
 ) -> float:
     """Of the pseudo labels of uncertain rows themselves."""
     shown = predictions if predictions.shape[1] > 1 else predictions[:, 0]
     try:
-        taught = pseudo_labels(shown, doubt, facts.calibration, width, largest=float(np.ptp(predictions)))
+        taught = pseudo_labels(
+            shown,
+            doubt,
+            facts.calibration,
+            facts.recipe.width,
+            local=facts.recipe.local,
+            prior=facts.recipe.prior,
+            source=facts.map,
+            largest=max(float(np.ptp(predictions, axis=0).max()), 1e-12),
+        )
     except TooFewConfident:
         return float("nan")
     found = torch.from_numpy(taught.labels.reshape(len(labels), -1))

@@ -127,6 +127,8 @@ class RegressionTask:
     Args:
         name: of the published model.
         title: the two sides, in a few words.
+        recipe: how a site is adapted to by default.
+        published: the published recipe, where it is another one.
         load: the data below a root. Raises FileNotFoundError where they are absent.
         metric, metric_name: the error.
         outputs, units, features: as the manifest states them.
@@ -147,6 +149,7 @@ class RegressionTask:
     data: tuple[DataSource, ...]
     licence: str
     credit: str = ""
+    published: Recipe | None = None
 
 
 def mean_square_error(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:

@@ -110,8 +110,8 @@ def load_trips(root: Path) -> Domains:
 
 
 def inside(points: NDArray[np.float64], polygon: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether points [N, 2] lie in a polygon [M, 2]: whether a ray to the right crosses its edges an odd number of
-    times."""
+    """Whether points [N, 2] lie in a polygon [M, 2]: a ray to the right then crosses its edges an odd number
+    of times."""
     x, y = points[:, :1], points[:, 1:]
     x1, y1 = polygon.T
     x2, y2 = np.roll(polygon, -1, 0).T
@@ -131,7 +131,7 @@ TRIPS = RegressionTask(
     load=load_trips,
     spec=NetworkSpec("mlp", (len(FEATURES),), widths=(128, 128), tail=(64,), clip=6.0, space="log1p"),
     training=SourceTraining(epochs=80, batch=64, decay=0.05),
-    recipe=Recipe(width=0.1, rate=1e-4, epochs=10, squared_root=True),
+    recipe=Recipe(width=0.1, rate=1e-4, epochs=10),
     metric=_log_error,
     metric_name="root mean square error of log(1 + s)",
     outputs=("trip duration",),

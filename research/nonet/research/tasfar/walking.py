@@ -41,8 +41,8 @@ CHANNELS: Final = (
 
 
 def load_walking(root: Path) -> Domains:
-    """Windows of two seconds, one after the other. A walk is a unit. Raises FileNotFoundError if `xyz10_pdr` is
-    absent."""
+    """Windows of two seconds, one after the other. A walk is a unit. Raises FileNotFoundError if `xyz10_pdr`
+    is absent."""
     import pyarrow.parquet
 
     folder = root / "xyz10_pdr"
@@ -128,7 +128,12 @@ WALKING = RegressionTask(
     load=load_walking,
     spec=NetworkSpec("window_cnn", (len(CHANNELS), SAMPLES), 2, widths=(16, 24, 48), tail=(48,), clip=6.0),
     training=SourceTraining(epochs=30, batch=128, decay=0.01),
-    recipe=Recipe(width=0.1, rate=1e-4, epochs=10, batch=128, squared_root=False),
+    # People walk alike in both buildings: the site's map alone says nothing that the network does not know,
+    # and training with dropout shortens its steps.
+    recipe=Recipe(
+        width=0.1, rate=1e-4, epochs=10, batch=128, squared_root=False, prior="agreed", dropout=False
+    ),
+    published=Recipe(width=0.1, rate=1e-4, epochs=10, batch=128, squared_root=False, local="product"),
     metric=_step_error,
     metric_name="mean error of two seconds, m",
     outputs=("displacement east", "displacement north"),
