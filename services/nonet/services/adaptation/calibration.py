@@ -77,4 +77,5 @@ def read_calibration(content: bytes) -> Calibration:
         raise ModelRefused(
             "calibration.json must have 'calibration' with the numbers threshold, intercept and slope"
         )
-    return Calibration(*numbers, space=space)
+    threshold, intercept, slope = numbers
+    return Calibration(threshold, intercept, slope, space)

@@ -54,18 +54,19 @@ class Columns:
             raise self._refused(
                 f"row {row} must be a list of {self.size} numbers{self._or_object}, got {_shown(value)}"
             )
+        numbers: list[Any] = value
         if len(self.shape) == 2 and value and isinstance(value[0], list):
-            value = self._flat(value, row)
-        if len(value) != self.size:
+            numbers = self._flat(value, row)
+        if len(numbers) != self.size:
             raise self._refused(
-                f"row {row} has {len(value)} numbers, the model takes {self.size}{self._listed}"
+                f"row {row} has {len(numbers)} numbers, the model takes {self.size}{self._listed}"
             )
-        for column, number in enumerate(value):
+        for column, number in enumerate(numbers):
             if type(number) is not float and type(number) is not int:
                 raise self._not_a_number(row, self._called(column), number)
             if not -_LARGEST <= number <= _LARGEST:
                 raise self._not_finite(row, self._called(column), number)
-        return value
+        return numbers
 
     def read_all(self, values: Sequence[Any]) -> Array:
         """Rows FP32 [N, *shape]. Raises InvalidArgument."""

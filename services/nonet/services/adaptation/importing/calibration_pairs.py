@@ -48,7 +48,7 @@ def read_pairs(path: Path) -> Pairs:
             reader = csv.DictReader(file)
             names = [name.strip().lower() for name in reader.fieldnames or ()]
             reader.fieldnames = names
-            rows = []
+            rows: list[dict[str, str]] = []
             for row in reader:
                 if len(rows) == _MOST:
                     raise NetworkUnclear(f"{_OPTION} has more than {_MOST} rows", param=_OPTION)

@@ -129,7 +129,7 @@ def served_graph(foreign: ForeignGraph, deviation: float) -> Any:
     name = "image" if foreign.pictures else "inputs"
     nodes, weights = _nodes(foreign, _renamed(graph, foreign), deviation, opset)
     place = next(index for index, value in enumerate(graph.input) if value.name == foreign.given.name)
-    shape = ["batch", *foreign.given.shape[1:]]
+    shape: list[str | int | None] = ["batch", *foreign.given.shape[1:]]
     before = []
     if name != foreign.given.name:
         before.append(helper.make_node("Identity", [name], [foreign.given.name], name="served_input"))
