@@ -131,6 +131,7 @@ def is_job(module: str) -> bool:
 def test_services_import_runtime_only_and_never_each_other() -> None:
     jobs = frozenset(module for module in IMPORTS if module.startswith("nonet.services.") and is_job(module))
     assert jobs == {
+        "nonet.services.adaptation.job",
         "nonet.services.floor_identification.job",
         "nonet.services.raw_image.job",
         "nonet.services.recognition.distillation.job",

@@ -55,6 +55,11 @@ def import_model(
     expect: Annotated[
         str, typer.Option(help="ONNX: what the picture shows: a class, or a file of answers.")
     ] = "",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="ONNX: CSV of error (truth less prediction) and std on data it has not seen."),
+    ] = None,
+    features: Annotated[str, typer.Option(help="ONNX: names of its input's columns: area,age,rooms")] = "",
     variant: Annotated[str | None, typer.Option(help="Checkpoint: variant; found by default.")] = None,
     family: Annotated[str, typer.Option(help="Family the model is a step of.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the weights; what the file says by default.")] = "",
@@ -85,6 +90,8 @@ def import_model(
         "activation": _one_of("--activation", activation, _ACTIVATIONS),
         "picture": picture,
         "expect": expect,
+        "calibration": calibration,
+        "features": tuple(name.strip() for name in features.split(",")) if features else (),
     }
     about: dict[str, Any] = {"family": family, "licence": licence, "credit": credit}
     if _is_checkpoint(file):
@@ -176,7 +183,7 @@ def _import_checkpoint(
 
 
 def _refuse_given(options: Mapping[str, Any], kind: str, file: Path) -> None:
-    given = [f"--{name}" for name, value in options.items() if value not in (None, "")]
+    given = [f"--{name}" for name, value in options.items() if value not in (None, "", ())]
     if given:
         raise WronglyGiven(f"{', '.join(given)}: only for {kind}, which '{file.name}' is not")
 

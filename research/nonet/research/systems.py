@@ -201,8 +201,16 @@ SYSTEMS: dict[str, System] = {
     "tasfar": System(
         module="nonet.research.tasfar.commands",
         summary="TASFAR (ICDE 2024): adapting a regressor to a site from inputs without labels",
-        presets={},
-        train_needs=(),
+        presets={
+            "tiny": "two epochs of the housing model, to prove the path to a published version",
+            "housing": "house prices on the coast of California; a minute of one core",
+            "trips": "durations of taxi trips from outside Manhattan; a minute of one core",
+            "walking": "displacement in two seconds from a phone's sensors; minutes of one core",
+            "counting": "cells in photographs of stained blood; minutes of one core",
+        },
+        timed=("housing", "trips", "walking", "counting"),
+        chooses=True,
+        train_needs=("torch", "onnxscript", "scipy"),
         evaluate_needs=("torch", "scipy"),
     ),
     "tvconv": System(

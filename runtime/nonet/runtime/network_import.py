@@ -43,6 +43,8 @@ class ImportOptions:
         activation: ``logits``, ``softmax`` or ``sigmoid``: what the network gives, or needs.
         picture: an encoded picture that the reading is tried on.
         expect: what the picture shows: a class by name or index, or a file with what the task answers.
+        calibration: CSV of the network's answers to data that it was not trained on beside the truth.
+        features: names of the input's columns, or channels, in their order.
         family, licence, credit: for the manifest.
     """
 
@@ -59,6 +61,8 @@ class ImportOptions:
     activation: str = ""
     picture: Path | None = None
     expect: str = ""
+    calibration: Path | None = None
+    features: tuple[str, ...] = ()
     family: str = ""
     licence: str = ""
     credit: str = ""

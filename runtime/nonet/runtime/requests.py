@@ -11,6 +11,10 @@ from nonet.runtime.tensors import Tensor
 
 Parameter = bool | int | float | str
 
+UNSURE_ROWS = "unsure_rows"
+"""Parameter of a response: how many of the request's rows the model is unsure of. What says it is counted, so
+that a drift of the inputs shows in the metrics."""
+
 
 class OutputMemory(Protocol):
     """A range of the caller's shared memory, the place of one output."""

@@ -106,8 +106,7 @@ class FilePart:
     """The part of a request that is bytes.
 
     Args:
-        name: its field, e.g. ``image``.
-        noun: what messages call it, e.g. ``image``.
+        name, noun: its field, and what messages call it, e.g. ``image``.
         example: a file's name for the messages, e.g. ``photo.jpg``.
         types: media types of a body that is the file alone; ``image/*`` stands for a family. Beside them
             none and ``application/octet-stream`` are taken.
@@ -116,6 +115,8 @@ class FilePart:
         inline: whether the file may be base64 or a ``data:`` URL in a field; else a JSON body is itself the
             file.
         empty_code: error code of an empty file.
+        optional: whether it may be left out (it is empty then); only of several ``files``.
+        max_bytes: bound of a file that goes to the disk, if below the operator's; 0 for none.
     """
 
     name: str
@@ -126,6 +127,8 @@ class FilePart:
     description: str
     inline: bool = True
     empty_code: str | None = None
+    optional: bool = False
+    max_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -260,8 +263,8 @@ class Task:
         answer: from the model and its response to what callers see; bytes in a mapping are base64 in JSON.
         response: a pydantic model that documents the answer, or the description of a file.
         file: the part that is bytes.
-        files: the parts that are bytes, in place of ``file``, where a request has several: all must be there.
-            They come in a form or in JSON, none of them as the whole body, and never become a job.
+        files: the parts that are bytes, in place of ``file``, where a request has several, all needed but the
+            optional ones. They come in a form or in JSON, none as the whole body, and never become a job.
         find: finds the model for given path parameters; by default the field ``model`` chooses among the
             task's.
         input_field: the field that callers know as the service's input, where its tensor has another name.
@@ -330,8 +333,7 @@ class Resource:
     """A handler of a service that is no inference: list, describe, delete.
 
     Args:
-        verb: ``GET`` or ``DELETE``.
-        path: may hold parameters in braces.
+        verb, path: ``GET`` or ``DELETE``; the path may hold parameters in braces.
         rpc: the full gRPC method, whose message has the parameters as fields; "" for none.
         title, description, tag: for people.
         handle: given the host, the parameters and the tenant, the answer; None for an empty one (204).
@@ -355,8 +357,7 @@ class Service:
     """One folder of ``services``; a gateway finds it as ``SERVICE`` in the folder's module ``task``.
 
     Args:
-        name: of the folder.
-        tasks, resources: what it offers.
+        name, tasks, resources: of the folder, and what it offers.
         derive: given the operator's limits, what makes its servables of a network (none for networks of
             other tasks).
         descriptors: a compiled descriptor set of its ``.proto``, if that is not one of the project's own.

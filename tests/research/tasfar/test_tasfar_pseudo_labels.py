@@ -75,11 +75,8 @@ def test_the_published_labels_of_housing_are_met(data_root: Path) -> None:
 def test_the_housing_domains_are_the_published_ones(data_root: Path) -> None:
     housing = load_housing(data_root)
     assert (len(housing.source), len(housing.target)) == (15_528, 5_112)
-    assert housing.source_labels.mean() == pytest.approx(2.3914, abs=1e-4)
-    assert housing.target_labels.mean() == pytest.approx(1.0878, abs=1e-4)
-    source, target = housing.scaled(np.arange(len(housing.source)))
-    assert float(source.mean(0).abs().max()) < 0.2
-    assert float(target.abs().max()) <= 6
+    assert housing.source.labels.mean() == pytest.approx(2.3914, abs=1e-4)
+    assert housing.target.labels.mean() == pytest.approx(1.0878, abs=1e-4)
 
 
 @given(
@@ -164,7 +161,7 @@ def test_the_error_model_is_found_again_from_its_own_errors() -> None:
     assert found.confident(doubt).mean() == pytest.approx(0.9, abs=0.01)
     assert Calibration.from_facts(found.to_facts()) == found
     with pytest.raises(ValueError, match="too few"):
-        calibrate(predictions[:50], doubt[:50], labels[:50])
+        calibrate(predictions[:39], doubt[:39], labels[:39])
     for wrong in ((0.0, 1.0, 1.0), (float("nan"), 1.0, 1.0), (1.0, float("inf"), 0.0)):
         with pytest.raises(ValueError, match="three finite numbers"):
             Calibration(*wrong)

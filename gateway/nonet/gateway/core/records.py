@@ -27,6 +27,8 @@ class RequestRecord:
         batch_size: rows of the batch it ran in (0 if it never ran).
         total, queue, decode, compute, encode: seconds.
         deadline_met: True or False if it had a deadline, else None.
+        unsure: of an answered request, how many of its rows the model says it is unsure of; None if the model
+            does not say.
     """
 
     model: str = ""
@@ -44,6 +46,7 @@ class RequestRecord:
     compute: float = 0.0
     encode: float = 0.0
     deadline_met: bool | None = None
+    unsure: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

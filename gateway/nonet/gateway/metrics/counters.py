@@ -97,6 +97,8 @@ class ModelCounters:
     deadlines_missed: int = 0
     devices: defaultdict[str, int] = dataclasses.field(default_factory=lambda: defaultdict(int))
     batch_failures: int = 0
+    judged: int = 0
+    unsure: int = 0
     latency: Histogram = dataclasses.field(default_factory=_latency)
     queue_time: Histogram = dataclasses.field(default_factory=_latency)
     batch_size: Histogram = dataclasses.field(default_factory=_batch)
@@ -150,6 +152,9 @@ class Metrics(Observer):
                 counters.queue_time.add(record.queue)
                 counters.devices[record.device] += 1
             counters.latency.add(record.total)
+            if record.unsure is not None:
+                counters.judged += record.rows
+                counters.unsure += record.unsure
         else:
             self._failed(counters, record)
         if record.deadline_met is not None:

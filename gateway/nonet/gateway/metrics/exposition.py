@@ -86,6 +86,10 @@ _OF_MODELS: tuple[tuple[str, str, str, Callable[[ModelCounters], Any], str], ...
      "Requests that had a deadline, by whether they were answered in time"),
     ("nonet_batch_failures", "counter", "", lambda of: of.batch_failures,
      "Executions that failed as a whole"),
+    ("nonet_judged_rows", "counter", "", lambda of: of.judged,
+     "Rows answered by a model that says of each whether it is unsure of it"),
+    ("nonet_unsure_rows", "counter", "", lambda of: of.unsure,
+     "Rows of which the model said that it is unsure; their growing share is a drift of the inputs"),
 )
 
 # name, kind, labels, meaning
@@ -99,6 +103,8 @@ _OF_THE_PROCESS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("nonet_models_loaded", "gauge", (), "Model versions that can be called"),
     ("nonet_models_failed", "gauge", (),
      "Model versions that could not be loaded from the files they have; the index says why"),
+    ("nonet_versions_put_back", "counter", ("model",),
+     "Versions before a worse one that were published again, by model"),
     ("nonet_jobs", "gauge", ("state",), "Jobs that are remembered, by state"),
     ("nonet_job_workers", "gauge", (), "Worker processes that run a job now"),
     ("nonet_webhooks", "gauge", ("state",), "Webhooks of jobs that are remembered, by state"),

@@ -23,6 +23,7 @@ from nonet.gateway.core.routing import no_more_than_a_model
 from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.core.version_pruning import VersionPruner
+from nonet.gateway.core.version_watch import VersionWatch
 from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
 from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import HttpSettings
@@ -154,6 +155,9 @@ def compose(
     if jobs is not None and settings.repository.keep_versions:
         publishing = {task.name for task, work in works().values() if work.publishes is not None}
         VersionPruner(catalog, settings.repository.path, settings.repository.keep_versions, publishing)
+    watch = _watch(settings, catalog, repository, jobs is not None)
+    if watch is not None:
+        plane.add_observer(watch)
     parts = FaceParts(
         plane,
         CallReader(Gatekeeper(settings.auth, clock), clock, settings.scheduler.max_timeout),
@@ -176,6 +180,8 @@ def compose(
             "nonet_models_failed": repository.failed if repository is not None else 0,
             "nonet_build_info": {VERSION: 1},
         }
+        if watch is not None:
+            facts["nonet_versions_put_back"] = watch.put_back
         if jobs is not None:
             facts["nonet_jobs"] = jobs.by_state()
             facts["nonet_job_workers"] = jobs.supervisor.workers
@@ -204,6 +210,15 @@ def _repository(
         strict=settings.repository.strict,
         foreign_tasks={task.name for each in services.values() for task in each.tasks} - tasks,
     )
+
+
+def _watch(
+    settings: Settings, catalog: Catalog, repository: RepositoryManager | None, jobs: bool
+) -> VersionWatch | None:
+    """Of the versions that jobs publish into this process's repository."""
+    if not jobs or repository is None or not settings.repository.watch_rows:
+        return None
+    return VersionWatch(catalog, repository.root, settings.repository.watch_rows, repository.refresh)
 
 
 def _limits(settings: Settings) -> ServiceLimits:

@@ -298,6 +298,13 @@ class RepositorySettings(Section):
         "the oldest beyond this number are removed, never one that serves or still has requests. 0 keeps "
         "all.",
     )
+    watch_rows: int = Field(
+        default=500,
+        ge=0,
+        description="Live rows after which a new version that a job published is compared with the one "
+        "before it, where their model says of which rows it is unsure. If its share is clearly larger, the "
+        "version before is published again. 0 compares none.",
+    )
 
 
 class LoggingSettings(Section):

@@ -176,7 +176,7 @@ def _several_files(
     task: Task, fields: FieldReader, properties: Mapping[str, Any], about: str
 ) -> dict[str, Any]:
     """The request body of a task with several files."""
-    required = [*(part.name for part in task.files), *fields.required]
+    required = [*(part.name for part in task.files if not part.optional), *fields.required]
     form = {part.name: {**_BYTES, "description": part.description} for part in task.files}
     in_json = {part.name: _inline(part) for part in task.files}
     in_form = {**form, **_texts(fields, job=False)}

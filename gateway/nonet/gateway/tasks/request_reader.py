@@ -201,6 +201,8 @@ class RequestReader:
     def _inline(self, values: dict[str, Any], part: FilePart) -> bytes:
         """The file in a field of a JSON object, which loses the field."""
         text = values.pop(part.name, None)
+        if text is None and part.optional:
+            return b""
         if not isinstance(text, str):
             raise Unprocessable(f"field '{part.name}' must be a text: base64 or a data: URL", param=part.name)
         return _filled(decode_inline(text, part.name), part)
@@ -221,7 +223,7 @@ class RequestReader:
             if form.files[part.name].plain and looks_like_text(data):
                 # curl -F image=... without the @: a data: URL or base64 in a plain field.
                 data = decode_inline(data.decode("utf-8", "replace"), part.name)
-            files.append(_filled(data, part))
+            files.append(_filled(data, part) if form.files[part.name].count else b"")
         return self._sent(values, files)
 
     def _form_reader(
@@ -244,7 +246,7 @@ class RequestReader:
     def _form_values(self, form: Form) -> dict[str, Any]:
         for part in self._task.parts:
             count = form.files[part.name].count
-            if count != 1:
+            if count != 1 and not (part.optional and count == 0):
                 once = "in this field" if self._task.files else "per request"
                 problem = (
                     f"repeated; send one {part.noun} {once}"

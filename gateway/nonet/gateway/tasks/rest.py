@@ -63,7 +63,7 @@ class TaskRoute:
         """Which bodies go to the disk; None if none does."""
         if self._submits is None:
             return None
-        return Spooling(self._submits.limits.upload_bytes, self._reader.goes_to_disk)
+        return Spooling(self._submits.largest(self.task), self._reader.goes_to_disk)
 
     async def __call__(
         self,
@@ -75,7 +75,7 @@ class TaskRoute:
         """The answer to one request. Raises every ServingError of the failure model."""
         call = self._calls.read(context)
         if self._submits is not None and (self._always or prefers_async(context)):
-            return await self._submit(self._submits, context, call, receive, query)
+            return await self._submit(self._submits, context, call, receive, query, parameters or {})
         asking = self._asking
         with contextlib.ExitStack() as admission:
             # Let in with its headers: an upload that is under way when the server is told to stop is
@@ -109,7 +109,13 @@ class TaskRoute:
         return self.task.accepts.get(preferred(context, self._types), {}) if self.task.accepts else {}
 
     async def _submit(
-        self, submits: Submits, context: RequestContext, call: Call, receive: Receive, query: bytes
+        self,
+        submits: Submits,
+        context: RequestContext,
+        call: Call,
+        receive: Receive,
+        query: bytes,
+        parameters: Mapping[str, str],
     ) -> Reply:
         """The job that a request becomes; a deadline is one for the submit."""
         task = self.task
@@ -119,14 +125,15 @@ class TaskRoute:
             key = read_key(context.given(b"idempotency-key"))
             beside = self._reader.query(query, job=True)
             await submits.jobs.able(task.work.kind)
-            await submits.check(task.work, beside, call.tenant)
+            await submits.check(task.work, {**beside, **parameters}, call.tenant)
             with self._bodies.on_disk() as hold, submits.jobs.files.receiving() as path:
-                limit = submits.limits.upload_bytes
+                limit = submits.largest(task)
                 sent = await self._reader.spool(context, receive, kind, path, limit)
                 if not self._reader.goes_to_disk(context):
                     hold.take(path.stat().st_size)
                 self._calls.in_time(call)
-                submission = Submission(path, sent.values, sent.filename, call.tenant, key, beside)
+                values = {**sent.values, **parameters}
+                submission = Submission(path, values, sent.filename, call.tenant, key, beside)
                 if submission.given.get("webhook") == "":
                     raise InvalidArgument("webhook must be a URL; leave it out for none", param="webhook")
                 job, fresh = await submits.submit(task, self.fields, submission)

@@ -136,7 +136,7 @@ class TaskCalls:
             _, _, submit = self._submit_path.partition("/")
             raise InvalidArgument(f"webhook goes with {submit}; {method.name} makes no job", param="webhook")
         for part, content in zip(task.parts, files, strict=True):
-            if not content:
+            if not content and not part.optional:
                 raise _empty(part)
         fields = self._fields.check(values)
         named = {name: str(getattr(fields, name)) for name in path_parameters(task.path)}
@@ -189,7 +189,7 @@ class TaskCalls:
         """A job of many messages: the first says what is wanted, the file's bytes of all are the file."""
         submits, tenant, key = await self._able(rpc)
         with self._disk.open() as hold, submits.jobs.files.receiving() as path:
-            values = await self._spool(method, messages, path, hold, submits.limits.upload_bytes)
+            values = await self._spool(method, messages, path, hold, submits.largest(self._task))
             return await self._submitted(method, submits, Submission(path, values, "", tenant, key))
 
     async def _able(self, rpc: Rpc) -> tuple[Submits, str, str]:

@@ -77,6 +77,11 @@ class Submits:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="uploads")
         self._submitting = asyncio.Lock()
 
+    def largest(self, task: Task) -> int:
+        """Bytes that the file of a request may have."""
+        own = 0 if task.file is None else task.file.max_bytes
+        return min(own, self.limits.upload_bytes) if own else self.limits.upload_bytes
+
     async def check(self, work: Work, values: Mapping[str, Any], tenant: str) -> None:
         """Judge what can be judged before the file is read: the subject and the webhook.
 
@@ -109,9 +114,8 @@ class Submits:
         checked = None if work.checks_fields else fields.check(values)
         model = None
         if work.chooses_model:
-            model = self._plane.router.choose(
-                task.name, getattr(checked, "model", None) or "auto", deadline=None
-            )
+            named = given.get("model") if checked is None else getattr(checked, "model", None)
+            model = self._plane.router.choose(task.name, str(named or "auto"), deadline=None)
         await self.check(work, given, sent.tenant)
         job, files = new_job_id(), self.jobs.files
         folder = await asyncio.to_thread(files.make_folder, job)
@@ -146,7 +150,10 @@ class Submits:
         return made, fresh
 
     async def settle(self, work: Work, job: Job) -> None:
-        """A job that publishes has succeeded: load what it has published."""
+        """A job that publishes has succeeded: load what it has published, which is nothing where its result
+        has an empty ``version``."""
+        if job.result is not None and job.result.get("version") == "":
+            return
         await self._host.load()
         assert work.publishes is not None
         if not self._host.keeps(work.publishes(job.subject)):

@@ -29,8 +29,16 @@ def to_onnx(
 ) -> None:
     """Write `module` as one ONNX file without external data: input (N, 3, size, size) fp32, N free.
 
-    The module must be in eval mode, in fp32. Missing torchvision operators and a deprecation inside the
-    exporter itself are the only messages that are silenced.
+    The module must be in eval mode, in fp32.
+    """
+    export(module, torch.rand(2, 3, size, size), path, outputs, input_name=input_name)
+
+
+def export(module: nn.Module, inputs: Tensor, path: Path, outputs: Sequence[str], *, input_name: str) -> None:
+    """As `to_onnx`, of a module with one input of any shape: two inputs like it, N of them free.
+
+    Missing torchvision operators and a deprecation inside the exporter itself are the only messages that are
+    silenced.
     """
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level
@@ -40,7 +48,7 @@ def to_onnx(
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             torch.onnx.export(
                 module,
-                (torch.rand(2, 3, size, size),),
+                (inputs,),
                 path,
                 dynamo=True,
                 dynamic_shapes=({0: "batch"},),

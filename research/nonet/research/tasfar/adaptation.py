@@ -1,4 +1,4 @@
-"""Fine-tuning a source model on a site's pseudo labels, each weighted by how credible it is."""
+"""Fine-tuning a network on a site's pseudo labels, each weighted by how credible it is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nonet.research.tasfar.calibration import Calibration
-from nonet.research.tasfar.pseudo_labels import LocalDensity, PseudoLabels, pseudo_labels
-from nonet.research.tasfar.regressors import predicted, uncertainty_of
+from nonet.research.tasfar.pseudo_labels import LocalDensity, Prior
 
-__all__ = ["Adapted", "Recipe", "adapt", "fine_tune"]
+__all__ = ["Recipe", "fine_tune"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,8 @@ class Recipe:
         window, least_drop: training stops when the mean loss of the last ``window`` epochs is less than
             ``least_drop`` (relative) below that of the ``window`` before (specification, section 7).
         local: see `pseudo_labels`.
+        prior: see `pseudo_labels`; ``map`` is the published one.
+        dropout: whether training drops, as published. Without it inputs that keep their labels move nothing.
         squared_root: whether the loss is the root of the weighted mean square error, as for housing, or that
             mean itself.
     """
@@ -42,34 +42,8 @@ class Recipe:
     least_drop: float = 0.01
     local: LocalDensity = "mean"
     squared_root: bool = True
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """The adapted network, what it was taught, and the mean loss of each epoch."""
-
-    network: nn.Module
-    taught: PseudoLabels
-    losses: tuple[float, ...]
-
-
-def adapt(
-    network: nn.Module, inputs: Tensor, calibration: Calibration, recipe: Recipe, seed: int = 0
-) -> Adapted:
-    """Adapt a copy of a source model to a site's inputs [N, ...]; the given one is not changed.
-
-    Raises TooFewConfident where the site cannot be told from so few inputs, ValueError for inputs that make a
-    prediction that is not finite.
-    """
-    taught = pseudo_labels(
-        predicted(network, inputs),
-        uncertainty_of(network, inputs, seed),
-        calibration,
-        recipe.width,
-        local=recipe.local,
-    )
-    adapted, losses = fine_tune(network, inputs, taught.labels, taught.credibility, recipe, seed)
-    return Adapted(adapted, taught, losses)
+    prior: Prior = "map"
+    dropout: bool = True
 
 
 def fine_tune(
@@ -81,14 +55,16 @@ def fine_tune(
     seed: int = 0,
     *,
     stopping: Callable[[], bool] = lambda: False,
+    progress: Callable[[int], None] = lambda epoch: None,
 ) -> tuple[nn.Module, tuple[float, ...]]:
-    """A copy trained with dropout on all inputs, and the losses of its epochs. With weights of 0 it is the
+    """A copy trained on all inputs, and the losses of its epochs. With weights of 0 it is the
     same.
 
     Args:
-        labels: [N] or [N, D].
+        labels: [N] or [N, D]; what the network gives beyond D, such as variances, is not trained.
         weights: [N].
         stopping: asked before each epoch.
+        progress: told how many epochs are done.
     """
     adapted = copy.deepcopy(network)
     wanted = torch.from_numpy(np.asarray(labels, dtype=np.float32)).reshape(len(inputs), -1)
@@ -100,10 +76,10 @@ def fine_tune(
         for _ in range(recipe.epochs):
             if stopping() or _settled(losses, recipe):
                 break
-            adapted.train()
+            adapted.train(recipe.dropout)
             total = 0.0
             for index in torch.randperm(len(inputs)).split(recipe.batch):
-                squared = (adapted(inputs[index]) - wanted[index]).square().sum(1)
+                squared = (adapted(inputs[index])[:, : wanted.shape[1]] - wanted[index]).square().sum(1)
                 loss = (credible[index] * squared).mean()
                 if recipe.squared_root:
                     loss = (loss + 1e-12).sqrt()
@@ -114,6 +90,7 @@ def fine_tune(
                     optimiser.step()
                 total += value * len(index)
             losses.append(total / len(inputs))
+            progress(len(losses))
     return adapted.eval(), tuple(losses)
 
 

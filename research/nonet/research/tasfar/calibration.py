@@ -19,6 +19,7 @@ __all__ = ["Calibration", "calibrate"]
 SURE_SHARE: Final = 0.9
 #: Segments of equal size into which the data are cut for the line of the errors (q).
 SEGMENTS: Final = 40
+_LEAST_SEGMENT: Final = 20
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,16 @@ def calibrate(
         predictions, labels: [N] or [N, D], in the label's units.
         uncertainty: [N].
         sure_share: of the data that are confident.
-        segments: of the sorted uncertainties, whose root mean square errors a line is fitted to by least
-            squares; with vectors, the error of an axis.
+        segments: at most, of at least twenty data each, of the sorted uncertainties, whose root mean square
+            errors a line is fitted to by least squares; with vectors, the error of an axis.
 
-    Raises ValueError for fewer than two data in a segment.
+    Raises ValueError for fewer data than two such segments.
     """
     found, wanted = (np.asarray(each, dtype=np.float64) for each in (predictions, labels))
     doubt = np.asarray(uncertainty, dtype=np.float64)
-    if len(doubt) < 2 * segments:
-        raise ValueError(f"{len(doubt)} data are too few for {segments} segments")
+    segments = min(segments, len(doubt) // _LEAST_SEGMENT)
+    if segments < 2:
+        raise ValueError(f"{len(doubt)} data are too few: {2 * _LEAST_SEGMENT} are needed")
     squared = (found - wanted) ** 2
     if squared.ndim == 2:
         squared = squared.mean(1)

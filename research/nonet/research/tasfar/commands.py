@@ -1,4 +1,5 @@
-"""`nonet evaluate tasfar`: the study on housing, beside self-training and the published figures."""
+"""`nonet train tasfar`: the source model of a task; `nonet evaluate tasfar`: what adapting it to another site
+is worth."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import datetime
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -15,59 +16,76 @@ from nonet.research.fasternet.grocery_files import data_root
 from nonet.research.systems import EvaluateOptions, TrainOptions
 from nonet.runtime.errors import InvalidArgument
 
-_COLUMNS = {
-    "uncertain_share": "uncertain",
-    "before": "before",
-    "self_training": "self-training",
-    "after": "TASFAR",
-    "uncertain_before": "uncertain rows before",
-    "uncertain_self_training": "self-training",
-    "uncertain_pseudo_label": "pseudo label",
-    "uncertain_after": "TASFAR",
+_PARTS: Final = {
+    "unseen": "rows of the site held back from everything",
+    "adapted_on": "rows of the site that were adapted to",
+    "uncertain": "those of them that the source model was not sure of",
 }
 
 
 def train(options: TrainOptions) -> None:
-    """Raises InvalidArgument: a model is adapted where it is used, and nothing is trained beforehand."""
-    raise InvalidArgument("there is nothing to train: TASFAR adapts a model to a site", param="system")
+    """Train and publish the source model of a task. Raises InvalidArgument where the data are absent."""
+    import torch
+
+    from nonet.research.tasfar.training_command import train_and_publish
+
+    torch.set_num_threads(options.threads)
+    try:
+        train_and_publish(options, options.data or data_root(), lambda line: print(line, flush=True))
+    except FileNotFoundError as error:
+        raise InvalidArgument(str(error)) from None
 
 
 def evaluate(options: EvaluateOptions) -> None:
-    """Run the study and print its table. Raises InvalidArgument where the data are absent."""
+    """Run the study and print its tables; with an output, finished seeds are kept beside it and a further run
+    goes on with them. Raises InvalidArgument where the data are absent."""
     import torch
 
-    from nonet.research.tasfar.study import SEEDS, housing_study
+    from nonet.research.tasfar.study import SEEDS, study
 
     torch.set_num_threads(1)  # for networks this small, threads wait more than they work
-    console = Console(width=None if os.isatty(1) else 140)
+    console = Console(width=None if os.isatty(1) else 160)
     seeds = SEEDS if options.seeds is None else options.seeds
+    checkpoint = None if options.output is None else options.output.with_suffix(".partial.json")
+    only = () if options.variant is None else (options.variant,)
+    if checkpoint is not None:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
     try:
-        facts = housing_study(data_root(), seeds, lambda line: print(line, flush=True))
+        facts = study(data_root(), seeds, lambda line: print(line, flush=True), checkpoint, only)
     except FileNotFoundError as error:
         raise InvalidArgument(str(error)) from None
-    for inputs, found in facts["inputs"].items():
-        console.print(_table(inputs, found))
-    if options.output is not None:
+    for found in facts.values():
+        console.print(_table(found))
+    if options.output is not None and checkpoint is not None:
+        chosen = f" --variant {options.variant}" if options.variant else ""
         stated = {
-            "command": f"nonet evaluate tasfar --seeds {seeds}",
+            "command": f"nonet evaluate tasfar --seeds {seeds}{chosen}",
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            **facts,
+            "tasks": facts,
         }
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
+        options.output.write_text(json.dumps(stated, indent=1) + "\n", encoding="utf-8")
+        checkpoint.unlink(missing_ok=True)
         console.print(f"results in {options.output}")
 
 
-def _table(inputs: str, found: Mapping[str, Any]) -> Table:
-    view = Table(title=f"housing, {inputs} inputs: mean square error, (100,000 USD)^2", title_justify="left")
-    view.add_column("seed")
-    for title in _COLUMNS.values():
-        view.add_column(title, justify="right")
-    for row in found["each"]:
-        view.add_row(str(row["seed"]), *(_shown(name, row[name]) for name in _COLUMNS))
-    view.add_row("mean", *(_shown(name, found["mean"][name]) for name in _COLUMNS))
+def _table(found: Mapping[str, Any]) -> Table:
+    """One row for each way, one column for each part of the site; means over the seeds."""
+    mean, seeds = found["mean"], len(found["each"])
+    title = (
+        f"{found['title']}: {found['metric']}; {mean['uncertain_share']:.1%} uncertain; "
+        f"accepted for {mean['accepted']} of {seeds} seeds"
+    )
+    view = Table(title=title, title_justify="left")
+    view.add_column("means of the seeds")
+    for meaning in _PARTS.values():
+        view.add_column(meaning, justify="right")
+    for name in mean.get("uncertain", mean["unseen"]):
+        view.add_row(name, *(_shown(mean.get(part, {}), name) for part in _PARTS))
     return view
 
 
-def _shown(name: str, value: float) -> str:
-    return f"{value:.1%}" if name == "uncertain_share" else f"{value:.3f}"
+def _shown(part: Mapping[str, float], name: str) -> str:
+    if name not in part:
+        return "-"
+    change = part[name] / part["before"] - 1
+    return f"{part[name]:.4g}" + ("" if name == "before" else f" ({change:+.1%})")

@@ -13,15 +13,17 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import RegularGridInterpolator
 from scipy.special import ndtr
 
-__all__ = ["DensityMap", "Grid", "Mass", "density_map", "grid_for", "mass_of"]
+__all__ = ["DensityMap", "Grid", "Mass", "density_map", "grid_for", "mass_of", "relative_shares"]
 
 #: Standard deviations at which a prediction's distribution is cut off.
 REACH: Final = 3.0
 _ROUNDING: Final = 1e-9  # of a place in cells
 #: Most cells along an axis; wider ones are taken beyond that.
 MOST_CELLS: Final = 4096
+_RATIO_FLOOR: Final = 0.1  # of the mean share
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,25 @@ def density_map(predictions: ArrayLike, deviations: ArrayLike, grid: Grid) -> De
         mass = mass_of(row, float(deviation), grid)
         shares[mass.window] += mass.joint
     return DensityMap(grid, shares / len(rows))
+
+
+def relative_shares(known: DensityMap, source: DensityMap) -> NDArray[np.float64]:
+    """How much more often a label lies in each cell of ``known`` than it did at the source.
+
+    A network's prediction already knows how labels were distributed where it learnt: by Bayes' rule the
+    posterior at another site takes the ratio of the two distributions, where the published recipe takes the
+    site's alone and counts the source's twice. Both are raised a little, so that the ratio is one where
+    neither has labels. The source's map may have other cells; between their middles it is interpolated.
+    """
+    axes = [source.grid.centres(axis) for axis in range(source.shares.ndim)]
+    padded = [np.concatenate([[a[0] - source.grid.width], a, [a[-1] + source.grid.width]]) for a in axes]
+    density = np.pad(source.shares, 1) / source.grid.width**source.shares.ndim
+    look = RegularGridInterpolator(padded, density, bounds_error=False, fill_value=0.0)
+    centres = np.meshgrid(*(known.grid.centres(axis) for axis in range(known.shares.ndim)), indexing="ij")
+    theirs = look(np.stack([each.ravel() for each in centres], 1)).reshape(known.shares.shape)
+    theirs = theirs * known.grid.width**known.shares.ndim
+    floor = _RATIO_FLOOR * known.mean
+    return np.asarray((known.shares + floor) / (theirs + floor), dtype=np.float64)
 
 
 def _along(

@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nonet.research.tasfar.calibration import Calibration
-from nonet.research.tasfar.density import DensityMap, density_map, grid_for, mass_of
+from nonet.research.tasfar.density import DensityMap, density_map, grid_for, mass_of, relative_shares
 
 __all__ = ["PseudoLabels", "TooFewConfident", "pseudo_labels"]
 
 LocalDensity = Literal["mean", "product"]
 """What the density at an uncertain prediction is: the mean of the map over its cells, or that of the map
 times its masses. The published code has both, for different tasks (specification, section 6)."""
+Prior = Literal["map", "ratio", "agreed"]
+"""What a posterior multiplies a prediction's masses by."""
 
 #: Fewer confident predictions than this make no map.
 FEWEST_CONFIDENT = 50
@@ -60,6 +62,8 @@ def pseudo_labels(
     *,
     local: LocalDensity = "mean",
     grid_of: Literal["confident", "all"] = "confident",
+    prior: Prior = "map",
+    source: DensityMap | None = None,
     largest: float = np.inf,
     fewest: int = FEWEST_CONFIDENT,
 ) -> PseudoLabels:
@@ -72,6 +76,9 @@ def pseudo_labels(
         width: of the map's cells, in the label's units.
         local: definition of the local density.
         grid_of: the inputs that the grid covers; a few wild uncertain ones would stretch it.
+        prior: ``map``, as published; ``ratio``, of the site's map to the source's (`relative_shares`);
+            ``agreed``, of the moves that both propose the smaller one, none where they differ in direction.
+        source: map of where the model comes from, for the last two.
         largest: deviation that counts; a wild uncertainty spreads its label no further.
         fewest: confident inputs that a map needs.
 
@@ -90,25 +97,47 @@ def pseudo_labels(
     shown = sure if grid_of == "confident" else np.ones_like(sure)
     grid = grid_for(found[shown], deviation[shown], width)
     known = density_map(found[sure], deviation[sure], grid)
+    priors = []
+    if prior in ("map", "agreed"):
+        priors.append(known.shares)
+    if prior in ("ratio", "agreed"):
+        if source is None:
+            raise ValueError("a ratio of maps needs the source's map")
+        priors.append(relative_shares(known, source))
     labels, density = found.copy(), np.zeros(len(found))
     for index in np.flatnonzero(~sure):
         mass = mass_of(found[index], float(deviation[index]), grid)
         shares, joint = known.shares[mass.window], mass.joint
-        product = shares * joint
-        density[index] = float((shares if local == "mean" else product).mean())
-        total = float(product.sum())
-        if total > 0:
-            labels[index] = _posterior_mean(product / total, mass.window, known)
+        density[index] = float((shares if local == "mean" else shares * joint).mean())
+        means = [_posterior_mean(each[mass.window] * joint, mass.window, known) for each in priors]
+        labels[index] = _agreed(found[index], [each for each in means if each is not None])
     ratio = np.where(sure, 1.0, density / known.mean)
     own = doubt / calibration.threshold
     return PseudoLabels(labels, sure, ratio * own, density, known, own)
 
 
 def _posterior_mean(
-    posterior: NDArray[np.float64], window: tuple[slice, ...], known: DensityMap
-) -> NDArray[np.float64] | float:
+    product: NDArray[np.float64], window: tuple[slice, ...], known: DensityMap
+) -> NDArray[np.float64] | None:
+    """Mean [D] over the cells of a window; None where the map has nothing there."""
+    total = float(product.sum())
+    if not total > 0:
+        return None
     means = []
     for axis, part in enumerate(window):
-        others = tuple(other for other in range(posterior.ndim) if other != axis)
-        means.append(float((posterior.sum(others) * known.grid.centres(axis)[part]).sum()))
-    return np.array(means) if len(means) > 1 else means[0]
+        others = tuple(other for other in range(product.ndim) if other != axis)
+        means.append(float((product.sum(others) * known.grid.centres(axis)[part]).sum() / total))
+    return np.array(means)
+
+
+def _agreed(
+    prediction: NDArray[np.float64], means: list[NDArray[np.float64]]
+) -> NDArray[np.float64] | np.float64:
+    """A prediction moved to a posterior mean; along each axis, of two by the smaller move if both have one
+    direction."""
+    if not means:
+        return prediction
+    moves = np.array(means) - prediction
+    same = np.abs(np.sign(moves).sum(0)) == len(moves)
+    moved = prediction + np.where(same, np.sign(moves[0]) * np.abs(moves).min(0), 0.0)
+    return moved if np.ndim(prediction) else moved[0]

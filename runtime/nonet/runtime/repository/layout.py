@@ -18,7 +18,7 @@ CONFIG_FILE = "config.pbtxt"
 MANIFEST_FILE = "manifest.json"
 DEFAULT_MODEL_FILE = "model.onnx"
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
+_NAME = re.compile(r"(?=.{1,128}\Z)[A-Za-z0-9_][A-Za-z0-9_.\-]*(@[A-Za-z0-9_][A-Za-z0-9_.\-]*)?")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 Fingerprint = tuple[tuple[str, int, int, int, int], ...]
@@ -44,7 +44,8 @@ class ModelFolder:
 
 
 def is_model_name(name: str) -> bool:
-    """Whether ``name`` may be a model's: letters, digits, ``_ . -``, not starting with a dot, 128 at most."""
+    """Whether ``name`` may be a model's: letters, digits, ``_ . -``, not starting with a dot, 128 at most; or
+    two such names with ``@`` between, a model's of one place (``prices@coast``)."""
     return _NAME.fullmatch(name) is not None
 
 

@@ -39,7 +39,7 @@ from nonet.runtime.repository.layout import (
     read_model,
 )
 from nonet.runtime.repository.loader import prepare_version
-from nonet.runtime.repository.manifest import Manifest
+from nonet.runtime.repository.manifest import Manifest, read_manifest
 from nonet.runtime.repository.ownership import may_change, owner_of_folder
 
 STAGE_PREFIX = ".publish-"
@@ -110,6 +110,33 @@ def publish_version(
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     return VersionFolder(name, number, root / name / number)
+
+
+def republish_version(root: Path, name: str, version: str, command: str) -> VersionFolder:
+    """Publish the files of a version once more, as the newest.
+
+    Args:
+        root: the repository.
+        name: of the model.
+        version: whose files.
+        command: for the manifest: why it is there again.
+
+    Raises ModelRefused if the version is not there or has no sound manifest, and what
+    :func:`publish_version` raises.
+    """
+    folder = read_model(root, name)
+    found = next((each for each in folder.versions if each.version == version), None) if folder else None
+    manifest = read_manifest(found.path / MANIFEST_FILE) if found is not None else None
+    if folder is None or found is None or manifest is None:
+        raise ModelRefused(f"version {version} of '{name}' is no longer there, or has no manifest.json")
+    return publish_version(
+        root,
+        name,
+        {each: found.path / each for each in manifest.files},
+        _text(folder.path / CONFIG_FILE),
+        manifest.model_copy(update={"command": command}),
+        labels=_labels_or_none(folder.path) or (),
+    )
 
 
 def check_writable(root: Path, name: str = "") -> None:

@@ -130,8 +130,13 @@ def served_graph(ends: Ends, *, layout: str, channels: str, probabilities: bool)
 
 
 def picture_input(image: TensorSpec) -> TensorSpec:
-    """The same input. Raises NetworkRefused if it takes no pictures of three colours."""
+    """The same input. Raises NetworkRefused if it takes no pictures of three colours, NetworkOfAnotherTask if
+    it takes no pictures at all."""
     shown = f"'{image.name}' {image.datatype} {list(image.shape)}"
+    if len(image.shape) in (2, 3):
+        raise NetworkOfAnotherTask(
+            f"its input {shown} takes no pictures of three colours ([N, 3, H, W] or [N, H, W, 3])"
+        )
     if image.datatype not in _INPUT_TYPES:
         raise NetworkRefused(f"its input {shown} is not FP32, FP16 or UINT8")
     if len(image.shape) != 4 or not any(image.shape[axis] in (3, -1) for axis in (1, 3)):

@@ -1,0 +1,1 @@
+"""Regressors made elsewhere: ONNX graphs with a file of what they were measured to do."""
