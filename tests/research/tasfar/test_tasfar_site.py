@@ -14,7 +14,8 @@ from safetensors.numpy import load as load_tensors
 
 from nonet.research.fasternet.onnx_session import open_session, run
 from nonet.research.tasfar.evidence import Bounds
-from nonet.research.tasfar.release import publish_adapted, publish_regressor
+from nonet.research.tasfar.networks import NetworkFiles, load_network
+from nonet.research.tasfar.release import files_of, publish_adapted
 from nonet.research.tasfar.site import AdaptOptions, adapt_regressor, adapt_version
 from nonet.research.tasfar.tasks import Split
 from nonet.research.tasfar.uncertainty import estimates_of
@@ -22,7 +23,7 @@ from nonet.research.tasfar.version_files import Regressor, read_regressor
 from nonet.runtime.errors import InvalidArgument, ModelRefused
 from nonet.runtime.repository.manifest import Manifest, read_manifest
 from tests.support import synthetic_regressor as made_up
-from tests.support.synthetic_regressor import RELEASE, kind, load, published, rows, trained
+from tests.support.synthetic_regressor import kind, load, published, rows, trained
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +66,23 @@ def test_a_site_is_adapted_to_and_the_new_version_answers_as_the_network_does(
 
 
 @pytest.mark.parametrize("name", ["ensemble", "learned_variance"])
-def test_other_kinds_of_uncertainty_are_published_and_adapted_alike(name: str, tmp_path: Path) -> None:
+def test_other_kinds_of_uncertainty_are_published_and_adapted_alike(name: str) -> None:
     answering, facts = trained(*kind(name))
-    made = publish_regressor(tmp_path, name, answering, facts, RELEASE)
-    found = adapt_version(made.path, site(), AdaptOptions(epochs=2, force=True))
-    assert set(found.files) == {
+    regressor = Regressor(answering, facts, Manifest(files={"a": "0" * 64}))
+    found = adapt_regressor(regressor, site(), AdaptOptions(epochs=2, force=True))
+    assert found.answering is not None
+    files = files_of(found.answering, facts)
+    assert set(files) == {
         "model.onnx",
         "check.safetensors",
         "network.json",
         "network.safetensors",
         "calibration.json",
     }
-    value, std = run(open_session(found.files["model.onnx"]), site(4))
+    value, std = run(open_session(files["model.onnx"]), site(4))
     assert value.shape == std.shape == (4, 1)
+    kept = load_network(NetworkFiles(files["network.json"], files["network.safetensors"]))
+    assert kept.spec == answering.network.spec
 
 
 def test_no_row_of_the_source_is_in_a_versions_files(version: Path) -> None:
@@ -153,6 +158,15 @@ def test_training_that_moves_what_should_stay_is_declined(version: Path) -> None
     assert "confident predictions changed" in found.reasons[0]
     stopped = adapt_regressor(regressor, site(), stopping=lambda: True)
     assert "stopped" in stopped.reasons[-1]
+
+
+def test_an_uncertainty_that_says_nothing_corrects_nothing(version: Path) -> None:
+    regressor = read_regressor(version)
+    calibration = dataclasses.replace(regressor.facts.calibration, slope=-0.1)
+    known = dataclasses.replace(regressor.facts, calibration=calibration)
+    found = adapt_regressor(dataclasses.replace(regressor, facts=known), site())
+    assert not found.accepted
+    assert "said nothing about its errors" in found.reasons[0]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,11 @@ def before_training(
             "the confident predictions all say nearly the same: the map has one peak and would pull every "
             "prediction to it"
         )
+    if facts.calibration.slope <= 0:
+        reasons.append(
+            "where the model was calibrated its uncertainty said nothing about its errors: it cannot tell "
+            "which predictions to correct"
+        )
     if int((~sure).sum()) < bounds.fewest_uncertain:
         reasons.append("the model is sure of nearly every row: there is nothing to correct")
     # Two samples of one distribution differ by chance; 1.63 is the value exceeded once in a hundred.

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nonet.research.tasfar.all_tasks import STUDIED
+from nonet.research.tasfar.all_tasks import STUDIED, find_task
 from nonet.research.tasfar.baselines import BASELINES
 from nonet.research.tasfar.networks import SourceNetwork
 from nonet.research.tasfar.pseudo_labels import TooFewConfident, pseudo_labels
@@ -54,7 +54,7 @@ def study(
         done = json.loads(checkpoint.read_text(encoding="utf-8"))
     facts: dict[str, Any] = {}
     for name in only or STUDIED:
-        task, rows = STUDIED[name], list[dict[str, Any]]()
+        task, rows = find_task(name), list[dict[str, Any]]()
         domains: Domains | None = None
         for seed in range(seeds):
             key = f"{name} {seed}"
