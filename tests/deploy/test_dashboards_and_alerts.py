@@ -1,5 +1,5 @@
-"""Every query of the dashboards and alerts runs on a real Prometheus that scrapes a real server, and names metrics
-that the server has."""
+"""Every query of the dashboards and alerts runs on a real Prometheus that scrapes a real server, and names
+metrics that it has."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import yaml
 
 from nonet.gateway.process.services import installed_services
 from nonet.gateway.settings.topology import load_topology
+from tests.support.deployment_programs import assert_accepts, needs
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -113,9 +112,14 @@ def test_prometheus_scrapes_the_gateway_and_every_service(compose: dict[str, Any
     assert targets == {f"{name}:8000" for name in ["gateway", *installed_services()]}
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_accepts_the_configuration_of_prometheus() -> None:
-    checked = subprocess.run(
-        ["promtool", "check", "config", DEPLOY / "prometheus" / "prometheus.yml"], capture_output=True, text=True, timeout=60
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+@needs("docker-compose")
+def test_docker_compose_accepts_the_file_and_keeps_the_gpu_for_its_profile() -> None:
+    file = ("--file", ROOT / "docker-compose.yml")
+    plain = assert_accepts("docker-compose", *file, "config", "--services").split()
+    everything = assert_accepts("docker-compose", *file, "--profile", "gpu", "config", "--services").split()
+    assert set(everything) - set(plain) == {"triton"}
+
+
+@needs("hadolint")
+def test_hadolint_finds_nothing_in_the_images() -> None:
+    assert_accepts("hadolint", *DOCKERFILES)

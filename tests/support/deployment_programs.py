@@ -1,4 +1,4 @@
-"""The programs that read what deploy/ has: found on the path, or beside the tests where `make test` puts them."""
+"""The programs that read what deploy/ has, on the path or where ``make test`` installs them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 
 def run_program(program: str, *arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run it to its end, whatever that is; ``stdout`` and ``stderr`` as text. AssertionError if it is absent."""
+    """Run it to its end, well or not, and keep what it says. AssertionError if it is absent."""
     found = shutil.which(program, path=_PLACES)
     assert found is not None, f"{program} is not installed"
     return subprocess.run(
