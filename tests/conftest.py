@@ -22,7 +22,7 @@ hypothesis.settings.load_profile("nonet")
 
 
 _FOLDERS_OF_SERVER_TESTS = {"cli", "clients", "docs", "faults"}
-_FIXTURES_WITH_PROCESSES = {"own_redis", "redis_server", "server", "start_server"}
+_FIXTURES_WITH_PROCESSES = {"own_redis", "quiet_server", "redis_server", "server", "start_server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import yaml
 
 from nonet.gateway.process.services import installed_services
 from nonet.gateway.settings.topology import load_topology
+from tests.support.deployment_programs import assert_accepts, needs
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -59,11 +58,11 @@ def test_compose_names_files_that_are_there(compose: dict[str, Any]) -> None:
             assert (ROOT / source).exists() if source.startswith(".") else source in compose["volumes"]
 
 
-def test_only_the_gateway_and_prometheus_are_published_and_on_loopback(compose: dict[str, Any]) -> None:
+def test_what_is_published_is_on_loopback(compose: dict[str, Any]) -> None:
     published = {
         name: service["ports"] for name, service in compose["services"].items() if "ports" in service
     }
-    assert set(published) == {"gateway", "prometheus"}
+    assert set(published) == {"gateway", "prometheus", "grafana", "triton"}
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
@@ -71,6 +70,14 @@ def test_everything_restarts_and_says_whether_it_is_well(compose: dict[str, Any]
     for name, service in compose["services"].items():
         assert service["restart"] == "unless-stopped"
         assert "healthcheck" in service or service["image"] in {"nonet-gateway", "nonet-service"}, name
+
+
+def test_containers_cannot_change_what_they_run(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        # Triton's own image writes where it likes, and is not started unless it is asked for.
+        assert service.get("read_only") or service["profiles"] == ["gpu"], name
 
 
 def test_redis_writes_before_it_answers(compose: dict[str, Any]) -> None:
@@ -100,14 +107,19 @@ def test_images_run_as_nobody_special_and_can_be_stopped(dockerfile: Path) -> No
 
 
 def test_prometheus_scrapes_the_gateway_and_every_service(compose: dict[str, Any]) -> None:
-    jobs = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
+    jobs = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     targets = {target for job in jobs for config in job["static_configs"] for target in config["targets"]}
     assert targets == {f"{name}:8000" for name in ["gateway", *installed_services()]}
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_accepts_the_configuration_of_prometheus() -> None:
-    checked = subprocess.run(
-        ["promtool", "check", "config", DEPLOY / "prometheus.yml"], capture_output=True, text=True, timeout=60
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+@needs("docker-compose")
+def test_docker_compose_accepts_the_file_and_keeps_the_gpu_for_its_profile() -> None:
+    file = ("--file", ROOT / "docker-compose.yml")
+    plain = assert_accepts("docker-compose", *file, "config", "--services").split()
+    everything = assert_accepts("docker-compose", *file, "--profile", "gpu", "config", "--services").split()
+    assert set(everything) - set(plain) == {"triton"}
+
+
+@needs("hadolint")
+def test_hadolint_finds_nothing_in_the_images() -> None:
+    assert_accepts("hadolint", *DOCKERFILES)
