@@ -79,28 +79,23 @@ class ResponseCache:
             return None
         return dataclasses.replace(response, cache="hit")
 
-    async def put(self, key: bytes, response: InferResponse) -> None:
-        """Keep an answer."""
-        if self._store is not None:
-            await self._store.set(key[:_SLOT], encode_entry(key, response))
-
-    async def share(self, key: bytes, response: InferResponse) -> None:
-        """Keep an answer, here and where other gateways find it."""
+    async def put(self, key: bytes, response: InferResponse, *, shared: bool = False) -> None:
+        """Keep an answer; with ``shared`` also where other gateways find it."""
         if self._store is not None:
             entry = encode_entry(key, response)
             await self._store.set(key[:_SLOT], entry)
-            if self._peers is not None:
+            if shared and self._peers is not None:
                 self._peers.keep(key, entry)
 
     async def make(
-        self, key: bytes, execute: Callable[[], Awaitable[InferResponse]], until: Callable[[], float]
+        self, key: bytes, execute: Callable[[], Awaitable[InferResponse]], until: Callable[[], float] | None
     ) -> InferResponse:
         """What ``execute`` answers, kept; or what another gateway answered to an equal request, a ``hit``.
 
-        ``until``: tells the instant until which another gateway that executes it may be waited for. Raises
-        what the execution raises.
+        ``until``: tells the instant until which another gateway that executes it may be waited for; None if
+        the answer is shared with nobody. Raises what the execution raises.
         """
-        if self._store is None or self._peers is None:
+        if self._store is None or self._peers is None or until is None:
             response = await execute()
             await self.put(key, response)
             return response
@@ -110,7 +105,7 @@ class ResponseCache:
                 await self._store.set(key[:_SLOT], entry)
                 return dataclasses.replace(response, cache="hit", device="cache")
             response = await execute()
-            await self.share(key, response)
+            await self.put(key, response, shared=True)
             return response
 
     async def close(self) -> None:

@@ -95,7 +95,7 @@ class DataPlane:
         self._admission = Admission(
             catalog, self.router, self._dispatcher.scheduler, clock, max_in_flight_bytes
         )
-        self._execution = Execution(self._dispatcher, cache)
+        self._execution = Execution(self._dispatcher, cache, clock)
         self._costs = dict(costs or {})
         self._in_flight = InFlight()
         self._stopped = False

@@ -1,8 +1,8 @@
 """Answers that several gateways keep in one Redis, and who of them executes what several want at once.
 
-An answer is one value: four bytes that name its format, then the checked entry of :mod:`nonet.gateway.cache`
-(whose request it answers, checksum, names, types and shapes, the outputs' bytes). What does not prove whole is
-deleted and counts as absent. Names hold the release of Nonet, whose code decides answers as the model does.
+An answer is one value: four bytes that name its format, then the checked entry of
+:mod:`nonet.gateway.cache.entry` (whose request it answers, checksum, names, types and shapes, the outputs'
+bytes). What does not prove whole is deleted and counts as absent. Names hold the release of Nonet, whose code decides answers as the model does.
 
 Who finds no answer takes a lease on making it: a key of its own that ends by itself. Whoever finds a lease
 looks again until there is an answer or no lease; a gateway that dies leaves its lease for as long as one
@@ -84,8 +84,8 @@ class SharedAnswers:
 
     @contextlib.asynccontextmanager
     async def turn(self, key: bytes, until: float) -> AsyncIterator[tuple[InferResponse, bytes] | None]:
-        """An answer to the request with ``key``, and its entry; or None, and the block is to make one, and
-        hand it to :meth:`keep`, while other gateways wait for it.
+        """An answer to the request with ``key``, and its entry; or None, and the block is to make one and to
+        hand it to :meth:`keep` while other gateways wait for it.
 
         ``until``: instant of the clock until which this gateway may wait for another one.
         """
@@ -102,7 +102,7 @@ class SharedAnswers:
         finally:
             if renewing is not None:
                 renewing.cancel()
-                # Even if nobody said that there is a lease: the script may run after the question is given up.
+                # Even if nobody said that there is a lease: a question given up may still be carried out.
                 self._link.later("EVAL", _RELEASE, 1, self._name(b"lease", key), token)
 
     def keep(self, key: bytes, entry: bytes) -> None:

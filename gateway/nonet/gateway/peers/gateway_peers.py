@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nonet.gateway.peers.answers import SharedAnswers
-from nonet.gateway.peers.quotas import SharedQuotas
 from nonet.gateway.peers.peer_link import PeerLink
+from nonet.gateway.peers.quotas import SharedQuotas
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The connection of a gateway to the Redis it shares with others, which costs a request next to nothing.
 
 A question is given up after a time limit of milliseconds, and what is written is written later. After some
-failures in a row Redis is left alone (a circuit breaker): nobody asks it anything until it has answered a PING
-that is sent in the background. Questions of the same moment travel together.
+failures in a row Redis is left alone (a circuit breaker): nobody asks it anything until it has answered a
+PING that is sent in the background. Questions of the same moment travel together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from nonet.gateway.peers.command_lane import CommandLane, Reply, Words
+from nonet.gateway.peers.command_lane import CommandLane, Reply
 from nonet.gateway.settings.redis_settings import RedisSettings
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class PeerLink:
         self._patience = patience
         self._questions = CommandLane(self._client, self._connection_failed)
         self._writes = CommandLane(self._client, self._connection_failed)
+        self._last_write: asyncio.Future[Reply] | None = None
         self._probing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -113,16 +114,15 @@ class PeerLink:
             return None
         future = self._writes.put(words, size)
         future.add_done_callback(self._written)
+        self._last_write = future
         return future
 
     async def close(self) -> None:
         """Write what waits, for a second at most, and close the connections."""
         if self._probing is not None:
             self._probing.cancel()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CONNECTION_SECONDS):
-                while len(self._writes) and not self.open:
-                    await asyncio.sleep(0.01)
+        if self._last_write is not None:
+            await asyncio.wait({self._last_write}, timeout=_CONNECTION_SECONDS)
         await self._questions.close()
         await self._writes.close()
         with contextlib.suppress(redis.RedisError, OSError):

@@ -1,9 +1,9 @@
 """Quotas that hold for all gateways of a deployment together, without a request that waits for it.
 
-Each gateway decides by its own bucket and tells Redis at once what it took; what comes back is the level of the
-bucket of all, which becomes its own. Between the two a gateway may let through what another took in the same
-milliseconds; that is a debt which all of them pay off, so over any longer time the rate holds. While Redis is
-away each gateway holds the whole quota by itself, as one gateway does: nobody within it is refused.
+Each gateway decides by its own bucket and tells Redis at once what it took; what comes back is the level of
+the bucket of all, which becomes its own. Between the two a gateway may let through what another took in the
+same milliseconds; that is a debt which all of them pay off, so over any longer time the rate holds. While
+Redis is away each gateway holds the whole quota by itself, as one alone does: nobody within it is refused.
 """
 
 from __future__ import annotations
