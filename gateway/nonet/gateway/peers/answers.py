@@ -2,7 +2,8 @@
 
 An answer is one value: four bytes that name its format, then the checked entry of
 :mod:`nonet.gateway.cache.entry` (whose request it answers, checksum, names, types and shapes, the outputs'
-bytes). What does not prove whole is deleted and counts as absent. Names hold the release of Nonet, whose code decides answers as the model does.
+bytes). What does not prove whole is deleted and counts as absent. Names hold the release of Nonet, whose
+code decides answers as the model does.
 
 Who finds no answer takes a lease on making it: a key of its own that ends by itself. Whoever finds a lease
 looks again until there is an answer or no lease; a gateway that dies leaves its lease for as long as one
@@ -89,7 +90,7 @@ class SharedAnswers:
 
         ``until``: instant of the clock until which this gateway may wait for another one.
         """
-        token = os.urandom(16)
+        token = os.urandom(16).hex().encode()
         found, asked = await self._look(key, token, until)
         if found is not None:
             yield found

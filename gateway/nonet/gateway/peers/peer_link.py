@@ -67,7 +67,7 @@ class PeerLink:
             socket_connect_timeout=patience,
             retry=Retry(NoBackoff(), 0),
         )
-        self._client: Redis = Redis(connection_pool=pool)
+        self._client: Redis = Redis.from_pool(pool)  # and closed with it
         self._patience = patience
         self._questions = CommandLane(self._client, self._connection_failed)
         self._writes = CommandLane(self._client, self._connection_failed)

@@ -85,5 +85,5 @@ class SharedQuotas:
     def _command(self, told: Counter[str]) -> tuple[str | bytes | int, ...]:
         idle = int(2 * self._burst / self._rate) + 60
         names = [self._prefix + tenant.encode() for tenant in told]
-        given = (f"{self._rate:.9g}", self._burst, idle, *told.values())
+        given: tuple[str | int, ...] = (f"{self._rate:.9g}", self._burst, idle, *told.values())
         return ("EVAL", _TAKE, len(names), *names, *given)
