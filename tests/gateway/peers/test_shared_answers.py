@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nonet.gateway.cache import MemoryStore, ResponseCache, encode_entry
-from nonet.gateway.peers import SharedAnswers
+from nonet.gateway.peers import SharedAnswers, SharedQuotas
 from nonet.gateway.settings.schema import CacheSettings
 from nonet.runtime.clock import MonotonicClock
 from nonet.runtime.requests import InferResponse
@@ -24,6 +26,7 @@ from tests.support.redis_server import RedisServer
 KEY = bytes(range(32))
 PATIENT = 1e9
 IMPATIENT = 0.0
+ROOT = Path(__file__).parents[3]
 ANSWER = InferResponse("m", "1", (Tensor.of("y", np.arange(6, dtype=np.float32).reshape(2, 3)),))
 
 
@@ -235,3 +238,42 @@ async def test_a_full_redis_is_read_and_not_written(own_redis: RedisServer) -> N
         await until(lambda: answers.writes["failed"] == 1)
         assert answers.lookups["away"] == 1
         assert not answers._link.open
+
+
+async def test_who_leaves_while_it_waits_leaves_no_lease(redis_server: RedisServer) -> None:
+    async with sharing(redis_server) as answers:
+        waits = asyncio.Event()
+
+        async def take_turn() -> None:
+            async with answers.turn(KEY, PATIENT):
+                waits.set()
+                await asyncio.Event().wait()
+
+        first = asyncio.ensure_future(take_turn())
+        await waits.wait()
+        second = asyncio.ensure_future(take_turn())
+        await asyncio.sleep(0.05)
+        for task in (second, first):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await until(lambda: not redis_server.client.keys("*:lease:*"))
+
+
+async def test_a_user_that_may_do_nothing_else_is_enough(own_redis: RedisServer) -> None:
+    (rule,) = re.findall(r"`(~nonet:\*[^`]+)`", (ROOT / "docs" / "operating.md").read_text())
+    own_redis.client.execute_command("ACL SETUSER", "gateways", "on", ">word", "-@all", *rule.split())
+    given = peer_settings(own_redis, url=f"redis://gateways:word@127.0.0.1:{own_redis.port}/0")
+    async with linked(given) as link:
+        answers, quotas = SharedAnswers(link, given, MonotonicClock()), SharedQuotas(link, given)
+        told: list[float] = []
+        quotas.correct = lambda tenant, level: told.append(level)
+        async with answers.turn(KEY, PATIENT):
+            await kept(answers)
+        own_redis.client.set(name_of(own_redis), "damaged")
+        async with answers.turn(KEY, PATIENT) as found:
+            assert found is None
+        quotas.took("ann")
+        await quotas.settled()
+        assert len(told) == 1
+        assert link.failures.total() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -72,6 +73,13 @@ async def test_without_redis_each_holds_the_quota_and_nobody_within_it_is_refuse
         own_redis.kill()
         assert await one.let_through(20) == 8
         assert await two.let_through(20) == 10
+        own_redis.start()
+        async with asyncio.timeout(45):
+            while one.link.open:
+                await asyncio.sleep(0.005)
+        one.gatekeeper.correct("ann", 1.0)  # as after a while
+        # What was let through meanwhile is no debt.
+        assert await one.let_through(5) == 5
 
 
 async def test_a_bucket_that_is_something_else_starts_anew(redis_server: RedisServer) -> None:

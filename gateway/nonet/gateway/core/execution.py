@@ -8,6 +8,7 @@ import functools
 
 from nonet.gateway.cache import ResponseCache, cache_key
 from nonet.gateway.core.dispatcher import Dispatcher, Ticket
+from nonet.gateway.core.executions import executions
 from nonet.gateway.core.partial_answers import PartialAnswers
 from nonet.gateway.core.protocol_parameters import selected
 from nonet.gateway.core.records import ANSWERED_BY_CACHE, RequestRecord
@@ -17,6 +18,7 @@ from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError
 from nonet.runtime.oip import validation
 from nonet.runtime.requests import InferRequest, InferResponse
+from nonet.runtime.servable import ModelInfo
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -104,8 +106,6 @@ class Execution:
         cache: ResponseCache,
         key: bytes,
     ) -> InferResponse:
-        # What has no digest may be another model elsewhere, under the same name.
-        until = functools.partial(self._may_wait, request, lease, deadline) if lease.info.digest else None
         while True:
             found = await cache.get(key)
             if found is not None:
@@ -120,6 +120,12 @@ class Execution:
                 # The flight may outlive the request that started it, so it holds a lease of its own.
                 with lease.share() as flight_lease:
                     try:
+                        # What has no digest may be another model elsewhere, under the same name.
+                        until = None
+                        if lease.info.digest:
+                            until = functools.partial(
+                                self._may_wait, request, lease.info, deadline, progress.rows
+                            )
                         execute = functools.partial(self._execute, request, flight_lease, deadline, progress)
                         return await cache.make(key, execute, until)
                     finally:
@@ -142,13 +148,13 @@ class Execution:
             progress.cache = "coalesced" if joined else "hit" if made_elsewhere else self._not_found
             return response
 
-    def _may_wait(self, request: InferRequest, lease: Lease, deadline: float) -> float:
+    def _may_wait(self, request: InferRequest, info: ModelInfo, deadline: float, rows: int) -> float:
         """The instant until which another gateway may be waited for, so that there is still time to execute
         the request here: twice what that is thought to take."""
-        info, now = lease.info, self._clock.now()
-        ready = self._dispatcher.scheduler.estimate(
-            (info.name, info.version), request.cost, request.priority, deadline, now
-        )
+        now = self._clock.now()
+        each, left = executions(info, rows, request.cost, self._dispatcher.in_steps)
+        key = (info.name, info.version)
+        ready = self._dispatcher.scheduler.estimate(key, each, request.priority, deadline, now, left=left)
         return deadline - 2.0 * (ready - now)
 
     async def _execute(

@@ -91,7 +91,11 @@ class SharedAnswers:
         ``until``: instant of the clock until which this gateway may wait for another one.
         """
         token = os.urandom(16).hex().encode()
-        found, asked = await self._look(key, token, until)
+        try:
+            found, asked = await self._look(key, token, until)
+        except asyncio.CancelledError:
+            self._release(key, token)
+            raise
         if found is not None:
             yield found
             return
@@ -103,8 +107,7 @@ class SharedAnswers:
         finally:
             if renewing is not None:
                 renewing.cancel()
-                # Even if nobody said that there is a lease: a question given up may still be carried out.
-                self._link.later("EVAL", _RELEASE, 1, self._name(b"lease", key), token)
+                self._release(key, token)
 
     def keep(self, key: bytes, entry: bytes) -> None:
         """Write the entry of an answer when there is time."""
@@ -159,6 +162,10 @@ class SharedAnswers:
         while True:
             await asyncio.sleep(self._lease_ms / 3e3)
             self._link.later("EVAL", _RENEW, 1, self._name(b"lease", key), token, self._lease_ms)
+
+    def _release(self, key: bytes, token: bytes) -> None:
+        """Even if nobody said that there is a lease: a question given up may still be carried out."""
+        self._link.later("EVAL", _RELEASE, 1, self._name(b"lease", key), token)
 
     def _name(self, kind: bytes, key: bytes) -> bytes:
         """Both names of a request are in one slot of a cluster, and hold all of its key."""

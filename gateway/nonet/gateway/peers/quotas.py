@@ -36,6 +36,9 @@ end
 return levels
 """
 
+_LONGEST_IDLE: Final = 1e9
+"""Seconds, which Redis still takes for a time to live."""
+
 
 class SharedQuotas:
     """See the module's text. Belongs to one event loop.
@@ -58,8 +61,10 @@ class SharedQuotas:
 
     def took(self, tenant: str) -> None:
         """A request of ``tenant`` was let through here."""
-        self._untold[tenant] = min(self._untold[tenant] + 1, self._burst)
-        if self._telling is None and not self._link.open:
+        if self._link.open:
+            return
+        self._untold[tenant] += 1
+        if self._telling is None:
             self._telling = asyncio.get_running_loop().create_task(self._tell())
 
     async def settled(self) -> None:
@@ -74,16 +79,16 @@ class SharedQuotas:
                 try:
                     levels = await self._link.ask(*self._command(told))
                 except Away:
-                    self._untold.update(told)  # for the next time
+                    # Later it would be a debt for requests that were within the quota when they came.
+                    self._untold.clear()
                     return
                 for tenant, level in zip(told, levels, strict=True):
-                    self.correct(tenant, float(level) - self._untold[tenant])
-                self._untold = +self._untold  # without those that were only looked at
+                    self.correct(tenant, float(level) - self._untold.get(tenant, 0))
         finally:
             self._telling = None
 
     def _command(self, told: Counter[str]) -> tuple[str | bytes | int, ...]:
-        idle = int(2 * self._burst / self._rate) + 60
+        idle = int(min(2 * self._burst / self._rate, _LONGEST_IDLE)) + 60
         names = [self._prefix + tenant.encode() for tenant in told]
         given: tuple[str | int, ...] = (f"{self._rate:.9g}", self._burst, idle, *told.values())
         return ("EVAL", _TAKE, len(names), *names, *given)
