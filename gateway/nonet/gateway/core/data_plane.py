@@ -94,7 +94,7 @@ class DataPlane:
         self._admission = Admission(
             catalog, self.router, self._dispatcher.scheduler, clock, max_in_flight_bytes
         )
-        self._execution = Execution(self._dispatcher, cache)
+        self._execution = Execution(self._dispatcher, cache, clock)
         self._costs = Costs(costs or {})
         self._composer = Composer(
             compositions or {}, self.choose, catalog.info, functools.partial(self.infer, admitted=True)

@@ -8,14 +8,17 @@ import functools
 
 from nonet.gateway.cache import ResponseCache, cache_key
 from nonet.gateway.core.dispatcher import Dispatcher, Ticket
+from nonet.gateway.core.executions import executions
 from nonet.gateway.core.partial_answers import PartialAnswers
 from nonet.gateway.core.protocol_parameters import selected
 from nonet.gateway.core.records import ANSWERED_BY_CACHE, RequestRecord
 from nonet.gateway.scheduler import ItemState
 from nonet.runtime.catalog import Lease
+from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError
 from nonet.runtime.oip import validation
 from nonet.runtime.requests import UNSURE_ROWS, InferRequest, InferResponse
+from nonet.runtime.servable import ModelInfo
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -56,10 +59,12 @@ class Execution:
     Args:
         dispatcher: queues what must be executed.
         cache: the response cache, or None for none at all.
+        clock: the clock of deadlines.
     """
 
-    def __init__(self, dispatcher: Dispatcher, cache: ResponseCache | None) -> None:
+    def __init__(self, dispatcher: Dispatcher, cache: ResponseCache | None, clock: Clock) -> None:
         self._dispatcher = dispatcher
+        self._clock = clock
         self._cache = cache
         # Where nothing is kept nothing can be missed, though equal requests are joined.
         self._not_found = "miss" if cache is not None and cache.keeps else "bypass"
@@ -85,7 +90,7 @@ class Execution:
         if not request.use_cache:
             progress.stage = "queued"
             response = await self._execute(request, lease, deadline, progress)
-            await cache.put(key, response)
+            await cache.put(key, response, shared=bool(info.digest))
             return response
         progress.flight, progress.cache = key, self._not_found
         if progress.partials is None:
@@ -122,11 +127,16 @@ class Execution:
                 # The flight may outlive the request that started it, so it holds a lease of its own.
                 with lease.share() as flight_lease:
                     try:
-                        response = await self._execute(request, flight_lease, deadline, progress)
-                        await cache.put(key, response)
+                        # What has no digest may be another model elsewhere, under the same name.
+                        until = None
+                        if lease.info.digest:
+                            until = functools.partial(
+                                self._may_wait, request, lease.info, deadline, progress.rows
+                            )
+                        execute = functools.partial(self._execute, request, flight_lease, deadline, progress)
+                        return await cache.make(key, execute, until)
                     finally:
                         self._hurries.pop(key, None)
-                    return response
 
             try:
                 response, joined = await cache.flights.run(
@@ -141,8 +151,18 @@ class Execution:
                 if flew:
                     raise
                 continue
-            progress.cache = "coalesced" if joined else self._not_found
+            made_elsewhere = response.cache == "hit"
+            progress.cache = "coalesced" if joined else "hit" if made_elsewhere else self._not_found
             return response
+
+    def _may_wait(self, request: InferRequest, info: ModelInfo, deadline: float, rows: int) -> float:
+        """The instant until which another gateway may be waited for, so that there is still time to execute
+        the request here: twice what that is thought to take."""
+        now = self._clock.now()
+        each, left = executions(info, rows, request.cost, self._dispatcher.in_steps)
+        key = (info.name, info.version)
+        ready = self._dispatcher.scheduler.estimate(key, each, request.priority, deadline, now, left=left)
+        return deadline - 2.0 * (ready - now)
 
     async def _execute(
         self, request: InferRequest, lease: Lease, deadline: float, progress: RequestProgress

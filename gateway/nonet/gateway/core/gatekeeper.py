@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 
 from nonet.gateway.settings.schema import AuthSettings
 from nonet.runtime.clock import Clock
@@ -26,6 +27,10 @@ class _Bucket:
             return 0.0
         return (1.0 - self._tokens) / self._rate
 
+    def correct(self, level: float, now: float) -> None:
+        """There are ``level`` tokens, fewer than none if too many were taken."""
+        self._tokens, self._at = level, now
+
 
 class Gatekeeper:
     """Turns an ``Authorization`` header into a tenant.
@@ -34,10 +39,12 @@ class Gatekeeper:
         auth: the accepted keys (without any everybody may call, and the tenant is ""), and what a tenant may
             send.
         clock: for the quotas.
+        took: told of each request that was taken from the quota of a tenant; None if nobody shares it.
     """
 
-    def __init__(self, auth: AuthSettings, clock: Clock) -> None:
+    def __init__(self, auth: AuthSettings, clock: Clock, took: Callable[[str], None] | None = None) -> None:
         self._clock = clock
+        self._took = took
         self._rate = auth.requests_per_second
         secrets = {tenant: secret.get_secret_value() for tenant, secret in auth.keys.items()}
         # Looked up by hash: the time a lookup takes tells nothing about the keys there are.
@@ -65,11 +72,21 @@ class Gatekeeper:
         """
         tenant = self.identify(authorization)
         bucket = self._buckets.get(tenant)
-        if bucket is not None and (wait := bucket.take(self._clock.now())) > 0.0:
+        if bucket is None:
+            return tenant
+        if (wait := bucket.take(self._clock.now())) > 0.0:
             raise QuotaExceeded(
                 f"tenant '{tenant}' is over its quota of {self._rate:g} requests a second", retry_after=wait
             )
+        if self._took is not None:
+            self._took(tenant)
         return tenant
+
+    def correct(self, tenant: str, level: float) -> None:
+        """The quota of ``tenant``, which other gateways share, has so many requests left, or is so many in
+        debt (below 0)."""
+        if (bucket := self._buckets.get(tenant)) is not None:
+            bucket.correct(level, self._clock.now())
 
 
 def _fingerprint(secret: str) -> bytes:

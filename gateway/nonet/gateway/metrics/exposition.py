@@ -110,6 +110,13 @@ _OF_THE_PROCESS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("nonet_webhooks", "gauge", ("state",), "Webhooks of jobs that are remembered, by state"),
     ("nonet_jobs_unserved", "gauge", ("kind", "missing"),
      "Jobs that wait for a worker that nobody has heard of, by kind and what is missing"),
+    ("nonet_shared_cache_lookups", "counter", ("outcome",),
+     "Looks for an answer in the Redis that gateways share, by what came of them"),
+    ("nonet_shared_cache_writes", "counter", ("outcome",),
+     "Answers for the Redis that gateways share, by what became of them"),
+    ("nonet_redis_failures", "counter", ("kind",), "What went wrong with the Redis that gateways share"),
+    ("nonet_redis_resting", "gauge", (),
+     "1 while the Redis that gateways share is left alone because it does not answer"),
     ("nonet_build_info", "gauge", ("version",), "Always 1; the version is the label"),
 )
 # fmt: on

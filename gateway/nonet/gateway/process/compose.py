@@ -11,7 +11,7 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nonet.gateway.cache import MemoryStore, ResponseCache
 from nonet.gateway.core import memory_objects
@@ -30,6 +30,7 @@ from nonet.gateway.http import HttpSettings
 from nonet.gateway.metrics.counters import Metrics
 from nonet.gateway.metrics.exposition import MetricsPage
 from nonet.gateway.process.compose_jobs import compose_jobs
+from nonet.gateway.process.compose_peers import compose_peers
 from nonet.gateway.process.http_app import create_app
 from nonet.gateway.process.service_absence import service_absence
 from nonet.gateway.process.services import installed_services, works
@@ -46,13 +47,16 @@ from nonet.runtime.release import VERSION
 from nonet.runtime.repository import RepositoryManager
 from nonet.runtime.task import Service, ServiceLimits
 
+if TYPE_CHECKING:
+    from nonet.gateway.peers import GatewayPeers
+
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(slots=True)
 class Gateway:
-    """The parts of one gateway process; ``repository`` is None when every service runs elsewhere, ``alone``
-    says that this process is one service."""
+    """The parts of one gateway process; ``repository`` is None when every service runs elsewhere, ``peers``
+    when nothing is shared with other gateways, ``alone`` says that this process is one service."""
 
     settings: Settings
     catalog: Catalog
@@ -61,6 +65,7 @@ class Gateway:
     metrics: Metrics
     page: MetricsPage
     parts: FaceParts
+    peers: GatewayPeers | None = None
     alone: bool = False
 
     def http_settings(self) -> HttpSettings:
@@ -109,8 +114,8 @@ def compose(
         only: name of the one service that this process is, "" for a gateway.
         clock: the clock of deadlines; the process's monotonic clock by default.
 
-    Raises SettingsError for a service nobody knows, for jobs that cannot be as they are set, and for shared
-    memory on a machine that has none.
+    Raises SettingsError for a service nobody knows, for jobs or a Redis that cannot be as they are set, and
+    for shared memory on a machine that has none.
     """
     services = installed_services()
     tasks = [task for service in services.values() for task in service.tasks]
@@ -126,13 +131,15 @@ def compose(
     devices: list[Device] = _remote_devices(remote, catalog, settings)
     if not devices:
         devices = [EmbeddedDevice(lanes)]
+    # A service asked by a gateway would wait for the very answer that the gateway waits for.
+    peers = None if only else compose_peers(settings, clock)
     plane = DataPlane(
         catalog,
         devices,
         clock=clock,
         limits=settings.scheduler,
         preferred_families=settings.repository.preferred_families,
-        cache=_cache(settings, clock),
+        cache=_cache(settings, clock, peers),
         costs={task.name: task.cost for task in tasks if task.cost is not None},
         ranks={task.name: task.rank for task in tasks},
         absence=functools.partial(service_absence, services, devices) if remote else no_more_than_a_model,
@@ -160,7 +167,7 @@ def compose(
         plane.add_observer(watch)
     parts = FaceParts(
         plane,
-        CallReader(Gatekeeper(settings.auth, clock), clock, settings.scheduler.max_timeout),
+        CallReader(_gatekeeper(settings, clock, peers), clock, settings.scheduler.max_timeout),
         uploads=UploadBudget(settings.server.max_bodies_bytes),
         disk=disk_budget(settings.jobs.max_upload_bytes),
         host=host,
@@ -187,10 +194,12 @@ def compose(
             facts["nonet_job_workers"] = jobs.supervisor.workers
             facts["nonet_webhooks"] = jobs.webhooks.by_state()
             facts["nonet_jobs_unserved"] = jobs.stuck.counts()
+        if peers is not None:
+            facts.update(peers.facts())
         return facts
 
     page = MetricsPage(metrics, state)
-    return Gateway(settings, catalog, plane, repository, metrics, page, parts, alone=bool(only))
+    return Gateway(settings, catalog, plane, repository, metrics, page, parts, peers, alone=bool(only))
 
 
 def _repository(
@@ -231,11 +240,20 @@ def _limits(settings: Settings) -> ServiceLimits:
     )
 
 
-def _cache(settings: Settings, clock: Clock) -> ResponseCache:
+def _cache(settings: Settings, clock: Clock, peers: GatewayPeers | None) -> ResponseCache:
     """With the cache off nothing is kept, but equal requests in flight still share one execution."""
     if not settings.cache.enabled:
         return ResponseCache(None)
-    return ResponseCache(MemoryStore(settings.cache, clock))
+    return ResponseCache(MemoryStore(settings.cache, clock), None if peers is None else peers.answers)
+
+
+def _gatekeeper(settings: Settings, clock: Clock, peers: GatewayPeers | None) -> Gatekeeper:
+    quotas = None if peers is None else peers.quotas
+    if quotas is None:
+        return Gatekeeper(settings.auth, clock)
+    gatekeeper = Gatekeeper(settings.auth, clock, quotas.took)
+    quotas.correct = gatekeeper.correct
+    return gatekeeper
 
 
 def _memory(settings: Settings) -> SharedMemory | None:

@@ -117,6 +117,8 @@ class _Process:
             await grpc_server.start()
             http = await self._start_http(listener) if listener is not None else None
             await self._load_unless(stopping)
+            if self._gateway.peers is not None:
+                await self._gateway.peers.start()
             await self._plane.start()
             if self._gateway.parts.jobs is not None:
                 await self._gateway.parts.jobs.start()
@@ -261,6 +263,8 @@ class _Process:
             jobs.close()
         if drained:
             await self._plane.stop()
+        if self._gateway.peers is not None:
+            await self._gateway.peers.close()
         if self._gateway.parts.repository is not None:
             self._gateway.parts.repository.close()
         logger.info("left")

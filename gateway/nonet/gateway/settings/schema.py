@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from nonet.gateway.settings.grpc_settings import GrpcSettings
 from nonet.gateway.settings.job_settings import JobSettings
+from nonet.gateway.settings.redis_settings import RedisSettings
 from nonet.gateway.settings.shared_memory_settings import SharedMemorySettings
 from nonet.gateway.settings.types import (
     KIB,
@@ -331,6 +332,7 @@ class Settings(Section):
     images: ImageSettings = ImageSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     cache: CacheSettings = CacheSettings()
+    redis: RedisSettings = RedisSettings()
     auth: AuthSettings = AuthSettings()
     repository: RepositorySettings = RepositorySettings()
     grpc: GrpcSettings = GrpcSettings()
