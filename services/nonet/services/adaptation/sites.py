@@ -8,8 +8,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from nonet.runtime.errors import Conflict, InvalidArgument, NotFound
+from nonet.runtime.host import Host
 from nonet.runtime.servable import ModelInfo
-from nonet.runtime.task import Host, Resource
+from nonet.runtime.task import Resource
 from nonet.services.adaptation.names import KIND, TASK, site_model, split_site
 
 __all__ = ["RESOURCES"]

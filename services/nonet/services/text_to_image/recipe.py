@@ -69,7 +69,7 @@ def recipe_of(info: ModelInfo) -> Recipe:
         raise _refused("text_encoder", accepted)
     file = encoder.get("file", "")
     package, digest = ("", "") if file else (encoder.get("package"), encoder.get("sha256"))
-    if not all(isinstance(each, str) for each in (file, package, digest)):
+    if not (isinstance(file, str) and isinstance(package, str) and isinstance(digest, str)):
         raise _refused("text_encoder", accepted)
     reduction = _whole(source, "reduction", 1, 64)
     sampler = source.get("sampler", "flow_euler")

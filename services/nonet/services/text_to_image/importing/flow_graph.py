@@ -281,5 +281,8 @@ def decoder_graph(model: Any, channels: int, scaling: float, shift: float) -> An
     half = ends.constant(0.5)
     level = ends.add_behind("Add", ends.add_behind("Mul", ends.answer(ends.outputs[0]), half), half)
     level = ends.add_behind("Clip", level, ends.constant(0.0), ends.constant(1.0))
-    latents = ("latents", TensorProto.FLOAT, ["N", channels, "H", "W"])
-    return ends.finish([latents], ("image", ["N", 3, "rows", "columns"]), level)
+    return ends.finish(
+        [("latents", TensorProto.FLOAT, ["N", channels, "H", "W"])],
+        ("image", ["N", 3, "rows", "columns"]),
+        level,
+    )

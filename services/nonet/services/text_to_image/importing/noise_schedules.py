@@ -82,7 +82,8 @@ def _betas(config: Mapping[str, Any]) -> Array:
     if kind == "squaredcos_cap_v2":  # A. Nichol and P. Dhariwal, arXiv 2102.09672, equation 17
         places = np.arange(count + 1, dtype=np.float64) / count
         signal = np.cos((places + 0.008) / 1.008 * math.pi / 2) ** 2
-        return np.minimum(1 - signal[1:] / signal[:-1], 0.999)
+        betas: Array = np.minimum(1 - signal[1:] / signal[:-1], 0.999)
+        return betas
     raise NetworkRefused(
         f"its scheduler's beta_schedule is {kind!r}; known are linear, scaled_linear and squaredcos_cap_v2"
     )
