@@ -35,6 +35,8 @@ def test_order_sides_and_sizes() -> None:
     assert all(len(boxes) == 1 for boxes in texts.values())
     assert texts["leftmost dog"] == texts["the dog on the left"] == {1}
     assert texts["second dog from the left"] == texts["middle dog"] == {0}
+    assert texts["third dog from the right"] == {1}
+    assert texts["third dog from the left"] == {2}
     assert texts["the biggest dog"] == texts["rightmost dog"] == {2}
 
 

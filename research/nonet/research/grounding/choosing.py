@@ -31,6 +31,7 @@ __all__ = ["Choice", "choose", "forward_of", "from_score"]
 _LEAST = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25)
 _TEMPERATURES = np.geomspace(0.6, 2.5, 25)
 _ROWS = 1500  # examples that the temperature is fitted on
+_CALIBRATED = 32  # regions of each; a lesson has no more than 28
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def choose(trained: Trained, root: Path, repository: Path) -> Choice:
     find = published_detector(repository)
     scenes = proposals_of(photographs, find)
     _add_texts(trained, photographs)
-    matcher = by_matcher(forward_of(ServingForm(trained.matcher, temperature)), trained.states, trained.names)
+    matcher = by_matcher(
+        forward_of(ServingForm(trained.matcher, temperature)), trained.states, trained.names, None
+    )
     known = baselines(trained.states, trained.names, trained.material.classes)
     least = max(_LEAST, key=lambda score: _accuracy(scenes, score, matcher))
     cut = [(from_score(scene, least), examples) for scene, examples in scenes]
@@ -113,7 +116,7 @@ def calibrated(trained: Trained) -> tuple[float, float, float]:
     logits, wanted = [], []
     for start in range(0, len(examples), 64):
         seen = [lessons.seen(index, draw) for index in range(start, min(start + 64, len(examples)))]
-        lesson = tensors_of(seen, trained.states, trained.names, 64)
+        lesson = tensors_of(seen, trained.states, trained.names, _CALIBRATED)
         logits.append(trained.matcher(*lesson.inputs))
         wanted.append(lesson.shares)
     all_logits, all_wanted = torch.cat(logits), torch.cat(wanted)

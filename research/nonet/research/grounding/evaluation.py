@@ -42,7 +42,7 @@ from nonet.runtime.images.regions import LOOKS
 from nonet.runtime.repository.layout import VersionFolder, read_model, scan
 from nonet.runtime.repository.manifest import Manifest, read_manifest
 
-__all__ = ["evaluate_all", "published"]
+__all__ = ["evaluate_all", "forward_of", "published"]
 
 _BATCH = 16
 #: Least score of YOLOX-Nano's boxes; chosen where the matchers' own choices are made.
@@ -92,7 +92,7 @@ def evaluate_all(options: EvaluateOptions) -> None:
         "matchers": {},
     }
     for folder, manifest in versions:
-        ready = _Ready(folder, manifest, _forward_of(open_session(folder.path / "model.onnx")))
+        ready = _Ready(folder, manifest, forward_of(open_session(folder.path / "model.onnx")))
         states = TextStates(None)
         encoder = encoder_of((folder.path / "tokenizer.json").read_bytes())
         told = [each.expression for photograph in photographs for each in photograph.examples]
@@ -115,7 +115,8 @@ def _in_mirror(texts: Sequence[str]) -> list[str]:
     return [mirrored(each) for each in texts]
 
 
-def _forward_of(session: onnxruntime.InferenceSession) -> Forward:
+def forward_of(session: onnxruntime.InferenceSession) -> Forward:
+    """Shares (B, R + 1) by a published graph."""
     names = [port.name for port in session.get_inputs()]
     length = session.get_inputs()[names.index("tokens")].shape[1]
 

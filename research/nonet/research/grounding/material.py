@@ -28,7 +28,6 @@ class Material:
 
     train: list[Example]
     choose: list[Example]
-    report: list[Example]
     pool: tuple[Floats, npt.NDArray[np.int64]]
     classes: list[str]
 
@@ -61,7 +60,7 @@ def annotations(
             made += _coloured(scene, classes, draw)
             parts["train"] += draw.sample(made, min(len(made), _PHRASES if scene in layouts else 5))
     told(f"{len(parts['train'])} examples to learn from")
-    return Material(parts["train"], parts["choose"], parts["report"], pool, classes)
+    return Material(parts["train"], parts["choose"], pool, classes)
 
 
 def coco_scenes(root: Path, part: str) -> list[Scene]:

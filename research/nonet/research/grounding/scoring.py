@@ -54,7 +54,7 @@ class Outcome:
 
 
 def by_matcher(
-    forward: Forward, states: TextStates, names: Floats, rows: int = 64, best: bool = False
+    forward: Forward, states: TextStates, names: Floats, rows: int | None = 64, best: bool = False
 ) -> Choose:
     """The matcher's choice; ``best`` asks it in the mirror too and takes the mean."""
 

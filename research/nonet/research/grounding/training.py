@@ -59,9 +59,10 @@ def train_matcher(preset: Preset, options: TrainOptions, report: Report) -> Trai
         material.train.extend(seen * _PHOTOGRAPHS_REPEATED)
     states = TextStates(options.runs / "texts")
     encoder = encoder_of(tokenizer_file(options).read_bytes())
-    texts = {text for each in material.train for text in (each.expression, mirrored(each.expression))}
+    told = (each.expression for each in [*material.train, *material.choose])
+    texts = {text for each in told for text in (each, mirrored(each))}
     states.add(
-        [*material.classes, *sorted(texts), *(each.expression for each in material.choose + material.report)],
+        [*material.classes, *sorted(texts)],
         encoder,
         lambda left: report({"stage": "encoding", "texts left": left}),
     )
