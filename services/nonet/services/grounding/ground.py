@@ -179,7 +179,9 @@ class GroundServable:
             count = min(-(-last // _PADDING) * _PADDING, count)
         scores = values[BOX_SCORES][picture][:count]
         mask = (scores > 0).astype(np.float32)
-        boxes = (values[BOXES][picture][:count] / np.array([width, height, width, height], np.float32)).clip(0, 1)
+        boxes = (values[BOXES][picture][:count] / np.array([width, height, width, height], np.float32)).clip(
+            0, 1
+        )
         names = np.stack([self._name(label) for label in values[BOX_LABELS][picture][:count]])
         columns = {
             "boxes": boxes * mask[:, None],
