@@ -25,7 +25,7 @@ def options(folder: Path) -> TrainOptions:
 @pytest.mark.parametrize("accuracy", [0.3, 0.2, float("nan")])
 def test_what_does_not_beat_the_largest_box_is_not_published(accuracy: float) -> None:
     check_worth(WORTH)
-    with pytest.raises(InvalidArgument, match="largest box 0.300"):
+    with pytest.raises(InvalidArgument, match=r"largest box 0\.300"):
         check_worth(replace(WORTH, accuracy=accuracy))
 
 
