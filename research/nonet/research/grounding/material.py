@@ -16,7 +16,7 @@ from nonet.research.grounding.scenes import SEED, Example, Floats, Scene, part_o
 from nonet.research.grounding.templates import phrases
 from nonet.runtime.images.regions import COLOURS
 
-__all__ = ["Material", "annotations", "coco_scenes", "object_pool"]
+__all__ = ["Material", "annotated_material", "coco_scenes", "object_pool"]
 
 _MADE_UP_SCENES = 1500
 _PHRASES = 10  # of one scene, at most
@@ -32,7 +32,7 @@ class Material:
     classes: list[str]
 
 
-def annotations(
+def annotated_material(
     root: Path, most: int | None = None, told: Callable[[str], None] = lambda line: None
 ) -> Material:
     """What can be had without a photograph: RefCOCO's texts and boxes, boxes of COCO's first training
@@ -122,7 +122,7 @@ def _coloured(scene: Scene, classes: list[str], draw: random.Random) -> list[Exa
         index = draw.randrange(len(scene.boxes))
         colour, word = draw.choice(COLOURS), classes[scene.names[index]]
         if word == "person":
-            forms = (
+            forms: tuple[str, ...] = (
                 "the person in {c}",
                 "person wearing {c}",
                 "{c} shirt",

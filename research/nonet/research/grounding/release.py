@@ -33,7 +33,7 @@ from nonet.runtime.repository.config import build_config
 from nonet.runtime.repository.publish import publish_version
 from nonet.runtime.tensors import DataType, TensorSpec
 
-__all__ = ["INPUTS", "OUTPUTS", "check_inputs", "export", "publish"]
+__all__ = ["INPUTS", "OUTPUTS", "check_inputs", "check_worth", "export", "publish"]
 
 INPUTS = {
     "boxes": (-1, REGIONS, 4),
@@ -140,12 +140,7 @@ def publish(preset: Preset, trained: Trained, options: TrainOptions) -> str:
     ExportError if the graph is not the network, FileNotFoundError where data or the detector are absent.
     """
     choice = choose(trained, options.data or data_root(), options.repository)
-    if not choice.accuracy > choice.largest_box:
-        raise InvalidArgument(
-            f"not published: of the expressions to choose by it finds {choice.accuracy:.3f}, "
-            f"the largest box {choice.largest_box:.3f}; train for longer",
-            param="preset",
-        )
+    check_worth(choice)
     minutes = options.minutes if options.minutes is not None else preset.schedule.minutes
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
@@ -169,6 +164,16 @@ def publish(preset: Preset, trained: Trained, options: TrainOptions) -> str:
             replace=True,
         )
     return f"{preset.name} version {version.version}: {choice}"
+
+
+def check_worth(choice: Choice) -> None:
+    """Raises InvalidArgument unless the matcher beats the largest box on the expressions to choose by."""
+    if not choice.accuracy > choice.largest_box:
+        raise InvalidArgument(
+            f"not published: of the expressions to choose by it finds {choice.accuracy:.3f}, "
+            f"the largest box {choice.largest_box:.3f}; train for longer",
+            param="preset",
+        )
 
 
 def _manifest(preset: Preset, options: TrainOptions, choice: Choice, minutes: float) -> manifests.Manifest:

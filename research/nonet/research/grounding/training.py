@@ -16,7 +16,7 @@ from nonet.research.fasternet.device_training import Learner, fit_together, stop
 from nonet.research.fasternet.grocery_files import data_root
 from nonet.research.fasternet.training import Report, load_checkpoint
 from nonet.research.grounding.lessons import Lesson, Lessons
-from nonet.research.grounding.material import Material, annotations
+from nonet.research.grounding.material import Material, annotated_material
 from nonet.research.grounding.network import Matcher
 from nonet.research.grounding.presets import Preset
 from nonet.research.grounding.scenes import Floats
@@ -51,7 +51,7 @@ def train_matcher(preset: Preset, options: TrainOptions, report: Report) -> Trai
     torch.set_num_threads(options.threads)
     device = usable_device(options.device)
     root = options.data or data_root()
-    material = annotations(root, preset.expressions, lambda line: report({"stage": line}))
+    material = annotated_material(root, preset.expressions, lambda line: report({"stage": line}))
     if preset.photographs:
         from nonet.research.grounding.photographs import photograph_examples
 
