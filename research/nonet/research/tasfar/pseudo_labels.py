@@ -78,8 +78,8 @@ def pseudo_labels(
         local: definition of the local density.
         grid_of: the inputs that the grid covers; a few wild uncertain ones would stretch it.
         prior: ``map``, as published; ``kernel``, the same without cells (`kernel_means`); ``ratio``, of the
-            site's map to the source's (`relative_shares`); ``agreed``, of the moves that both of these propose
-            the smaller one, none where they differ in direction.
+            site's map to the source's (`relative_shares`); ``agreed``, of the moves by map and by ratio the
+            smaller one, none where they differ in direction.
         source: map of where the model comes from, for the last two.
         largest: deviation that counts; a wild uncertainty spreads its label no further.
         fewest: confident inputs that a map needs.
@@ -115,8 +115,8 @@ def pseudo_labels(
         labels[index] = _agreed(found[index], [each for each in means if each is not None])
     if prior == "kernel" and not sure.all():
         table = found.reshape(len(found), -1)
-        means = kernel_means(table[~sure], deviation[~sure], table[sure], deviation[sure])
-        labels[~sure] = means.reshape(labels[~sure].shape)
+        moved = kernel_means(table[~sure], deviation[~sure], table[sure], deviation[sure])
+        labels[~sure] = moved.reshape(labels[~sure].shape)
     ratio = np.where(sure, 1.0, density / known.mean)
     own = doubt / calibration.threshold
     return PseudoLabels(labels, sure, ratio * own, density, known, own)
