@@ -128,7 +128,7 @@ def test_a_study_of_one_building_and_method_tells_each_row(
         ),
         (["fis_one", "--variant", "uji0", "--split", "uji1"], 1, "either"),
         (["fasternet", "--variant", "t0"], 2, "--variant is for fis_one, tvconv, not for 'fasternet'"),
-        (["wild_jdd", "--method", "x"], 2, "--method is for fis_one, tvconv, not for 'wild_jdd'"),
+        (["wild_jdd", "--method", "x"], 2, "--method is for fis_one, tasfar, tvconv, not for 'wild_jdd'"),
     ],
 )
 def test_wrong_choices_of_an_evaluation_name_the_right_ones(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nonet.research.tasfar.calibration import Calibration, calibrate
-from nonet.research.tasfar.density import DensityMap, Grid, density_map, grid_for, mass_of
+from nonet.research.tasfar.density import DensityMap, Grid, density_map, grid_for, mass_of, relative_shares
 from nonet.research.tasfar.housing import load_housing
 from nonet.research.tasfar.pseudo_labels import TooFewConfident, pseudo_labels
 
@@ -181,3 +181,50 @@ def test_a_site_of_which_too_little_is_known_is_not_guessed_at() -> None:
     assert np.array_equal(constant.labels, np.full(60, 2.0))
     assert isinstance(constant.map, DensityMap)
     assert np.allclose(constant.credibility, 0.5)
+
+
+def known_site() -> tuple[NDArray[np.float64], NDArray[np.float64], Calibration]:
+    """Confident predictions about 0 and 4, and ten uncertain ones between."""
+    rng = np.random.default_rng(0)
+    sure = np.concatenate([rng.normal(0, 0.3, 150), rng.normal(4, 0.3, 50)])
+    predictions = np.concatenate([sure, np.linspace(0.5, 3.5, 10)])
+    return predictions, np.r_[np.full(200, 0.5), np.full(10, 4.0)], Calibration(1.0, 0.2, 0.2)
+
+
+def test_the_kernels_labels_are_those_of_fine_cells() -> None:
+    predictions, doubt, calibration = known_site()
+    cells, kernel = (
+        pseudo_labels(predictions, doubt, calibration, 0.02, prior=prior).labels
+        for prior in ("map", "kernel")
+    )
+    assert np.abs(kernel - predictions)[200:].max() > 0.5
+    np.testing.assert_allclose(kernel, cells, atol=0.05)
+    flat = np.stack([predictions, predictions], 1)
+    both = pseudo_labels(flat, doubt, calibration, 0.1, prior="kernel").labels
+    assert both.shape == (210, 2)
+    np.testing.assert_allclose(both[:, 0], both[:, 1])
+
+
+def test_a_site_like_the_source_moves_nothing_by_the_ratio_of_maps() -> None:
+    predictions, doubt, calibration = known_site()
+    given = pseudo_labels(predictions, doubt, calibration, 0.1)
+    same = pseudo_labels(predictions, doubt, calibration, 0.1, prior="ratio", source=given.map)
+    np.testing.assert_allclose(same.labels, predictions, atol=0.1)  # mass beyond the grid is lost
+    np.testing.assert_allclose(relative_shares(given.map, given.map), 1, atol=1e-6)
+    with pytest.raises(ValueError, match="source's map"):
+        pseudo_labels(predictions, doubt, calibration, 0.1, prior="ratio")
+
+
+def test_two_maps_agree_on_the_smaller_move_or_none() -> None:
+    predictions, doubt, calibration = known_site()
+    shifted = pseudo_labels(predictions + 1, doubt, calibration, 0.1).map
+    moves = {
+        prior: pseudo_labels(predictions, doubt, calibration, 0.1, prior=prior, source=shifted).labels
+        - predictions
+        for prior in ("map", "ratio", "agreed")
+    }
+    smaller = np.minimum(np.abs(moves["map"]), np.abs(moves["ratio"]))
+    apart = np.sign(moves["map"]) != np.sign(moves["ratio"])
+    np.testing.assert_allclose(np.abs(moves["agreed"]), np.where(apart, 0, smaller), atol=1e-12)
+    assert apart.any()
+    assert (moves["agreed"] != 0).any()

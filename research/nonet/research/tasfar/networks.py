@@ -95,8 +95,10 @@ class NetworkSpec:
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> NetworkSpec:
         """From a file of JSON. Raises ValueError or TypeError for what describes none."""
-        lists = {name: tuple(facts[name]) for name in ("inputs", "widths", "tail") if name in facts}
-        return cls(**{**facts, **lists})
+        lists: dict[str, Any] = {
+            name: tuple(facts[name]) for name in ("inputs", "widths", "tail") if name in facts
+        }
+        return cls(**(facts | lists))
 
     @classmethod
     def from_json(cls, content: bytes) -> NetworkSpec:

@@ -11,13 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from nonet.research.tasfar.calibration import Calibration
 from nonet.research.tasfar.density import DensityMap, density_map, grid_for, mass_of, relative_shares
+from nonet.research.tasfar.kernel import kernel_means
 
 __all__ = ["PseudoLabels", "TooFewConfident", "pseudo_labels"]
 
 LocalDensity = Literal["mean", "product"]
 """What the density at an uncertain prediction is: the mean of the map over its cells, or that of the map
 times its masses. The published code has both, for different tasks (specification, section 6)."""
-Prior = Literal["map", "ratio", "agreed"]
+Prior = Literal["map", "kernel", "ratio", "agreed"]
 """What a posterior multiplies a prediction's masses by."""
 
 #: Fewer confident predictions than this make no map.
@@ -76,8 +77,9 @@ def pseudo_labels(
         width: of the map's cells, in the label's units.
         local: definition of the local density.
         grid_of: the inputs that the grid covers; a few wild uncertain ones would stretch it.
-        prior: ``map``, as published; ``ratio``, of the site's map to the source's (`relative_shares`);
-            ``agreed``, of the moves that both propose the smaller one, none where they differ in direction.
+        prior: ``map``, as published; ``kernel``, the same without cells (`kernel_means`); ``ratio``, of the
+            site's map to the source's (`relative_shares`); ``agreed``, of the moves by map and by ratio the
+            smaller one, none where they differ in direction.
         source: map of where the model comes from, for the last two.
         largest: deviation that counts; a wild uncertainty spreads its label no further.
         fewest: confident inputs that a map needs.
@@ -111,6 +113,10 @@ def pseudo_labels(
         density[index] = float((shares if local == "mean" else shares * joint).mean())
         means = [_posterior_mean(each[mass.window] * joint, mass.window, known) for each in priors]
         labels[index] = _agreed(found[index], [each for each in means if each is not None])
+    if prior == "kernel" and not sure.all():
+        table = found.reshape(len(found), -1)
+        moved = kernel_means(table[~sure], deviation[~sure], table[sure], deviation[sure])
+        labels[~sure] = moved.reshape(labels[~sure].shape)
     ratio = np.where(sure, 1.0, density / known.mean)
     own = doubt / calibration.threshold
     return PseudoLabels(labels, sure, ratio * own, density, known, own)
