@@ -14,7 +14,8 @@ from tests.support.redis_server import RedisServer
 def peer_settings(server: RedisServer, **redis: Any) -> Settings:
     """Settings of a gateway that uses ``server``, with a quota of a request in a hundred seconds."""
     given = {"url": server.url, "timeout": 5.0, "rest": 0.05, **redis}
-    return Settings(redis=given, auth={"requests_per_second": 0.01, "burst": 10, "keys": {"ann": "a key"}})
+    quota = {"requests_per_second": 0.01, "burst": 10, "keys": {"ann": "a key"}}
+    return Settings.model_validate({"redis": given, "auth": quota})
 
 
 @contextlib.asynccontextmanager

@@ -75,5 +75,5 @@ def test_a_service_alone_shares_nothing(redis_server: RedisServer, tmp_path: Pat
 @pytest.mark.parametrize("url", ["http://:hunter2@host", "hunter2", "redis://:hunter2/x@host:port/0"])
 def test_what_is_no_url_of_a_redis_is_refused_without_the_password(tmp_path: Path, url: str) -> None:
     with pytest.raises(SettingsError, match=r"redis\.url") as refused:
-        compose(here(Settings(redis={"url": url}), tmp_path))
+        compose(here(Settings.model_validate({"redis": {"url": url}}), tmp_path))
     assert "hunter2" not in str(refused.value)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 import pytest
+from pydantic import SecretStr
 
 from nonet.gateway.peers import Away, PeerLink
 from nonet.gateway.settings.redis_settings import RedisSettings
@@ -124,7 +125,7 @@ async def test_who_leaves_disturbs_nobody(redis_server: RedisServer) -> None:
 async def test_the_password_is_in_no_log(caplog: pytest.LogCaptureFixture, redis_server: RedisServer) -> None:
     caplog.set_level(logging.DEBUG)
     for port in (redis_server.port, free_port()):
-        link = PeerLink(RedisSettings(url=f"redis://:hunter2@127.0.0.1:{port}/0"))
+        link = PeerLink(RedisSettings(url=SecretStr(f"redis://:hunter2@127.0.0.1:{port}/0")))
         await link.start()
         assert link.open
         await link.close()

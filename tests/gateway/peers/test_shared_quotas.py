@@ -60,7 +60,7 @@ async def test_a_burst_at_both_at_once_is_a_debt_of_both(redis_server: RedisServ
         assert await two.let_through(20, at_once=True) == 10
         assert await two.let_through(1) == 0
         (name,) = redis_server.client.keys("*quota*")
-        level = float(redis_server.client.hget(name, "level"))
+        level = float(redis_server.client.hget(name, "level") or 0)
         assert -10.1 < level < -9.0
         assert 0 < redis_server.client.ttl(name) < 3000
 
