@@ -1,4 +1,4 @@
-"""What the page on deployment names is there: settings, variables, values of the chart, flags, alerts, its file."""
+"""What the page on deployment names is there: settings, variables, values of the chart, alerts, commands."""
 
 from __future__ import annotations
 
