@@ -146,9 +146,8 @@ class Lessons:
         level = draw.choice(len(_LEVELS), p=[share for _, share in _LEVELS])
         found = detect(fitted, scene.names, region, FAULTS[_LEVELS[level][0]], self._pool, forbidden, draw)
         kept = _at_most(_TRAINED, found.origin == region, draw)
-        boxes, names, scores, origin = (
-            each[kept] for each in (found.boxes, found.names, found.scores, found.origin)
-        )
+        boxes, names = found.boxes[kept], found.names[kept]
+        scores, origin = found.scores[kept], found.origin[kept]
         share = np.zeros(len(boxes) + 1, np.float32)
         target = -1
         if region < 0 or box is None:

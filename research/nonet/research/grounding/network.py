@@ -52,7 +52,7 @@ class Attention(nn.Module):
 
         q, k, v = split(self.query(queries)), split(self.key(keys)), split(self.value(keys))
         weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias).softmax(-1)
-        return self.out((weights @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out((weights @ v).transpose(1, 2).flatten(2))
 
 
 class Layer(nn.Module):
@@ -84,7 +84,7 @@ class Layer(nn.Module):
         bias = (pair.flatten(1, 2) @ mixture).unflatten(1, pair.shape[1:3]).permute(0, 3, 1, 2)
         normed = self.norms[1](regions)
         regions = regions + self.relate(normed, normed, bias + region_bias)
-        return regions + self.think(self.norms[2](regions))  # type: ignore[no-any-return]
+        return regions + self.think(self.norms[2](regions))
 
 
 class Matcher(nn.Module):
@@ -146,7 +146,7 @@ class Matcher(nn.Module):
         words = self.token_norms[0](self.token(tokens))
         normed = self.token_norms[1](words)
         words = words + self.token_attention(normed, normed, bias)
-        return words + self.token_think(self.token_norms[2](words))  # type: ignore[no-any-return]
+        return words + self.token_think(self.token_norms[2](words))
 
 
 class ServingForm(nn.Module):

@@ -74,7 +74,8 @@ def by_matcher(
             turned = scene.boxes.copy()
             turned[:, 0], turned[:, 2] = 1 - scene.boxes[:, 2], 1 - scene.boxes[:, 0]
             mirror = Scene(scene.picture, turned, scene.names, scene.scores, scene.looks, scene.aspect, False)
-            found = (found + shares(mirror, [mirrored(text) for text in texts])) / 2
+            again = shares(mirror, [mirrored(text) for text in texts])
+            found = ((found + again) / 2).astype(np.float32)
         count = len(scene.boxes)
         return [Answer(int(row[:count].argmax()) if count else None, float(row[-1])) for row in found]
 
