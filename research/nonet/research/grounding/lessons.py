@@ -146,7 +146,8 @@ class Lessons:
         level = draw.choice(len(_LEVELS), p=[share for _, share in _LEVELS])
         found = detect(fitted, scene.names, region, FAULTS[_LEVELS[level][0]], self._pool, forbidden, draw)
         kept = _at_most(_TRAINED, found.origin == region, draw)
-        boxes, names = found.boxes[kept], found.names[kept]
+        boxes: npt.NDArray[np.float32] = found.boxes[kept]
+        names: npt.NDArray[np.int64] = found.names[kept]
         scores, origin = found.scores[kept], found.origin[kept]
         share = np.zeros(len(boxes) + 1, np.float32)
         target = -1

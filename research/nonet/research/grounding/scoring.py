@@ -75,7 +75,7 @@ def by_matcher(
             turned[:, 0], turned[:, 2] = 1 - scene.boxes[:, 2], 1 - scene.boxes[:, 0]
             mirror = Scene(scene.picture, turned, scene.names, scene.scores, scene.looks, scene.aspect, False)
             again = shares(mirror, [mirrored(text) for text in texts])
-            found = ((found + again) / 2).astype(np.float32)
+            found = np.asarray((found + again) / 2, np.float32)
         count = len(scene.boxes)
         return [Answer(int(row[:count].argmax()) if count else None, float(row[-1])) for row in found]
 

@@ -80,7 +80,7 @@ HOUSING = RegressionTask(
             origin="R. K. Pace and R. Barry, Statistics and Probability Letters 33, 1997; StatLib",
         ),
     ),
-    licence="free to use; the data, census aggregates, state no licence",
+    licence="research use: the data, census aggregates, state no licence",
     credit="Trained by Nonet from random weights.",
 )
 

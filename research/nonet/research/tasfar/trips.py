@@ -144,7 +144,7 @@ TRIPS = RegressionTask(
             origin="New York City Taxi and Limousine Commission, 2016, by way of Kaggle",
         ),
     ),
-    licence="free to use; the data, public records, state no licence",
+    licence="research use: the data, public records, state no licence",
     credit="Trained by Nonet from random weights.",
 )
 
