@@ -247,6 +247,6 @@ def order_features(boxes: Tensor, alike: Tensor, trust: Tensor) -> Tensor:
     counts = []
     for weight in (alike * trust[:, None] * other, trust[:, None] * other):
         counts.append((ways * weight[..., None]).sum(2))
-    count = torch.cat(counts, -1)  # (B, R, 14)
+    count = torch.cat(counts, -1).clamp(min=0.0)  # (B, R, 14)
     near = [torch.exp(-2 * (count - number).square()) for number in (0.0, 1.0, 2.0)]
     return torch.cat((torch.log1p(count), *near), -1)
