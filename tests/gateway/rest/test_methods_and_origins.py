@@ -17,7 +17,7 @@ READS = ("/", "/raw", "/floors", "/docs", "/openapi.json", "/metrics", "/v1/mode
 def paths_of(rest: Any) -> dict[str, set[str]]:
     """Every path of the server with names put in, and the methods that it declares."""
     described = rest.http.get("/openapi.json").json()["paths"]
-    names = {"model": "echo", "version": "1", "name": "any", "job": "job_x", "building": "x"}
+    names = {"model": "echo", "version": "1", "name": "any", "job": "job_x", "building": "x", "site": "x"}
     found = {
         re.sub(r"{(\w+)}", lambda match: names[match[1]], path): item for path, item in described.items()
     }
