@@ -18,7 +18,11 @@ from nonet.jobs import Assignment
 from nonet.runtime.job_context import JobContext
 from nonet.runtime.task import Work
 from nonet.services.adaptation.names import KIND, ROWS_FILE, model_of
-from tests.support.toy_worker import accept_nothing
+
+if __package__ in (None, ""):  # run as a file: the root of the tests is not on the path
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.support.toy_worker import accept_nothing  # noqa: E402
 
 DECLINES, SLOW = 13, 7
 STEPS = 30
