@@ -22,7 +22,7 @@ from nonet.services.adaptation.names import KIND, ROWS_FILE, model_of
 if __package__ in (None, ""):  # run as a file: the root of the tests is not on the path
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.support.toy_worker import accept_nothing  # noqa: E402
+from tests.support.toy_worker import accept_nothing
 
 DECLINES, SLOW = 13, 7
 STEPS = 30
