@@ -102,7 +102,9 @@ async def test_reflection_describes_every_service_completely(start_face: Start, 
     names = {service.name for service in listed.list_services_response.service}
     assert names == {
         OPEN_INFERENCE,
+        "nonet.v1.Adaptation",
         "nonet.v1.FloorIdentification",
+        "nonet.v1.Grounding",
         "nonet.v1.RawImage",
         "nonet.v1.TextToImage",
         "nonet.v1.Recognition",
