@@ -63,6 +63,8 @@ _BOX_THRESHOLD: Final = 0.25
 
 def import_grounder(file: Path) -> Publish:
     """Open the network in ``file``: the task's importer."""
+    if file.is_dir():
+        raise NetworkOfAnotherTask(f"'{file.name}' is a folder and not one ONNX file")
     if not file.is_file():
         raise NetworkRefused(f"there is no file '{file}'")
     if file.stat().st_size > _LARGEST_FILE:

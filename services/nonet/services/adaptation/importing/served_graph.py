@@ -55,6 +55,8 @@ class ForeignGraph:
 def read_foreign(file: Path) -> ForeignGraph:
     """Read a file. Raises NetworkOfAnotherTask for what is no regressor, NetworkRefused if it is no sound
     ONNX file or cannot be served."""
+    if file.is_dir():
+        raise NetworkOfAnotherTask(f"'{file.name}' is a folder and not one ONNX file")
     if not file.is_file():
         raise NetworkRefused(f"there is no file '{file}'")
     if file.stat().st_size > _LARGEST_FILE:
