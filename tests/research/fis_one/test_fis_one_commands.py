@@ -127,7 +127,11 @@ def test_a_study_of_one_building_and_method_tells_each_row(
             "unknown method 'ward'; known: FIS-ONE, default; FIS-ONE, paper;",
         ),
         (["fis_one", "--variant", "uji0", "--split", "uji1"], 1, "either"),
-        (["fasternet", "--variant", "t0"], 2, "--variant is for fis_one, tvconv, not for 'fasternet'"),
+        (
+            ["fasternet", "--variant", "t0"],
+            2,
+            "--variant is for fis_one, tasfar, tvconv, not for 'fasternet'",
+        ),
         (["wild_jdd", "--method", "x"], 2, "--method is for fis_one, tasfar, tvconv, not for 'wild_jdd'"),
     ],
 )
