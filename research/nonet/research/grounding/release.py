@@ -51,6 +51,8 @@ TOLERANCE = 1e-4
 MAX_BATCH = 16
 CHECK_ROWS = 4
 _FEW_REGIONS = 8
+# With a weak detector `nothing` is said of what is there under a wrong name, too; a half would hide such boxes.
+_NOTHING = 0.9
 
 _ANNOTATIONS = (
     ("refcoco_annotations: RefCOCO, RefCOCO+", "Apache-2.0", "L. Yu et al., ECCV 2016: text and boxes"),
@@ -206,6 +208,7 @@ def _manifest(preset: Preset, options: TrainOptions, choice: Choice, minutes: fl
             "regions": REGIONS,
             "looks": LOOKS_VERSION,
             "temperature": choice.temperature,
+            "nothing": _NOTHING,
         },
         command=f"nonet train grounding --preset {options.preset} --seed {options.seed} "
         f"--device {options.device} --minutes {minutes:g}",
