@@ -51,7 +51,7 @@ TOLERANCE = 1e-4
 MAX_BATCH = 16
 CHECK_ROWS = 4
 _FEW_REGIONS = 8
-# With a weak detector `nothing` is said of what is there under a wrong name, too; a half would hide such boxes.
+# With a weak detector `nothing` is said of what is there under a wrong name, too: a half would hide it.
 _NOTHING = 0.9
 
 _ANNOTATIONS = (
