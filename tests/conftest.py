@@ -17,7 +17,8 @@ from tests.support.running_server import RunningServer, assert_clean_log, runnin
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A busy machine must not fail a property; what a property costs is for the benchmarks to say.
-hypothesis.settings.register_profile("nonet", deadline=None)
+# Sixty examples of each property, not a hundred: there are many properties and two processors.
+hypothesis.settings.register_profile("nonet", deadline=None, max_examples=60)
 hypothesis.settings.load_profile("nonet")
 
 

@@ -71,7 +71,7 @@ def test_one_hall_is_not_passed_off_as_several_floors_with_confidence() -> None:
     assert count["evidence"][0].keys() == {"floors", "probability", "agreement", "separation", "gulf"}
 
 
-@pytest.mark.parametrize("missing", [0, 2, 4])
+@pytest.mark.parametrize("missing", [0, 2])
 def test_a_named_floor_without_scans_is_noticed(missing: int) -> None:
     whole = made_up(floors=5, per_floor=60)
     part = whole.take(np.flatnonzero(whole.floor != missing))
