@@ -74,7 +74,10 @@ def _config(folder: Path, **changes: Any) -> Path:
 
 WRONG: Mapping[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "no file": (lambda folder: folder / "net.onnx", ("no file",)),
-    "a folder": (lambda folder: (folder.mkdir(), folder)[1], ("no file",)),
+    "a folder": (
+        lambda folder: (folder.mkdir(), folder)[1],
+        ("is a folder and not one ONNX file", "model_index.json"),
+    ),
     "empty": (lambda folder: _written(folder, b""), ("not a valid ONNX file",)),
     "text": (lambda folder: _written(folder, b"hello"), ("not a valid ONNX file",)),
     "cut short": (
