@@ -4,6 +4,9 @@ A version is published as a *group*: a network and the services derived from it 
 request takes a lease before it runs. A group that is replaced or retired accepts no new lease; when its last
 lease is released its members are closed, services before their network, so nothing is ever freed under a
 request that uses it. All methods may be called from any thread.
+
+A version whose network says that it is a *shadow* answers those who name it. Who names none gets the highest
+version that is none, and a shadow only where there is nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TypeVar
 
+from nonet.runtime.catalog_versions import Entry, Group, Versions
 from nonet.runtime.errors import NotFound, Unavailable
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.task_index import TaskIndex, version_order
@@ -55,9 +59,9 @@ class Lease:
 
     __slots__ = ("_catalog", "_group", "servable")
 
-    def __init__(self, catalog: Catalog, group: _Group, servable: Servable) -> None:
+    def __init__(self, catalog: Catalog, group: Group, servable: Servable) -> None:
         self._catalog = catalog
-        self._group: _Group | None = group
+        self._group: Group | None = group
         self.servable = servable
 
     @property
@@ -90,36 +94,7 @@ class Lease:
         self.release()
 
 
-class _Group:
-    """A network and its services: one lease count, one end."""
-
-    __slots__ = ("closed", "leases", "members", "retired")
-
-    def __init__(self, members: tuple[Servable, ...]) -> None:
-        self.members = members
-        self.leases = 0
-        self.retired = False
-        self.closed = threading.Event()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Entry:
-    servable: Servable
-    group: _Group
-    info: ModelInfo
-
-
-class _Versions:
-    """The ready versions of one model; ``ascending`` holds the keys of ``entries``."""
-
-    __slots__ = ("ascending", "entries")
-
-    def __init__(self) -> None:
-        self.entries: dict[str, _Entry] = {}
-        self.ascending: list[str] = []
-
-
-_NO_VERSIONS = _Versions()
+_NO_VERSIONS = Versions()
 _NO_SERVICES = TaskIndex()
 
 
@@ -128,9 +103,9 @@ class Catalog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._models: dict[str, _Versions] = {}
+        self._models: dict[str, Versions] = {}
         self._tasks: dict[str, TaskIndex] = {}
-        self._withdrawn: set[_Group] = set()
+        self._withdrawn: set[Group] = set()
         self._marks: dict[str, dict[str, IndexEntry]] = {}
         self._listeners: list[ChangeListener] = []
         self._close_listeners: list[CloseListener] = []
@@ -144,8 +119,8 @@ class Catalog:
         """
         if not members:
             raise ValueError("publish needs at least one servable")
-        group = _Group(tuple(members))
-        replaced: list[_Group] = []
+        group = Group(tuple(members))
+        replaced: list[Group] = []
         gone: list[ModelInfo] = []
         with self._lock:
             for member in members:
@@ -155,7 +130,7 @@ class Catalog:
             for old_group in replaced:
                 gone += self._withdraw(old_group)
             for member in members:
-                self._add(_Entry(member, group, member.info))
+                self._add(Entry(member, group, member.info))
                 self._unmark(member.info.name, member.info.version)
             to_close = [old_group for old_group in replaced if old_group.leases == 0]
         published = {(member.info.name, member.info.version) for member in members}
@@ -199,7 +174,7 @@ class Catalog:
             self._unmark(name, version)
 
     def lease(self, name: str, version: str = "") -> Lease:
-        """Take a lease on a version; "" means the highest ready one.
+        """Take a lease on a version; "" means the highest ready one that is no shadow.
 
         Raises NotFound for a model or version nobody knows, Unavailable (``MODEL_NOT_READY``, with
         ``Retry-After``) for one that is known but not ready.
@@ -221,10 +196,19 @@ class Catalog:
             return [each.entries[version].info for each in models for version in each.ascending]
 
     def newest(self, name: str) -> ModelInfo | None:
-        """The highest ready version of a model, or None."""
+        """The version of a model that those get who name none, or None."""
+        with self._lock:
+            default = self._versions(name).default
+            return None if default is None else default.info
+
+    def shadow(self, name: str) -> ModelInfo | None:
+        """The ready version of a model that is a shadow of its newest, or None."""
         with self._lock:
             versions = self._versions(name)
-            return versions.entries[versions.ascending[-1]].info if versions.ascending else None
+            if not versions.ascending:
+                return None
+            last = versions.entries[versions.ascending[-1]]
+            return last.info if last.group.shadow and last is not versions.default else None
 
     def services(self, task: str) -> Sequence[ModelInfo]:
         """The newest ready version of each service of a task, by name."""
@@ -285,10 +269,10 @@ class Catalog:
         with self._lock:
             self._close_listeners.append(listener)
 
-    def _find(self, name: str, version: str) -> _Entry:
+    def _find(self, name: str, version: str) -> Entry:
         versions = self._versions(name)
         if versions.ascending:
-            entry = versions.entries.get(version or versions.ascending[-1])
+            entry = versions.entries.get(version) if version else versions.default
             if entry is not None:
                 return entry
         marks = self._marks.get(name, {})
@@ -309,7 +293,7 @@ class Catalog:
             )
         raise NotFound(f"unknown model '{name}'", param="model", code="MODEL_NOT_FOUND")
 
-    def _versions(self, name: str) -> _Versions:
+    def _versions(self, name: str) -> Versions:
         return self._models.get(name, _NO_VERSIONS)
 
     def _unmark(self, name: str, version: str) -> None:
@@ -317,32 +301,43 @@ class Catalog:
         if marks is not None and marks.pop(version, None) is not None and not marks:
             del self._marks[name]
 
-    def _add(self, entry: _Entry) -> None:
+    def _add(self, entry: Entry) -> None:
         """Enter a version; the lock is held."""
         info = entry.info
         if (old := self._versions(info.name).entries.get(info.version)) is not None:
             self._remove(old)  # twice in one group: the last one counts
-        versions = self._models.setdefault(info.name, _Versions())
+        versions = self._models.setdefault(info.name, Versions())
+        before = versions.offered
         versions.entries[info.version] = entry
         bisect.insort(versions.ascending, info.version, key=version_order)
-        if info.task and info.network:
-            self._tasks.setdefault(info.task, TaskIndex()).add(info)
+        versions.choose()
+        self._index(before, versions.offered)
 
-    def _remove(self, entry: _Entry) -> None:
+    def _remove(self, entry: Entry) -> None:
         """Take a version out; the lock is held."""
         info = entry.info
         versions = self._models[info.name]
+        before = versions.offered
         del versions.entries[info.version]
         versions.ascending.remove(info.version)
+        versions.choose()
         if not versions.ascending:
             del self._models[info.name]
-        if info.task and info.network:
-            index = self._tasks[info.task]
-            index.remove(info)
-            if not index:
-                del self._tasks[info.task]
+        self._index(before, versions.offered)
 
-    def _withdraw(self, group: _Group) -> list[ModelInfo]:
+    def _index(self, before: Sequence[Entry], after: Sequence[Entry]) -> None:
+        """Other versions of a model are offered; the lock is held."""
+        for entry in after:
+            if entry not in before and entry.info.task and entry.info.network:
+                self._tasks.setdefault(entry.info.task, TaskIndex()).add(entry.info)
+        for entry in before:
+            if entry not in after and entry.info.task and entry.info.network:
+                index = self._tasks[entry.info.task]
+                index.remove(entry.info)
+                if not index:
+                    del self._tasks[entry.info.task]
+
+    def _withdraw(self, group: Group) -> list[ModelInfo]:
         """Take the group's entries out; the lock is held."""
         group.retired = True
         self._withdrawn.add(group)
@@ -355,11 +350,11 @@ class Catalog:
                 gone.append(info)
         return gone
 
-    def _hold(self, group: _Group) -> None:
+    def _hold(self, group: Group) -> None:
         with self._lock:
             group.leases += 1
 
-    def _release(self, group: _Group) -> None:
+    def _release(self, group: Group) -> None:
         with self._lock:
             group.leases -= 1
             last = group.retired and group.leases == 0
@@ -367,7 +362,7 @@ class Catalog:
             # The last lease often ends on the event loop, which must not wait for memory to be freed.
             threading.Thread(target=self._close, args=(group,), name="catalog-close", daemon=True).start()
 
-    def _close(self, group: _Group) -> None:
+    def _close(self, group: Group) -> None:
         for member in reversed(group.members):
             try:
                 member.close()

@@ -199,6 +199,7 @@ def service_info(
         labels=network.labels,
         allow_nonfinite=network.allow_nonfinite,
         cacheable=network.cacheable,
+        shadow_rows=network.shadow_rows,
         config={
             "name": name,
             "platform": "nonet_service",

@@ -29,6 +29,8 @@ class ModelInfo:
         labels: class names by index, empty if none.
         allow_nonfinite: whether NaN and infinities are accepted as binary input and given as output.
         cacheable: whether equal requests have equal answers.
+        shadow_rows: above 0 for a version that answers nobody who does not name it, but so many rows of live
+            requests beside the version that serves; then it is judged.
         decoupled: whether one request may have several answers, the last of which is the final one.
         config: the Triton model configuration as JSON-able data (what ``/config`` returns).
         details: further facts for ``/v1/models`` (licence, source system, engine, precision...).
@@ -48,6 +50,7 @@ class ModelInfo:
     labels: tuple[str, ...] = ()
     allow_nonfinite: bool = False
     cacheable: bool = True
+    shadow_rows: int = 0
     decoupled: bool = False
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)

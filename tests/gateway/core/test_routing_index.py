@@ -24,13 +24,14 @@ TASKS = ("classification", "restoration", "absent")
 NAMES = ("auto", "", "m0", "m1", "m2", "n0", "n1", "f1", "f2", "f3", "nobody")
 
 infos = st.builds(
-    lambda name, version, task, family, network, top1, psnr: doubling_info(
+    lambda name, version, task, family, network, top1, psnr, shadow_rows: doubling_info(
         name,
         version,
         task=task,
         family=family,
         network=network,
         quality={"top1": top1} if psnr is None else {"top1": top1, "psnr": psnr},
+        shadow_rows=shadow_rows,
     ),
     st.sampled_from(["m0", "m1", "m2", "n0"]),
     st.sampled_from(["1", "2", "9", "10"]),
@@ -39,6 +40,7 @@ infos = st.builds(
     st.sampled_from(["", "n0", "n1", "m1", "f1"]),
     st.sampled_from([-1.0, 0.0, 0.5, 0.7]),
     st.sampled_from([None, 20.0, 30.0]),
+    st.sampled_from([0, 0, 0, 5]),
 )
 changes = st.lists(
     st.one_of(
@@ -60,9 +62,13 @@ class Reference:
 
     def __init__(self) -> None:
         self.groups: list[dict[tuple[str, str], ModelInfo]] = []
+        self.shadows: set[tuple[str, str]] = set()
 
     def publish(self, members: Sequence[ModelInfo]) -> None:
         new = {(info.name, info.version): info for info in members}
+        self.shadows = {key for key in self.shadows if key not in new}
+        if members[0].shadow_rows:
+            self.shadows |= new.keys()
         self.groups = [group for group in self.groups if not group.keys() & new.keys()] + [new]
 
     def retire(self, key: tuple[str, str]) -> bool:
@@ -74,8 +80,15 @@ class Reference:
         found = [info for group in self.groups for info in group.values()]
         return sorted(found, key=lambda info: (info.name, int(info.version)))
 
+    def offered(self, name: str) -> list[ModelInfo]:
+        """The versions that those may get who name none: no shadows, where there is anything else."""
+        versions = [info for info in self.infos() if info.name == name]
+        return [info for info in versions if (name, info.version) not in self.shadows] or versions[-1:]
+
     def services(self, task: str) -> list[ModelInfo]:
-        newest = {info.name: info for info in self.infos() if info.task == task and info.network}
+        names = sorted({info.name for info in self.infos()})
+        offered = [info for name in names for info in self.offered(name)]
+        newest = {info.name: info for info in offered if info.task == task and info.network}
         return list(newest.values())
 
     def members(self, task: str, model: str) -> list[ModelInfo]:
@@ -118,11 +131,14 @@ def check(catalog: Catalog, router: Router, reference: Reference) -> None:
         of_name = [info for info in reference.infos() if info.name == name]
         assert catalog.infos(name) == of_name
         assert catalog.versions(name) == [info.version for info in of_name]
-        assert catalog.newest(name) == (of_name[-1] if of_name else None)
+        offered = reference.offered(name)
+        assert catalog.newest(name) == (offered[-1] if offered else None)
+        shadow = of_name and of_name[-1] not in offered
+        assert catalog.shadow(name) == (of_name[-1] if shadow else None)
         assert all(catalog.has(name, info.version) for info in of_name)
         assert not catalog.has(name, "7")
         if of_name:
-            assert catalog.info(name) == of_name[-1]
+            assert catalog.info(name) == offered[-1]
     for task in TASKS:
         assert list(router.services(task)) == reference.services(task)
         for model, deadline in itertools.product(NAMES, (None, 0.5, 1.5, 2.5)):

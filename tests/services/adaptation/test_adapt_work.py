@@ -98,6 +98,17 @@ def test_a_site_is_adapted_to_published_once_and_says_where_it_comes_from(
     assert manifest["source"]["features"] == list(handmade.FEATURES)
 
 
+def test_a_shadow_is_published_only_where_a_version_serves(models: Path, tmp_path: Path) -> None:
+    manifests = []
+    for number, job in enumerate(("job_7", "job_8"), 1):
+        result, _ = work(models, tmp_path / job, SITE, job=job, name="prices@bay", site="bay", shadow=300)
+        assert (result["decision"], result["version"]) == ("accepted", str(number)), result["reasons"]
+        assert any("beside the one that serves" in note for note in result["notes"]) == (number == 2)
+        manifest = models / "prices@bay" / str(number) / "manifest.json"
+        manifests.append(json.loads(manifest.read_text())["shadow_rows"])
+    assert manifests == [0, 300]
+
+
 def test_no_row_of_the_source_or_the_site_is_in_a_version_or_a_job(models: Path, tmp_path: Path) -> None:
     result, _ = work(models, tmp_path / "job", SITE, job="job_2", name="prices@hills", site="hills")
     assert result["decision"] == "accepted", result["reasons"]

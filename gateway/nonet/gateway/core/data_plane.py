@@ -28,6 +28,7 @@ from nonet.gateway.core.partial_answers import PartialAnswers, streamed
 from nonet.gateway.core.protocol_parameters import normalised
 from nonet.gateway.core.records import ModelStatistics, Observer
 from nonet.gateway.core.routing import Absence, Router, no_more_than_a_model
+from nonet.gateway.core.shadow_runs import ShadowRuns
 from nonet.gateway.core.statistics import StatisticsKeeper
 from nonet.gateway.core.time_limit import TimeLimit
 from nonet.gateway.executor.contract import Device, VersionGone
@@ -47,6 +48,7 @@ class DataPlane:
     Attributes:
         leaving: set from the first signal to stop on: readiness says no, requests are still served.
         router: chooses the services of task requests.
+        shadows: tries new versions on live requests, None where none are.
         trouble: what else keeps the process from being ready, "" if nothing; requests are still served.
 
     Args:
@@ -83,6 +85,7 @@ class DataPlane:
         self.clock = clock
         self.leaving = False
         self.trouble = ""
+        self.shadows: ShadowRuns | None = None
         self._limits = limits or SchedulerSettings()
         self._cache = cache
         self._statistics = StatisticsKeeper()
@@ -125,6 +128,8 @@ class DataPlane:
         self._stopped = True
         self._model_events.stop()
         self._calibrator.stop()
+        if self.shadows is not None:
+            self.shadows.stop()
         await self._dispatcher.stop()
         if self._cache is not None:
             await self._cache.close()
@@ -318,6 +323,8 @@ class DataPlane:
             self._admission.check_memory()
             response = await self._serve(request, progress)
             progress.stage = "done"
+            if self.shadows is not None:
+                self.shadows.answered(request, response, progress)
             return response
         except ServingError as error:
             code = error.code

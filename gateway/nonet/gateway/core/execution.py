@@ -11,13 +11,13 @@ from nonet.gateway.core.dispatcher import Dispatcher, Ticket
 from nonet.gateway.core.executions import executions
 from nonet.gateway.core.partial_answers import PartialAnswers
 from nonet.gateway.core.protocol_parameters import selected
-from nonet.gateway.core.records import ANSWERED_BY_CACHE, RequestRecord
+from nonet.gateway.core.records import ANSWERED_BY_CACHE, RequestRecord, unsure_rows
 from nonet.gateway.scheduler import ItemState
 from nonet.runtime.catalog import Lease
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError
 from nonet.runtime.oip import validation
-from nonet.runtime.requests import UNSURE_ROWS, InferRequest, InferResponse
+from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.servable import ModelInfo
 
 
@@ -37,17 +37,11 @@ class RequestProgress(RequestRecord):
             self.deadline_met = self.ok and now <= self.deadline
         if response is not None:
             self.device = response.device
-            self.unsure = _unsure(response, self.rows)
+            self.unsure = unsure_rows(response, self.rows)
             if self.cache not in ANSWERED_BY_CACHE:
                 timings, self.batch_size = response.timings, response.batch_size
                 self.queue, self.decode = timings.queue, timings.decode
                 self.compute, self.encode = timings.compute, timings.encode
-
-
-def _unsure(response: InferResponse, rows: int) -> int | None:
-    """How many of a request's rows its answer says to be unsure of, at most all; None if it does not say."""
-    unsure = response.parameters.get(UNSURE_ROWS)
-    return min(max(unsure, 0), rows) if isinstance(unsure, int) and not isinstance(unsure, bool) else None
 
 
 class Execution:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from nonet.runtime.requests import UNSURE_ROWS, InferResponse
+
 ANSWERED_BY_CACHE = frozenset({"hit", "coalesced"})
 """Cache outcomes that mean: no execution of its own."""
 
@@ -60,6 +62,12 @@ class BatchRecord:
     rows: int
     seconds: float
     failed: bool
+
+
+def unsure_rows(response: InferResponse, rows: int) -> int | None:
+    """How many of a request's rows its answer says to be unsure of, at most all; None if it does not say."""
+    unsure = response.parameters.get(UNSURE_ROWS)
+    return min(max(unsure, 0), rows) if isinstance(unsure, int) and not isinstance(unsure, bool) else None
 
 
 class Observer:

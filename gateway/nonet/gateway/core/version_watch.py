@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from nonet.gateway.core.records import Observer, RequestRecord
+from nonet.gateway.core.shadow_runs import is_unsure_of_more
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import ModelRefused, ServingError
 from nonet.runtime.repository.layout import read_model
@@ -24,9 +24,6 @@ logger = logging.getLogger(__name__)
 
 OF_A_JOB: Final = "nonet job "
 """What the command of a version begins with that a job has published."""
-
-_MARGIN: Final = 0.1
-_SPREADS: Final = 3.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,10 +50,9 @@ class VersionWatch(Observer):
     """See the module's text.
 
     Those rows count of which a model says whether it is unsure (``UNSURE_ROWS`` of a response). Block by
-    block the newest version is compared with the last block of the version before it: its share of unsure
-    rows may be larger by a tenth, and by three times what chance makes of so many rows. What follows a worse
-    one is a new version with the files of the one before, so that numbers only grow and every server of the
-    repository sees it.
+    block the newest version is compared with the last block of the version before it
+    (:func:`~.shadow_runs.is_unsure_of_more`). What follows a worse one is a new version with the files of the
+    one before, so that numbers only grow and every server of the repository sees it.
 
     Attributes:
         put_back: how often, by model.
@@ -93,8 +89,10 @@ class VersionWatch(Observer):
         if not str(newest.details.get("command", "")).startswith(OF_A_JOB):
             return
         before = _before(versions, record.version)
-        if before is not None and _worse(block, before[1]):
-            version, known = before
+        if before is None:
+            return
+        version, known = before
+        if is_unsure_of_more((block.rows, block.unsure), (known.rows, known.unsure)):
             why = (
                 f"it was unsure of {block.share:.0%} of {block.rows} rows, version {version} of "
                 f"{known.share:.0%}"
@@ -112,9 +110,8 @@ class VersionWatch(Observer):
         if folder is None or folder.versions[-1].version != version:
             return  # another server, or another job, was first
         try:
-            made = republish_version(
-                self._root, network, before, f"version {before} again, for version {version}: {why}"
-            )
+            again = f"version {before} again, for version {version}: {why}"
+            made = republish_version(self._root, network, before, command=again)
         except (ServingError, ModelRefused, OSError) as error:
             logger.error(
                 "version %s of %s is worse (%s), and cannot be followed: %s", version, network, why, error
@@ -140,8 +137,3 @@ def _before(versions: dict[str, _Seen], version: str) -> tuple[str, _Block] | No
         if int(each) < int(version) and seen.full is not None
     ]
     return max(known, key=lambda each: int(each[0]), default=None)
-
-
-def _worse(new: _Block, old: _Block) -> bool:
-    chance = math.sqrt(sum(each.share * (1 - each.share) / each.rows for each in (new, old)))
-    return new.share - old.share > max(_MARGIN, _SPREADS * chance)

@@ -20,6 +20,7 @@ from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.gatekeeper import Gatekeeper
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.core.routing import no_more_than_a_model
+from nonet.gateway.core.shadow_runs import ShadowRuns
 from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.core.version_pruning import VersionPruner
@@ -165,6 +166,8 @@ def compose(
     watch = _watch(settings, catalog, repository, jobs is not None)
     if watch is not None:
         plane.add_observer(watch)
+    if repository is not None:
+        plane.shadows = ShadowRuns(catalog, repository.root, plane.infer, repository.refresh)
     parts = FaceParts(
         plane,
         CallReader(_gatekeeper(settings, clock, peers), clock, settings.scheduler.max_timeout),
@@ -189,6 +192,9 @@ def compose(
         }
         if watch is not None:
             facts["nonet_versions_put_back"] = watch.put_back
+        if plane.shadows is not None:
+            facts["nonet_shadow_rows"] = plane.shadows.rows
+            facts["nonet_shadow_runs_ended"] = plane.shadows.ended
         if jobs is not None:
             facts["nonet_jobs"] = jobs.by_state()
             facts["nonet_job_workers"] = jobs.supervisor.workers

@@ -116,6 +116,7 @@ def publish_adapted(
     command: str,
     owner: str = "",
     quality: Mapping[str, float | int | str] | None = None,
+    shadow_rows: int = 0,
 ) -> VersionFolder:
     """Publish the files of an adaptation as the next version of ``name``.
 
@@ -123,6 +124,7 @@ def publish_adapted(
         parent: folder of the version that was adapted, whose outputs, units and licence are kept.
         lineage: for ``source``: what was adapted, to how much, by which evidence.
         quality: label-free figures; the parent's do not hold at another site and are not kept.
+        shadow_rows: rows of live requests that it answers beside the version that serves before it may.
 
     Raises ModelRefused without the parent's manifest, and what `publish_version` raises.
     """
@@ -138,6 +140,7 @@ def publish_adapted(
             "quality": dict(quality or {}),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "owner": owner,
+            "shadow_rows": shadow_rows,
         }
     )
     spec = NetworkSpec.from_json(files[NETWORK_FILE])

@@ -218,6 +218,7 @@ def _info(
         quality=quality,
         labels=prepared.labels,
         allow_nonfinite=prepared.allow_nonfinite,
+        shadow_rows=manifest.shadow_rows if manifest else 0,
         decoupled=prepared.config.decoupled,
         config=prepared.config.as_json,
         details=details,

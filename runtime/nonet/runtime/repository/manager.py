@@ -204,17 +204,20 @@ class RepositoryManager:
         candidates, count = wanted_versions(config.proto, list(by_number))
         changes: list[Change] = []
         serving: set[str] = set()
+        shadow: set[str] = set()  # the newest only, and none that is older than what serves
         wanted: set[str] = set()
         for number in candidates:
             if count is not None and len(serving) == count:
                 break
+            if shadow and record.is_shadow(by_number[number]):
+                continue
             wanted.add(number)
             change = self._bring_up_version(record, folder, by_number[number], config, look)
             if change is not None:
                 changes.append(change)
             if number in record.loaded:
-                serving.add(number)
-        for number in record.surplus(wanted, serving):
+                (shadow if record.is_shadow(by_number[number]) else serving).add(number)
+        for number in record.surplus(wanted, serving | shadow):
             changes.append(self._withdraw(record, number))
         for number in record.marked - wanted:
             self._clear(record, number)
@@ -254,7 +257,8 @@ class RepositoryManager:
             return self._fail(record, number, fingerprint, refused)
         names = tuple(member.info.name for member in members)
         content = str(members[0].info.details["content"])
-        record.loaded[number] = LoadedVersion(fingerprint, names, content, self._store.stamp(content))
+        stamp, shadow = self._store.stamp(content), members[0].info.shadow_rows > 0
+        record.loaded[number] = LoadedVersion(fingerprint, names, content, stamp, shadow)
         record.failures.pop(number, None)
         record.unloaded.pop(number, None)
         record.marked.discard(number)

@@ -94,6 +94,8 @@ class Manifest(_Strict):
         preprocessing: how images become inputs, for tasks on images.
         check_set: safetensors file with inputs and the outputs expected of fp32, by tensor name.
         allow_nonfinite: whether NaN and infinities are a valid answer.
+        shadow_rows: rows of live requests that the version answers beside the one before it, unseen by the
+            callers, before it may take its place; 0: it takes it at once.
         created: ISO 8601 date or time.
         owner: tenant whose model it is, "" if everybody's; never shown to callers.
     """
@@ -111,6 +113,7 @@ class Manifest(_Strict):
     preprocessing: Preprocessing | None = None
     check_set: str = ""
     allow_nonfinite: bool = False
+    shadow_rows: int = Field(default=0, ge=0, le=1_000_000)
     created: str = ""
     owner: str = ""
 

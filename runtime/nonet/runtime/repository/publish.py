@@ -18,6 +18,7 @@ import shutil
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nonet.runtime.errors import (
     Conflict,
@@ -112,14 +113,22 @@ def publish_version(
     return VersionFolder(name, number, root / name / number)
 
 
-def republish_version(root: Path, name: str, version: str, command: str) -> VersionFolder:
-    """Publish the files of a version once more, as the newest.
+def republish_version(
+    root: Path,
+    name: str,
+    version: str,
+    *,
+    command: str = "",
+    source: Mapping[str, Any] | None = None,
+) -> VersionFolder:
+    """Publish the files of a version once more, as the newest, to serve from then on.
 
     Args:
         root: the repository.
         name: of the model.
         version: whose files.
-        command: for the manifest: why it is there again.
+        command: for the manifest: why it is there again; by default what made it.
+        source: further facts for the manifest.
 
     Raises ModelRefused if the version is not there or has no sound manifest, and what
     :func:`publish_version` raises.
@@ -134,7 +143,13 @@ def republish_version(root: Path, name: str, version: str, command: str) -> Vers
         name,
         {each: found.path / each for each in manifest.files},
         _text(folder.path / CONFIG_FILE),
-        manifest.model_copy(update={"command": command}),
+        manifest.model_copy(
+            update={
+                "command": command or manifest.command,
+                "source": {**manifest.source, **(source or {})},
+                "shadow_rows": 0,
+            }
+        ),
         labels=_labels_or_none(folder.path) or (),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import threading
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from nonet.runtime.errors import ModelRefused
 from nonet.runtime.repository.config import ModelConfig
-from nonet.runtime.repository.layout import Fingerprint
+from nonet.runtime.repository.layout import MANIFEST_FILE, Fingerprint, VersionFolder
+from nonet.runtime.repository.manifest import read_manifest
 
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 60.0
@@ -51,12 +53,13 @@ class Look:
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoadedVersion:
     """A version that serves: the files it was made from, the names it is published under (network first),
-    and the stamp of the profile that was there."""
+    the stamp of the profile that was there, and whether it is a shadow of the version that serves."""
 
     fingerprint: Fingerprint
     members: tuple[str, ...]
     content: str
     stamp: tuple[int, int]
+    shadow: bool = False
 
     def unchanged(self, fingerprint: Fingerprint, stamp: tuple[int, int]) -> bool:
         return self.fingerprint == fingerprint and self.stamp == stamp
@@ -129,6 +132,15 @@ class ModelRecord:
         if wanted and not serving:
             return []
         return [version for version in self.loaded if version not in serving]
+
+    def is_shadow(self, version: VersionFolder) -> bool:
+        """Whether a version is to answer beside the one that serves, not in its place."""
+        if (loaded := self.loaded.get(version.version)) is not None:
+            return loaded.shadow
+        with contextlib.suppress(ModelRefused):
+            manifest = read_manifest(version.path / MANIFEST_FILE)
+            return manifest is not None and manifest.shadow_rows > 0
+        return False
 
     def is_settled(self, version: str, fingerprint: Fingerprint, manifest: Path) -> bool:
         """Whether a version's files can be taken as complete: a manifest vouches for them, or they are the

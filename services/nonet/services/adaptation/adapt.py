@@ -67,6 +67,16 @@ class AdaptFields:
             "the job only tells what it found; the same request with `true` makes the same version."
         ),
     ] = True
+    shadow: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1_000_000,
+            description="Rows of live requests that an accepted version answers beside the one that serves, "
+            "unseen by the callers, before it takes over; it never does if it fails, or is unsure of clearly "
+            "more of them. 0: it takes over at once, as the first version of a site does.",
+        ),
+    ] = 0
     method: Annotated[
         Literal["tasfar", "self_training"],
         Field(description="TASFAR, or its control: training on the model's own answers."),
@@ -126,6 +136,7 @@ def _accept(upload: Upload) -> Accepted:
         "name": name,
         "site": split_site(name)[1],
         "activate": fields.activate,
+        **({"shadow": fields.shadow} if fields.shadow else {}),
         "method": fields.method,
         "epochs": fields.epochs,
         "seed": fields.seed,

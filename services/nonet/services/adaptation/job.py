@@ -72,12 +72,25 @@ def adapt(job: JobContext) -> Mapping[str, Any]:
         "decision": {"accepted": True, "reasons": list(found.reasons)},
         "evidence": {key: value for key, value in found.evidence.items() if key not in _OF_LINEAGE},
     }
+    shadow_rows = int(spec.get("shadow", 0)) if read_model(job.repository, name) is not None else 0
     try:
         version = publish_adapted(
-            job.repository, name, parent.path, found.files, lineage, command=command, owner=job.tenant
+            job.repository,
+            name,
+            parent.path,
+            found.files,
+            lineage,
+            command=command,
+            owner=job.tenant,
+            shadow_rows=shadow_rows,
         )
     except PermissionDenied:  # another tenant's job has ended first
         raise not_yours(name) from None
+    if shadow_rows:
+        result["notes"].append(
+            f"version {version.version} answers {shadow_rows} rows beside the one that serves; if it is no "
+            "worse its files follow as a further version, which serves"
+        )
     return {**result, "version": version.version}
 
 

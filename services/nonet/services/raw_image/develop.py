@@ -243,6 +243,7 @@ def _service_info(network: ModelInfo, form: TileForm, limits: RawLimits) -> Mode
         quality=network.quality,
         network=network.name,
         cacheable=network.cacheable,
+        shadow_rows=network.shadow_rows,
         config={
             "name": SERVICE_PREFIX + network.name,
             "platform": "nonet_service",
