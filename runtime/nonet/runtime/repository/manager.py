@@ -203,17 +203,16 @@ class RepositoryManager:
         by_number = {version.version: version for version in folder.versions}
         candidates, count = wanted_versions(config.proto, list(by_number))
         changes: list[Change] = []
+        wanted: set[str] = set()
         serving: set[str] = set()
         shadow: set[str] = set()  # the newest only, and none that is older than what serves
-        wanted: set[str] = set()
         for number in candidates:
             if count is not None and len(serving) == count:
                 break
             if shadow and record.is_shadow(by_number[number]):
                 continue
             wanted.add(number)
-            change = self._bring_up_version(record, folder, by_number[number], config, look)
-            if change is not None:
+            if change := self._bring_up_version(record, folder, by_number[number], config, look):
                 changes.append(change)
             if number in record.loaded:
                 (shadow if record.is_shadow(by_number[number]) else serving).add(number)
@@ -255,10 +254,10 @@ class RepositoryManager:
                 raise ModelRefused("its configuration changed while it was loaded", permanent=False)
         except ModelRefused as refused:
             return self._fail(record, number, fingerprint, refused)
-        names = tuple(member.info.name for member in members)
-        content = str(members[0].info.details["content"])
-        stamp, shadow = self._store.stamp(content), members[0].info.shadow_rows > 0
-        record.loaded[number] = LoadedVersion(fingerprint, names, content, stamp, shadow)
+        network = members[0].info
+        names, content = tuple(member.info.name for member in members), str(network.details["content"])
+        stamp = self._store.stamp(content)
+        record.loaded[number] = LoadedVersion(fingerprint, names, content, stamp, network.shadow_rows > 0)
         record.failures.pop(number, None)
         record.unloaded.pop(number, None)
         record.marked.discard(number)
@@ -309,10 +308,10 @@ class RepositoryManager:
         """The configuration itself is bad: nothing new is loaded, what serves goes on."""
         fingerprint = file_fingerprint(folder.path, CONFIG_FILE)
         changes = []
-        for number in [version.version for version in folder.versions]:
-            failure = record.failures.get(number)
+        for version in folder.versions:
+            failure = record.failures.get(version.version)
             if failure is None or failure.is_due(fingerprint, self._clock.now()):
-                changes.append(self._fail(record, number, fingerprint, refused))
+                changes.append(self._fail(record, version.version, fingerprint, refused))
         return changes
 
     def _withdraw(self, record: ModelRecord, number: str) -> Change:
@@ -366,15 +365,13 @@ class RepositoryManager:
             return self._records.setdefault(name, ModelRecord(name))
 
     def _folder(self, name: str) -> ModelFolder:
-        folder = read_model(self._root, name) if self._is_known(name) else None
-        if folder is None:
+        if (folder := read_model(self._root, name) if self._is_known(name) else None) is None:
             raise _unknown(name)
         return self._foreign.checked(folder)
 
     def _is_known(self, name: str) -> bool:
         """Whether the repository has a model of this name. Raises Conflict for the name of a service."""
-        owner = self._owners.owner(name)
-        if owner is not None:
+        if (owner := self._owners.owner(name)) is not None:
             raise Conflict(
                 f"'{name}' is a service of network '{owner}' and lives with it; name the network instead",
                 param="model",
@@ -382,8 +379,7 @@ class RepositoryManager:
         return is_model_name(name) and read_model(self._root, name) is not None
 
     def _check_name_is_free(self, name: str) -> None:
-        owner = self._owners.owner(name)
-        if owner is not None:
+        if (owner := self._owners.owner(name)) is not None:
             raise ModelRefused(f"its name is taken by a service of network '{owner}'")
 
     def _check_service_name(self, service: str, network: str) -> None:
