@@ -64,6 +64,27 @@ def test_a_job_goes_from_queue_to_result(store: JobStore) -> None:
     assert store.get(job.id) == ended
 
 
+def test_what_is_found_so_far_is_shown_until_the_work_ends_or_begins_again(store: JobStore) -> None:
+    job = queue(store).id
+    claim(store)
+    assert store.get(job).partial is None
+    store.beat(job, "me", 60, Beat("1@0", 0, 0.5, "toying", partial={"found": [1]}))
+    shown = store.get(job)
+    assert shown.partial == {"found": [1]}
+    store.beat(job, "me", 60, Beat("1@0", 0, 0.5, "toying"))
+    assert store.get(job) == shown  # nothing new: nobody who watches is told
+    store.beat(job, "me", 60, Beat("1@0", 0, 0.5, "toying", partial={"found": [1, 2]}))
+    assert store.get(job).partial == {"found": [1, 2]}
+    assert store.get(job).revision > shown.revision
+    left = store.give_back(job, "me")
+    assert left is not None
+    assert left.partial is None
+    claim(store)
+    store.beat(job, "me", 60, Beat("1@0", 0, 0.5, "toying", partial={"found": []}))
+    store.finish(job, "me", JobState.SUCCEEDED, result={"answer": 42})
+    assert (store.get(job).partial, store.get(job).result) == (None, {"answer": 42})
+
+
 def test_jobs_are_claimed_in_order_by_one_owner_each_and_never_more_than_may_run(
     store: JobStore,
 ) -> None:

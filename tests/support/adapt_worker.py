@@ -40,7 +40,8 @@ def adapt(task: JobContext) -> Mapping[str, Any]:
     steps = task.folder / "steps"
     begun_at = int(steps.read_text()) if steps.is_file() else 0
     for step in range(begun_at, STEPS if seed == SLOW else 0):
-        task.report(step / STEPS, "adapting")
+        partial = {"rows": step} if step % 2 else None  # every other step has nothing new to say
+        task.report(step / STEPS, "adapting", partial)
         time.sleep(STEP_SECONDS)
         steps.with_suffix(".new").write_text(str(step + 1))
         steps.with_suffix(".new").replace(steps)

@@ -89,6 +89,9 @@ class Job:
     eta_seconds: Annotated[float, PlainSerializer(lambda seconds: round(seconds, 1), float)] | None = Field(
         description="Expected seconds to the end while it runs, if known."
     )
+    partial: dict[str, Any] | None = Field(
+        None, description="What the work has found so far, while it runs and if it says; null otherwise."
+    )
     result: dict[str, Any] | None = Field(description="What came of it, once it has succeeded.")
     error: JobError | None = Field(description="Why it failed, once it has failed.")
     attempts: int = Field(ge=0, description="How often it was started.")
@@ -169,6 +172,7 @@ class Beat:
         progress: share of the work that is done; what is beyond 0 to 1 is cut off (``share``).
         phase: what is being done.
         eta_seconds: expected seconds to the end, None if that is not known.
+        partial: what it has found so far, None if that is what it was at the last beat.
     """
 
     worker: str
@@ -176,6 +180,7 @@ class Beat:
     progress: float
     phase: str
     eta_seconds: float | None = None
+    partial: Mapping[str, Any] | None = None
 
     @property
     def share(self) -> float:

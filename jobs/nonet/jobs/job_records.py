@@ -20,7 +20,7 @@ def job_of(record: Record) -> Job:
     """The job of a record. Numbers may be texts; a field that says nothing may be None or absent."""
     fields: dict[str, Any] = {name: record.get(name) for name in Job.__dataclass_fields__ if name != "object"}
     fields |= {"eta_seconds": record.get("eta"), "ending": record.get("ending") or 0}
-    for name in ("result", "error"):
+    for name in ("partial", "result", "error"):
         fields[name] = fields[name] and orjson.loads(fields[name])
     if fields["webhook"] is not None:
         states = {name: record.get(f"webhook_{name}") for name in ("state", "attempts", "error")}

@@ -135,7 +135,7 @@ function verbs.claimed(id, owner)
   return 'ok', owned(id, owner) and show(id)
 end
 
-function verbs.beat(id, owner, lease, worker, seconds, progress, phase, eta)
+function verbs.beat(id, owner, lease, worker, seconds, progress, phase, eta, partial)
   local job, name = owned(id, owner), key('job', id)
   if not job then return 'lost' end
   go_on_without_memory()
@@ -150,7 +150,8 @@ function verbs.beat(id, owner, lease, worker, seconds, progress, phase, eta)
   redis.call('HSET', name, 'worker', worker, 'place', place, 'lease_seconds', lease,
     'spent', text(tonumber(job.spent) + tonumber(seconds)), 'progress', progress, 'phase', phase)
   if eta ~= '' then redis.call('HSET', name, 'eta', eta) end
-  if job.progress ~= progress or job.phase ~= phase then redis.call('HINCRBY', name, 'revision', 1) end
+  if partial ~= '' then redis.call('HSET', name, 'partial', partial) end
+  if job.progress ~= progress or job.phase ~= phase or partial ~= '' then redis.call('HINCRBY', name, 'revision', 1) end
   return job.cancelling == '1' and 'cancelled' or 'ok'
 end
 

@@ -126,7 +126,8 @@ local function leave(job)
     redis.call('ZREM', key('leases'), job.id)
     redis.call('SREM', key('place', job.place), job.id)
     redis.call('HDEL', key('owners'), job.owner)
-    redis.call('HDEL', key('job', job.id), 'owner', 'worker', 'place', 'lease_seconds', 'grace', 'eta')
+    redis.call('HDEL', key('job', job.id), 'owner', 'worker', 'place', 'lease_seconds', 'grace', 'eta',
+      'partial')
   end
 end
 

@@ -115,7 +115,7 @@ class RedisJobStore:
 
     def beat(self, job: str, owner: str, lease_seconds: float, beat: Beat) -> Orders:
         eta = "" if beat.eta_seconds is None else repr(float(beat.eta_seconds))
-        far = repr(float(beat.share)), beat.phase[:PHASE_LENGTH], eta
+        far = repr(float(beat.share)), beat.phase[:PHASE_LENGTH], eta, json_of(beat.partial) or ""
         status, _ = self._link.call("beat", job, owner, lease_seconds, beat.worker, beat.seconds, *far)
         return Orders(cancelled=status == "cancelled", lost=status == "lost")
 

@@ -73,7 +73,11 @@ _NEEDS = """
 ALTER TABLE jobs ADD COLUMN needs TEXT NOT NULL DEFAULT '';
 """
 
-STEPS = (_FIRST, _WEBHOOKS, _ENDINGS, _NEEDS)
+_PARTIAL = """
+ALTER TABLE jobs ADD COLUMN partial TEXT;
+"""
+
+STEPS = (_FIRST, _WEBHOOKS, _ENDINGS, _NEEDS, _PARTIAL)
 """What makes a file of each version one of the next; version 0 is the empty file."""
 SCHEMA_VERSION = len(STEPS)
 

@@ -13,7 +13,7 @@ from nonet.jobs.requirements import NOTE
 
 GOING_ON = "waiting to go on"
 """The phase of a job that ran before and waits."""
-_RELEASED = "owner = NULL, worker = NULL, boot = NULL, lease = NULL, eta = NULL"
+_RELEASED = "owner = NULL, worker = NULL, boot = NULL, lease = NULL, eta = NULL, partial = NULL"
 
 
 def row_of(db: sqlite3.Connection, job: str, tenant: str | None = None) -> Record:

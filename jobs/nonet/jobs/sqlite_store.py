@@ -176,10 +176,11 @@ class SqliteJobStore:
             if row is None:
                 return Orders(lost=True)
             far = beat.share, beat.phase[:PHASE_LENGTH]
-            seen = far != (row["progress"], row["phase"])
+            partial = json_of(beat.partial)
+            seen = far != (row["progress"], row["phase"]) or partial is not None
             db.execute(
                 "UPDATE jobs SET worker = ?, boot = ?, lease = ?, spent = spent + ?, progress = ?, "
-                "phase = ?, eta = ?, revision = revision + ? WHERE id = ?",
+                "phase = ?, eta = ?, partial = ifnull(?, partial), revision = revision + ? WHERE id = ?",
                 (
                     beat.worker,
                     boot_id(),
@@ -187,6 +188,7 @@ class SqliteJobStore:
                     beat.seconds,
                     *far,
                     beat.eta_seconds,
+                    partial,
                     seen,
                     job,
                 ),

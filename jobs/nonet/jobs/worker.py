@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 from nonet.jobs.files import JobFiles
 from nonet.jobs.job import Beat, Claim, JobState, error_of
+from nonet.jobs.job_records import json_of
 from nonet.jobs.process_identity import process_name
 from nonet.jobs.store_contract import JobStore
 from nonet.runtime.errors import (
@@ -42,6 +43,8 @@ from nonet.runtime.task import Work
 logger = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 0.5
+_LARGEST_PARTIAL = 64 << 10
+"""Bytes of JSON; what the work has found so far is shown to every reader of the job, so it must be little."""
 _PATIENCE = 300.0
 """Seconds for which the outcome of a job is tried to be written while the disk is full, or the store away."""
 _LONGEST_PAUSE = 2.0
@@ -89,9 +92,9 @@ class RunningJob(JobContext):
         self._files = files
         self._heartbeat = heartbeat
 
-    def report(self, progress: float, phase: str) -> None:
+    def report(self, progress: float, phase: str, partial: Mapping[str, Any] | None = None) -> None:
         """See :class:`JobContext`. Raises Stopped when the work is to end."""
-        self._heartbeat.note(progress, phase)
+        self._heartbeat.note(progress, phase, partial)
 
     def input(self, name: str) -> Path:
         path = self.folder / name
@@ -181,6 +184,7 @@ class _Heartbeat:
         self._first: tuple[float, float] | None = None
         # As far as an earlier attempt came, until this one says how much of that is left.
         self._progress, self._phase = progress, "starting"
+        self._partial: Mapping[str, Any] | None = None
         self._stopping: float | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -190,10 +194,12 @@ class _Heartbeat:
         self._beat()
         self._thread.start()
 
-    def note(self, progress: float, phase: str) -> None:
+    def note(self, progress: float, phase: str, partial: Mapping[str, Any] | None = None) -> None:
         if self._first is None:
             self._first = (time.monotonic(), progress)
         self._progress, self._phase = progress, phase
+        if partial is not None:
+            self._partial = partial
         if self.reason is not None:
             raise Stopped(self.reason.value)
 
@@ -221,14 +227,17 @@ class _Heartbeat:
                 self._leave()
 
     def _beat(self) -> None:
-        now = time.monotonic()
+        now, partial = time.monotonic(), self._partial
         try:
-            beat = Beat(self._worker, now - self._beaten, self._progress, self._phase, self._eta(now))
+            far = self._progress, self._phase, self._eta(now), _small(partial)
+            beat = Beat(self._worker, now - self._beaten, *far)
             owned = (self._assignment.job, self._assignment.owner, self._assignment.lease_seconds)
             orders = self._store.beat(*owned, beat)
         except ServingError:
             return  # the store has said why in the log; the disk may have room again at the next beat
         self._beaten = now
+        if self._partial is partial:  # else something newer waits for the next beat
+            self._partial = None
         if orders.lost:
             self.stop(_Reason.LOST)
         elif orders.cancelled:
@@ -251,6 +260,12 @@ class _Heartbeat:
             logger.warning("job %s: its lease is left to run out", self._assignment.job)
         logging.shutdown()
         os._exit(1)
+
+
+def _small(partial: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What is small enough to be kept with the job, else nothing."""
+    small = partial is not None and len(json_of(partial) or "") <= _LARGEST_PARTIAL
+    return partial if small else None
 
 
 def _stopped(store: JobStore, files: JobFiles, assignment: Assignment, heartbeat: _Heartbeat) -> int:

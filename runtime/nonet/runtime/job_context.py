@@ -30,8 +30,10 @@ class JobContext(Protocol):
     repository: Path
     threads: int
 
-    def report(self, progress: float, phase: str) -> None:
-        """Say how far the work is (0 to 1) and what is being done. Cheap: call it as often as you like.
+    def report(self, progress: float, phase: str, partial: Mapping[str, Any] | None = None) -> None:
+        """Say how far the work is (0 to 1), what is being done, and what was found so far: JSON-able, whole
+        each time, None for what was said last. Cheap: call it as often as you like; callers see the newest
+        ``partial`` of each half second, and none of more than 64 KiB.
 
         Raises an exception, which is to be passed on, when the work is to end.
         """

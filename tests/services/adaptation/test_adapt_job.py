@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from nonet.runtime.oip.messages import methods
 from tests.support import handmade_regressors as handmade
 from tests.support.adapt_worker import DECLINES, SLOW, STEPS
 from tests.support.adapting_gateway import adapting_settings
-from tests.support.building_gateway import under_way, wait_for
+from tests.support.building_gateway import events, under_way, wait_for
 from tests.support.running_server import RunningServer, assert_refused, running
 
 METHODS = {method.name: method for method in methods("nonet.v1.Adaptation")}
@@ -60,6 +61,27 @@ def test_what_is_accepted_is_the_next_version_and_what_is_not_changes_nothing(ga
     assert version_of(gateway, "prices") == "2"
     again = done(gateway, adapt(gateway, "prices"))
     assert (again["version"], again["begun_at"]) == ("3", 0)
+
+
+def test_what_is_found_so_far_is_told_while_the_job_runs(gateway: RunningServer) -> None:
+    job = adapt(gateway, "prices", seed=SLOW, activate=False).json()["job"]["id"]
+    jobs = {method.name: method for method in methods("nonet.v1.Jobs")}["WatchJob"]
+    with grpc.insecure_channel(gateway.grpc_address) as channel:
+        watch = channel.unary_stream(
+            jobs.path,
+            request_serializer=jobs.request.SerializeToString,
+            response_deserializer=jobs.response.FromString,
+        )
+        typed = list(watch(jobs.request(id=job), timeout=60))
+    assert [json.loads(each.partial_json)["rows"] for each in typed if each.partial_json]
+    assert typed[-1].state == "succeeded"
+    assert not typed[-1].partial_json
+    again = adapt(gateway, "prices", seed=SLOW, activate=False, epochs=3).json()["job"]["id"]
+    seen = [found for _, _, found in events(gateway, again)]
+    told = [found["partial"]["rows"] for found in seen if found["partial"]]
+    assert len(told) >= 2
+    assert told == sorted(told)
+    assert (seen[-1]["state"], seen[-1]["partial"]) == ("succeeded", None)
 
 
 def test_a_site_has_a_model_of_its_own_which_is_listed_and_deleted(gateway: RunningServer) -> None:

@@ -52,6 +52,7 @@ def work(
         **spec,
     }
     reports: list[tuple[float, str]] = []
+    partials: list[Mapping[str, Any]] = []
     context = SimpleNamespace(
         job=job,
         tenant=tenant,
@@ -60,10 +61,15 @@ def work(
         threads=1,
         folder=folder,
         input=lambda name: folder / name,
-        report=lambda share, phase: reports.append((share, phase)),
+        report=lambda share, phase, partial=None: (
+            reports.append((share, phase)) if partial is None else partials.append(partial)
+        ),
     )
     adapt = importlib.import_module("nonet.services.adaptation.job").adapt
     result: Mapping[str, Any] = adapt(cast("JobContext", context))
+    if "map" in result.get("evidence", {}):  # what was watched ends as the map that was used
+        assert partials[-1]["map"] == result["evidence"]["map"]
+        assert partials[0]["rows"] == len(rows)
     return result, reports
 
 

@@ -60,7 +60,8 @@ def job_message(job: Job) -> Any:
     """A job as a message."""
     fields = dataclasses.asdict(job)
     fields |= {f"{name}_at": fields[name] for name in ("created", "started", "ended")}
-    fields["result_json"] = None if job.result is None else orjson.dumps(job.result).decode()
+    for name, found in (("result_json", job.result), ("partial_json", job.partial)):
+        fields[name] = None if found is None else orjson.dumps(found).decode()
     fields["revision"] = max(job.revision, 0)
     if job.webhook is not None:
         fields["webhook"]["last_error"] = job.webhook.error

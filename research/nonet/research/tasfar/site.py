@@ -15,17 +15,26 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from nonet.research.tasfar.adaptation import fine_tune
+from nonet.research.tasfar.density import density_map, grid_for
 from nonet.research.tasfar.evidence import Bounds, Moved, before_training, map_facts, measure
 from nonet.research.tasfar.networks import Ensemble, SourceNetwork, members_of
-from nonet.research.tasfar.pseudo_labels import PseudoLabels, TooFewConfident, pseudo_labels
+from nonet.research.tasfar.pseudo_labels import (
+    FEWEST_CONFIDENT,
+    PseudoLabels,
+    TooFewConfident,
+    pseudo_labels,
+)
 from nonet.research.tasfar.release import files_of
 from nonet.research.tasfar.uncertainty import Answering, Estimates, estimates_of
-from nonet.research.tasfar.version_files import Regressor, read_regressor
+from nonet.research.tasfar.version_files import Regressor, SourceFacts, read_regressor
 from nonet.runtime.errors import InvalidArgument
 
 __all__ = ["AdaptOptions", "Adaptation", "adapt_regressor", "adapt_version", "checked_rows"]
 
 Method = Literal["tasfar", "self_training"]
+
+_SHOWN_CONFIDENT = 4096
+"""Confident rows at most, evenly chosen, of which a map is made for people to watch."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Adaptation:
 
 Report = Callable[[str, float], None]
 """Told what is going on and which share 0..1 is done."""
+Watch = Callable[[Mapping[str, Any]], None]
 
 
 def adapt_version(
@@ -78,6 +88,7 @@ def adapt_version(
     options: AdaptOptions = AdaptOptions(),
     report: Report = lambda what, share: None,
     *,
+    watch: Watch = lambda found: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Adaptation:
     """Adapt a version's network to a site.
@@ -85,6 +96,8 @@ def adapt_version(
     Args:
         version: its folder.
         rows: [N, ...] in the units and order of the version's input.
+        watch: told how many rows were looked at, of how many the model is sure, and the map of those, as it
+            forms.
         stopping: asked before each epoch.
 
     Raises InvalidArgument for rows of another shape or that are not finite, ModelRefused for a version that
@@ -92,7 +105,7 @@ def adapt_version(
     """
     regressor = read_regressor(version)
     inputs = checked_rows(rows, regressor)
-    found = adapt_regressor(regressor, inputs, options, report, stopping=stopping)
+    found = adapt_regressor(regressor, inputs, options, report, watch=watch, stopping=stopping)
     if found.answering is None:
         return found
     report("writing the adapted version", 0.9)
@@ -123,6 +136,7 @@ def adapt_regressor(
     options: AdaptOptions = AdaptOptions(),
     report: Report = lambda what, share: None,
     *,
+    watch: Watch = lambda found: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Adaptation:
     """As `adapt_version`, of a regressor in memory; makes no files."""
@@ -131,7 +145,9 @@ def adapt_regressor(
     if not len(inputs):
         return Adaptation(False, ("there are no rows",), {"rows": 0})
     tensor = torch.from_numpy(inputs)
-    before = estimates_of(regressor.answering, tensor)
+    before = estimates_of(
+        regressor.answering, tensor, lambda first: watch(_so_far(first, facts)) if len(first.value) else None
+    )
     found, doubt = before.in_space(facts.space)
     if not np.isfinite(found).all() or not np.isfinite(doubt).all():
         return Adaptation(False, ("the model's predictions for these rows are not finite",), {})
@@ -155,6 +171,7 @@ def adapt_regressor(
     except TooFewConfident as error:
         return Adaptation(False, (*reasons, str(error)), evidence)
     evidence["map"] = map_facts(taught.map)
+    watch({"rows": len(found), "confident": evidence.get("confident"), "map": evidence["map"]})
     adapted, losses = _trained(regressor, tensor[~held], taught, found[~held], options, report, stopping)
     after = estimates_of(adapted, tensor[held])
     moved = Moved(found[held], after.in_space(facts.space)[0], doubt[held])
@@ -199,6 +216,19 @@ def _trained(
         losses.extend(found)
     whole = trained[0] if len(trained) == 1 else Ensemble(trained)
     return Answering(whole, regressor.answering.spec).eval(), losses
+
+
+def _so_far(first: Estimates, facts: SourceFacts) -> dict[str, Any]:
+    """What the first rows of a site say: the map as soon as enough of them are confident."""
+    found, doubt = first.in_space(facts.space)
+    sure = facts.calibration.confident(doubt) & np.isfinite(found).all(1)
+    told: dict[str, Any] = {"rows": len(found), "confident": int(sure.sum())}
+    if told["confident"] >= FEWEST_CONFIDENT:
+        shown = np.flatnonzero(sure)[:: -(-told["confident"] // _SHOWN_CONFIDENT)]
+        deviation = facts.calibration.deviation(doubt[shown], _largest_deviation(found[shown]))
+        grid = grid_for(found[shown], deviation, facts.recipe.width)
+        told["map"] = map_facts(density_map(found[shown], deviation, grid))
+    return told
 
 
 def _largest_deviation(predictions: NDArray[np.float64]) -> float:

@@ -48,8 +48,18 @@ def adapt(job: JobContext) -> Mapping[str, Any]:
     shape = tuple(int(each) for each in spec["shape"])
     rows = np.fromfile(job.input(ROWS_FILE), np.dtype("<f4")).reshape(-1, *shape)
     options = AdaptOptions(method=spec["method"], seed=int(spec["seed"]), epochs=spec["epochs"])
+    last = (0.0, "predicting")
+
+    def report(what: str, share: float) -> None:
+        nonlocal last
+        last = (0.95 * share, what)
+        job.report(*last)
+
+    def watch(so_far: Mapping[str, Any]) -> None:
+        job.report(*last, so_far)
+
     try:
-        found = adapt_version(parent.path, rows, options, lambda what, share: job.report(0.95 * share, what))
+        found = adapt_version(parent.path, rows, options, report, watch=watch)
     except ModelRefused as refused:
         raise Unprocessable(
             f"model '{parent.model}' cannot be adapted: {refused.reason}", param="model", code="NOT_ADAPTABLE"
