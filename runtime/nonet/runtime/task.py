@@ -63,10 +63,15 @@ ModelChoice = Annotated[
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
-    """What a request asks of a model: the service's input tensors, and parameters that change the answer."""
+    """What a request asks of a model: the service's input tensors, and parameters that change the answer.
+
+    ``drawn``: something in it was drawn at random for this request, so no other will be equal to it and its
+    answer is not worth keeping.
+    """
 
     inputs: tuple[Tensor, ...]
     parameters: Mapping[str, Parameter] = dataclasses.field(default_factory=dict)
+    drawn: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

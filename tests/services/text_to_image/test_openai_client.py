@@ -71,6 +71,15 @@ def opened(text: str | bytes) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(text) if isinstance(text, str) else text))
 
 
+def test_a_picture_whose_seed_was_drawn_is_not_kept(pictures: RunningServer) -> None:
+    def outcomes(**fields: Any) -> list[str]:
+        asked = {"prompt": "a green pear", "size": "64x64", **fields}
+        return [pictures.http.post(PATH, json=asked).headers["X-Cache"] for _ in range(2)]
+
+    assert outcomes() == ["bypass", "bypass"]
+    assert outcomes(seed=5) == ["miss", "hit"]
+
+
 def test_the_official_client_generates(wherever: RunningServer) -> None:
     with client(wherever) as api:
         answer = api.images.generate(prompt="a red apple", model="auto")

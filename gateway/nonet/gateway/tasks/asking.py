@@ -58,6 +58,8 @@ class Asking:
         asked = task.ask(fields, file)
         exact = info is None
         request = InferRequest(model="", inputs=asked.inputs, parameters=asked.parameters, **call.handling())
+        if asked.drawn:
+            request = dataclasses.replace(request, use_cache=False, store_in_cache=False)
         info = info or self._plane.choose(task.name, fields.model or "auto", request)
         # Of a family any version that serves will do.
         version = info.version if exact else ""

@@ -16,6 +16,8 @@ from nonet.research.fasternet.grocery_files import data_root
 from nonet.research.systems import EvaluateOptions, TrainOptions
 from nonet.runtime.errors import InvalidArgument
 
+ABLATIONS: Final = "ablations"
+"""The variant that measures the parts of the recipe and not the tasks."""
 _PARTS: Final = {
     "unseen": "rows of the site held back from everything",
     "adapted_on": "rows of the site that were adapted to",
@@ -46,6 +48,9 @@ def evaluate(options: EvaluateOptions) -> None:
     torch.set_num_threads(1)  # for networks this small, threads wait more than they work
     console = Console(width=None if os.isatty(1) else 160)
     seeds = SEEDS if options.seeds is None else options.seeds
+    if options.variant == ABLATIONS:
+        _evaluate_ablations(options, seeds, console)
+        return
     checkpoint = None if options.output is None else options.output.with_suffix(".partial.json")
     only = () if options.variant is None else (options.variant,)
     if checkpoint is not None:
@@ -58,14 +63,35 @@ def evaluate(options: EvaluateOptions) -> None:
         console.print(_table(found))
     if options.output is not None and checkpoint is not None:
         chosen = f" --variant {options.variant}" if options.variant else ""
-        stated = {
-            "command": f"nonet evaluate tasfar --seeds {seeds}{chosen}",
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "tasks": facts,
-        }
+        stated = _stated(f"nonet evaluate tasfar --seeds {seeds}{chosen}", "tasks", facts)
         options.output.write_text(json.dumps(stated, indent=1) + "\n", encoding="utf-8")
         checkpoint.unlink(missing_ok=True)
         console.print(f"results in {options.output}")
+
+
+def _evaluate_ablations(options: EvaluateOptions, seeds: int, console: Console) -> None:
+    from nonet.research.tasfar.ablations import ablations
+
+    try:
+        found = ablations(data_root(), seeds, lambda line: print(line, flush=True))
+    except FileNotFoundError as error:
+        raise InvalidArgument(str(error)) from None
+    view = Table(title=f"housing, means over {seeds} seeds", title_justify="left")
+    figures = list(next(iter(found.values()))["mean"])
+    for column in ("variant", *figures):
+        view.add_column(column.replace("_", " "))
+    for name, facts in found.items():
+        view.add_row(name, *(f"{facts['mean'].get(each, float('nan')):.4g}" for each in figures))
+    console.print(view)
+    if options.output is not None:
+        stated = _stated(f"nonet evaluate tasfar --variant {ABLATIONS} --seeds {seeds}", "variants", found)
+        options.output.write_text(json.dumps(stated, indent=1) + "\n", encoding="utf-8")
+        console.print(f"results in {options.output}")
+
+
+def _stated(command: str, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"command": command, "date": today, name: facts}
 
 
 def _table(found: Mapping[str, Any]) -> Table:

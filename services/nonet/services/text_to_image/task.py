@@ -175,7 +175,8 @@ def _ask(fields: GenerateFields, file: None) -> Question:
         (
             *(Tensor.of_bytes(name, [text.encode()] * rows) for name, text in texts.items()),
             *(Tensor(name, DataType.of(values), values) for name, values in numbers.items()),
-        )
+        ),
+        drawn=fields.seed is None,
     )
 
 
