@@ -25,10 +25,10 @@ run: $(VENV)/.serve  ## serve the models on ports 8000 (HTTP) and 8001 (gRPC)
 	    echo "going on without efficientnet_lite0; 'nonet models pull efficientnet_lite0' fetches it later"
 	@exec $(BIN)/nonet serve $(ARGS)
 
-# Most tests of servers wait for real processes, so two workers halve the time. What fails beside others, on a
+# Most tests of servers wait for real processes, so three workers on two processors lose no time. What fails beside others, on a
 # machine with both processors busy, must pass alone: only then it was the company and not the code.
 test: lint $(GENERATOR)/.ready $(VALIDATORS)/.ready  ## lint, then all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) || \
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS) || \
 	    { test $$? -eq 1 && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
 check: lint  ## lint and the tests that need no server: under two minutes

@@ -161,16 +161,12 @@ def _labels(inputs: Array, random: np.random.Generator) -> Array:
     return found
 
 
-def publish_trained(root: Path, name: str, *, epochs: int = 25, **more: Any) -> str:
-    """Train a small network with dropout on :func:`source_rows` and publish it; needs PyTorch. Returns its
-    version."""
+def trained(epochs: int = 25) -> Any:
+    """A small network with dropout (``Answering``), trained on :func:`source_rows`; needs PyTorch."""
     import torch
 
-    from nonet.research.tasfar.adaptation import Recipe
     from nonet.research.tasfar.networks import NetworkSpec, SourceNetwork
-    from nonet.research.tasfar.release import Release, publish_regressor
-    from nonet.research.tasfar.uncertainty import Answering, UncertaintySpec, estimates_of
-    from nonet.research.tasfar.version_files import source_facts
+    from nonet.research.tasfar.uncertainty import Answering, UncertaintySpec
 
     torch.manual_seed(0)
     inputs, labels = source_rows(1200)
@@ -185,7 +181,19 @@ def publish_trained(root: Path, name: str, *, epochs: int = 25, **more: Any) -> 
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-    answering = Answering(network.eval(), UncertaintySpec()).eval()
+    return Answering(network.eval(), UncertaintySpec()).eval()
+
+
+def publish_trained(root: Path, name: str, *, epochs: int = 25, **more: Any) -> str:
+    """Publish :func:`trained`; returns its version."""
+    import torch
+
+    from nonet.research.tasfar.adaptation import Recipe
+    from nonet.research.tasfar.release import Release, publish_regressor
+    from nonet.research.tasfar.uncertainty import estimates_of
+    from nonet.research.tasfar.version_files import source_facts
+
+    answering = trained(epochs)
     held, truth = source_rows(600, seed=7)
     estimates = estimates_of(answering, torch.from_numpy(held))
     facts = source_facts(estimates, truth, Recipe(width=0.25, rate=2e-4, epochs=5), "linear")

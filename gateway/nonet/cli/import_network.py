@@ -57,9 +57,11 @@ def import_model(
     ] = "",
     calibration: Annotated[
         Path | None,
-        typer.Option(help="ONNX: CSV of error (truth less prediction) and std on data it has not seen."),
+        typer.Option(
+            help="Regressors: CSV of error (truth less prediction) and std on data it has not seen."
+        ),
     ] = None,
-    features: Annotated[str, typer.Option(help="ONNX: names of its input's columns: area,age,rooms")] = "",
+    features: Annotated[str, typer.Option(help="Regressors: names of its columns: area,age,rooms")] = "",
     variant: Annotated[str | None, typer.Option(help="Checkpoint: variant; found by default.")] = None,
     family: Annotated[str, typer.Option(help="Family the model is a step of.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the weights; what the file says by default.")] = "",
@@ -90,16 +92,20 @@ def import_model(
         "activation": _one_of("--activation", activation, _ACTIVATIONS),
         "picture": picture,
         "expect": expect,
+    }
+    measured: dict[str, Any] = {
         "calibration": calibration,
         "features": tuple(name.strip() for name in features.split(",")) if features else (),
     }
     about: dict[str, Any] = {"family": family, "licence": licence, "credit": credit}
     if _is_checkpoint(file):
         _refuse_given({**of_onnx, "task": task}, "an ONNX file", file)
-        _import_checkpoint(file, name, repository, variant, labels, about, as_json)
+        _import_checkpoint(file, name, repository, variant, labels, {**about, **measured}, as_json)
         return
     _refuse_given({"variant": variant}, "a checkpoint", file)
-    _import_onnx(file, name, repository, task, ImportOptions(labels=labels, **of_onnx, **about), as_json)
+    _import_onnx(
+        file, name, repository, task, ImportOptions(labels=labels, **of_onnx, **measured, **about), as_json
+    )
 
 
 def say_published(
@@ -168,17 +174,21 @@ def _import_checkpoint(
 ) -> None:
     from nonet.runtime.errors import ModelRefused
     from nonet.runtime.extras import how_to_install
+    from nonet.runtime.network_import import NetworkUnclear
     from nonet.runtime.repository.labels import read_labels
 
-    try:
-        from nonet.research.fasternet.importer import import_checkpoint
-    except ModuleNotFoundError as error:
-        raise CommandFailed(f"importing needs {error.name}: {how_to_install('research')}") from error
     try:
         names = read_labels(labels) if labels else ()
     except ModelRefused as refused:
         raise CommandFailed(refused.reason) from None
-    published = import_checkpoint(file, name, repository, variant=variant, labels=names, **about)
+    try:
+        from nonet.research.checkpoints import import_weights
+
+        published = import_weights(file, name, repository, variant=variant, labels=names, **about)
+    except ModuleNotFoundError as error:
+        raise CommandFailed(f"importing needs {error.name}: {how_to_install('research')}") from error
+    except NetworkUnclear as unclear:
+        raise WronglyGiven(unclear.message) from None
     say_published("published", published.model, published.version, repository, as_json)
 
 
