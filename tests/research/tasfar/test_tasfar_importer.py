@@ -1,4 +1,4 @@
-"""A regressor trained elsewhere: described, with weights and pairs of its answers, it is served and adapts."""
+"""A regressor trained elsewhere, described, with weights and pairs of its answers, is served and adapts."""
 
 from __future__ import annotations
 
