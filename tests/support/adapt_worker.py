@@ -40,7 +40,9 @@ def adapt(task: JobContext) -> Mapping[str, Any]:
     steps = task.folder / "steps"
     begun_at = int(steps.read_text()) if steps.is_file() else 0
     for step in range(begun_at, STEPS if seed == SLOW else 0):
-        partial = {"rows": step} if step % 2 else None  # every other step has nothing new to say
+        # Every other step has nothing new to say.
+        density = {"origins": [0.0], "width": 1.0, "counts": [4], "shares": [0.1, 0.4, 0.4, 0.1]}
+        partial = {"rows": step, "confident": step, "map": density} if step % 2 else None
         task.report(step / STEPS, "adapting", partial)
         time.sleep(STEP_SECONDS)
         steps.with_suffix(".new").write_text(str(step + 1))
