@@ -23,7 +23,7 @@ import grpc
 import grpc.aio
 from google.protobuf import json_format
 
-from nonet.gateway.executor import description
+from nonet.runtime.oip import description
 from nonet.gateway.executor.contract import BackendCrashed, BatchJob, VersionGone
 from nonet.gateway.executor.errors import from_status
 from nonet.gateway.scheduler import QueueKey

@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from nonet.gateway.core.shared_memory import checked_region
-from nonet.gateway.executor import description
+from nonet.runtime.oip import description
 from nonet.gateway.grpc.rpc import Handler, Rpc
 from nonet.gateway.oip.operations import Asked, Operations, checked_name
 from nonet.runtime.catalog import Catalog

@@ -174,7 +174,7 @@ def compose(
         services=() if only else tuple(services.values()),
         repository=control,
         jobs=jobs,
-        submits=None if jobs is None else Submits(plane, jobs, host, _limits(settings)),
+        submits=None if jobs is None else Submits(plane, jobs, host, service_limits(settings)),
         memory=_memory(settings),
         root_path=settings.server.root_path,
     )
@@ -215,7 +215,7 @@ def _repository(
         settings.repository.path,
         catalog,
         options=BackendOptions(engine=settings.repository.engine, concurrency=lanes),
-        derivations=[service.derive(_limits(settings)) for service in here],
+        derivations=[service.derive(service_limits(settings)) for service in here],
         strict=settings.repository.strict,
         foreign_tasks={task.name for each in services.values() for task in each.tasks} - tasks,
     )
@@ -230,7 +230,8 @@ def _watch(
     return VersionWatch(catalog, repository.root, settings.repository.watch_rows, repository.refresh)
 
 
-def _limits(settings: Settings) -> ServiceLimits:
+def service_limits(settings: Settings) -> ServiceLimits:
+    """What the settings allow one request of any service."""
     images, uploads = settings.images, settings.jobs.max_upload_bytes
     return ServiceLimits(
         image_bytes=images.max_bytes,
