@@ -24,7 +24,7 @@ from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.core.version_pruning import VersionPruner
 from nonet.gateway.core.version_watch import VersionWatch
-from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
+from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice, TritonDevice
 from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import HttpSettings
 from nonet.gateway.metrics.counters import Metrics
@@ -119,11 +119,13 @@ def compose(
     """
     services = installed_services()
     tasks = [task for service in services.values() for task in service.tasks]
-    unknown = next((each.name for each in remote if each.name not in services), None)
+    unknown = next(
+        (each.name for each in remote if each.kind != "triton" and each.name not in services), None
+    )
     if unknown is not None:
         raise SettingsError(f"unknown service '{unknown}' in the topology; known: {', '.join(services)}")
     absent = services.keys() - {each.name for each in remote}
-    if remote and absent:
+    if remote and absent and all(each.kind != "triton" for each in remote):
         logger.warning("the topology does not name %s: not served here", ", ".join(sorted(absent)))
     clock = clock or MonotonicClock()
     catalog = Catalog()
@@ -272,5 +274,6 @@ def _remote_devices(remote: Sequence[RemoteService], catalog: Catalog, settings:
     devices: list[Device] = []
     for service in remote:
         replicas[service.name] += 1
-        devices.append(RemoteDevice(service, catalog, replicas[service.name], limit))
+        kind = TritonDevice if service.kind == "triton" else RemoteDevice
+        devices.append(kind(service, catalog, replicas[service.name], limit))
     return devices
