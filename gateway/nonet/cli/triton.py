@@ -77,9 +77,7 @@ def triton_config(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CommandFailed(f"{output} is not an empty folder; give one that is new or empty")
     limits = service_limits(settings)
-    derivations = {
-        name: service.derive(limits) for name, service in installed_services().items() if services
-    }
+    derivations = {name: service.derive(limits) for name, service in installed_services().items() if services}
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -24,7 +24,6 @@ import grpc
 import grpc.aio
 from google.protobuf import json_format
 
-from nonet.runtime.oip import description
 from nonet.gateway.executor.contract import BackendCrashed, BatchJob, VersionGone
 from nonet.gateway.executor.errors import from_status
 from nonet.gateway.scheduler import QueueKey
@@ -38,7 +37,7 @@ from nonet.runtime.errors import (
     NotFound,
     ServingError,
 )
-from nonet.runtime.oip import proto_codec
+from nonet.runtime.oip import description, proto_codec
 from nonet.runtime.oip.messages import message
 from nonet.runtime.oip.metadata import info_from_proto
 from nonet.runtime.requests import InferRequest, InferResponse, Outcome, RequestedOutput
@@ -207,9 +206,13 @@ class RemoteDevice:
             proto_codec.encode_request(request), timeout=seconds, metadata=self._signed(metadata)
         )
 
-    def _failure(self, error: grpc.aio.AioRpcError, key: QueueKey) -> ServingError | None:
-        """What a call for a model version failed of; None if the service went away."""
+    def _meaning(self, error: grpc.aio.AioRpcError) -> ServingError | None:
+        """What a call failed of; None if the service went away."""
         return from_status(error)
+
+    def _failure(self, error: grpc.aio.AioRpcError, key: QueueKey) -> ServingError | None:
+        """The same, of a call for a model version."""
+        return self._meaning(error)
 
     async def _stream(
         self,
@@ -327,7 +330,7 @@ class RemoteDevice:
         try:
             return await self._ask_description(name, version)
         except grpc.aio.AioRpcError as error:
-            failure = from_status(error)
+            failure = self._meaning(error)
             if failure is None or isinstance(failure, DeadlineExceeded):
                 raise
             raise failure from None

@@ -73,6 +73,7 @@ class TritonDevice(RemoteDevice):
     ) -> None:
         super().__init__(service, catalog, number, max_message_bytes)
         self._infos: dict[QueueKey, ModelInfo] = {}
+        self._listed: set[QueueKey] = set()  # versions that the look under way has found
         self._proved: dict[QueueKey, str] = {}  # version -> digest of what answered a sample
         self._silent: set[QueueKey] = set()  # versions that answered once, and do not now
         self._samples: dict[QueueKey, asyncio.Task[None]] = {}
@@ -109,6 +110,9 @@ class TritonDevice(RemoteDevice):
             return await call(sent)
         return await self._memory.exchange(sent, info, call, self._look)
 
+    def _meaning(self, error: grpc.aio.AioRpcError) -> ServingError | None:
+        return meaning(error)
+
     def _failure(self, error: grpc.aio.AioRpcError, key: QueueKey) -> ServingError | None:
         failure = meaning(error)
         if failure is None or isinstance(failure, DeadlineExceeded):
@@ -120,11 +124,12 @@ class TritonDevice(RemoteDevice):
     # -- models ---------------------------------------------------------------------------------
 
     async def _discover(self) -> None:
+        self._listed.clear()
         await super()._discover()
-        for gone in self._infos.keys() - self._models.keys():
-            if gone in self._proved:
-                del self._infos[gone], self._proved[gone]
-                self._silent.discard(gone)
+        for gone in self._infos.keys() - self._listed:
+            del self._infos[gone]
+            self._proved.pop(gone, None)
+            self._silent.discard(gone)
         if self._service.control:
             for name in {*self._service.models} - {name for name, _ in self._infos}:
                 self._load(name)
@@ -134,6 +139,7 @@ class TritonDevice(RemoteDevice):
             return False
         key = (info.name, info.version)
         self._infos[key] = info
+        self._listed.add(key)
         if self._proved.get(key) != info.digest or key in self._silent:
             self._doubt(key)
         return key in self._proved
@@ -155,14 +161,11 @@ class TritonDevice(RemoteDevice):
         if reason:
             self._silence(key, reason)
             return
-        first = key not in self._proved
-        self._proved[key] = info.digest
-        if first or key in self._silent:
-            self._silent.discard(key)
+        if key not in self._proved or key in self._silent:
             logger.info("%s: model %s version %s answers", self.name, *key)
-            if first:
-                self._models[key] = info.digest
-                self._publish(info)
+        self._proved[key] = info.digest  # the next look publishes it
+        if key in self._silent:
+            self._silent.discard(key)
             self.on_health()
 
     async def _unanswered(self, info: ModelInfo) -> str:
@@ -224,6 +227,8 @@ def meaning(error: grpc.aio.AioRpcError) -> ServingError | None:
             return DeadlineExceeded("the deadline passed while the request waited for the model")
         if "maximum queue size" in text:
             return Unavailable("the model's queue is full", code="OVERLOADED")
+        if "for unknown model" in text:  # one that is being loaded or unloaded
+            return NotFound("the server behind this model has it no more", code="VERSION_NOT_FOUND")
         return None
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded("the deadline passed before the model answered")

@@ -6,8 +6,8 @@ the message as ever. A region whose request did not end (a deadline, a caller th
 since Triton may still write to it; after as many of those as there are lanes, all goes by message until the
 gateway starts anew.
 
-Triton opens the regions by name: it must run as the same user or one that may read and write them, and see the
-same /dev/shm (in a container, ``--ipc=host``).
+Triton opens the regions by name: it must run as the same user or one that may read and write them, and see
+the same /dev/shm (in a container, ``--ipc=host``).
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ class TritonMemory:
 
     def __init__(self, size: int, regions: int) -> None:
         self._size = size
-        self._left = 2 * regions  # those in use, and those lost to requests that did not end
-        self._most = regions
+        self._left = 2 * regions  # to be made yet: as many may be lost as are used
         self._free: list[_Region] = []
-        self._used = 0
         self.passed = 0
 
-    async def exchange(self, sent: Any, info: ModelInfo, call: Call, look: Callable[..., Awaitable[Any]]) -> Any:
+    async def exchange(
+        self, sent: Any, info: ModelInfo, call: Call, look: Callable[..., Awaitable[Any]]
+    ) -> Any:
         """Send an ``inference.ModelInferRequest``, with raw contents, and return the reply to it, likewise.
 
         Args:
@@ -100,68 +100,62 @@ class TritonMemory:
         try:
             if not region.registered:
                 await look(
-                    "SystemSharedMemoryRegister", name=region.name, key=f"/{region.name}", byte_size=region.size
+                    "SystemSharedMemoryRegister",
+                    name=region.name,
+                    key=f"/{region.name}",
+                    byte_size=region.size,
                 )
                 region.registered = True
-            _write(sent, region, plan)
+            places = _write(sent, region, plan)
             reply = await call(sent)
-            _read(reply, region)
+            _read(reply, region, places)
         except grpc.aio.AioRpcError as error:
             if "shared memory region" in (error.details() or ""):
                 region.registered = False  # the server has started anew since, or cannot open it
-                self._give_back(region)
+                self._free.append(region)
                 return await call(whole)
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._lose(region)
             else:
                 region.registered = error.code() is not grpc.StatusCode.UNAVAILABLE
-                self._give_back(region)
+                self._free.append(region)
             raise
         except BaseException:
             self._lose(region)
             raise
-        self._give_back(region)
+        self._free.append(region)
         self.passed += 1
         return reply
 
     def close(self) -> None:
-        """Free the regions that are not in use."""
+        """Free the regions that are not in use; call it when nothing is in flight."""
+        self._left = 0
         for region in self._free:
             region.close()
         self._free.clear()
-        self._left = 0
 
     def _take(self) -> _Region | None:
         if self._free:
-            self._used += 1
             return self._free.pop()
-        if self._used >= self._most or self._left <= 0:
+        if not self._left:
             return None
+        self._left -= 1
         try:
-            region = _Region(self._size)
+            return _Region(self._size)
         except OSError as error:
             logger.warning("no shared memory for Triton (%s): tensors go in messages", error.strerror)
             self._left = 0
             return None
-        self._left -= 1
-        self._used += 1
-        return region
-
-    def _give_back(self, region: _Region) -> None:
-        self._used -= 1
-        if self._left > 0 or self._free or self._most:
-            self._free.append(region)
 
     def _lose(self, region: _Region) -> None:
-        self._used -= 1
         region.close()
-        if self._left <= 0 and not self._free:
+        if not self._left and not self._free:
             logger.warning("too many requests did not end: tensors for Triton go in messages from now on")
 
 
 def _plan(sent: Any, info: ModelInfo, size: int) -> list[tuple[str, int]]:
-    """The outputs that may be placed in a region of ``size`` bytes, with their own; [] where the inputs do not
-    fit. An output of the plan with 0 bytes goes by message."""
+    """The outputs that may be placed in a region of ``size`` bytes, with their own; [] where the inputs do
+    not fit. An output of the plan with 0 bytes goes by message."""
     inputs = sum(_aligned(len(content)) for content in sent.raw_input_contents)
     if inputs == 0 or inputs > size:
         return []
@@ -191,8 +185,9 @@ def _aligned(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
-def _write(sent: Any, region: _Region, plan: list[tuple[str, int]]) -> None:
-    """Move the contents of a request into the region, and have the outputs of ``plan`` put behind them."""
+def _write(sent: Any, region: _Region, plan: list[tuple[str, int]]) -> dict[str, slice]:
+    """Move the contents of a request into the region, and have the outputs of ``plan`` put behind them;
+    returns where those will lie."""
     offset = 0
     for entry, content in zip(sent.inputs, sent.raw_input_contents, strict=True):
         region.memory[offset : offset + len(content)] = content
@@ -200,13 +195,16 @@ def _write(sent: Any, region: _Region, plan: list[tuple[str, int]]) -> None:
         offset += _aligned(len(content))
     del sent.raw_input_contents[:]
     known = {entry.name: entry for entry in sent.outputs}
+    places = {}
     for name, size in plan:
         entry = known.get(name)
         if entry is None:
             entry = sent.outputs.add(name=name)
         if size:
             _point(entry, region, offset, size)
+            places[name] = slice(offset, offset + size)
             offset += _aligned(size)
+    return places
 
 
 def _point(entry: Any, region: _Region, offset: int, size: int) -> None:
@@ -215,17 +213,15 @@ def _point(entry: Any, region: _Region, offset: int, size: int) -> None:
     entry.parameters["shared_memory_offset"].int64_param = offset
 
 
-def _read(reply: Any, region: _Region) -> None:
+def _read(reply: Any, region: _Region, places: dict[str, slice]) -> None:
     """Fetch what a reply has left in the region, as if it had come in the message."""
-    contents = []
-    sent = iter(reply.raw_output_contents)
-    for entry in reply.outputs:
-        content = next(sent, b"")
-        if "shared_memory_region" in entry.parameters:
-            offset = entry.parameters["shared_memory_offset"].int64_param
-            size = entry.parameters["shared_memory_byte_size"].int64_param
-            content = region.memory[offset : offset + size]
+    sent = list(reply.raw_output_contents)
+    if len(sent) < len(reply.outputs):  # only those that came in the message have an entry
+        left = iter(sent)
+        sent = [b"" if entry.name in places else next(left, b"") for entry in reply.outputs]
+    for index, entry in enumerate(reply.outputs):
+        if entry.name in places:
+            sent[index] = region.memory[places[entry.name]]
             for name in ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"):
                 entry.parameters.pop(name, None)
-        contents.append(content)
-    reply.raw_output_contents[:] = contents
+    reply.raw_output_contents[:] = sent

@@ -1,1 +1,1 @@
-"""Nonet's models on a Triton Inference Server: the folder it reads, and the Python models that run inside it."""
+"""Nonet's models on a Triton Inference Server: the repository it reads, and what runs inside it."""

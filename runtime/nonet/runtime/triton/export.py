@@ -213,9 +213,9 @@ def _full_shapes(entries: Iterable[Any], specs: Sequence[TensorSpec]) -> None:
         entry.dims[:] = spec.shape or (1,)
         entry.ClearField("reshape")
         if spec.datatype is DataType.BYTES:
-            entry.data_type = entry.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_name[
-                "TYPE_STRING"
-            ].number
+            entry.data_type = (
+                entry.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_name["TYPE_STRING"].number
+            )
 
 
 def _only_on_top_of(proto: Any, place: Path) -> None:
