@@ -43,6 +43,7 @@ from nonet.runtime.errors import (
 from nonet.runtime.oip import proto_codec
 from nonet.runtime.requests import InferRequest
 from nonet.runtime.servable import ModelInfo
+from nonet.runtime.tensors import Tensor
 from nonet.runtime.triton.failures import unmarked
 
 logger = logging.getLogger(__name__)
@@ -170,7 +171,12 @@ class TritonDevice(RemoteDevice):
 
     async def _unanswered(self, info: ModelInfo) -> str:
         """Why a sample of a model was not answered, "" if it was."""
-        inputs = SampleInputs(info.inputs, batches=info.max_batch_size > 0).make(1)
+        made = SampleInputs(info.inputs, batches=info.max_batch_size > 0).make(1)
+        # Zeros, which more models of others take than any other numbers.
+        inputs = tuple(
+            Tensor(each.name, each.datatype, each.data if each.data.dtype == object else each.data * 0)
+            for each in made
+        )
         request = InferRequest(info.name, inputs, info.version)
         call = self._method("unary_unary", "ModelInfer", "inference.ModelInferResponse")
         try:
