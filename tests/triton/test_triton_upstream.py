@@ -119,7 +119,7 @@ async def test_a_slow_model_costs_its_caller_the_deadline_and_nobody_else_anythi
     twins: list[TritonServer],
 ) -> None:
     async with Gateway(twins[0], lanes=4) as gateway:
-        slow = gateway.ask(4.0, within=1.0)
+        slow = gateway.ask(2.0, within=0.5)
         with pytest.raises(DeadlineExceeded):
             await slow
         assert doubled(await gateway.ask(0.0, "other", within=3.0)) == 0.0
@@ -201,7 +201,7 @@ async def test_shared_memory_carries_the_same_tensors_and_is_given_back(twins: l
         assert memory is not None
         asked = [gateway.ask(0.01 * index, rows=1 + index % 3) for index in range(12)]
         for index, answer in enumerate(await asyncio.gather(*asked)):
-            assert answer.output("y").data.tolist() == pytest.approx([[0.02 * index]] * (1 + index % 3))
+            assert answer.output("y").data.ravel() == pytest.approx([0.02 * index] * (1 + index % 3))
         assert memory.passed == 12
         names = {each["name"] for each in server.http.get("/v2/systemsharedmemory/status").json()}
         assert regions() - before <= names
