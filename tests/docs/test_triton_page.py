@@ -33,7 +33,9 @@ def test_its_topology_is_one(tmp_path: Path) -> None:
 def test_its_options_are_those_of_the_command() -> None:
     command = typer.main.get_command(cli.app).commands["triton-config"]  # type: ignore[attr-defined]
     known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
-    named = set(re.findall(r"`?(--[a-z][a-z-]+)", PAGE[PAGE.index("| option") : PAGE.index("**What is the same")]))
+    named = set(
+        re.findall(r"`?(--[a-z][a-z-]+)", PAGE[PAGE.index("| option") : PAGE.index("**What is the same")])
+    )
     assert len(named) > 6
     assert named <= known
 
