@@ -3,8 +3,8 @@
 ``tensorrt`` and ``tensorrt_rtx`` are taken alike; they have one API. TensorRT for RTX builds on a machine
 without a GPU when the compute capability is named, and its timing caches hold nothing.
 
-A kept engine is found again only with the same content, shapes, release of TensorRT, GPU and driver, and only if
-its bytes are those that were written: whatever else lies there is built anew.
+A kept engine is found again only with the same content, shapes, release of TensorRT, GPU and driver, and only
+if its bytes are those that were written: whatever else lies there is built anew.
 """
 
 from __future__ import annotations

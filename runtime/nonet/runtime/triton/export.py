@@ -39,7 +39,7 @@ Derivation = Callable[[Servable], Sequence[Servable]]
 
 _SERVICE_MODEL = '''"""A service of Nonet; what it does is in the package nonet.runtime.triton."""
 
-from nonet.runtime.triton.service_model import TritonPythonModel
+from nonet.runtime.triton.inside.service_model import TritonPythonModel
 
 __all__ = ["TritonPythonModel"]
 '''
@@ -140,7 +140,7 @@ def _write_network(
         shutil.copy2(folder.path / name, place / name)
     _run_network(proto, prepared.model_file.relative_to(version.path), options)
     if options.backend == "python":
-        model = resources.files("nonet.runtime.triton").joinpath("network_model.py").read_text()
+        model = resources.files("nonet.runtime.triton.inside").joinpath("network_model.py").read_text()
         (place / version.version / "model.py").write_text(model)
     _describe(proto, info)
     (place / CONFIG_FILE).write_text(print_config(proto))

@@ -28,7 +28,7 @@ from nonet.runtime.servable import Servable
 from nonet.runtime.task import Service, ServiceLimits
 from nonet.runtime.tensors import Tensor
 from nonet.runtime.triton.failures import marked
-from nonet.runtime.triton.peer_network import PeerNetwork
+from nonet.runtime.triton.inside.peer_network import PeerNetwork
 from nonet.runtime.triton.service_folder import LIMITS, NETWORK_FILE, SERVICE, network_from_json
 
 __all__ = ["TritonPythonModel"]
