@@ -202,7 +202,7 @@ async def test_shared_memory_carries_the_same_tensors_and_is_given_back(twins: l
         asked = [gateway.ask(0.01 * index, rows=1 + index % 3) for index in range(12)]
         for index, answer in enumerate(await asyncio.gather(*asked)):
             assert answer.output("y").data.ravel() == pytest.approx([0.02 * index] * (1 + index % 3))
-        assert memory.passed == 12
+        assert 2 <= memory.passed <= 12  # what finds no region free goes in a message
         names = {each["name"] for each in server.http.get("/v2/systemsharedmemory/status").json()}
         assert regions() - before <= names
         # A region whose request did not end is not used again.
