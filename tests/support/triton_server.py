@@ -54,7 +54,10 @@ backend: "python"
 max_batch_size: 8
 input { name: "x" data_type: TYPE_FP32 dims: 1 }
 output { name: "y" data_type: TYPE_FP32 dims: 1 }
-dynamic_batching { max_queue_delay_microseconds: 50000 default_queue_policy { allow_timeout_override: true } }
+dynamic_batching {
+  max_queue_delay_microseconds: 50000
+  default_queue_policy { allow_timeout_override: true default_timeout_microseconds: 3600000000 }
+}
 instance_group { kind: KIND_CPU count: 1 }
 """
 

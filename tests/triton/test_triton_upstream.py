@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import signal
 import time
 from collections.abc import Callable
@@ -15,10 +16,12 @@ import pytest
 
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.executor import TritonDevice
+from nonet.gateway.executor.triton import meaning
 from nonet.gateway.settings.topology import RemoteService
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import MonotonicClock
-from nonet.runtime.errors import DeadlineExceeded, NotFound, ServingError, Unavailable
+from nonet.runtime.errors import DeadlineExceeded, NotFound, Unavailable
+from nonet.runtime.oip import proto_codec
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.tensors import DataType, Tensor
 from tests.support.triton_server import TritonServer, needs_triton
@@ -182,15 +185,27 @@ async def test_what_waits_in_tritons_queue_past_its_deadline_is_dropped_there(
     server = twins[0]
     async with Gateway(server, lanes=2) as gateway:
         before = server.statistics("sleeper")["inference_count"]
-        asked = gateway.ask(1.5)
+        asked = gateway.ask(2.0)
         await until(lambda: gateway.plane._dispatcher.scheduler.devices["remote:gpu-1"].running != {})
         await asyncio.sleep(0.3)  # past the delay that the model's batcher waits for company
-        with pytest.raises(ServingError):
-            await gateway.ask(0.0, rows=8, within=0.4)
+        late = InferRequest("sleeper", (Tensor("x", DataType.FP32, np.zeros((8, 1), np.float32)),), "1")
+        with pytest.raises(grpc.aio.AioRpcError) as passed:  # sent past the scheduler, which would refuse it
+            await gateway.devices[0]._call(late, 0.4, ())
+        assert passed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        # Triton knows the deadline by itself, too, of what is not in the next batch already.
+        call = gateway.devices[0]._method("unary_unary", "ModelInfer", "inference.ModelInferResponse")
+        sent = proto_codec.encode_request(dataclasses.replace(late, parameters={"timeout": 100_000}))
+        following = call(proto_codec.encode_request(late), timeout=20.0)
+        await asyncio.sleep(0.2)
+        with pytest.raises(grpc.aio.AioRpcError) as dropped:
+            await call(sent, timeout=20.0)
+        await following
+        assert isinstance(meaning(dropped.value), DeadlineExceeded), dropped.value.details()
+        assert dropped.value.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
         await asked
         await gateway.ask(0.0)
-        # The eight rows were never run; samples may have been.
-        assert server.statistics("sleeper")["inference_count"] - before < 8
+        # Of three times eight rows one was run, and samples.
+        assert server.statistics("sleeper")["inference_count"] - before < 16
 
 
 async def test_shared_memory_carries_the_same_tensors_and_is_given_back(twins: list[TritonServer]) -> None:

@@ -1,10 +1,10 @@
 """System shared memory between a gateway and a Triton server on the same machine.
 
 Each lane has a region: the inputs of a request are written to its beginning, and outputs whose size is known
-beforehand are read from behind them, so that neither passes through a message. What does not fit travels in
-the message as ever. A region whose request did not end (a deadline, a caller that left) is not used again,
-since Triton may still write to it; after as many of those as there are lanes, all goes by message until the
-gateway starts anew.
+beforehand are read from behind them, so that neither passes through a message. What does not fit, or finds
+no region free, travels in the message as ever. A region whose request did not end (a deadline, a caller that
+left) is not used again, since Triton may still write to it; after twice as many of those as there
+are lanes, all goes in messages until the gateway starts anew.
 
 Triton opens the regions by name: it must run as the same user or one that may read and write them, and see
 the same /dev/shm (in a container, ``--ipc=host``).

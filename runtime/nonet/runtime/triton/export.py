@@ -37,6 +37,9 @@ __all__ = ["ExportOptions", "export_model"]
 
 Derivation = Callable[[Servable], Sequence[Servable]]
 
+_LONGEST_WAIT = 3_600_000_000
+"""Microseconds that a request without a deadline may wait in Triton's queue."""
+
 _SERVICE_MODEL = '''"""A service of Nonet; what it does is in the package nonet.runtime.triton."""
 
 from nonet.runtime.triton.inside.service_model import TritonPythonModel
@@ -161,8 +164,9 @@ def _run_network(proto: Any, model_file: Path, options: ExportOptions) -> None:
     if proto.max_batch_size > 0:
         batching = proto.dynamic_batching
         batching.max_queue_delay_microseconds = options.queue_delay
-        # A caller's deadline is of use only if what waits past it is dropped.
+        # What waits past its caller's deadline is dropped; Triton lets a request only shorten the time.
         batching.default_queue_policy.allow_timeout_override = True
+        batching.default_queue_policy.default_timeout_microseconds = _LONGEST_WAIT
 
 
 def _write_service(
