@@ -9,7 +9,9 @@ steps takes them all in one execution and gives the last answer.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import importlib
 import json
 import time
@@ -24,7 +26,7 @@ from nonet.runtime.repository.companions import Companions
 from nonet.runtime.repository.layout import MANIFEST_FILE
 from nonet.runtime.repository.manifest import read_manifest
 from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outcome, RequestedOutput
-from nonet.runtime.servable import Servable
+from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.task import Service, ServiceLimits
 from nonet.runtime.tensors import Tensor
 from nonet.runtime.triton.failures import marked
@@ -48,20 +50,27 @@ class TritonPythonModel:
         companions = Companions(folder.parent, version, read_manifest(version / MANIFEST_FILE))
         service: Service = importlib.import_module(f"nonet.services.{parameters[SERVICE]}.task").SERVICE
         limits = ServiceLimits(**json.loads(parameters[LIMITS]))
-        made = service.derive(limits)(PeerNetwork(info, companions.read))
-        self._servable: Servable = next(each for each in made if each.info.name == config["name"])
-        self._specs = {spec.name: spec for spec in self._servable.info.inputs}
+        self._name: str = config["name"]
+        self._derive = functools.partial(service.derive(limits), PeerNetwork(info, companions.read))
+        # A service that tries its network when it is made can be made with the first request only.
+        with contextlib.suppress(pb_utils.TritonModelException):
+            self._made()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [_response(self._answer(request)) for request in requests]
 
+    @functools.cache  # noqa: B019  # there is one of them in the process
+    def _made(self) -> Servable:
+        return next(each for each in self._derive() if each.info.name == self._name)
+
     def _answer(self, request: Any) -> Outcome:
         try:
-            read = self._read(request)
-            outcome: Outcome = self._servable.execute([read])[0]
+            servable = self._made()
+            read = _read(request, servable.info)
+            outcome: Outcome = servable.execute([read])[0]
             while isinstance(outcome, Continued):
                 read = dataclasses.replace(read, state=outcome.state)
-                outcome = self._servable.execute([read])[0]
+                outcome = servable.execute([read])[0]
             if isinstance(outcome, InferResponse):
                 return _only(outcome, read)
         except ServingError as error:
@@ -71,22 +80,24 @@ class TritonPythonModel:
             return Internal("the model failed on this request", code="MODEL_FAILED")
         return outcome
 
-    def _read(self, request: Any) -> InferRequest:
-        info = self._servable.info
-        parameters = json.loads(request.parameters() or "{}")
-        timeout = request.timeout()
-        return InferRequest(
-            model=info.name,
-            version=info.version,
-            inputs=tuple(
-                Tensor(each.name(), self._specs[each.name()].datatype, _owned(each.as_numpy()))
-                for each in request.inputs()
-            ),
-            outputs=tuple(RequestedOutput(name) for name in request.requested_output_names()),
-            parameters={name: value for name, value in parameters.items() if name not in _TRITON_OWN},
-            id=request.request_id(),
-            deadline=time.monotonic() + timeout / 1e6 if timeout else None,
-        )
+
+def _read(request: Any, info: ModelInfo) -> InferRequest:
+    """A request of Triton as Nonet has them."""
+    specs = {spec.name: spec for spec in info.inputs}
+    parameters = json.loads(request.parameters() or "{}")
+    timeout = request.timeout()
+    return InferRequest(
+        model=info.name,
+        version=info.version,
+        inputs=tuple(
+            Tensor(each.name(), specs[each.name()].datatype, _owned(each.as_numpy()))
+            for each in request.inputs()
+        ),
+        outputs=tuple(RequestedOutput(name) for name in request.requested_output_names()),
+        parameters={name: value for name, value in parameters.items() if name not in _TRITON_OWN},
+        id=request.request_id(),
+        deadline=time.monotonic() + timeout / 1e6 if timeout else None,
+    )
 
 
 def _owned(array: Any) -> Any:
