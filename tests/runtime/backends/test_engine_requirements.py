@@ -31,5 +31,5 @@ def test_a_worker_has_the_words_of_what_it_can_compute_with_and_no_others(
         raise OSError("libopenvino.so: cannot open shared object file")
 
     monkeypatch.setattr(registry.openvino, "OpenVinoBackend", broken)
-    assert installed_engines() == {"engine:openvino": "libopenvino.so: cannot open shared object file"}
+    assert installed_engines()["engine:openvino"] == "libopenvino.so: cannot open shared object file"
     registry.backend.cache_clear()

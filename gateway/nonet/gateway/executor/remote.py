@@ -5,7 +5,8 @@ the catalog, and sends each request of a batch on its own: the service has a sch
 them again. A model whose requests have several answers is called by ``ModelStreamInfer``, any other by
 ``ModelInfer``. The caller's deadline travels as the gRPC deadline. A service that does not answer is
 unhealthy until it answers again; a request it takes down with it fails with :class:`BackendCrashed`, its
-peers do not.
+peers do not. What is in flight to a service that has been silent for ``hang_seconds`` is given up, as if the
+service had been killed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import grpc
 import grpc.aio
 from google.protobuf import json_format
 
-from nonet.gateway.executor import description
 from nonet.gateway.executor.contract import BackendCrashed, BatchJob, VersionGone
 from nonet.gateway.executor.errors import from_status
 from nonet.gateway.scheduler import QueueKey
@@ -37,7 +37,7 @@ from nonet.runtime.errors import (
     NotFound,
     ServingError,
 )
-from nonet.runtime.oip import proto_codec
+from nonet.runtime.oip import description, proto_codec
 from nonet.runtime.oip.messages import message
 from nonet.runtime.oip.metadata import info_from_proto
 from nonet.runtime.requests import InferRequest, InferResponse, Outcome, RequestedOutput
@@ -113,6 +113,8 @@ class RemoteDevice:
         self._channel: grpc.aio.Channel | None = None
         self._poller: asyncio.Task[None] | None = None
         self._jobs: set[asyncio.Task[None]] = set()
+        self._given_up: set[asyncio.Task[None]] = set()
+        self._heard = time.monotonic()  # when the service last answered a look
 
     @property
     def healthy(self) -> bool:
@@ -139,6 +141,7 @@ class RemoteDevice:
         task = asyncio.get_running_loop().create_task(self._run(job))
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
+        task.add_done_callback(self._given_up.discard)
         return task.cancel
 
     async def stop(self) -> None:
@@ -161,10 +164,13 @@ class RemoteDevice:
                 await asyncio.gather(*(self._infer(job, index) for index in range(len(job.requests))))
             )
         except asyncio.CancelledError:
-            result = ClientClosed("the batch was abandoned: nobody waits for it any more")
+            if asyncio.current_task() in self._given_up:
+                result = BackendCrashed("the service behind this model does not answer any more")
+            else:
+                result = ClientClosed("the batch was abandoned: nobody waits for it any more")
         except Exception as error:
             result = error
-        if isinstance(result, list) and any(isinstance(outcome, BackendCrashed) for outcome in result):
+        if isinstance(result, list) and any(type(outcome) is BackendCrashed for outcome in result):
             # Out of every decision at once; the next probe that is answered brings it back.
             self._set_health(False)
         job.finished(result, time.monotonic() - started)
@@ -181,12 +187,9 @@ class RemoteDevice:
             metadata = (("x-priority", str(request.priority)), ("cache-control", "no-store"))
             if job.servable.info.decoupled:
                 return await self._stream(request, timeout, metadata, functools.partial(job.tell, index))
-            sent = proto_codec.encode_request(request)
-            call = self._method("unary_unary", "ModelInfer", "inference.ModelInferResponse")
-            reply = await call(sent, timeout=timeout, metadata=self._signed(metadata))
-            return _answer(reply, request)
+            return _answer(await self._call(request, timeout, metadata), request)
         except grpc.aio.AioRpcError as error:
-            failure = from_status(error)
+            failure = self._failure(error, (request.model, request.version))
             if failure is None:
                 return BackendCrashed("the service behind this model went away during the request")
             if isinstance(failure, NotFound):
@@ -195,6 +198,21 @@ class RemoteDevice:
             return failure
         except ServingError as error:
             return error
+
+    async def _call(self, request: InferRequest, seconds: float | None, metadata: Metadata) -> Any:
+        """The ``inference.ModelInferResponse`` to a request. Raises AioRpcError."""
+        call = self._method("unary_unary", "ModelInfer", "inference.ModelInferResponse")
+        return await call(
+            proto_codec.encode_request(request), timeout=seconds, metadata=self._signed(metadata)
+        )
+
+    def _meaning(self, error: grpc.aio.AioRpcError) -> ServingError | None:
+        """What a call failed of; None if the service went away."""
+        return from_status(error)
+
+    def _failure(self, error: grpc.aio.AioRpcError, key: QueueKey) -> ServingError | None:
+        """The same, of a call for a model version."""
+        return self._meaning(error)
 
     async def _stream(
         self,
@@ -269,13 +287,14 @@ class RemoteDevice:
             self._failed(f"{error.code().name}: {(error.details() or '')[:120]}")
             return
         self._failures = 0
+        self._heard = time.monotonic()
         self._set_health(True)
 
-    async def _look(self, method: str, **request: Any) -> Any:
-        """What the service tells of itself. Raises AioRpcError."""
+    async def _look(self, method: str, seconds: float = _PROBE_SECONDS, /, **request: Any) -> Any:
+        """What the service tells of itself, within so many seconds. Raises AioRpcError."""
         sent = message(f"inference.{method}Request")(**request)
         call = self._method("unary_unary", method, f"inference.{method}Response")
-        return await call(sent, timeout=_PROBE_SECONDS, metadata=self._signed(()))
+        return await call(sent, timeout=seconds, metadata=self._signed(()))
 
     async def _discover(self) -> None:
         index = await self._look("RepositoryIndex", ready=True)
@@ -290,6 +309,8 @@ class RemoteDevice:
                     self._odd.add((entry.name, entry.version))
                     logger.warning("%s, model %s: %s", self.name, entry.name[:100], error.message)
                 continue
+            if not self._admit(info):
+                continue
             seen[(info.name, info.version)] = info.digest
             # At every look: a replica that stopped serving the version has taken it out of the catalog.
             self._publish(info)
@@ -299,13 +320,17 @@ class RemoteDevice:
         if before.keys() != seen.keys():
             self.on_health()
 
+    def _admit(self, info: ModelInfo) -> bool:
+        """Whether a model version that the service tells of is to be served."""
+        return True
+
     async def _describe(self, name: str, version: str) -> ModelInfo:
         """What the service says of one version. Raises ServingError if that cannot be told or read, which is
         no reason to do without its other models; AioRpcError if the service itself is gone or too slow."""
         try:
             return await self._ask_description(name, version)
         except grpc.aio.AioRpcError as error:
-            failure = from_status(error)
+            failure = self._meaning(error)
             if failure is None or isinstance(failure, DeadlineExceeded):
                 raise
             raise failure from None
@@ -344,6 +369,11 @@ class RemoteDevice:
             logger.warning("%s at %s did not answer a look: %s", self.name, self._service.address, reason)
         if self._failures >= _FAILURES:
             self._set_health(False)
+            if time.monotonic() - self._heard >= self._service.hang_seconds:
+                # A killed service fails its calls; one that hangs would keep them.
+                self._given_up |= self._jobs
+                for task in self._jobs:
+                    task.cancel()
 
     def _set_health(self, healthy: bool) -> None:
         if healthy != self._healthy:

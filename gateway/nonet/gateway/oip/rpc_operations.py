@@ -10,11 +10,11 @@ from typing import Any
 from google.protobuf import json_format
 
 from nonet.gateway.core.shared_memory import checked_region
-from nonet.gateway.executor import description
 from nonet.gateway.grpc.rpc import Handler, Rpc
 from nonet.gateway.oip.operations import Asked, Operations, checked_name
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import NotFound
+from nonet.runtime.oip import description
 from nonet.runtime.oip.messages import OPEN_INFERENCE, Method, message, methods
 
 Run = Callable[[Asked], Any]

@@ -25,7 +25,7 @@ from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.core.version_pruning import VersionPruner
 from nonet.gateway.core.version_watch import VersionWatch
-from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice
+from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice, TritonDevice
 from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import HttpSettings
 from nonet.gateway.metrics.counters import Metrics
@@ -120,11 +120,13 @@ def compose(
     """
     services = installed_services()
     tasks = [task for service in services.values() for task in service.tasks]
-    unknown = next((each.name for each in remote if each.name not in services), None)
+    unknown = next(
+        (each.name for each in remote if each.kind != "triton" and each.name not in services), None
+    )
     if unknown is not None:
         raise SettingsError(f"unknown service '{unknown}' in the topology; known: {', '.join(services)}")
     absent = services.keys() - {each.name for each in remote}
-    if remote and absent:
+    if remote and absent and all(each.kind != "triton" for each in remote):
         logger.warning("the topology does not name %s: not served here", ", ".join(sorted(absent)))
     clock = clock or MonotonicClock()
     catalog = Catalog()
@@ -177,7 +179,7 @@ def compose(
         services=() if only else tuple(services.values()),
         repository=control,
         jobs=jobs,
-        submits=None if jobs is None else Submits(plane, jobs, host, _limits(settings)),
+        submits=None if jobs is None else Submits(plane, jobs, host, service_limits(settings)),
         memory=_memory(settings),
         root_path=settings.server.root_path,
     )
@@ -221,7 +223,7 @@ def _repository(
         settings.repository.path,
         catalog,
         options=BackendOptions(engine=settings.repository.engine, concurrency=lanes),
-        derivations=[service.derive(_limits(settings)) for service in here],
+        derivations=[service.derive(service_limits(settings)) for service in here],
         strict=settings.repository.strict,
         foreign_tasks={task.name for each in services.values() for task in each.tasks} - tasks,
     )
@@ -236,7 +238,8 @@ def _watch(
     return VersionWatch(catalog, repository.root, settings.repository.watch_rows, repository.refresh)
 
 
-def _limits(settings: Settings) -> ServiceLimits:
+def service_limits(settings: Settings) -> ServiceLimits:
+    """What the settings allow one request of any service."""
     images, uploads = settings.images, settings.jobs.max_upload_bytes
     return ServiceLimits(
         image_bytes=images.max_bytes,
@@ -277,5 +280,6 @@ def _remote_devices(remote: Sequence[RemoteService], catalog: Catalog, settings:
     devices: list[Device] = []
     for service in remote:
         replicas[service.name] += 1
-        devices.append(RemoteDevice(service, catalog, replicas[service.name], limit))
+        kind = TritonDevice if service.kind == "triton" else RemoteDevice
+        devices.append(kind(service, catalog, replicas[service.name], limit))
     return devices

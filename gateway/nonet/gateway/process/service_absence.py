@@ -19,11 +19,13 @@ def service_absence(
 
     Args:
         services: all that are installed, by name.
-        devices: those of the topology; their groups are the services it names.
+        devices: those of the topology; their groups are the services it names, or a server's own name.
         task: what is asked for.
     """
     name = next((name for name, each in services.items() if any(task == own.name for own in each.tasks)), "")
     replicas = [device for device in devices if device.group == name]
+    # A server with a name of its own may have models of any service.
+    replicas = replicas or [device for device in devices if device.group not in services]
     if not replicas:
         return NotImplementedHere(
             f"the service {name or task} is not part of this deployment: the gateway's topology file "

@@ -283,10 +283,13 @@ class RepositorySettings(Section):
         description="Whether callers may load and unload models (403 if not). Switch it off where callers "
         "are not trusted.",
     )
-    engine: Literal["auto", "onnxruntime", "openvino"] = Field(
+    engine: Literal[
+        "auto", "onnxruntime", "openvino", "onnxruntime_cuda", "onnxruntime_tensorrt", "tensorrt"
+    ] = Field(
         default="auto",
         description="Engine for the networks. auto takes what `nonet models profile` measured to be the "
-        "fastest that agrees with fp32, and onnxruntime where nothing was measured.",
+        "fastest that agrees with fp32, and onnxruntime where nothing was measured. The last three need an "
+        "NVIDIA GPU and are unverified.",
     )
     preferred_families: tuple[str, ...] = Field(
         default=("imagenet", "coco"),

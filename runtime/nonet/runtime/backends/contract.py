@@ -23,8 +23,9 @@ from typing import Any, Protocol
 from nonet.runtime.hardware import lanes
 from nonet.runtime.tensors import Array, TensorSpec
 
-ENGINES = ("onnxruntime", "openvino")
-"""Engines by name; ``onnxruntime`` is always installed, the others are extras."""
+ENGINES = ("onnxruntime", "openvino", "onnxruntime_cuda", "onnxruntime_tensorrt", "tensorrt")
+"""Engines by name; ``onnxruntime`` is always installed, the others are extras. The last three need a GPU and
+are unverified."""
 
 PRECISIONS = ("fp32", "bf16")
 """Arithmetic an engine may be asked for. fp32 is what the model file says."""
@@ -61,6 +62,8 @@ class BackendOptions:
         threads: threads one execution may use. 1 gives the most throughput when requests arrive
             together, since executions then run side by side; raise it only for single large requests.
         concurrency: executions that may run at once; 0 means as many as the process has CPUs.
+        largest_batch: rows of the network's largest batch, for engines that are built for it; 0 if it does
+            not batch. The loader sets it.
 
     Raises ValueError for anything else.
     """
@@ -69,6 +72,7 @@ class BackendOptions:
     precision: str = DEFAULT_PRECISION
     threads: int = 1
     concurrency: int = 0
+    largest_batch: int = 0
 
     def __post_init__(self) -> None:
         if self.engine not in ("auto", *ENGINES):

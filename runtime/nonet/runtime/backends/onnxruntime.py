@@ -1,4 +1,5 @@
-"""ONNX Runtime on the CPU: the engine that is always there and that defines the right answer.
+"""ONNX Runtime on the CPU: the engine that is always there and that defines the right answer. And on NVIDIA
+GPUs, by its CUDA and TensorRT providers, which are unverified: no GPU was at hand.
 
 Settings, and why (measured on convolution networks):
 one thread per execution without spinning, since executions run side by side; the arena on, because without
@@ -30,16 +31,31 @@ from nonet.runtime.backends.contract import (
 from nonet.runtime.backends.memory import return_free_pages, return_freed_memory
 from nonet.runtime.tensors import Array, DataType, TensorSpec
 
+PROVIDERS = {
+    "onnxruntime": "CPUExecutionProvider",
+    "onnxruntime_cuda": "CUDAExecutionProvider",
+    "onnxruntime_tensorrt": "TensorrtExecutionProvider",
+}
+"""Engine -> the execution provider that makes it."""
+
+_FALLBACKS = {
+    "onnxruntime_cuda": ("CPUExecutionProvider",),
+    "onnxruntime_tensorrt": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+"""For operators that a provider has not."""
+
 _FATAL_ONLY = 4
 _ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
 _OUT_OF_MEMORY_MARKS = ("alloc", "out of memory")
 
 
 class OnnxRuntimeBackend:
-    """The ``onnxruntime`` engine; fp32 only (the types of the file)."""
+    """An engine of :data:`PROVIDERS`; fp32 only (the types of the file)."""
 
-    name = "onnxruntime"
     platform = "onnxruntime_onnx"
+
+    def __init__(self, name: str = "onnxruntime") -> None:
+        self.name = name
 
     @property
     def version(self) -> str:
@@ -58,7 +74,7 @@ class OnnxRuntimeBackend:
         options: BackendOptions,
     ) -> OnnxRuntimeNetwork:
         if precision not in self.precisions():
-            raise LoadError(f"onnxruntime computes in fp32 only, not in {precision}")
+            raise LoadError(f"{self.name} computes in fp32 only, not in {precision}")
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
@@ -69,13 +85,17 @@ class OnnxRuntimeBackend:
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
         try:
-            session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+            wanted = list(dict.fromkeys((PROVIDERS[self.name], *_FALLBACKS.get(self.name, ()))))
+            session = ort.InferenceSession(str(path), settings, providers=wanted)
         except MemoryError as error:
             raise OutOfMemory(str(error)) from error
         except Exception as error:  # the binding raises one class per status, without a common root
             raise _out_of_memory_or(LoadError, error) from error
+        if session.get_providers()[0] != PROVIDERS[self.name]:
+            # It says no more than a warning when a provider does not come up, and goes on with the next.
+            raise LoadError(f"{self.name}: {PROVIDERS[self.name]} does not work on this machine")
         return OnnxRuntimeNetwork(
-            session, {spec.name: spec.datatype for spec in (*inputs, *outputs)}, options
+            session, {spec.name: spec.datatype for spec in (*inputs, *outputs)}, options, self.name
         )
 
 
@@ -83,8 +103,13 @@ class OnnxRuntimeNetwork:
     """A session; ``run`` releases the interpreter lock and may be called concurrently."""
 
     def __init__(
-        self, session: ort.InferenceSession, datatypes: Mapping[str, DataType], options: BackendOptions
+        self,
+        session: ort.InferenceSession,
+        datatypes: Mapping[str, DataType],
+        options: BackendOptions,
+        engine: str,
     ) -> None:
+        self._engine = engine
         self._session: ort.InferenceSession | None = session
         self._datatypes = datatypes
         self._options = options
@@ -128,7 +153,7 @@ class OnnxRuntimeNetwork:
 
     def describe(self) -> dict[str, Any]:
         return {
-            "engine": "onnxruntime",
+            "engine": self._engine,
             "engine_version": str(ort.__version__),
             "precision": "fp32",
             "threads": self._options.threads,

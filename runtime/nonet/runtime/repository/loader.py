@@ -168,6 +168,7 @@ def load_with(
         )
         samples = SampleInputs(config.inputs, batches=batches, shapes=shapes)
         chosen = backend(engine)
+        options = dataclasses.replace(options, largest_batch=config.max_batch_size)
         network = chosen.load(
             prepared.model_file, config.inputs, config.outputs, precision=precision, options=options
         )
