@@ -73,8 +73,11 @@ class CallReader:
         The deadline counts from the request's first byte, so a slow upload uses up its own time; a request
         that is one of many on a stream gives its own arrival (``time.monotonic``) instead.
         Raises Unauthenticated, QuotaExceeded, InvalidArgument for a header that is not what it must be, and
-        DeadlineExceeded for a timeout of 0 or one that has already passed.
+        DeadlineExceeded for a timeout of 0 or one that has already passed. What was read is kept with the
+        request, so that its quota is taken from once.
         """
+        if arrived is None and context.call is not None:
+            return context.call
         tenant = self.authenticate(context)
         headers = context.headers
         deadline: float | None = None
@@ -88,7 +91,10 @@ class CallReader:
             directives = {part.strip() for part in context.header(b"cache-control").lower().split(",")}
             store_in_cache = "no-store" not in directives
             use_cache = store_in_cache and "no-cache" not in directives
-        return Call(tenant, deadline, priority, use_cache, store_in_cache)
+        call = Call(tenant, deadline, priority, use_cache, store_in_cache)
+        if arrived is None:
+            context.call = call
+        return call
 
     def in_time(self, call: Call) -> None:
         """Raises DeadlineExceeded if the deadline has passed, e.g. while the body was being sent."""

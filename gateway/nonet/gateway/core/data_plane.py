@@ -136,8 +136,7 @@ class DataPlane:
 
     @property
     def in_flight(self) -> int:
-        """Requests between arrival and answer."""
-        return self._in_flight.count
+        return self._in_flight.count  # between arrival and answer
 
     def ready(self) -> bool:
         """Accepting and not leaving, something to serve, and a healthy device in each group of devices."""
@@ -200,13 +199,13 @@ class DataPlane:
         }
 
     def keeps_answers(self, info: ModelInfo) -> bool:
-        """Whether the answers of a version are kept for equal requests."""
+        """Whether the answers of a version are kept."""
         return info.cacheable and self._cache is not None and self._cache.keeps
 
     def devices_of(self, info: ModelInfo) -> list[str]:
         """Names of the devices that can run a version now."""
-        key = (info.name, info.version)
-        return [state.name for state in self._dispatcher.scheduler.devices.values() if state.can_run(key)]
+        devices, key = self._dispatcher.scheduler.devices.values(), (info.name, info.version)
+        return [state.name for state in devices if state.can_run(key)]
 
     # -- the path -------------------------------------------------------------------------------
 
@@ -233,6 +232,19 @@ class DataPlane:
         Raises as :meth:`Admission.check`; what is refused is recorded with all observers, but for a server
         that drains.
         """
+        self.check(task=task, model=model, version=version, deadline=deadline, priority=priority)
+        return self._in_flight
+
+    def check(
+        self,
+        *,
+        task: str = "",
+        model: str = "",
+        version: str = "",
+        deadline: float | None = None,
+        priority: int = 1,
+    ) -> None:
+        """Raises and records what :meth:`admit` would."""
         self._admission.check_open()
         try:
             self._admission.check(task, model, version, deadline, priority)
@@ -245,7 +257,6 @@ class DataPlane:
             for observer in self._observers:
                 observer.on_request(progress)
             raise
-        return self._in_flight
 
     def choose(self, task: str, model: str, request: InferRequest) -> ModelInfo:
         """The service for what a caller of a task calls ``model``; what is asked of it is the same for each.

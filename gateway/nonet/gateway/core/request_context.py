@@ -9,9 +9,12 @@ import os
 import re
 import time
 from collections.abc import Mapping, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nonet.gateway.core.upload_budget import Hold
+
+if TYPE_CHECKING:
+    from nonet.gateway.core.call_headers import Call
 
 Scope = MutableMapping[str, Any]
 RawHeaders = list[tuple[bytes, bytes]]
@@ -60,6 +63,7 @@ class RequestContext:
         route: the route's template for metrics, e.g. ``/v2/models/{model}/infer``; "" until it is known.
         received: whether the body has been read to its end.
         hold: what accounts for the memory that the body takes while the request is handled; None before.
+        call: what the headers say of how the request is to be handled; None before they are read for that.
         left: 0 while the client is there, else the status that the access log shows: 499 when the client
             closed the connection, 408 when it was too slow.
     """
@@ -72,6 +76,7 @@ class RequestContext:
     route: str = ""
     received: bool = False
     hold: Hold | None = None
+    call: Call | None = None
     left: int = 0
     _task: asyncio.Task[Any] | None = None
 

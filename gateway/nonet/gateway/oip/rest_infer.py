@@ -56,6 +56,13 @@ class OipInference:
     bodies: Bodies
     memory: SharedMemory | None
 
+    def check(self, named: Asked, context: RequestContext, query: bytes) -> None:
+        """Raises what an inference is refused with by its headers: who, quota, queue, deadline."""
+        call = self.calls.read(context)
+        self.plane.check(
+            model=named.model, version=named.version, deadline=call.deadline, priority=call.priority
+        )
+
     async def infer(self, context: RequestContext, receive: Receive, named: Asked) -> Reply:
         """One inference. Raises every ServingError of the failure model."""
         call = self.calls.read(context)

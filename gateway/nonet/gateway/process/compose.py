@@ -31,7 +31,7 @@ from nonet.gateway.metrics.counters import Metrics
 from nonet.gateway.metrics.exposition import MetricsPage
 from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.compose_peers import compose_peers
-from nonet.gateway.process.http_app import create_app
+from nonet.gateway.process.http_app import HttpApp, create_app
 from nonet.gateway.process.service_absence import service_absence
 from nonet.gateway.process.services import installed_services, works
 from nonet.gateway.settings.schema import Settings, SettingsError
@@ -77,7 +77,7 @@ class Gateway:
             access_log=self.settings.logging.access,
         )
 
-    def http_app(self) -> Any:
+    def http_app(self) -> HttpApp:
         """The ASGI application."""
         return create_app(
             self.parts,

@@ -197,12 +197,14 @@ class _Process:
             )
 
     async def _start_http(self, listener: socket.socket) -> tuple[_HttpServer, asyncio.Task[None]]:
+        app = self._gateway.http_app()
         config = server_config(
-            self._gateway.http_app(),
+            app,
             self._gateway.http_settings(),
             host=self._server.host,
             port=listener.getsockname()[1],
             draining=lambda: self._plane.leaving,
+            door=app.door,
         )
         server = _HttpServer(config)
         task = asyncio.create_task(server.serve(sockets=[listener]), name="http-server")

@@ -113,6 +113,12 @@ class ServerSettings(Section):
         description="Open HTTP connections. A newcomer takes the place of the one that has been idle the "
         "longest, and gets 503 if none is idle. 0 takes what the file-descriptor limit (ulimit -n) allows.",
     )
+    overload_status: Literal[429, 503] = Field(
+        default=503,
+        description="HTTP status of a refusal because of too much work (deadline unattainable, queue full, "
+        "too many bytes in flight); Retry-After and the code in the body are the same for both. 429 where a "
+        "balancer takes servers that answer 5xx for broken and would send their work to the others.",
+    )
     hosts: tuple[HostName, ...] = Field(
         default=(),
         description="Names that callers and their pages know this server by, without ports, e.g. "

@@ -42,6 +42,11 @@ class Asking:
         """Let a call in, or refuse it, by its headers alone; see :meth:`DataPlane.admit`."""
         return self._plane.admit(task=self._task.name, deadline=call.deadline, priority=call.priority)
 
+    def check(self, call: Call, model: str = "") -> None:
+        """Raises what :meth:`admit` would; ``model`` is what the caller calls the model, "" if only the body
+        tells."""
+        self._plane.check(task=self._task.name, model=model, deadline=call.deadline, priority=call.priority)
+
     async def find(self, parameters: Mapping[str, Any]) -> ModelInfo | None:
         """The model that the path names, given the parameters in it; None if the fields name it. Raises what
         the task has for one that is not there."""

@@ -65,6 +65,13 @@ class TaskRoute:
             return None
         return Spooling(self._submits.largest(self.task), self._reader.goes_to_disk)
 
+    def check(self, context: RequestContext, query: bytes) -> None:
+        """Raises what a request is refused with by its headers: who, quota, queue, deadline. One that becomes
+        a job has no such limits but who and quota."""
+        call = self._calls.read(context)
+        if self._submits is None or not (self._always or prefers_async(context)):
+            self._asking.check(call)
+
     async def __call__(
         self,
         context: RequestContext,
