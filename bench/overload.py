@@ -48,7 +48,12 @@ class Exchange:
     status: int = 0
     retry_after: float = 0.0
     request_id: str = ""
-    code: str = ""
+    given_up: bool = False
+    """Refused, but only after it had been let in."""
+
+    @property
+    def at_door(self) -> bool:
+        return self.status in (429, 503) and not self.given_up
 
 
 class Wire(asyncio.Protocol):
@@ -143,7 +148,7 @@ def _read(answer: bytes, exchange: Exchange) -> None:
             exchange.request_id = value.strip().decode()
     if exchange.status != 200:
         error = json.loads(body)["error"]
-        exchange.code = error["code"] if isinstance(error, dict) else ""
+        exchange.given_up = "the request was " in error["message"]
 
 
 def instants(rate: float, variation: float, seconds: float, seed: int) -> Iterator[float]:
@@ -201,6 +206,8 @@ class Run:
     behind_p99: float
     """Seconds that the clients sent late."""
     broken: int
+    busy: float
+    """Of one processor, the share that the server had."""
 
 
 def judged(
@@ -210,11 +217,12 @@ def judged(
     load: float,
     capacity: float,
     seconds: float,
+    busy: float,
 ) -> Run:
     """What one run came to. Let in is what was neither refused at the door nor lost."""
     good = [each for each in exchanges if each.status == 200 and each.answered - each.planned <= deadline]
-    at_door = [each for each in exchanges if each.status in (429, 503)]
-    let_in = [each for each in exchanges if each.status and each.status not in (429, 503)]
+    at_door = [each for each in exchanges if each.at_door]
+    let_in = [each for each in exchanges if each.status and not each.at_door]
     timely = [each for each in let_in if each.status == 200 and each.answered - each.sent <= deadline]
     return Run(
         deadline,
@@ -227,6 +235,7 @@ def judged(
         percentile([each.answered - each.sent for each in at_door], 0.99),
         percentile([each.sent - each.planned for each in exchanges if each.sent], 0.99),
         sum(each.status == 0 for each in exchanges),
+        busy,
     )
 
 
@@ -288,10 +297,12 @@ def main() -> None:
             time.sleep(_SETTLE)
             clients = clients_of(deadline)
             due = list(instants(load * capacity, variation, arguments.seconds, arguments.seed))
+            before, begun = sum(process.cpu_times()[:2]), time.perf_counter()
             callers = loop.run_until_complete(offered(clients, due))
+            busy = (sum(process.cpu_times()[:2]) - before) / (time.perf_counter() - begun)
             clients.close()
             first = [caller[0] for caller in callers]
-            runs.append(judged(first, deadline, variation, load, capacity, arguments.seconds))
+            runs.append(judged(first, deadline, variation, load, capacity, arguments.seconds, busy))
             print(json.dumps(dataclasses.asdict(runs[-1])), flush=True)
         time.sleep(_SETTLE)
         clients = clients_of(0.002)
@@ -325,17 +336,18 @@ def write(
         "",
         f"`python bench/overload.py --seconds {arguments.seconds:g} --seed {arguments.seed}`, "
         f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} CPUs, {platform.machine()}, load average {busy:.1f} "
-        f"at the end (two of it are this measurement). Server on processor 0 with one lane, clients on processor "
-        f"{arguments.client_cpu}. Network {arguments.network}, photographs as JPEG; closed-loop capacity "
-        f"{capacity:.1f} a second. `bench/overload.py` tells what the columns are.",
+        f"at the end (two of it are this measurement). Server on processor 0 with one lane, clients on "
+        f"processor {arguments.client_cpu}. {arguments.network}, JPEG; "
+        f"closed-loop capacity {capacity:.1f} a second. `bench/overload.py` tells what the columns are.",
         "",
         "| deadline | CV of gaps | offered / capacity | goodput / capacity | in time, of what was let in | "
-        "refused | refusal p99 | clients behind, p99 | broken |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "refused | refusal p99 | clients behind, p99 | broken | server's share of its processor |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {run.deadline * 1e3:g} ms | {run.variation:g} | {run.load:g} | {run.goodput:.2f} | "
-        f"{run.in_time:.3f} | {run.refused:.2f} | {run.refusal_p99 * 1e3:.1f} ms | {run.behind_p99 * 1e3:.1f} ms | {run.broken} |"
+        f"{run.in_time:.3f} | {run.refused:.2f} | {run.refusal_p99 * 1e3:.1f} ms | "
+        f"{run.behind_p99 * 1e3:.1f} ms | {run.broken} | {run.busy:.2f} |"
         for run in runs
     ]
     user, system, count = refusal
@@ -345,8 +357,8 @@ def write(
         f"A refusal takes {user * 1e6:.0f} us of the server's processor time outside the kernel and "
         f"{system * 1e6:.0f} us inside it, where the body is received ({count} refusals of photographs).",
         "",
-        f"At twice the capacity {came} refused clients waited what `Retry-After` said (at most {longest:g} s) "
-        f"and asked again: {let_in:.3f} of them were then answered in time.",
+        f"At twice the capacity {came} refused clients waited what `Retry-After` said (at most {longest:g} "
+        f"s) and asked again: {let_in:.3f} of them were then answered in time.",
     ]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text("\n".join(lines) + "\n")

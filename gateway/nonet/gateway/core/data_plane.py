@@ -16,7 +16,7 @@ import functools
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from nonet.gateway.cache import ResponseCache
-from nonet.gateway.core.admission import Admission, InFlight
+from nonet.gateway.core.admission import Admission, InFlight, Place
 from nonet.gateway.core.calibration import Calibrator
 from nonet.gateway.core.composing import Composer
 from nonet.gateway.core.costs import Cost, Costs
@@ -31,6 +31,7 @@ from nonet.gateway.core.routing import Absence, Router, no_more_than_a_model
 from nonet.gateway.core.statistics import StatisticsKeeper
 from nonet.gateway.core.time_limit import TimeLimit
 from nonet.gateway.executor.contract import Device, VersionGone
+from nonet.gateway.scheduler import QueueKey
 from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock
@@ -131,8 +132,7 @@ class DataPlane:
 
     @property
     def accepting(self) -> bool:
-        """Whether new requests are let in."""
-        return self._admission.open
+        return self._admission.open  # to new requests
 
     @property
     def in_flight(self) -> int:
@@ -232,8 +232,9 @@ class DataPlane:
         Raises as :meth:`Admission.check`; what is refused is recorded with all observers, but for a server
         that drains.
         """
-        self.check(task=task, model=model, version=version, deadline=deadline, priority=priority)
-        return self._in_flight
+        key = self.check(task=task, model=model, version=version, deadline=deadline, priority=priority)
+        expected = self._dispatcher.scheduler.expected
+        return Place(self._in_flight, key and expected.seat(key, priority, self.clock.now()))
 
     def check(
         self,
@@ -243,11 +244,11 @@ class DataPlane:
         version: str = "",
         deadline: float | None = None,
         priority: int = 1,
-    ) -> None:
-        """Raises and records what :meth:`admit` would."""
+    ) -> QueueKey | None:
+        """Raises and records what :meth:`admit` would; the version it is for, if the headers tell."""
         self._admission.check_open()
         try:
-            self._admission.check(task, model, version, deadline, priority)
+            return self._admission.check(task, model, version, deadline, priority)
         except ServingError as error:
             now = self.clock.now()
             progress = RequestProgress(arrival=now, deadline=deadline)
@@ -285,8 +286,7 @@ class DataPlane:
         return self.router.choose(task, model, deadline=deadline, priority=priority, answered_at=answered_at)
 
     async def infer(self, request: InferRequest, *, admitted: bool = False) -> InferResponse:
-        """Answer ``request``; of a model that works in steps, the final answer. Cancelling the awaiting task
-        withdraws the work.
+        """Answer ``request`` (of a model that works in steps, the final answer). Cancelling withdraws it.
 
         ``admitted``: it was let in by :meth:`admit`, so it is served even if the plane drains by now.
         Raises ServingError; every call is recorded exactly once with all observers.

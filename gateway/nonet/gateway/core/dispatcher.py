@@ -167,8 +167,7 @@ class Dispatcher:
 
     def forget(self, key: QueueKey) -> None:
         """A version left the catalog: drop its profile. What waits holds a lease and still runs."""
-        for device in self.scheduler.devices.values():
-            device.latency.pop(key, None)
+        self.scheduler.forget(key)
 
     # -- the loop -------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 
 from nonet.gateway.cache import ResponseCache, cache_key
+from nonet.gateway.core.admission import queued
 from nonet.gateway.core.dispatcher import Dispatcher, Ticket
 from nonet.gateway.core.executions import executions
 from nonet.gateway.core.partial_answers import PartialAnswers
@@ -180,6 +181,7 @@ class Execution:
                 reader.put(partial)
             return True
 
+        queued()
         ticket = self._dispatcher.submit(request, lease.share(), progress.rows, deadline, deliver)
         if flight:
             self._tickets[flight] = ticket

@@ -43,6 +43,7 @@ class Item:
         max_rows: largest batch its model takes (1: it is run alone).
         cost: work of its next execution in rows of the sample request; 0.0 stands for ``rows``.
         left: executions that it is expected to need from now on, >= 1; only predictions look at it.
+        predicted: seconds from its arrival to its answer, as predicted when it was queued; 0.0: nothing was.
         payload: whatever the owner needs back; the scheduler never looks at it.
     """
 
@@ -55,6 +56,7 @@ class Item:
     max_rows: int
     cost: float = 0.0
     left: float = 1.0
+    predicted: float = 0.0
     payload: Any = None
     state: ItemState = ItemState.WAITING
     started: float = 0.0

@@ -28,7 +28,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 from nonet.gateway.scheduler.devices import Batch, DeviceState
+from nonet.gateway.scheduler.expected import Expected
 from nonet.gateway.scheduler.latency import LatencyModel
+from nonet.gateway.scheduler.punctuality import Punctuality
 from nonet.gateway.scheduler.queue import Item, ItemState, ModelQueue, QueueKey
 from nonet.gateway.scheduler.turns import seconds_in_turns
 from nonet.gateway.settings.schema import SchedulerSettings
@@ -51,6 +53,8 @@ class Scheduler:
         self._overhead = overhead
         self.devices: dict[str, DeviceState] = {device.name: device for device in devices}
         self.queues: dict[QueueKey, ModelQueue] = {}
+        self.expected = Expected()
+        self._punctuality: dict[QueueKey, Punctuality] = {}
         self._sequence = 0
 
     # -- entering -------------------------------------------------------------------------------
@@ -64,7 +68,8 @@ class Scheduler:
             DeadlineUnattainable: no device can finish it in time; ``retry_after`` is the time after which
                 the work ahead of it will have gone.
         """
-        self.check(item.key, item.priority, item.deadline, now, cost=item.cost, left=item.left)
+        predicted = self.check(item.key, item.priority, item.deadline, now, cost=item.cost, left=item.left)
+        item.predicted = predicted if item.left <= 1.0 else 0.0
         if item.sequence < 0:
             item.sequence = self._sequence
             self._sequence += 1
@@ -80,9 +85,9 @@ class Scheduler:
         *,
         cost: float = 1.0,
         left: float = 1.0,
-    ) -> None:
-        """Whether an item of ``cost`` and ``left`` executions could be submitted now; raises what
-        :meth:`submit` would."""
+    ) -> float:
+        """Whether an item of ``cost`` and ``left`` executions could be submitted now: the seconds it is
+        predicted to take, 0.0 if it has no deadline; raises what :meth:`submit` would."""
         if deadline <= now:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
         able = self._able(key)
@@ -95,15 +100,18 @@ class Scheduler:
                 code="QUEUE_FULL",
                 retry_after=max(self._wait(able, key, priority, math.inf, now), 0.05),
             )
-        if deadline < math.inf:
-            end = self._estimate(able, key, cost, left, priority, deadline, now)
-            if end > deadline:
-                late = end - deadline
-                raise DeadlineUnattainable(
-                    f"the answer would come in {(end - now) * 1e3:.0f} ms, "
-                    f"{late * 1e3:.0f} ms after the deadline; allow more time or retry later",
-                    retry_after=max(late, 0.05),
-                )
+        if deadline == math.inf:
+            return 0.0
+        predicted = self._predicted(able, key, cost, left, priority, deadline, now)
+        end = now + predicted * self._ratio(key, predicted, now) + self._overhead
+        if end > deadline:
+            late = end - deadline
+            raise DeadlineUnattainable(
+                f"the answer would come in {(end - now) * 1e3:.0f} ms, "
+                f"{late * 1e3:.0f} ms after the deadline; allow more time or retry later",
+                retry_after=max(late, 0.05),
+            )
+        return predicted
 
     def estimate(
         self, key: QueueKey, cost: float, priority: int, deadline: float, now: float, *, left: float = 1.0
@@ -114,13 +122,18 @@ class Scheduler:
         ``math.inf`` if no healthy device serves the model. While a model's latency is unknown its share
         counts as nothing.
         """
-        return self._estimate(self._able(key), key, cost, left, priority, deadline, now)
+        predicted = self._predicted(self._able(key), key, cost, left, priority, deadline, now)
+        return now + predicted * self._ratio(key, predicted, now) + self._overhead
 
     def _able(self, key: QueueKey) -> list[DeviceState]:
         """The devices that can run ``key`` now."""
         return [device for device in self.devices.values() if device.can_run(key)]
 
-    def _estimate(
+    def _ratio(self, key: QueueKey, predicted: float, now: float) -> float:
+        known = self._punctuality.get(key)
+        return 1.0 if known is None else known.ratio(predicted, now)
+
+    def _predicted(
         self,
         able: Sequence[DeviceState],
         key: QueueKey,
@@ -134,7 +147,7 @@ class Scheduler:
         wait = self._wait(able, key, priority, deadline, now)
         if left > 1.0:
             run = max(run, seconds_in_turns(able, self.queues, key, cost, left, priority, now) - wait)
-        return now + wait + run * self._limits.safety_factor + self._overhead
+        return wait + run * self._limits.safety_factor
 
     def _wait(
         self, able: Sequence[DeviceState], key: QueueKey, priority: int, deadline: float, now: float
@@ -158,8 +171,12 @@ class Scheduler:
         return 1.0 / rate if rate else math.inf
 
     def _work_ahead(self, device: DeviceState, rank: tuple[int, float, int], now: float) -> float:
-        """Device-seconds of the waiting items more urgent than ``rank`` that this device would run."""
+        """Device-seconds of the items more urgent than ``rank`` that wait or are expected, and that this
+        device would run."""
         total = 0.0
+        for key, count in self.expected.counts(rank[0], now).items():
+            if device.can_run(key):
+                total += device.model(key).predict(float(count), now)
         for key, queue in self.queues.items():
             if not queue or not device.can_run(key):
                 continue
@@ -203,6 +220,8 @@ class Scheduler:
         for item in hopeless:
             self._take(item)
             item.state = ItemState.DONE
+            if item.predicted:
+                self._punctual(item, math.inf, now)
         return hopeless
 
     def share(self, item: Item, priority: int, deadline: float) -> None:
@@ -246,6 +265,8 @@ class Scheduler:
         device.running.remove(batch)
         for item in batch.items:
             item.state = ItemState.DONE
+            if seconds is not None and item.predicted:
+                self._punctual(item, now - item.arrival, now)
         # A version that has left meanwhile was forgotten, and stays so.
         if seconds is not None and (latency := device.latency.get(batch.key)) is not None:
             latency.observe(batch.cost, seconds, now)
@@ -261,6 +282,12 @@ class Scheduler:
         item.again(turn, self._sequence, now)
         self._sequence += 1
         self.requeue(item)
+
+    def forget(self, key: QueueKey) -> None:
+        """A version has left: what was learnt of it goes, too."""
+        self._punctuality.pop(key, None)
+        for device in self.devices.values():
+            device.latency.pop(key, None)
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -298,6 +325,10 @@ class Scheduler:
         batch = Batch(head.key, device.name, chosen, rows, cost, now, latency.predict(cost, now))
         device.running.append(batch)
         return batch
+
+    def _punctual(self, item: Item, seconds: float, now: float) -> None:
+        self._punctuality.setdefault(item.key, Punctuality()).observe(item.predicted, seconds, now)
+        item.predicted = 0.0
 
     def _take(self, item: Item) -> None:
         queue = self.queues[item.key]

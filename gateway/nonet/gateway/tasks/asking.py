@@ -38,13 +38,15 @@ class Asking:
         self._plane: DataPlane = parts.plane
         self._host = parts.host
 
-    def admit(self, call: Call) -> contextlib.AbstractContextManager[None]:
-        """Let a call in, or refuse it, by its headers alone; see :meth:`DataPlane.admit`."""
-        return self._plane.admit(task=self._task.name, deadline=call.deadline, priority=call.priority)
+    def admit(self, call: Call, model: str = "") -> contextlib.AbstractContextManager[None]:
+        """Let a call in, or refuse it, by its headers alone; ``model`` is what the caller calls the model, ""
+        if only the body tells. See :meth:`DataPlane.admit`."""
+        return self._plane.admit(
+            task=self._task.name, model=model, deadline=call.deadline, priority=call.priority
+        )
 
     def check(self, call: Call, model: str = "") -> None:
-        """Raises what :meth:`admit` would; ``model`` is what the caller calls the model, "" if only the body
-        tells."""
+        """Raises what :meth:`admit` would."""
         self._plane.check(task=self._task.name, model=model, deadline=call.deadline, priority=call.priority)
 
     async def find(self, parameters: Mapping[str, Any]) -> ModelInfo | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
+from urllib.parse import unquote_plus
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -34,6 +36,9 @@ EVENT_STREAM: RawHeaders = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+_MODEL_FIELD = re.compile(rb"(?:^|&)model=([^&]*)")
 
 
 class TaskRoute:
@@ -70,7 +75,15 @@ class TaskRoute:
         a job has no such limits but who and quota."""
         call = self._calls.read(context)
         if self._submits is None or not (self._always or prefers_async(context)):
-            self._asking.check(call)
+            self._asking.check(call, self._named(query))
+
+    def _named(self, query: bytes) -> str:
+        """The model as far as the query names it: where it stands in the body, that counts instead, and the
+        path of a task may name it, too."""
+        if b"model=" not in query:
+            return ""
+        found = _MODEL_FIELD.search(query)
+        return unquote_plus(found[1].decode("latin-1")) if found else ""
 
     async def __call__(
         self,
@@ -87,7 +100,7 @@ class TaskRoute:
         with contextlib.ExitStack() as admission:
             # Let in with its headers: an upload that is under way when the server is told to stop is
             # finished.
-            admission.enter_context(asking.admit(call))
+            admission.enter_context(asking.admit(call, self._named(query)))
             kind = self._reader.media_type(context)
             if self.task.work is not None:
                 read_key(context.given(b"idempotency-key"))  # of no use here, but it must be one
