@@ -27,6 +27,7 @@ class Admission:
     Attributes:
         open: whether new requests are let in.
         begun: whether they ever were.
+        refused: a model that the last request, if it was refused, may have been for; None if none is known.
         held_bytes: of the inputs of all requests between arrival and answer.
 
     Args:
@@ -41,6 +42,7 @@ class Admission:
     ) -> None:
         self.open = self.begun = False
         self.held_bytes = 0
+        self.refused: ModelInfo | None = None
         self._catalog = catalog
         self._router = router
         self._scheduler = scheduler
@@ -60,7 +62,13 @@ class Admission:
             raise Unavailable("the server holds as much input as it may; retry later", code="OVERLOADED")
 
     def check(
-        self, task: str, model: str, version: str, deadline: float | None, priority: int
+        self,
+        task: str,
+        model: str,
+        version: str,
+        deadline: float | None,
+        priority: int,
+        caller: str = "",
     ) -> QueueKey | None:
         """Whether a request can be let in, by what its headers and path tell, and the version that it is then
         taken to be for, if they tell of one.
@@ -71,14 +79,16 @@ class Admission:
         it is let in: the one who looks for it says so.
         """
         self.check_open()
-        self.check_memory(1)
         candidates = self.candidates(task, model, version)
+        self.refused = candidates[0] if candidates else None
+        self.check_memory(1)
         now = self._clock.now()
         refusal: ServingError | None = None
         for info in candidates:
             try:
                 key = (info.name, info.version)
-                self._scheduler.check(key, priority, math.inf if deadline is None else deadline, now)
+                due = math.inf if deadline is None else deadline
+                self._scheduler.check(key, priority, due, now, caller=caller)
                 return key
             except (DeadlineExceeded, DeadlineUnattainable) as error:
                 refusal = refusal or error
@@ -106,10 +116,14 @@ class Admission:
 _seat: contextvars.ContextVar[Seat | None] = contextvars.ContextVar("nonet_seat", default=None)
 
 
-def queued() -> None:
-    """The request that is being handled is in its queue: it is expected no longer."""
-    if (seat := _seat.get()) is not None:
-        seat.leave()
+def queued() -> str:
+    """The request that is being handled goes into its queue and is expected no longer; by which it is known
+    again, "" if nothing is known of it."""
+    seat = _seat.get()
+    if seat is None:
+        return ""
+    seat.leave()
+    return seat.caller
 
 
 class Place:

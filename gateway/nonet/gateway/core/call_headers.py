@@ -29,6 +29,7 @@ class Call:
         deadline: instant on the data plane's clock, or None.
         priority: 0 is the highest.
         use_cache, store_in_cache: from ``Cache-Control``.
+        request_id: by which a caller who was refused is known when it comes back.
     """
 
     tenant: str
@@ -36,13 +37,14 @@ class Call:
     priority: int
     use_cache: bool
     store_in_cache: bool
+    request_id: str = ""
 
     def handling(self) -> dict[str, Any]:
         """The fields of the core's request that say the same."""
         return {field.name: getattr(self, field.name) for field in _HANDLING}
 
 
-_HANDLING = dataclasses.fields(Call)
+_HANDLING = [field for field in dataclasses.fields(Call) if field.name != "request_id"]
 
 
 class CallReader:
@@ -91,7 +93,7 @@ class CallReader:
             directives = {part.strip() for part in context.header(b"cache-control").lower().split(",")}
             store_in_cache = "no-store" not in directives
             use_cache = store_in_cache and "no-cache" not in directives
-        call = Call(tenant, deadline, priority, use_cache, store_in_cache)
+        call = Call(tenant, deadline, priority, use_cache, store_in_cache, context.request_id)
         if arrived is None:
             context.call = call
         return call

@@ -217,6 +217,7 @@ class DataPlane:
         version: str = "",
         deadline: float | None = None,
         priority: int = 1,
+        caller: str = "",
     ) -> contextlib.AbstractContextManager[None]:
         """Let a request in before its body has arrived: use it as ``with plane.admit():`` at once;
         :meth:`drain` then waits until the block is left.
@@ -227,32 +228,26 @@ class DataPlane:
             task: name of the task that is asked for; then ``model`` is what the caller calls the model, ""
                 if only the body tells.
             model, version: name and version of the OIP model if there is no task.
-            deadline, priority: of the call.
+            deadline, priority: of the call; ``caller``: by which it is known again if it is refused.
 
         Raises as :meth:`Admission.check`; what is refused is recorded with all observers, but for a server
         that drains.
         """
-        key = self.check(task=task, model=model, version=version, deadline=deadline, priority=priority)
+        key = self.check(task, model, version, deadline, priority, caller)
         expected = self._dispatcher.scheduler.expected
-        return Place(self._in_flight, key and expected.seat(key, priority, self.clock.now()))
+        return Place(self._in_flight, key and expected.seat(key, priority, self.clock.now(), caller))
 
     def check(
-        self,
-        *,
-        task: str = "",
-        model: str = "",
-        version: str = "",
-        deadline: float | None = None,
-        priority: int = 1,
+        self, task: str, model: str, version: str, deadline: float | None, priority: int, caller: str
     ) -> QueueKey | None:
         """Raises and records what :meth:`admit` would; the version it is for, if the headers tell."""
         self._admission.check_open()
         try:
-            return self._admission.check(task, model, version, deadline, priority)
+            return self._admission.check(task, model, version, deadline, priority, caller)
         except ServingError as error:
             now = self.clock.now()
             progress = RequestProgress(arrival=now, deadline=deadline)
-            for info in self._admission.candidates(task, model, version)[:1]:
+            if (info := self._admission.refused) is not None:
                 progress.model, progress.version = info.name, info.version
             progress.end(None, error.code, now)
             for observer in self._observers:
@@ -301,9 +296,9 @@ class DataPlane:
     ) -> AsyncGenerator[InferResponse, None]:
         """The partial answers to ``request`` in order (their ``final`` is False), then the final one.
 
-        A reader who is slow gets the newest partial answers only, if all of them take much memory; one whose
-        answer is in the cache, or comes of an execution that had begun, may get the final one alone. Closing
-        the generator or cancelling its reader withdraws the work. Raises and records as :meth:`infer`.
+        A slow reader gets the newest partial answers only, if all of them take much memory; one whose answer
+        is in the cache, or comes of an execution that had begun, may get the final one alone. Closing the
+        generator or cancelling its reader withdraws the work. Raises and records as :meth:`infer`.
         """
         partials = PartialAnswers(request.id)
         with self._in_flight:

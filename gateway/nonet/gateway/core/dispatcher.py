@@ -113,9 +113,12 @@ class Dispatcher:
         rows: int,
         deadline: float,
         deliver: Callable[[InferResponse], bool],
+        *,
+        caller: str = "",
     ) -> Ticket:
         """Queue a validated request. Takes over ``lease``, also when it raises. ``deliver`` is called with
         each partial answer and says whether anybody reads it; a ServingError from it fails the request.
+        ``caller``: by which a refused request is known again.
 
         Raises as :meth:`Scheduler.submit` does: a request that cannot be answered in time is refused here.
         """
@@ -135,6 +138,7 @@ class Dispatcher:
         cost, left = executions(info, rows, request.cost, self.in_steps)
         largest = max(info.max_batch_size, 1)
         item = Item(key, rows, group, deadline, request.priority, now, largest, cost, left)
+        item.caller = caller
         ticket = Ticket(request, lease, item, asyncio.get_running_loop().create_future(), deliver)
         item.payload = ticket
         try:

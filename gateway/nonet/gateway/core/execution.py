@@ -181,8 +181,9 @@ class Execution:
                 reader.put(partial)
             return True
 
-        queued()
-        ticket = self._dispatcher.submit(request, lease.share(), progress.rows, deadline, deliver)
+        ticket = self._dispatcher.submit(
+            request, lease.share(), progress.rows, deadline, deliver, caller=queued()
+        )
         if flight:
             self._tickets[flight] = ticket
             for hurry in self._hurries.pop(flight, ()):

@@ -19,10 +19,11 @@ never sends it, keeps nobody else out."""
 class Seat:
     """What one request takes up between its headers and its queue."""
 
-    __slots__ = ("_expected", "key", "priority", "taken", "until")
+    __slots__ = ("_expected", "caller", "key", "priority", "taken", "until")
 
-    def __init__(self, expected: Expected, key: QueueKey, priority: int, until: float) -> None:
+    def __init__(self, expected: Expected, key: QueueKey, priority: int, until: float, caller: str) -> None:
         self._expected = expected
+        self.caller = caller
         self.key = key
         self.priority = priority
         self.until = until
@@ -42,9 +43,9 @@ class Expected:
         self._seats: deque[Seat] = deque()
         self._counts: dict[tuple[QueueKey, int], int] = {}
 
-    def seat(self, key: QueueKey, priority: int, now: float) -> Seat:
-        """A request has been let in at ``now``."""
-        seat = Seat(self, key, priority, now + _IMMINENT)
+    def seat(self, key: QueueKey, priority: int, now: float, caller: str = "") -> Seat:
+        """A request of ``caller`` has been let in at ``now``."""
+        seat = Seat(self, key, priority, now + _IMMINENT, caller)
         self._seats.append(seat)
         self._counts[key, priority] = self._counts.get((key, priority), 0) + 1
         return seat

@@ -44,6 +44,7 @@ class Item:
         cost: work of its next execution in rows of the sample request; 0.0 stands for ``rows``.
         left: executions that it is expected to need from now on, >= 1; only predictions look at it.
         predicted: seconds from its arrival to its answer, as predicted when it was queued; 0.0: nothing was.
+        caller: by which it is known again if it was refused, "" for none.
         payload: whatever the owner needs back; the scheduler never looks at it.
     """
 
@@ -57,6 +58,7 @@ class Item:
     cost: float = 0.0
     left: float = 1.0
     predicted: float = 0.0
+    caller: str = ""
     payload: Any = None
     state: ItemState = ItemState.WAITING
     started: float = 0.0

@@ -29,6 +29,7 @@ from collections.abc import Iterable, Sequence
 
 from nonet.gateway.scheduler.devices import Batch, DeviceState
 from nonet.gateway.scheduler.expected import Expected
+from nonet.gateway.scheduler.kept_places import LEFT, KeptPlaces
 from nonet.gateway.scheduler.latency import LatencyModel
 from nonet.gateway.scheduler.punctuality import Punctuality
 from nonet.gateway.scheduler.queue import Item, ItemState, ModelQueue, QueueKey
@@ -55,6 +56,7 @@ class Scheduler:
         self.queues: dict[QueueKey, ModelQueue] = {}
         self.expected = Expected()
         self._punctuality: dict[QueueKey, Punctuality] = {}
+        self._kept: dict[QueueKey, KeptPlaces] = {}
         self._sequence = 0
 
     # -- entering -------------------------------------------------------------------------------
@@ -68,7 +70,11 @@ class Scheduler:
             DeadlineUnattainable: no device can finish it in time; ``retry_after`` is the time after which
                 the work ahead of it will have gone.
         """
-        predicted = self.check(item.key, item.priority, item.deadline, now, cost=item.cost, left=item.left)
+        predicted = self.check(
+            item.key, item.priority, item.deadline, now, cost=item.cost, left=item.left, caller=item.caller
+        )
+        if item.caller and item.key in self._kept:
+            self._kept[item.key].take(item.caller)
         item.predicted = predicted if item.left <= 1.0 else 0.0
         if item.sequence < 0:
             item.sequence = self._sequence
@@ -85,9 +91,11 @@ class Scheduler:
         *,
         cost: float = 1.0,
         left: float = 1.0,
+        caller: str = "",
     ) -> float:
         """Whether an item of ``cost`` and ``left`` executions could be submitted now: the seconds it is
-        predicted to take, 0.0 if it has no deadline; raises what :meth:`submit` would."""
+        predicted to take, 0.0 if it has no deadline; raises what :meth:`submit` would. Who is refused as
+        ``caller`` and comes back as the same finds a place; see :mod:`.kept_places`."""
         if deadline <= now:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
         able = self._able(key)
@@ -104,14 +112,36 @@ class Scheduler:
             return 0.0
         predicted = self._predicted(able, key, cost, left, priority, deadline, now)
         end = now + predicted * self._ratio(key, predicted, now) + self._overhead
+        kept = self._kept.get(key)
+        alone = self._fastest(key, cost, now) * left * self._limits.safety_factor
+        if kept is not None and predicted > alone and kept.due(now) and not kept.holds(caller, now):
+            end += LEFT * (deadline - now)  # not where a lane would idle for it
         if end > deadline:
             late = end - deadline
             raise DeadlineUnattainable(
                 f"the answer would come in {(end - now) * 1e3:.0f} ms, "
                 f"{late * 1e3:.0f} ms after the deadline; allow more time or retry later",
-                retry_after=max(late, 0.05),
+                retry_after=self._retry_after(able, key, cost * left, deadline, caller, late, now),
             )
         return predicted
+
+    def _retry_after(
+        self,
+        able: Sequence[DeviceState],
+        key: QueueKey,
+        work: float,
+        deadline: float,
+        caller: str,
+        late: float,
+        now: float,
+    ) -> float:
+        """Seconds after which a refused request would be in time; if that is so at all, and it can be known
+        again, a place is kept for it."""
+        alone = self._fastest(key, work, now)
+        if not caller or not alone or now + alone / (1.0 - LEFT) + self._overhead > deadline:
+            return max(late, 0.05)
+        rate = sum(device.lanes / device.model(key).predict(work, now) for device in able)
+        return self._kept.setdefault(key, KeptPlaces()).promise(caller, late, rate, now)
 
     def estimate(
         self, key: QueueKey, cost: float, priority: int, deadline: float, now: float, *, left: float = 1.0
@@ -286,6 +316,7 @@ class Scheduler:
     def forget(self, key: QueueKey) -> None:
         """A version has left: what was learnt of it goes, too."""
         self._punctuality.pop(key, None)
+        self._kept.pop(key, None)
         for device in self.devices.values():
             device.latency.pop(key, None)
 

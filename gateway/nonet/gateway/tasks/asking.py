@@ -42,12 +42,16 @@ class Asking:
         """Let a call in, or refuse it, by its headers alone; ``model`` is what the caller calls the model, ""
         if only the body tells. See :meth:`DataPlane.admit`."""
         return self._plane.admit(
-            task=self._task.name, model=model, deadline=call.deadline, priority=call.priority
+            task=self._task.name,
+            model=model,
+            deadline=call.deadline,
+            priority=call.priority,
+            caller=call.request_id,
         )
 
     def check(self, call: Call, model: str = "") -> None:
         """Raises what :meth:`admit` would."""
-        self._plane.check(task=self._task.name, model=model, deadline=call.deadline, priority=call.priority)
+        self._plane.check(self._task.name, model, "", call.deadline, call.priority, call.request_id)
 
     async def find(self, parameters: Mapping[str, Any]) -> ModelInfo | None:
         """The model that the path names, given the parameters in it; None if the fields name it. Raises what
