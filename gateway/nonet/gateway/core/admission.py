@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 
 from nonet.gateway.core.routing import Router
-from nonet.gateway.scheduler import QueueKey, Scheduler
+from nonet.gateway.scheduler import NOBODY, Caller, QueueKey, Scheduler
 from nonet.gateway.scheduler.expected import Seat
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock
@@ -68,7 +68,7 @@ class Admission:
         version: str,
         deadline: float | None,
         priority: int,
-        caller: str = "",
+        caller: Caller = NOBODY,
     ) -> QueueKey | None:
         """Whether a request can be let in, by what its headers and path tell, and the version that it is then
         taken to be for, if they tell of one.
@@ -117,13 +117,13 @@ _seat: contextvars.ContextVar[Seat | None] = contextvars.ContextVar("nonet_seat"
 
 
 def queued() -> str:
-    """The request that is being handled goes into its queue and is expected no longer; by which it is known
-    again, "" if nothing is known of it."""
+    """The request that is being handled goes into its queue and is expected no longer; the id under which it
+    comes back, "" if none is known."""
     seat = _seat.get()
     if seat is None:
         return ""
     seat.leave()
-    return seat.caller
+    return seat.caller.request_id
 
 
 class Place:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nonet.gateway.core.gatekeeper import Gatekeeper
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
+from nonet.gateway.scheduler import Caller
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, InvalidArgument
 from nonet.runtime.requests import InferResponse
@@ -29,7 +30,7 @@ class Call:
         deadline: instant on the data plane's clock, or None.
         priority: 0 is the highest.
         use_cache, store_in_cache: from ``Cache-Control``.
-        request_id: by which a caller who was refused is known when it comes back.
+        request_id: under which a caller who was refused comes back.
     """
 
     tenant: str
@@ -38,6 +39,11 @@ class Call:
     use_cache: bool
     store_in_cache: bool
     request_id: str = ""
+
+    @property
+    def caller(self) -> Caller:
+        """Whose it is, as the scheduler knows it."""
+        return Caller(self.tenant, self.request_id)
 
     def handling(self) -> dict[str, Any]:
         """The fields of the core's request that say the same."""

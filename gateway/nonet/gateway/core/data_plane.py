@@ -31,7 +31,7 @@ from nonet.gateway.core.routing import Absence, Router, no_more_than_a_model
 from nonet.gateway.core.statistics import StatisticsKeeper
 from nonet.gateway.core.time_limit import TimeLimit
 from nonet.gateway.executor.contract import Device, VersionGone
-from nonet.gateway.scheduler import QueueKey
+from nonet.gateway.scheduler import NOBODY, Caller, QueueKey
 from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock
@@ -217,7 +217,7 @@ class DataPlane:
         version: str = "",
         deadline: float | None = None,
         priority: int = 1,
-        caller: str = "",
+        caller: Caller = NOBODY,
     ) -> contextlib.AbstractContextManager[None]:
         """Let a request in before its body has arrived: use it as ``with plane.admit():`` at once;
         :meth:`drain` then waits until the block is left.
@@ -228,7 +228,7 @@ class DataPlane:
             task: name of the task that is asked for; then ``model`` is what the caller calls the model, ""
                 if only the body tells.
             model, version: name and version of the OIP model if there is no task.
-            deadline, priority: of the call; ``caller``: by which it is known again if it is refused.
+            deadline, priority: of the call; ``caller``: whose it is.
 
         Raises as :meth:`Admission.check`; what is refused is recorded with all observers, but for a server
         that drains.
@@ -238,7 +238,7 @@ class DataPlane:
         return Place(self._in_flight, key and expected.seat(key, priority, self.clock.now(), caller))
 
     def check(
-        self, task: str, model: str, version: str, deadline: float | None, priority: int, caller: str
+        self, task: str, model: str, version: str, deadline: float | None, priority: int, caller: Caller
     ) -> QueueKey | None:
         """Raises and records what :meth:`admit` would; the version it is for, if the headers tell."""
         self._admission.check_open()

@@ -20,6 +20,7 @@ from nonet.gateway.core.records import BatchRecord, Observer
 from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device
 from nonet.gateway.scheduler import (
     Batch,
+    Caller,
     DeviceState,
     Item,
     LatencyModel,
@@ -114,11 +115,11 @@ class Dispatcher:
         deadline: float,
         deliver: Callable[[InferResponse], bool],
         *,
-        caller: str = "",
+        request_id: str = "",
     ) -> Ticket:
         """Queue a validated request. Takes over ``lease``, also when it raises. ``deliver`` is called with
         each partial answer and says whether anybody reads it; a ServingError from it fails the request.
-        ``caller``: by which a refused request is known again.
+        ``request_id``: under which it comes back if it is refused.
 
         Raises as :meth:`Scheduler.submit` does: a request that cannot be answered in time is refused here.
         """
@@ -138,7 +139,7 @@ class Dispatcher:
         cost, left = executions(info, rows, request.cost, self.in_steps)
         largest = max(info.max_batch_size, 1)
         item = Item(key, rows, group, deadline, request.priority, now, largest, cost, left)
-        item.caller = caller
+        item.caller = Caller(request.tenant, request_id)
         ticket = Ticket(request, lease, item, asyncio.get_running_loop().create_future(), deliver)
         item.payload = ticket
         try:

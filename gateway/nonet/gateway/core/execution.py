@@ -182,7 +182,7 @@ class Execution:
             return True
 
         ticket = self._dispatcher.submit(
-            request, lease.share(), progress.rows, deadline, deliver, caller=queued()
+            request, lease.share(), progress.rows, deadline, deliver, request_id=queued()
         )
         if flight:
             self._tickets[flight] = ticket

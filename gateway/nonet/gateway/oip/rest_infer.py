@@ -59,7 +59,7 @@ class OipInference:
     def check(self, named: Asked, context: RequestContext, query: bytes) -> None:
         """Raises what an inference is refused with by its headers: who, quota, queue, deadline."""
         call = self.calls.read(context)
-        self.plane.check("", named.model, named.version, call.deadline, call.priority, call.request_id)
+        self.plane.check("", named.model, named.version, call.deadline, call.priority, call.caller)
 
     async def infer(self, context: RequestContext, receive: Receive, named: Asked) -> Reply:
         """One inference. Raises every ServingError of the failure model."""
@@ -71,7 +71,7 @@ class OipInference:
             version=named.version,
             deadline=call.deadline,
             priority=call.priority,
-            caller=call.request_id,
+            caller=call.caller,
         ):
             # Known before the body is read: an unknown model costs no upload.
             info = self.plane.catalog.info(named.model, named.version)

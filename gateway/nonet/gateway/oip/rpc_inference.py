@@ -42,7 +42,7 @@ class Inference:
     def admit(self, rpc: Rpc) -> AbstractContextManager[None]:
         """Let a call in before its message, which alone names the model; raises as the core's ``admit``."""
         call = rpc.read()
-        return self._plane.admit(deadline=call.deadline, priority=call.priority, caller=call.request_id)
+        return self._plane.admit(deadline=call.deadline, priority=call.priority, caller=call.caller)
 
     async def model_infer(self, request: Any, rpc: Rpc) -> Any:
         call = rpc.read()

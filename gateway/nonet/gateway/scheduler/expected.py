@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from nonet.gateway.scheduler.queue import QueueKey
+from nonet.gateway.scheduler.queue import NOBODY, Caller, QueueKey
 
 _IMMINENT = 0.1
 """Seconds after its headers in which a request is expected. One whose body takes longer than that, or that
@@ -21,7 +21,9 @@ class Seat:
 
     __slots__ = ("_expected", "caller", "key", "priority", "taken", "until")
 
-    def __init__(self, expected: Expected, key: QueueKey, priority: int, until: float, caller: str) -> None:
+    def __init__(
+        self, expected: Expected, key: QueueKey, priority: int, until: float, caller: Caller
+    ) -> None:
         self._expected = expected
         self.caller = caller
         self.key = key
@@ -43,7 +45,7 @@ class Expected:
         self._seats: deque[Seat] = deque()
         self._counts: dict[tuple[QueueKey, int], int] = {}
 
-    def seat(self, key: QueueKey, priority: int, now: float, caller: str = "") -> Seat:
+    def seat(self, key: QueueKey, priority: int, now: float, caller: Caller = NOBODY) -> Seat:
         """A request of ``caller`` has been let in at ``now``."""
         seat = Seat(self, key, priority, now + _IMMINENT, caller)
         self._seats.append(seat)

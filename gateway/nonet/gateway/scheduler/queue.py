@@ -12,6 +12,7 @@ import dataclasses
 import enum
 import math
 import operator
+from collections import Counter
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -21,6 +22,18 @@ QueueKey = tuple[str, str]
 
 _rank = operator.attrgetter("rank")
 _priority = operator.attrgetter("priority")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose a request is: its tenant, "" where there are no keys, and the id under which it comes back if it
+    was refused, "" for none."""
+
+    tenant: str = ""
+    request_id: str = ""
+
+
+NOBODY = Caller()
 
 
 class ItemState(enum.Enum):
@@ -44,7 +57,7 @@ class Item:
         cost: work of its next execution in rows of the sample request; 0.0 stands for ``rows``.
         left: executions that it is expected to need from now on, >= 1; only predictions look at it.
         predicted: seconds from its arrival to its answer, as predicted when it was queued; 0.0: nothing was.
-        caller: by which it is known again if it was refused, "" for none.
+        caller: whose it is.
         payload: whatever the owner needs back; the scheduler never looks at it.
     """
 
@@ -58,7 +71,7 @@ class Item:
     cost: float = 0.0
     left: float = 1.0
     predicted: float = 0.0
-    caller: str = ""
+    caller: Caller = NOBODY
     payload: Any = None
     state: ItemState = ItemState.WAITING
     started: float = 0.0
@@ -95,6 +108,7 @@ class ModelQueue:
         self.key = key
         self.rows = 0
         self.cost = 0.0
+        self.tenants: Counter[str] = Counter()  # rows of each
         self._items: list[Item] = []
 
     def __len__(self) -> int:
@@ -110,6 +124,7 @@ class ModelQueue:
     def add(self, item: Item) -> None:
         bisect.insort(self._items, item, key=_rank)
         self.rows += item.rows
+        self.tenants[item.caller.tenant] += item.rows
         self.cost += item.cost
 
     def remove(self, item: Item) -> bool:
@@ -118,6 +133,7 @@ class ModelQueue:
         if place < len(self._items) and self._items[place] is item:
             del self._items[place]
             self.rows -= item.rows
+            self.tenants[item.caller.tenant] -= item.rows
             self.cost = self.cost - item.cost if self._items else 0.0
             return True
         return False

@@ -29,10 +29,9 @@ from collections.abc import Iterable, Sequence
 
 from nonet.gateway.scheduler.devices import Batch, DeviceState
 from nonet.gateway.scheduler.expected import Expected
-from nonet.gateway.scheduler.kept_places import LEFT, KeptPlaces
 from nonet.gateway.scheduler.latency import LatencyModel
-from nonet.gateway.scheduler.punctuality import Punctuality
-from nonet.gateway.scheduler.queue import Item, ItemState, ModelQueue, QueueKey
+from nonet.gateway.scheduler.promises import Promises
+from nonet.gateway.scheduler.queue import NOBODY, Caller, Item, ItemState, ModelQueue, QueueKey
 from nonet.gateway.scheduler.turns import seconds_in_turns
 from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, Unavailable
@@ -55,8 +54,7 @@ class Scheduler:
         self.devices: dict[str, DeviceState] = {device.name: device for device in devices}
         self.queues: dict[QueueKey, ModelQueue] = {}
         self.expected = Expected()
-        self._punctuality: dict[QueueKey, Punctuality] = {}
-        self._kept: dict[QueueKey, KeptPlaces] = {}
+        self._promises = Promises()
         self._sequence = 0
 
     # -- entering -------------------------------------------------------------------------------
@@ -73,9 +71,12 @@ class Scheduler:
         predicted = self.check(
             item.key, item.priority, item.deadline, now, cost=item.cost, left=item.left, caller=item.caller
         )
-        if item.caller and item.key in self._kept:
-            self._kept[item.key].take(item.caller)
         item.predicted = predicted if item.left <= 1.0 else 0.0
+        self._promises.redeem(item)
+        seconds = self._fastest(item.key, item.cost, now)
+        shares, tenant = self._promises.shares, item.caller.tenant
+        item.due = shares.due(tenant, item.deadline, seconds, now)
+        shares.queued(tenant, seconds, now)
         if item.sequence < 0:
             item.sequence = self._sequence
             self._sequence += 1
@@ -91,18 +92,19 @@ class Scheduler:
         *,
         cost: float = 1.0,
         left: float = 1.0,
-        caller: str = "",
+        caller: Caller = NOBODY,
     ) -> float:
         """Whether an item of ``cost`` and ``left`` executions could be submitted now: the seconds it is
-        predicted to take, 0.0 if it has no deadline; raises what :meth:`submit` would. Who is refused as
-        ``caller`` and comes back as the same finds a place; see :mod:`.kept_places`."""
+        predicted to take, 0.0 if it has no deadline; raises what :meth:`submit` would. What
+        ``caller`` is for, :mod:`.kept_places` and :mod:`.fair_shares` tell."""
         if deadline <= now:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
         able = self._able(key)
         if not able:
             raise Unavailable(f"no healthy device serves model '{key[0]}'", code="NO_DEVICE", retry_after=1.0)
         queue = self.queues.get(key)
-        if queue is not None and len(queue) >= self._limits.max_queue:
+        room = self._promises.room(caller, queue.tenants if queue is not None else {}, now)
+        if queue is not None and len(queue) >= self._limits.max_queue * (1.0 - room):
             raise Unavailable(
                 f"the queue of model '{key[0]}' is full ({len(queue)} requests wait)",
                 code="QUEUE_FULL",
@@ -110,38 +112,23 @@ class Scheduler:
             )
         if deadline == math.inf:
             return 0.0
-        predicted = self._predicted(able, key, cost, left, priority, deadline, now)
-        end = now + predicted * self._ratio(key, predicted, now) + self._overhead
-        kept = self._kept.get(key)
-        alone = self._fastest(key, cost, now) * left * self._limits.safety_factor
-        if kept is not None and predicted > alone and kept.due(now) and not kept.holds(caller, now):
-            end += LEFT * (deadline - now)  # not where a lane would idle for it
+        alone = self._fastest(key, cost, now) * left
+        due = self._promises.shares.due(caller.tenant, deadline, alone, now)
+        predicted = self._predicted(able, key, cost, left, priority, due, now)
+        if predicted > alone * self._limits.safety_factor:  # no lane idles for those who do not come
+            room = max(room, self._promises.kept(key, caller, now))
+        end = now + self._promises.seconds(key, predicted, now) + room * (deadline - now) + self._overhead
         if end > deadline:
             late = end - deadline
+            rate = sum(
+                device.lanes / max(device.model(key).predict(cost * left, now), 1e-9) for device in able
+            )
             raise DeadlineUnattainable(
                 f"the answer would come in {(end - now) * 1e3:.0f} ms, "
                 f"{late * 1e3:.0f} ms after the deadline; allow more time or retry later",
-                retry_after=self._retry_after(able, key, cost * left, deadline, caller, late, now),
+                retry_after=self._promises.keep(key, caller, late, alone, deadline - now, rate, now),
             )
         return predicted
-
-    def _retry_after(
-        self,
-        able: Sequence[DeviceState],
-        key: QueueKey,
-        work: float,
-        deadline: float,
-        caller: str,
-        late: float,
-        now: float,
-    ) -> float:
-        """Seconds after which a refused request would be in time; if that is so at all, and it can be known
-        again, a place is kept for it."""
-        alone = self._fastest(key, work, now)
-        if not caller or not alone or now + alone / (1.0 - LEFT) + self._overhead > deadline:
-            return max(late, 0.05)
-        rate = sum(device.lanes / device.model(key).predict(work, now) for device in able)
-        return self._kept.setdefault(key, KeptPlaces()).promise(caller, late, rate, now)
 
     def estimate(
         self, key: QueueKey, cost: float, priority: int, deadline: float, now: float, *, left: float = 1.0
@@ -153,15 +140,11 @@ class Scheduler:
         counts as nothing.
         """
         predicted = self._predicted(self._able(key), key, cost, left, priority, deadline, now)
-        return now + predicted * self._ratio(key, predicted, now) + self._overhead
+        return now + self._promises.seconds(key, predicted, now) + self._overhead
 
     def _able(self, key: QueueKey) -> list[DeviceState]:
         """The devices that can run ``key`` now."""
         return [device for device in self.devices.values() if device.can_run(key)]
-
-    def _ratio(self, key: QueueKey, predicted: float, now: float) -> float:
-        known = self._punctuality.get(key)
-        return 1.0 if known is None else known.ratio(predicted, now)
 
     def _predicted(
         self,
@@ -250,8 +233,7 @@ class Scheduler:
         for item in hopeless:
             self._take(item)
             item.state = ItemState.DONE
-            if item.predicted:
-                self._punctual(item, math.inf, now)
+            self._promises.ended(item, now, answered=False)
         return hopeless
 
     def share(self, item: Item, priority: int, deadline: float) -> None:
@@ -295,8 +277,8 @@ class Scheduler:
         device.running.remove(batch)
         for item in batch.items:
             item.state = ItemState.DONE
-            if seconds is not None and item.predicted:
-                self._punctual(item, now - item.arrival, now)
+            if seconds is not None:
+                self._promises.ended(item, now, answered=True)
         # A version that has left meanwhile was forgotten, and stays so.
         if seconds is not None and (latency := device.latency.get(batch.key)) is not None:
             latency.observe(batch.cost, seconds, now)
@@ -315,8 +297,7 @@ class Scheduler:
 
     def forget(self, key: QueueKey) -> None:
         """A version has left: what was learnt of it goes, too."""
-        self._punctuality.pop(key, None)
-        self._kept.pop(key, None)
+        self._promises.forget(key)
         for device in self.devices.values():
             device.latency.pop(key, None)
 
@@ -356,10 +337,6 @@ class Scheduler:
         batch = Batch(head.key, device.name, chosen, rows, cost, now, latency.predict(cost, now))
         device.running.append(batch)
         return batch
-
-    def _punctual(self, item: Item, seconds: float, now: float) -> None:
-        self._punctuality.setdefault(item.key, Punctuality()).observe(item.predicted, seconds, now)
-        item.predicted = 0.0
 
     def _take(self, item: Item) -> None:
         queue = self.queues[item.key]

@@ -46,12 +46,12 @@ class Asking:
             model=model,
             deadline=call.deadline,
             priority=call.priority,
-            caller=call.request_id,
+            caller=call.caller,
         )
 
     def check(self, call: Call, model: str = "") -> None:
         """Raises what :meth:`admit` would."""
-        self._plane.check(self._task.name, model, "", call.deadline, call.priority, call.request_id)
+        self._plane.check(self._task.name, model, "", call.deadline, call.priority, call.caller)
 
     async def find(self, parameters: Mapping[str, Any]) -> ModelInfo | None:
         """The model that the path names, given the parameters in it; None if the fields name it. Raises what
