@@ -27,6 +27,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     settings = {
         "scheduler": {"lanes": 1, "default_timeout": 300.0},
         "server": {"overload_status": 429},
+        "logging": {"access": True},
         "repository": {"poll_seconds": 0.0},
     }
     with running(root, tmp_path_factory.mktemp("overload_server"), settings) as started:

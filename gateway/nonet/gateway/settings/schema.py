@@ -68,6 +68,15 @@ class ServerSettings(Section):
     grpc_port: Port = Field(
         default=8001, description="TCP port of the gRPC face. 0 takes a free one (printed in the ready line)."
     )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Gateway processes that serve the two ports side by side, each with the models in its "
+        "own memory; one that dies is replaced, and callers of the others do not notice. 1 needs least memory "
+        "and batches best; more are for a machine whose cores one event loop cannot keep busy. See "
+        "docs/operating.md for what they do not share.",
+    )
     max_body_bytes: int = Field(
         default=64 * MIB,
         ge=KIB,
