@@ -103,10 +103,10 @@ class _Supervisor:
         status = 0
         while self._workers or (waiting and not self._stopping):
             timeout = max(min(waiting)[0] - time.monotonic(), 0.0) if waiting else None
-            readable, _, _ = select.select([woken, self._said], [], [], timeout)
+            readable, _, _ = select.select([woken.fileno(), self._said], [], [], timeout)
             if self._said in readable:
                 self._heard(os.read(self._said, 4096))
-            if woken in readable:
+            if woken.fileno() in readable:
                 for number in woken.recv(64):
                     if number != signal.SIGCHLD:
                         self._stop(signal.Signals(number))

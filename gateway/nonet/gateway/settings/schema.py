@@ -73,7 +73,7 @@ class ServerSettings(Section):
         ge=1,
         le=64,
         description="Gateway processes that serve the two ports side by side, each with the models in its "
-        "own memory; one that dies is replaced, and callers of the others do not notice. 1 needs least memory "
+        "own memory; one that dies is replaced, unnoticed by callers of the others. 1 needs least memory "
         "and batches best; more are for a machine whose cores one event loop cannot keep busy. See "
         "docs/operating.md for what they do not share.",
     )
