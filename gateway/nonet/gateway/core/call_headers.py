@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
-from typing import Any
 
+from nonet.gateway.core.call import Call
 from nonet.gateway.core.gatekeeper import Gatekeeper
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
-from nonet.gateway.scheduler import Caller
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, InvalidArgument
 from nonet.runtime.requests import InferResponse
@@ -19,38 +17,6 @@ MAX_PRIORITY = 255
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
 _UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Call:
-    """How a request is to be handled.
-
-    Args:
-        tenant: whose request it is, "" when keys are off.
-        deadline: instant on the data plane's clock, or None.
-        priority: 0 is the highest.
-        use_cache, store_in_cache: from ``Cache-Control``.
-        request_id: under which a caller who was refused comes back.
-    """
-
-    tenant: str
-    deadline: float | None
-    priority: int
-    use_cache: bool
-    store_in_cache: bool
-    request_id: str = ""
-
-    @property
-    def caller(self) -> Caller:
-        """Whose it is, as the scheduler knows it."""
-        return Caller(self.tenant, self.request_id)
-
-    def handling(self) -> dict[str, Any]:
-        """The fields of the core's request that say the same."""
-        return {field.name: getattr(self, field.name) for field in _HANDLING}
-
-
-_HANDLING = [field for field in dataclasses.fields(Call) if field.name != "request_id"]
 
 
 class CallReader:

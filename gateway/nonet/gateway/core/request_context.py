@@ -9,12 +9,10 @@ import os
 import re
 import time
 from collections.abc import Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nonet.gateway.core.call import Call
 from nonet.gateway.core.upload_budget import Hold
-
-if TYPE_CHECKING:
-    from nonet.gateway.core.call_headers import Call
 
 Scope = MutableMapping[str, Any]
 RawHeaders = list[tuple[bytes, bytes]]

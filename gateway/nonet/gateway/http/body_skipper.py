@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import httptools
-
-if TYPE_CHECKING:
-    from nonet.gateway.http.protocol import GuardedProtocol
 
 
 class BodySkipper:
@@ -20,7 +17,7 @@ class BodySkipper:
 
     __slots__ = ("_left", "_protocol")
 
-    def __init__(self, protocol: GuardedProtocol, left: int) -> None:
+    def __init__(self, protocol: Any, left: int) -> None:
         self._protocol = protocol
         self._left = left
 

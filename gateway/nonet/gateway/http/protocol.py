@@ -245,7 +245,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def _turned_away(self) -> bool:
-        """Whether the door has refused the request whose headers have come, and has answered it."""
+        """Whether the door has refused the request whose headers have come; then it is answered."""
         cycle, fields = self.cycle, self.server_state.default_headers
         scope = cast(dict[str, Any], cycle.scope)
         lasting = cycle.keep_alive and not self.draining()
@@ -261,7 +261,6 @@ class GuardedProtocol(HttpToolsProtocol):
         return True
 
     def on_chunk_header(self) -> None:
-        """Called by the parser for each chunk of a chunked body."""
         self._chunks += 1
         spare = self._chunks - self.settings.free_chunks
         if spare > 0 and self._body_bytes < spare * self.settings.min_chunk_bytes:
@@ -373,7 +372,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _answer_refusal(self, error: ServingError) -> None:
         path = getattr(self, "url", b"").decode("latin-1")
-        fields = (*self.server_state.default_headers, (b"connection", b"close"))
+        fields = [*self.server_state.default_headers, (b"connection", b"close")]
         self.transport.write(answer_bytes(path, error, error.http_status, fields)[0])
 
     def send_400_response(self, msg: str) -> None:

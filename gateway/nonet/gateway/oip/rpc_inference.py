@@ -8,7 +8,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import Any
 
-from nonet.gateway.core.call_headers import Call
+from nonet.gateway.core.call import Call
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import Hold, UploadBudget

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from nonet.gateway.core.call_headers import Call
+from nonet.gateway.core.call import Call
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.runtime.errors import InvalidArgument

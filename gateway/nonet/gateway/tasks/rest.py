@@ -15,7 +15,8 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive
 
-from nonet.gateway.core.call_headers import Call, answer_headers
+from nonet.gateway.core.call import Call
+from nonet.gateway.core.call_headers import answer_headers
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.gateway.http.accept_header import preferred
 from nonet.gateway.http.bodies import Bodies, Spooling
