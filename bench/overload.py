@@ -1,6 +1,6 @@
 """Goodput when more is asked of the server than it can do. ``make bench-overload``.
 
-Protocol. The server has processor 0 and one lane, the clients processor 1. First the closed-loop capacity:
+Protocol. The server has processor 0 and one lane, the clients processor 1. Before each run the closed-loop capacity:
 answers a second with 16 clients that each wait for their answer. Then, for each deadline, burstiness and
 multiple of that capacity, an open loop: photographs are sent to ``POST /v1/classify`` at instants drawn
 beforehand (gaps from a Gamma distribution with a coefficient of variation of 1, which is Poisson, or 4,
@@ -34,7 +34,9 @@ from load import closed_loop, post
 from pinned_server import HOST, ROOT, add_arguments, prepare, server
 
 _CONNECTIONS = 1000
-_SETTLE = 1.0
+_CAPACITY = 1.7
+"""Seconds for which the capacity is measured before a run: a shared machine changes from one to the next."""
+_SETTLE = 0.7
 """Seconds between two runs, in which the server forgets what the last one taught it."""
 
 
@@ -286,23 +288,27 @@ def main() -> None:
     with server(arguments.repository, arguments.port) as (process, _):
         headers = {"Content-Type": "image/jpeg", "Cache-Control": "no-store"}
         whole = [post(target, body, headers, f"{HOST}:{arguments.port}") for body in bodies]
-        closed = loop.run_until_complete(
-            closed_loop(HOST, arguments.port, whole, arguments.concurrency, arguments.seconds)
-        )
-        capacity = closed.rate
-        print(f"capacity {capacity:.1f} a second", flush=True)
+
+        def measured() -> float:
+            """The closed-loop capacity of the moment, answers a second."""
+            closed = closed_loop(HOST, arguments.port, whole, arguments.concurrency, _CAPACITY, warm_up=0.3)
+            return loop.run_until_complete(closed).rate
+
+        measured()
+        capacities = []
         for deadline, variation, load in itertools.product(
             arguments.deadlines, arguments.variations, arguments.loads
         ):
+            capacities.append(measured())
             time.sleep(_SETTLE)
             clients = clients_of(deadline)
-            due = list(instants(load * capacity, variation, arguments.seconds, arguments.seed))
+            due = list(instants(load * capacities[-1], variation, arguments.seconds, arguments.seed))
             before, begun = sum(process.cpu_times()[:2]), time.perf_counter()
             callers = loop.run_until_complete(offered(clients, due))
             busy = (sum(process.cpu_times()[:2]) - before) / (time.perf_counter() - begun)
             clients.close()
             first = [caller[0] for caller in callers]
-            runs.append(judged(first, deadline, variation, load, capacity, arguments.seconds, busy))
+            runs.append(judged(first, deadline, variation, load, capacities[-1], arguments.seconds, busy))
             print(json.dumps(dataclasses.asdict(runs[-1])), flush=True)
         time.sleep(_SETTLE)
         clients = clients_of(0.002)
@@ -311,7 +317,7 @@ def main() -> None:
         print(f"refusal: user {user * 1e6:.0f} us, system {system * 1e6:.0f} us ({count})", flush=True)
         time.sleep(_SETTLE)
         clients = clients_of(arguments.deadlines[0])
-        due = list(instants(2.0 * capacity, 1.0, arguments.seconds, arguments.seed))
+        due = list(instants(2.0 * measured(), 1.0, arguments.seconds, arguments.seed))
         callers = loop.run_until_complete(offered(clients, due, come_back=True))
         clients.close()
         back = [caller[1] for caller in callers if len(caller) > 1]
@@ -319,12 +325,12 @@ def main() -> None:
         waits = [caller[0].retry_after for caller in callers if len(caller) > 1]
         longest = max(waits, default=0.0)
         print(f"came back: {len(back)}, let in {returned:.3f}, longest wait {longest:g} s", flush=True)
-    write(arguments, capacity, runs, (user, system, count), (len(back), returned, longest))
+    write(arguments, capacities, runs, (user, system, count), (len(back), returned, longest))
 
 
 def write(
     arguments: argparse.Namespace,
-    capacity: float,
+    capacities: Sequence[float],
     runs: Sequence[Run],
     refusal: tuple[float, float, int],
     back: tuple[int, float, float],
@@ -338,7 +344,7 @@ def write(
         f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} CPUs, {platform.machine()}, load average {busy:.1f} "
         f"at the end (two of it are this measurement). Server on processor 0 with one lane, clients on "
         f"processor {arguments.client_cpu}. {arguments.network}, JPEG; "
-        f"closed-loop capacity {capacity:.1f} a second. `bench/overload.py` tells what the columns are.",
+        f"closed-loop capacity, measured before each run, {min(capacities):.1f} to {max(capacities):.1f} a second. `bench/overload.py` tells what the columns are.",
         "",
         "| deadline | CV of gaps | offered / capacity | goodput / capacity | in time, of what was let in | "
         "refused | refusal p99 | clients behind, p99 | broken | server's share of its processor |",

@@ -129,7 +129,7 @@ def test_counters_of_the_dead_count_and_their_gauges_do_not(tmp_path: Path) -> N
 
 def test_what_only_one_process_can_keep_is_refused(tmp_path: Path) -> None:
     handmade_networks.add_classifier(tmp_path, "shop_small", 4, family="shop", top1=0.6)
-    settings = {
+    settings: dict[str, dict[str, object]] = {
         "server": {"workers": 2},
         "auth": {"keys": {"lab": "a-long-enough-secret"}, "requests_per_second": 5.0},
     }
