@@ -1,12 +1,12 @@
 """Goodput when more is asked of the server than it can do. ``make bench-overload``.
 
-Protocol. The server has processor 0 and one lane, the clients processor 1. Before each run the closed-loop capacity:
-answers a second with 16 clients that each wait for their answer. Then, for each deadline, burstiness and
-multiple of that capacity, an open loop: photographs are sent to ``POST /v1/classify`` at instants drawn
-beforehand (gaps from a Gamma distribution with a coefficient of variation of 1, which is Poisson, or 4,
-which is bursts), whatever has become of those before them, each with its deadline in ``X-Request-Timeout-
-Ms``. Counted is what came back within the deadline, measured from the planned instant, so that a client
-that falls behind cannot hide a server that does.
+Protocol. The server has processor 0 and one lane, the clients processor 1. Before each run the closed-loop
+capacity is measured: answers a second with 16 clients that each wait for their answer. Then comes, for each
+deadline, burstiness and multiple of that capacity, an open loop: photographs are sent to
+``POST /v1/classify`` at instants drawn beforehand (gaps from a Gamma distribution with a coefficient of
+variation of 1, which is Poisson, or 4, which is bursts), whatever has become of those before them, each with
+its deadline in ``X-Request-Timeout-Ms``. Counted is what came back within the deadline, measured from the
+planned instant, so that a client that falls behind cannot hide a server that does.
 
 ``refusals`` are then made alone, with a deadline that no model can meet, and their processor time is read
 from the operating system; and at twice the capacity every refused client waits what ``Retry-After`` says
@@ -344,7 +344,8 @@ def write(
         f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} CPUs, {platform.machine()}, load average {busy:.1f} "
         f"at the end (two of it are this measurement). Server on processor 0 with one lane, clients on "
         f"processor {arguments.client_cpu}. {arguments.network}, JPEG; "
-        f"closed-loop capacity, measured before each run, {min(capacities):.1f} to {max(capacities):.1f} a second. `bench/overload.py` tells what the columns are.",
+        f"closed-loop capacity, measured before each run, {min(capacities):.1f} to "
+        f"{max(capacities):.1f} a second. `bench/overload.py` tells what the columns are.",
         "",
         "| deadline | CV of gaps | offered / capacity | goodput / capacity | in time, of what was let in | "
         "refused | refusal p99 | clients behind, p99 | broken | server's share of its processor |",
