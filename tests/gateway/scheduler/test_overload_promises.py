@@ -139,3 +139,12 @@ def test_a_seat_that_is_left_after_it_has_lapsed_counts_once() -> None:
     assert expected.counts(1, 1.0) == {}
     seat.leave()
     assert expected.counts(1, 1.0) == {}
+
+
+def test_an_idle_device_refuses_nothing_for_what_was_late_before() -> None:
+    calm = scheduler()
+    for _ in range(60):
+        late = Item(KEY, 1, "same", 10.0, 1, 0.0, max_rows=8, predicted=ROW)
+        calm._promises.ended(late, 0.0, answered=False)
+    assert calm._promises.seconds(KEY, ROW, 0.0) > 3.0 * ROW
+    calm.check(KEY, 1, 2.0 * ROW, 0.0)

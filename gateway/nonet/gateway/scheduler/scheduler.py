@@ -115,9 +115,10 @@ class Scheduler:
         alone = self._fastest(key, cost, now) * left
         due = self._promises.shares.due(caller.tenant, deadline, alone, now)
         predicted = self._predicted(able, key, cost, left, priority, due, now)
-        if predicted > alone * self._limits.safety_factor:  # no lane idles for those who do not come
+        end = now + predicted + self._overhead
+        if predicted > alone * self._limits.safety_factor:  # a lane that idles is kept for nobody
             room = max(room, self._promises.kept(key, caller, now))
-        end = now + self._promises.seconds(key, predicted, now) + room * (deadline - now) + self._overhead
+            end += self._promises.seconds(key, predicted, now) - predicted + room * (deadline - now)
         if end > deadline:
             late = end - deadline
             rate = sum(
