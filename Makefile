@@ -14,7 +14,7 @@ TORCH := torch==2.13.0
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test lint format bench bench-catalog bench-fasternet docs proto lock clean
+.PHONY: help run check test lint format bench bench-overload bench-catalog bench-fasternet docs proto lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -46,6 +46,9 @@ format: $(VENV)/.test  ## let ruff put the code in order
 
 bench: $(VENV)/.serve  ## the server against a bare ONNX Runtime loop (a few minutes)
 	$(BIN)/python bench/serving.py $(ARGS)
+
+bench-overload: $(VENV)/.serve  ## goodput when more is asked than can be done (three minutes)
+	$(BIN)/python bench/overload.py $(ARGS)
 
 bench-catalog: $(VENV)/.serve  ## what choosing a service costs among 4 to 10,000 (a minute)
 	$(BIN)/python bench/catalog.py $(ARGS)

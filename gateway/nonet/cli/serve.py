@@ -38,6 +38,10 @@ def serve(
             help="Listen beyond this machine although auth.keys is empty: for closed networks.",
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Processes that serve the ports side by side.  [default: 1]"),
+    ] = None,
     topology: Annotated[
         Path | None,
         typer.Option(
@@ -58,15 +62,24 @@ def serve(
         "http_port": http_port,
         "grpc_port": grpc_port,
         "allow_without_keys": allow_without_keys,
+        "workers": workers,
     }
     settings, services = given_topology(
         config, {"server": given_server, "repository": {"path": repository}}, topology
     )
-    from nonet.gateway.process.gateway_process import StartError, run
+    from nonet.gateway.process.start_error import StartError
     from nonet.gateway.settings.schema import SettingsError
 
     try:
-        status = run(settings, services)
+        if settings.server.workers > 1:
+            # Forks before anything that has threads is imported.
+            from nonet.gateway.process.worker_supervisor import supervise
+
+            status = supervise(settings, services)
+        else:
+            from nonet.gateway.process.gateway_process import run
+
+            status = run(settings, services)
     except SettingsError as error:
         raise wrongly_given(error.mistakes) from None
     except StartError as error:

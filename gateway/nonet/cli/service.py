@@ -58,7 +58,8 @@ def service(
     settings = given_settings(
         config, {"server": given_server, "repository": {"path": repository}}, listens=True
     )
-    from nonet.gateway.process.gateway_process import StartError, run_service
+    from nonet.gateway.process.gateway_process import run_service
+    from nonet.gateway.process.start_error import StartError
     from nonet.gateway.settings.schema import SettingsError
 
     try:

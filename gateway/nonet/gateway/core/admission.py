@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import math
 from collections.abc import Sequence
 
 from nonet.gateway.core.routing import Router
-from nonet.gateway.scheduler import Scheduler
+from nonet.gateway.scheduler import NOBODY, Caller, QueueKey, Scheduler
+from nonet.gateway.scheduler.expected import Seat
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError, Unavailable
@@ -25,6 +27,7 @@ class Admission:
     Attributes:
         open: whether new requests are let in.
         begun: whether they ever were.
+        refused: a model that the last request, if it was refused, may have been for; None if none is known.
         held_bytes: of the inputs of all requests between arrival and answer.
 
     Args:
@@ -39,6 +42,7 @@ class Admission:
     ) -> None:
         self.open = self.begun = False
         self.held_bytes = 0
+        self.refused: ModelInfo | None = None
         self._catalog = catalog
         self._router = router
         self._scheduler = scheduler
@@ -57,8 +61,17 @@ class Admission:
         if self.held_bytes + further > self._max_bytes:
             raise Unavailable("the server holds as much input as it may; retry later", code="OVERLOADED")
 
-    def check(self, task: str, model: str, version: str, deadline: float | None, priority: int) -> None:
-        """Whether a request can be let in, by what its headers and path tell.
+    def check(
+        self,
+        task: str,
+        model: str,
+        version: str,
+        deadline: float | None,
+        priority: int,
+        caller: Caller = NOBODY,
+    ) -> QueueKey | None:
+        """Whether a request can be let in, by what its headers and path tell, and the version that it is then
+        taken to be for, if they tell of one.
 
         Raises Unavailable: nothing is let in (``DRAINING``), too much input is held (``OVERLOADED``), or the
         queue of every model that it may be for is full (``QUEUE_FULL``); DeadlineExceeded or
@@ -66,23 +79,26 @@ class Admission:
         it is let in: the one who looks for it says so.
         """
         self.check_open()
-        self.check_memory(1)
         candidates = self.candidates(task, model, version)
+        self.refused = candidates[0] if candidates else None
+        self.check_memory(1)
         now = self._clock.now()
         refusal: ServingError | None = None
         for info in candidates:
             try:
                 key = (info.name, info.version)
-                self._scheduler.check(key, priority, math.inf if deadline is None else deadline, now)
-                return
+                due = math.inf if deadline is None else deadline
+                self._scheduler.check(key, priority, due, now, caller=caller)
+                return key
             except (DeadlineExceeded, DeadlineUnattainable) as error:
                 refusal = refusal or error
             except Unavailable as error:
                 if error.code != "QUEUE_FULL":
-                    return
+                    return None
                 refusal = refusal or error
         if refusal is not None:
             raise refusal
+        return None
 
     def candidates(self, task: str, model: str, version: str) -> Sequence[ModelInfo]:
         """The models that a request may be for; none if it tells too little, or of what is not there."""
@@ -95,6 +111,41 @@ class Admission:
             return (self._catalog.info(model, version),)
         except ServingError:
             return ()
+
+
+_seat: contextvars.ContextVar[Seat | None] = contextvars.ContextVar("nonet_seat", default=None)
+
+
+def queued() -> str:
+    """The request that is being handled goes into its queue and is expected no longer; the id under which it
+    comes back, "" if none is known."""
+    seat = _seat.get()
+    if seat is None:
+        return ""
+    seat.leave()
+    return seat.caller.request_id
+
+
+class Place:
+    """A request that was let in by its headers, for as long as the ``with`` block on it runs.
+
+    Args:
+        in_flight: counts it.
+        seat: what it takes up until it is queued; None if its headers do not tell where.
+    """
+
+    def __init__(self, in_flight: InFlight, seat: Seat | None) -> None:
+        self._in_flight = in_flight
+        self._seat = seat
+
+    def __enter__(self) -> None:
+        _seat.set(self._seat)
+        self._in_flight.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        if self._seat is not None:
+            self._seat.leave()
+        self._in_flight.__exit__()
 
 
 class InFlight:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
-from typing import Any
 
+from nonet.gateway.core.call import Call
 from nonet.gateway.core.gatekeeper import Gatekeeper
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.runtime.clock import Clock
@@ -18,31 +17,6 @@ MAX_PRIORITY = 255
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
 _UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Call:
-    """How a request is to be handled.
-
-    Args:
-        tenant: whose request it is, "" when keys are off.
-        deadline: instant on the data plane's clock, or None.
-        priority: 0 is the highest.
-        use_cache, store_in_cache: from ``Cache-Control``.
-    """
-
-    tenant: str
-    deadline: float | None
-    priority: int
-    use_cache: bool
-    store_in_cache: bool
-
-    def handling(self) -> dict[str, Any]:
-        """The fields of the core's request that say the same."""
-        return {field.name: getattr(self, field.name) for field in _HANDLING}
-
-
-_HANDLING = dataclasses.fields(Call)
 
 
 class CallReader:
@@ -73,8 +47,11 @@ class CallReader:
         The deadline counts from the request's first byte, so a slow upload uses up its own time; a request
         that is one of many on a stream gives its own arrival (``time.monotonic``) instead.
         Raises Unauthenticated, QuotaExceeded, InvalidArgument for a header that is not what it must be, and
-        DeadlineExceeded for a timeout of 0 or one that has already passed.
+        DeadlineExceeded for a timeout of 0 or one that has already passed. What was read is kept with the
+        request, so that its quota is taken from once.
         """
+        if arrived is None and context.call is not None:
+            return context.call
         tenant = self.authenticate(context)
         headers = context.headers
         deadline: float | None = None
@@ -88,7 +65,10 @@ class CallReader:
             directives = {part.strip() for part in context.header(b"cache-control").lower().split(",")}
             store_in_cache = "no-store" not in directives
             use_cache = store_in_cache and "no-cache" not in directives
-        return Call(tenant, deadline, priority, use_cache, store_in_cache)
+        call = Call(tenant, deadline, priority, use_cache, store_in_cache, context.request_id)
+        if arrived is None:
+            context.call = call
+        return call
 
     def in_time(self, call: Call) -> None:
         """Raises DeadlineExceeded if the deadline has passed, e.g. while the body was being sent."""

@@ -16,7 +16,7 @@ import functools
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from nonet.gateway.cache import ResponseCache
-from nonet.gateway.core.admission import Admission, InFlight
+from nonet.gateway.core.admission import Admission, InFlight, Place
 from nonet.gateway.core.calibration import Calibrator
 from nonet.gateway.core.composing import Composer
 from nonet.gateway.core.costs import Cost, Costs
@@ -32,6 +32,7 @@ from nonet.gateway.core.shadow_runs import ShadowRuns
 from nonet.gateway.core.statistics import StatisticsKeeper
 from nonet.gateway.core.time_limit import TimeLimit
 from nonet.gateway.executor.contract import Device, VersionGone
+from nonet.gateway.scheduler import NOBODY, Caller, QueueKey
 from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock
@@ -136,13 +137,11 @@ class DataPlane:
 
     @property
     def accepting(self) -> bool:
-        """Whether new requests are let in."""
-        return self._admission.open
+        return self._admission.open  # to new requests
 
     @property
     def in_flight(self) -> int:
-        """Requests between arrival and answer."""
-        return self._in_flight.count
+        return self._in_flight.count  # between arrival and answer
 
     def ready(self) -> bool:
         """Accepting and not leaving, something to serve, and a healthy device in each group of devices."""
@@ -205,13 +204,13 @@ class DataPlane:
         }
 
     def keeps_answers(self, info: ModelInfo) -> bool:
-        """Whether the answers of a version are kept for equal requests."""
+        """Whether the answers of a version are kept."""
         return info.cacheable and self._cache is not None and self._cache.keeps
 
     def devices_of(self, info: ModelInfo) -> list[str]:
         """Names of the devices that can run a version now."""
-        key = (info.name, info.version)
-        return [state.name for state in self._dispatcher.scheduler.devices.values() if state.can_run(key)]
+        devices, key = self._dispatcher.scheduler.devices.values(), (info.name, info.version)
+        return [state.name for state in devices if state.can_run(key)]
 
     # -- the path -------------------------------------------------------------------------------
 
@@ -223,6 +222,7 @@ class DataPlane:
         version: str = "",
         deadline: float | None = None,
         priority: int = 1,
+        caller: Caller = NOBODY,
     ) -> contextlib.AbstractContextManager[None]:
         """Let a request in before its body has arrived: use it as ``with plane.admit():`` at once;
         :meth:`drain` then waits until the block is left.
@@ -233,24 +233,31 @@ class DataPlane:
             task: name of the task that is asked for; then ``model`` is what the caller calls the model, ""
                 if only the body tells.
             model, version: name and version of the OIP model if there is no task.
-            deadline, priority: of the call.
+            deadline, priority: of the call; ``caller``: whose it is.
 
         Raises as :meth:`Admission.check`; what is refused is recorded with all observers, but for a server
         that drains.
         """
+        key = self.check(task, model, version, deadline, priority, caller)
+        expected = self._dispatcher.scheduler.expected
+        return Place(self._in_flight, key and expected.seat(key, priority, self.clock.now(), caller))
+
+    def check(
+        self, task: str, model: str, version: str, deadline: float | None, priority: int, caller: Caller
+    ) -> QueueKey | None:
+        """Raises and records what :meth:`admit` would; the version it is for, if the headers tell."""
         self._admission.check_open()
         try:
-            self._admission.check(task, model, version, deadline, priority)
+            return self._admission.check(task, model, version, deadline, priority, caller)
         except ServingError as error:
             now = self.clock.now()
             progress = RequestProgress(arrival=now, deadline=deadline)
-            for info in self._admission.candidates(task, model, version)[:1]:
+            if (info := self._admission.refused) is not None:
                 progress.model, progress.version = info.name, info.version
             progress.end(None, error.code, now)
             for observer in self._observers:
                 observer.on_request(progress)
             raise
-        return self._in_flight
 
     def choose(self, task: str, model: str, request: InferRequest) -> ModelInfo:
         """The service for what a caller of a task calls ``model``; what is asked of it is the same for each.
@@ -279,8 +286,7 @@ class DataPlane:
         return self.router.choose(task, model, deadline=deadline, priority=priority, answered_at=answered_at)
 
     async def infer(self, request: InferRequest, *, admitted: bool = False) -> InferResponse:
-        """Answer ``request``; of a model that works in steps, the final answer. Cancelling the awaiting task
-        withdraws the work.
+        """Answer ``request`` (of a model that works in steps, the final answer). Cancelling withdraws it.
 
         ``admitted``: it was let in by :meth:`admit`, so it is served even if the plane drains by now.
         Raises ServingError; every call is recorded exactly once with all observers.
@@ -295,9 +301,9 @@ class DataPlane:
     ) -> AsyncGenerator[InferResponse, None]:
         """The partial answers to ``request`` in order (their ``final`` is False), then the final one.
 
-        A reader who is slow gets the newest partial answers only, if all of them take much memory; one whose
-        answer is in the cache, or comes of an execution that had begun, may get the final one alone. Closing
-        the generator or cancelling its reader withdraws the work. Raises and records as :meth:`infer`.
+        A slow reader gets the newest partial answers only, if all of them take much memory; one whose answer
+        is in the cache, or comes of an execution that had begun, may get the final one alone. Closing the
+        generator or cancelling its reader withdraws the work. Raises and records as :meth:`infer`.
         """
         partials = PartialAnswers(request.id)
         with self._in_flight:

@@ -20,6 +20,7 @@ from nonet.gateway.core.records import BatchRecord, Observer
 from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device
 from nonet.gateway.scheduler import (
     Batch,
+    Caller,
     DeviceState,
     Item,
     LatencyModel,
@@ -113,9 +114,12 @@ class Dispatcher:
         rows: int,
         deadline: float,
         deliver: Callable[[InferResponse], bool],
+        *,
+        request_id: str = "",
     ) -> Ticket:
         """Queue a validated request. Takes over ``lease``, also when it raises. ``deliver`` is called with
         each partial answer and says whether anybody reads it; a ServingError from it fails the request.
+        ``request_id``: under which it comes back if it is refused.
 
         Raises as :meth:`Scheduler.submit` does: a request that cannot be answered in time is refused here.
         """
@@ -135,6 +139,7 @@ class Dispatcher:
         cost, left = executions(info, rows, request.cost, self.in_steps)
         largest = max(info.max_batch_size, 1)
         item = Item(key, rows, group, deadline, request.priority, now, largest, cost, left)
+        item.caller = Caller(request.tenant, request_id)
         ticket = Ticket(request, lease, item, asyncio.get_running_loop().create_future(), deliver)
         item.payload = ticket
         try:
@@ -167,8 +172,7 @@ class Dispatcher:
 
     def forget(self, key: QueueKey) -> None:
         """A version left the catalog: drop its profile. What waits holds a lease and still runs."""
-        for device in self.scheduler.devices.values():
-            device.latency.pop(key, None)
+        self.scheduler.forget(key)
 
     # -- the loop -------------------------------------------------------------------------------
 

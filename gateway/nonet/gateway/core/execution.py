@@ -7,6 +7,7 @@ import dataclasses
 import functools
 
 from nonet.gateway.cache import ResponseCache, cache_key
+from nonet.gateway.core.admission import queued
 from nonet.gateway.core.dispatcher import Dispatcher, Ticket
 from nonet.gateway.core.executions import executions
 from nonet.gateway.core.partial_answers import PartialAnswers
@@ -174,7 +175,9 @@ class Execution:
                 reader.put(partial)
             return True
 
-        ticket = self._dispatcher.submit(request, lease.share(), progress.rows, deadline, deliver)
+        ticket = self._dispatcher.submit(
+            request, lease.share(), progress.rows, deadline, deliver, request_id=queued()
+        )
         if flight:
             self._tickets[flight] = ticket
             for hurry in self._hurries.pop(flight, ()):

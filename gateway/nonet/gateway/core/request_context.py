@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
+from nonet.gateway.core.call import Call
 from nonet.gateway.core.upload_budget import Hold
 
 Scope = MutableMapping[str, Any]
@@ -60,6 +61,7 @@ class RequestContext:
         route: the route's template for metrics, e.g. ``/v2/models/{model}/infer``; "" until it is known.
         received: whether the body has been read to its end.
         hold: what accounts for the memory that the body takes while the request is handled; None before.
+        call: what the headers say of how the request is to be handled; None before they are read for that.
         left: 0 while the client is there, else the status that the access log shows: 499 when the client
             closed the connection, 408 when it was too slow.
     """
@@ -72,6 +74,7 @@ class RequestContext:
     route: str = ""
     received: bool = False
     hold: Hold | None = None
+    call: Call | None = None
     left: int = 0
     _task: asyncio.Task[Any] | None = None
 

@@ -22,7 +22,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from nonet.gateway.core.call_headers import Call, CallReader, answer_headers
+from nonet.gateway.core.call import Call
+from nonet.gateway.core.call_headers import CallReader, answer_headers
 from nonet.gateway.core.request_context import RequestContext, request_id, trace_id
 from nonet.gateway.core.upload_budget import Hold, UploadBudget
 from nonet.gateway.executor.errors import ERROR_CODE, RETRY_AFTER

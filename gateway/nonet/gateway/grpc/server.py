@@ -34,6 +34,7 @@ class GrpcServer:
         repository_control: whether callers may load and unload models.
         observe: told of each RPC when it is over.
         describe_models: whether this process is the remote service of a gateway, which is told all of them.
+        beside_others: whether other processes listen on the same port.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class GrpcServer:
         repository_control: bool = True,
         observe: Observe | None = None,
         describe_models: bool = False,
+        beside_others: bool = False,
     ) -> None:
         plane, jobs = parts.plane, parts.jobs
         self._face = face = RpcFace(
@@ -56,8 +58,8 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", limits.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
-                # Two servers on one port would share its connections silently.
-                ("grpc.so_reuseport", 0),
+                # Two servers on one port share its connections silently: only where that is meant.
+                ("grpc.so_reuseport", int(beside_others)),
                 ("grpc.max_metadata_size", 64 << 10),
                 *channel_arguments(limits),
             ],

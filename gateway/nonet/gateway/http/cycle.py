@@ -21,6 +21,8 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from nonet.gateway.core.request_context import RequestContext
+
 _JOIN_BELOW = 64 * 1024
 """Bytes of a body below which copying it behind its head is cheaper than a second write."""
 
@@ -179,6 +181,13 @@ def _field(name: bytes) -> bytes:
     if HEADER_RE.search(name):
         raise RuntimeError("a header's name holds a character that names must not have")
     return name.lower() + b": "
+
+
+def abandon(cycle: RequestResponseCycle, status: int) -> None:
+    """The client of an unanswered request is gone, or was sent away with ``status``: stop the work for it."""
+    cycle.disconnected = True
+    cycle.message_event.set()
+    RequestContext.of(cast(dict[str, Any], cycle.scope)).leave(status)
 
 
 class Farewell:

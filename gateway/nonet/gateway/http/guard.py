@@ -17,7 +17,7 @@ from nonet.gateway.core.request_context import RequestContext, request_id, trace
 from nonet.gateway.http.access_log import log_request
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.origins import Origins
-from nonet.gateway.http.problems import JSON, error_body, error_headers
+from nonet.gateway.http.problems import JSON, error_body, error_headers, error_status
 from nonet.runtime.errors import (
     ClientClosed,
     Internal,
@@ -51,6 +51,7 @@ class RequestGuard:
         access_log: whether to write a line for each request.
         observe: called once for each request when it is over.
         origins: judges by which name and from whose page a request comes; None lets all in.
+        overload_status: of refusals because of too much work, see :func:`error_status`.
     """
 
     app: ASGIApp
@@ -59,16 +60,18 @@ class RequestGuard:
     access_log: bool = True
     observe: Observe | None = None
     origins: Origins | None = None
+    overload_status: int = 503
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         context = RequestContext.of(scope)
-        context.begin(scope["headers"])
+        if not context.request_id:  # else the door has read them
+            context.begin(scope["headers"])
         request_id.set(context.request_id)
         trace_id.set(context.trace_id)
-        answer = _Answer(context, send)
+        answer = _Answer(context, send, self.overload_status)
         context.attend()
         try:
             try:
@@ -125,11 +128,12 @@ class RequestGuard:
 class _Answer:
     """The send side: remembers what was sent and adds the request id."""
 
-    __slots__ = ("_context", "_send", "sent", "status")
+    __slots__ = ("_context", "_overload_status", "_send", "sent", "status")
 
-    def __init__(self, context: RequestContext, send: Send) -> None:
+    def __init__(self, context: RequestContext, send: Send, overload_status: int) -> None:
         self._context = context
         self._send = send
+        self._overload_status = overload_status
         self.status = 0
         self.sent = 0
 
@@ -153,7 +157,8 @@ class _Answer:
         headers += [(b"content-type", JSON), (b"content-length", b"%d" % len(body))]
         if isinstance(error, PayloadTooLarge) and not self._context.received:
             headers.append((b"connection", b"close"))
-        await self({"type": "http.response.start", "status": error.http_status, "headers": headers})
+        status = error_status(error, self._overload_status)
+        await self({"type": "http.response.start", "status": status, "headers": headers})
         await self({"type": "http.response.body", "body": body})
 
 

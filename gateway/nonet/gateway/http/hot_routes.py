@@ -7,21 +7,30 @@ errors are those of :class:`~nonet.gateway.http.guard.RequestGuard`, as for ever
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nonet.gateway.core.request_context import RequestContext
+from nonet.gateway.http.door import Check
 from nonet.gateway.http.reply import Reply
 from nonet.gateway.oip.rest_routes import OipRoutes
-
-HotHandler = Callable[[RequestContext, Receive, bytes], Awaitable[Reply]]
-"""Given the context, the way to the body and the raw query string; raises ServingErrors."""
 
 
 def is_oip(path: str) -> bool:
     """Whether a path is one of the Open Inference Protocol."""
     return path[:4] == "/v2/" or path == "/v2"
+
+
+class HotRoute(Protocol):
+    """A task route that is dispatched here."""
+
+    async def __call__(self, context: RequestContext, receive: Receive, query: bytes) -> Reply:
+        """The answer to one request. Raises ServingErrors."""
+
+    def check(self, context: RequestContext, query: bytes) -> None:
+        """See :data:`~nonet.gateway.http.door.Check`."""
 
 
 class HotRoutes:
@@ -37,7 +46,7 @@ class HotRoutes:
     def __init__(
         self,
         oip: OipRoutes,
-        hot: Mapping[str, HotHandler],
+        hot: Mapping[str, HotRoute],
         guard: Callable[[ASGIApp], ASGIApp],
         rest: ASGIApp,
     ) -> None:
@@ -53,6 +62,14 @@ class HotRoutes:
                 await self._guarded(scope, receive, send)
                 return
         await self._rest(scope, receive, send)
+
+    def way(self, path: str, raw_path: bytes) -> tuple[str, Check] | None:
+        """The template of a route and what checks a POST there by its headers, for the door; None if there
+        is nothing to check."""
+        route = self._hot.get(path)
+        if route is not None:
+            return path, route.check
+        return self._oip.way(raw_path) if is_oip(path) else None
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]

@@ -3,13 +3,50 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from nonet.gateway.core.request_context import RawHeaders
-from nonet.runtime.errors import MethodNotAllowed, ServingError, Unauthenticated
+from nonet.runtime.errors import (
+    InvalidArgument,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    ServingError,
+    Unauthenticated,
+)
 
 JSON = b"application/json"
+
+_OVERLOAD = frozenset({"DEADLINE_UNATTAINABLE", "OVERLOADED", "QUEUE_FULL", "UPLOADS_OVER_BUDGET"})
+"""Codes of refusals that say nothing of the server's health, only that it has enough to do."""
+
+
+class HeadersTooLarge(PayloadTooLarge):
+    """431: the request line and the headers are over a limit."""
+
+    http_status = 431
+    default_code = "HEADERS_TOO_LARGE"
+
+    @classmethod
+    def over(cls, limit: int) -> HeadersTooLarge:
+        """They have more than ``limit`` bytes."""
+        return cls(f"the request line and headers are larger than {limit} bytes")
+
+
+class MalformedRequest(InvalidArgument):
+    """400: this is not HTTP."""
+
+    default_code = "MALFORMED_REQUEST"
+
+    def __init__(self) -> None:
+        super().__init__("this is not a valid HTTP/1.1 request")
+
+
+def error_status(error: ServingError, overload_status: int = 503) -> int:
+    """The status of an error; of a refusal because of too much work, ``overload_status``."""
+    return overload_status if error.code in _OVERLOAD else error.http_status
 
 
 def error_body(path: str, error: ServingError) -> bytes:
@@ -41,6 +78,23 @@ def error_headers(error: ServingError) -> RawHeaders:
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allowed).encode("ascii")))
     return headers
+
+
+def answer_bytes(
+    path: str, error: ServingError, status: int, fields: Sequence[tuple[bytes, bytes]]
+) -> tuple[bytes, int]:
+    """The whole answer as it goes on the wire, with ``fields`` and those of the error, and the bytes of its
+    body."""
+    body = error_body(path, error)
+    lines = [b"%b: %b\r\n" % field for field in (*fields, *error_headers(error))]
+    wire = b"%b%bcontent-type: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+        STATUS_LINE[status],
+        b"".join(lines),
+        JSON,
+        len(body),
+        body,
+    )
+    return wire, len(body)
 
 
 def _printable(message: str) -> str:

@@ -20,13 +20,15 @@ from typing import Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from nonet.gateway.core.request_context import EXTENSION, RequestContext
 from nonet.gateway.http.access_log import log_refusal
-from nonet.gateway.http.cycle import Cycle, Farewell, cycle_of
+from nonet.gateway.http.body_skipper import BodySkipper
+from nonet.gateway.http.cycle import Cycle, Farewell, abandon, cycle_of
+from nonet.gateway.http.door import Door
 from nonet.gateway.http.pool import ConnectionPool
-from nonet.gateway.http.problems import error_body, error_headers
+from nonet.gateway.http.problems import HeadersTooLarge, MalformedRequest, answer_bytes
 from nonet.gateway.http.settings import HttpSettings
 from nonet.gateway.http.upgrades import parser_behind_head
 from nonet.runtime.errors import (
@@ -45,19 +47,19 @@ _BETWEEN, _HEAD, _BODY = range(3)
 _FRAMING_SLACK = 512 * 1024
 
 
-class HeadersTooLarge(PayloadTooLarge):
-    """431: the request line and the headers are over a limit."""
-
-    http_status = 431
-    default_code = "HEADERS_TOO_LARGE"
+class _Answered(Exception):
+    """Stops the parser: the last request of this connection has its answer."""
 
 
-def guarded_protocol(settings: HttpSettings, draining: Callable[[], bool]) -> type[GuardedProtocol]:
+def guarded_protocol(
+    settings: HttpSettings, draining: Callable[[], bool], door: Door | None = None
+) -> type[GuardedProtocol]:
     """The protocol class for one server, to be given to uvicorn as ``http=``.
 
     Args:
         settings: the limits.
         draining: while it returns True each answer carries ``Connection: close``.
+        door: refuses requests by their headers, if anything does.
     """
     return type(
         "ServerProtocol",
@@ -65,6 +67,7 @@ def guarded_protocol(settings: HttpSettings, draining: Callable[[], bool]) -> ty
         {
             "settings": settings,
             "draining": staticmethod(draining),
+            "door": door,
             "pool": ConnectionPool(settings.connections),
         },
     )
@@ -75,6 +78,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     settings: ClassVar[HttpSettings]
     draining: ClassVar[staticmethod[[], bool]]
+    door: ClassVar[Door | None]
     pool: ClassVar[ConnectionPool]
 
     cycle: Cycle
@@ -88,6 +92,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._wire_bytes = 0
         self._chunks = 0
+        self._unwanted = 0  # bytes of the body of a request that was refused by its headers
         self._deaf = False
         self._watch: asyncio.TimerHandle | None = None
         self._write_watch: asyncio.TimerHandle | None = None
@@ -116,14 +121,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         super().connection_lost(exc)
         for cycle in unanswered:
-            _abandon(cycle, 499)
+            abandon(cycle, 499)
 
     def evict(self) -> None:
         """Make room: the pool has chosen this idle connection."""
         self._close_or_abort()
 
-    def shutdown(self) -> None:
-        """The server stops: close when idle, else with the last answer."""
+    def shutdown(self) -> None:  # when idle, else with the last answer
         if self._unanswered:
             self._unanswered[-1].keep_alive = False
         else:
@@ -155,7 +159,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self._feed(data)
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self._refuse(cause if isinstance(cause, ServingError) else _malformed())
+            if isinstance(cause, _Answered):
+                self.hang_up()
+                return
+            self._refuse(cause if isinstance(cause, ServingError) else MalformedRequest())
             return
         if self._since is not None:
             self._incomplete()
@@ -165,6 +172,9 @@ class GuardedProtocol(HttpToolsProtocol):
         while data:
             try:
                 self.parser.feed_data(data)
+                if (left := self._unwanted - self._body_bytes) > 0:
+                    self.parser = cast(httptools.HttpRequestParser, BodySkipper(self, left))
+                self._unwanted = 0
                 return
             except httptools.HttpParserUpgrade as upgrade:
                 self.parser, framing = parser_behind_head(self, self.headers)
@@ -174,7 +184,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """A request has arrived in part: check what it has cost so far and see that it comes to an end."""
         if self._stage != _BODY:
             if self._wire_bytes > self.settings.max_header_bytes:
-                self._refuse(self._head_too_large())
+                self._refuse(HeadersTooLarge.over(self.settings.max_header_bytes))
                 return
         else:
             if self._wire_bytes > 2 * self._body_bytes + _FRAMING_SLACK:
@@ -218,12 +228,14 @@ class GuardedProtocol(HttpToolsProtocol):
         if any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
             raise NotImplementedHere("a Transfer-Encoding other than chunked is not understood here")
         before, self.cycle = self.cycle, cycle_of(self)
-        if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
-        else:
-            self.pipeline.appendleft((self.cycle, self.app))
         self._stage, self._since = _BODY, time.monotonic()
-        self._body_bytes = self._wire_bytes = self._chunks = 0
+        self._body_bytes = self._wire_bytes = self._chunks = self._unwanted = 0
+        if before is not None and not before.response_complete:
+            self.pipeline.appendleft((self.cycle, self.app))
+        elif self._turned_away():
+            return
+        else:
+            self._start_asgi_task(self.cycle, self.app)
         self._unanswered.append(self.cycle)
         if len(self._unanswered) > 1:
             # Reading goes on behind a pipelined request, or nobody would see the client leave. What may pile
@@ -232,8 +244,23 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.draining():
             self.cycle.keep_alive = False
 
+    def _turned_away(self) -> bool:
+        """Whether the door has refused the request whose headers have come; then it is answered."""
+        cycle, fields = self.cycle, self.server_state.default_headers
+        scope = cast(dict[str, Any], cycle.scope)
+        lasting = cycle.keep_alive and not self.draining()
+        refusal = self.door.refusal(scope, fields, keep_alive=lasting) if self.door else None
+        if refusal is None:
+            return False
+        cycle.response_started = cycle.response_complete = True
+        self.transport.write(refusal.wire)
+        if not refusal.keep_alive:
+            raise _Answered
+        self._unwanted = int(dict(self.headers).get(b"content-length", 0))
+        super().on_response_complete()
+        return True
+
     def on_chunk_header(self) -> None:
-        """Called by the parser for each chunk of a chunked body."""
         self._chunks += 1
         spare = self._chunks - self.settings.free_chunks
         if spare > 0 and self._body_bytes < spare * self.settings.min_chunk_bytes:
@@ -266,17 +293,16 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stage, self._since = _BETWEEN, None
         self._wire_bytes = 0
         if not self._unanswered:
+            # Answered before its body had arrived: idle from now on.
+            self._unset_keepalive_if_required()
+            idle = self.timeout_keep_alive
+            self.timeout_keep_alive_task = self.loop.call_later(idle, self.timeout_keep_alive_handler)
             self.pool.rest(self)
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > self.settings.max_header_bytes:
-            raise self._head_too_large()
-
-    def _head_too_large(self) -> HeadersTooLarge:
-        return HeadersTooLarge(
-            f"the request line and headers are larger than {self.settings.max_header_bytes} bytes"
-        )
+            raise HeadersTooLarge.over(self.settings.max_header_bytes)
 
     # Time
 
@@ -332,7 +358,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._unanswered.pop()
             if self.pipeline and self.pipeline[0][0] is current:
                 self.pipeline.popleft()
-            _abandon(current, error.http_status)
+            abandon(current, error.http_status)
         if self._unanswered:
             self._unanswered[-1].keep_alive = False
             return
@@ -346,17 +372,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _answer_refusal(self, error: ServingError) -> None:
         path = getattr(self, "url", b"").decode("latin-1")
-        body = error_body(path, error)
-        lines = [STATUS_LINE[error.http_status]]
-        for name, value in [
-            *self.server_state.default_headers,
-            *error_headers(error),
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]:
-            lines += [name, b": ", value, b"\r\n"]
-        self.transport.write(b"".join([*lines, b"\r\n", body]))
+        fields = [*self.server_state.default_headers, (b"connection", b"close")]
+        self.transport.write(answer_bytes(path, error, error.http_status, fields)[0])
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidArgument(msg))
@@ -381,14 +398,3 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
         elif not self.transport.is_closing():
             self.transport.close()
-
-
-def _abandon(cycle: RequestResponseCycle, status: int) -> None:
-    cycle.disconnected = True
-    cycle.message_event.set()
-    context: RequestContext = cast(dict[str, Any], cycle.scope)["extensions"][EXTENSION]
-    context.leave(status)
-
-
-def _malformed() -> ServingError:
-    return InvalidArgument("this is not a valid HTTP/1.1 request", code="MALFORMED_REQUEST")

@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from nonet.gateway.http.door import Door
 from nonet.gateway.http.protocol import guarded_protocol
 from nonet.gateway.http.settings import HttpSettings
 
@@ -20,6 +21,7 @@ def server_config(
     port: int = 0,
     draining: Callable[[], bool] = lambda: False,
     grace: float | None = None,
+    door: Door | None = None,
 ) -> uvicorn.Config:
     """The configuration of the HTTP server.
 
@@ -28,6 +30,7 @@ def server_config(
         settings: limits of the connections.
         host, port: where to listen; port 0 takes a free one.
         draining: while it returns True each answer carries ``Connection: close``.
+        door: refuses requests by their headers; None if the application decides all of them.
         grace: seconds that requests in flight have to finish when the server stops; None waits for ever.
     """
     return uvicorn.Config(
@@ -35,7 +38,7 @@ def server_config(
         host=host,
         port=port,
         loop="uvloop",
-        http=guarded_protocol(settings, draining),
+        http=guarded_protocol(settings, draining, door),
         ws="none",
         # Logging is set up by the process, and our access log is written by RequestGuard.
         log_config=None,

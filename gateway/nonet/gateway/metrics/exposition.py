@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 
 from nonet.gateway.core.records import ANSWERED_BY_CACHE
 from nonet.gateway.metrics.counters import Histogram, Metrics, ModelCounters
+from nonet.gateway.metrics.siblings import Siblings
 
 _UNTYPED_COUNTER = re.compile(rb"^# TYPE (nv_\w+) untyped$", re.MULTILINE)
 _KINDS: Mapping[str, type[Any]] = {
@@ -172,11 +173,12 @@ def _family(kind: str, name: str, meaning: str, labels: tuple[str, ...], values:
 
 
 class MetricsPage:
-    """What ``/metrics`` answers."""
+    """What ``/metrics`` answers; with ``siblings`` the numbers of several processes, added up."""
 
-    def __init__(self, metrics: Metrics, state: State) -> None:
+    def __init__(self, metrics: Metrics, state: State, siblings: Siblings | None = None) -> None:
         self._metrics = metrics
         self._state = state
+        self._siblings = siblings
         self._others = (PlatformCollector(registry=None), ProcessCollector(registry=None))
 
     async def answer(self, accept: str = "") -> tuple[bytes, str]:
@@ -189,9 +191,16 @@ class MetricsPage:
         names it, else the Prometheus text format 0.0.4. Never fails on a malformed header."""
         return self._write(_GatewayCollector(self._metrics, self._state), accept)
 
+    async def tell(self) -> None:
+        """Tell the siblings, if there are any, what was counted here."""
+        if self._siblings is not None:
+            now = _GatewayCollector(self._metrics, self._state)
+            await asyncio.to_thread(self._siblings.write, (now, *self._others))
+
     def _write(self, collector: Collector, accept: str) -> tuple[bytes, str]:
         registry = CollectorRegistry()
-        for each in (collector, *self._others):
+        own: tuple[Collector, ...] = (collector, *self._others)
+        for each in own if self._siblings is None else (self._siblings.total(own),):
             registry.register(each)
         if _prefers_openmetrics(accept):
             measured: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]

@@ -56,13 +56,22 @@ class OipInference:
     bodies: Bodies
     memory: SharedMemory | None
 
+    def check(self, named: Asked, context: RequestContext, query: bytes) -> None:
+        """Raises what an inference is refused with by its headers: who, quota, queue, deadline."""
+        call = self.calls.read(context)
+        self.plane.check("", named.model, named.version, call.deadline, call.priority, call.caller)
+
     async def infer(self, context: RequestContext, receive: Receive, named: Asked) -> Reply:
         """One inference. Raises every ServingError of the failure model."""
         call = self.calls.read(context)
         # Let in or refused with its headers; an upload that is under way when the server is told to stop is
         # finished.
         with self.plane.admit(
-            model=named.model, version=named.version, deadline=call.deadline, priority=call.priority
+            model=named.model,
+            version=named.version,
+            deadline=call.deadline,
+            priority=call.priority,
+            caller=call.caller,
         ):
             # Known before the body is read: an unknown model costs no upload.
             info = self.plane.catalog.info(named.model, named.version)

@@ -20,12 +20,13 @@ from nonet.gateway.core.call_headers import CallReader
 from nonet.gateway.core.request_context import RequestContext
 from nonet.gateway.core.shared_memory import checked_region
 from nonet.gateway.http.bodies import Bodies
+from nonet.gateway.http.door import Check
 from nonet.gateway.http.reply import Reply, compressed
 from nonet.gateway.oip.operations import Asked, Operations, checked_name
 from nonet.gateway.oip.rest_infer import OipInference, check_content_type
 from nonet.gateway.oip.rest_operations import OPERATIONS, RestOperation
 from nonet.gateway.tasks.fields import parse_json_object
-from nonet.runtime.errors import InvalidArgument, MethodNotAllowed, NotFound
+from nonet.runtime.errors import InvalidArgument, MethodNotAllowed, NotFound, ServingError
 
 _KEPT_PATHS = 512
 _OF_REGION = tuple(f"/region/{{name}}/{verb}" for verb in ("status", "register", "unregister"))
@@ -62,9 +63,10 @@ class OipRoutes:
     compress_from: int
 
     def __post_init__(self) -> None:
+        self._inferring: dict[str, _Handler] = {"POST": self.inference.infer}
         self._verbs: dict[str, dict[str, _Handler]] = {
-            "/v2/models/{model}/infer": {"POST": self.inference.infer},
-            "/v2/models/{model}/versions/{version}/infer": {"POST": self.inference.infer},
+            "/v2/models/{model}/infer": self._inferring,
+            "/v2/models/{model}/versions/{version}/infer": self._inferring,
         }
         for each in OPERATIONS:
             self._verbs.setdefault(each.path, {})[each.verb] = functools.partial(self._run, each)
@@ -83,6 +85,16 @@ class OipRoutes:
         reply = await handler(context, receive, endpoint.named)
         reply = await compressed(reply, context, self.compress_from)
         await reply.send(send)
+
+    def way(self, raw_path: bytes) -> tuple[str, Check] | None:
+        """The template of an inference's path and what checks it by its headers; None for all other paths."""
+        try:
+            endpoint = self._endpoint(raw_path)
+        except ServingError:
+            return None
+        if endpoint.verbs is not self._inferring:
+            return None
+        return endpoint.template, functools.partial(self.inference.check, endpoint.named)
 
     def methods_of(self, scope: Scope) -> Collection[str]:
         """The methods that a path declares. Raises NotFound if there is no such path."""

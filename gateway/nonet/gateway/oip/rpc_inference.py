@@ -8,7 +8,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import Any
 
-from nonet.gateway.core.call_headers import Call
+from nonet.gateway.core.call import Call
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import Hold, UploadBudget
@@ -42,7 +42,7 @@ class Inference:
     def admit(self, rpc: Rpc) -> AbstractContextManager[None]:
         """Let a call in before its message, which alone names the model; raises as the core's ``admit``."""
         call = rpc.read()
-        return self._plane.admit(deadline=call.deadline, priority=call.priority)
+        return self._plane.admit(deadline=call.deadline, priority=call.priority, caller=call.caller)
 
     async def model_infer(self, request: Any, rpc: Rpc) -> Any:
         call = rpc.read()

@@ -22,7 +22,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from nonet.gateway.core.call_headers import Call
+from nonet.gateway.core.call import Call
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.upload_budget import Hold, UploadBudget
 from nonet.gateway.grpc.rpc import Rpc, parse

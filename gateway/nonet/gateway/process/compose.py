@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -30,11 +31,13 @@ from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import HttpSettings
 from nonet.gateway.metrics.counters import Metrics
 from nonet.gateway.metrics.exposition import MetricsPage
+from nonet.gateway.metrics.siblings import Siblings
 from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.compose_peers import compose_peers
-from nonet.gateway.process.http_app import create_app
+from nonet.gateway.process.http_app import HttpApp, create_app
 from nonet.gateway.process.service_absence import service_absence
 from nonet.gateway.process.services import installed_services, works
+from nonet.gateway.process.worker import Worker
 from nonet.gateway.settings.schema import Settings, SettingsError
 from nonet.gateway.settings.topology import RemoteService
 from nonet.gateway.tasks.face_parts import FaceParts
@@ -57,7 +60,8 @@ logger = logging.getLogger(__name__)
 @dataclasses.dataclass(slots=True)
 class Gateway:
     """The parts of one gateway process; ``repository`` is None when every service runs elsewhere, ``peers``
-    when nothing is shared with other gateways, ``alone`` says that this process is one service."""
+    when nothing is shared with other gateways, ``alone`` says that this process is one service, ``worker``
+    that it is one of several on the same ports."""
 
     settings: Settings
     catalog: Catalog
@@ -68,6 +72,7 @@ class Gateway:
     parts: FaceParts
     peers: GatewayPeers | None = None
     alone: bool = False
+    worker: Worker | None = None
 
     def http_settings(self) -> HttpSettings:
         """The limits of the HTTP face."""
@@ -78,7 +83,7 @@ class Gateway:
             access_log=self.settings.logging.access,
         )
 
-    def http_app(self) -> Any:
+    def http_app(self) -> HttpApp:
         """The ASGI application."""
         return create_app(
             self.parts,
@@ -97,6 +102,7 @@ class Gateway:
             repository_control=self.settings.repository.control,
             observe=self.metrics.observe_route,
             describe_models=self.alone,
+            beside_others=self.worker is not None,
         )
 
 
@@ -106,6 +112,7 @@ def compose(
     *,
     only: str = "",
     clock: Clock | None = None,
+    worker: Worker | None = None,
 ) -> Gateway:
     """Wire a gateway; nothing is loaded or listened on yet.
 
@@ -113,6 +120,7 @@ def compose(
         settings: all settings.
         remote: services that run elsewhere; with them nothing runs in this process.
         only: name of the one service that this process is, "" for a gateway.
+        worker: which of several processes on the same ports this is, None for the only one.
         clock: the clock of deadlines; the process's monotonic clock by default.
 
     Raises SettingsError for a service nobody knows, for jobs or a Redis that cannot be as they are set, and
@@ -152,7 +160,11 @@ def compose(
     plane.add_observer(metrics)
     repository = None if remote else _repository(settings, catalog, services, only, lanes)
     control = None if repository is None else RepositoryControl(repository, repository.root)
-    jobs = None if only else compose_jobs(settings, serves=repository is not None)
+    jobs = (
+        None
+        if only
+        else compose_jobs(settings, serves=repository is not None, beside_others=worker is not None)
+    )
     host = GatewayHost(
         catalog,
         settings.repository.path,
@@ -206,8 +218,9 @@ def compose(
             facts.update(peers.facts())
         return facts
 
-    page = MetricsPage(metrics, state)
-    return Gateway(settings, catalog, plane, repository, metrics, page, parts, peers, alone=bool(only))
+    siblings = None if worker is None else Siblings(worker.folder, os.getpid())
+    page = MetricsPage(metrics, state, siblings)
+    return Gateway(settings, catalog, plane, repository, metrics, page, parts, peers, bool(only), worker)
 
 
 def _repository(

@@ -12,12 +12,15 @@ from nonet.runtime.extras import how_to_install
 logger = logging.getLogger(__name__)
 
 
-def compose_jobs(settings: Settings, *, works_only: bool = False, serves: bool = False) -> Jobs:
+def compose_jobs(
+    settings: Settings, *, works_only: bool = False, serves: bool = False, beside_others: bool = False
+) -> Jobs:
     """Wire the jobs of a gateway, or of a process that only works for gateways; nothing is started yet.
 
     Args:
         settings: all settings.
         works_only: whether it only works.
+        beside_others: whether other processes of this machine submit to the same store.
         serves: whether it serves the models of ``repository.path`` itself.
 
     Raises SettingsError for a store or for webhooks that cannot be as they are set.
@@ -46,7 +49,7 @@ def compose_jobs(settings: Settings, *, works_only: bool = False, serves: bool =
         command,
         given,
         None if works_only else _webhooks(settings),
-        shared=address.shared,
+        shared=address.shared or beside_others,
         serves=serves,
         works_only=works_only,
     )

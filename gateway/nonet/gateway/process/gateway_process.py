@@ -31,11 +31,14 @@ import uvloop
 from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import server_config
+from nonet.gateway.metrics.siblings import SECONDS
 from nonet.gateway.process.compose import Gateway, compose
 from nonet.gateway.process.logs import set_up_logging
 from nonet.gateway.process.process_exit import exit_at_last, exit_now, stop_signal
 from nonet.gateway.process.services import works
+from nonet.gateway.process.start_error import StartError, bound_socket
 from nonet.gateway.process.storage_watch import StorageWatch
+from nonet.gateway.process.worker import Worker
 from nonet.gateway.settings.schema import Settings
 from nonet.gateway.settings.topology import RemoteService
 from nonet.jobs.wake_loop import WakeLoop
@@ -52,18 +55,15 @@ _YOUNG_OBJECTS = 5000
 """Objects made and not yet freed at which the collector looks at them (700 by default)."""
 
 
-class StartError(Exception):
-    """The process cannot serve; the message is one line that says what to change."""
-
-
-def run(settings: Settings, remote: Sequence[RemoteService] = ()) -> int:
-    """Serve until told to stop; returns the exit status.
+def run(settings: Settings, remote: Sequence[RemoteService] = (), worker: Worker | None = None) -> int:
+    """Serve until told to stop, as one of several processes if there is a ``worker``; returns the exit
+    status.
 
     Raises StartError if a port is taken or the repository cannot be read, SettingsError for an unknown
     service in the topology.
     """
     set_up_logging(settings.logging)
-    return uvloop.run(_Process(compose(settings, remote), http=True).serve())
+    return uvloop.run(_Process(compose(settings, remote, worker=worker), http=True, worker=worker).serve())
 
 
 def run_service(name: str, settings: Settings, *, http: bool = False) -> int:
@@ -91,7 +91,10 @@ class _HttpServer(uvicorn.Server):
 class _Process:
     """One run of a gateway, from the first socket to the last."""
 
-    def __init__(self, gateway: Gateway, *, http: bool, grpc_flag: str = "--grpc-port") -> None:
+    def __init__(
+        self, gateway: Gateway, *, http: bool, grpc_flag: str = "--grpc-port", worker: Worker | None = None
+    ) -> None:
+        self._worker = worker
         self._gateway = gateway
         self._grpc_flag = grpc_flag
         self._plane = gateway.plane
@@ -103,11 +106,13 @@ class _Process:
         begun = time.monotonic()
         stopping = stop_signal()
         grpc_server = self._gateway.grpc_server()
-        grpc_port = _bind_grpc(grpc_server, self._server.host, self._server.grpc_port, self._grpc_flag)
+        beside = self._worker is not None
+        host = self._server.host
+        grpc_port = _bind_grpc(grpc_server, host, self._server.grpc_port, self._grpc_flag, beside)
         with contextlib.ExitStack() as sockets:
             listener = None
             if self._with_http:
-                listener = _listen(self._server.host, self._server.http_port, "--http-port")
+                listener = bound_socket(host, self._server.http_port, "--http-port", beside_others=beside)
                 sockets.enter_context(listener)
             self._check_repository()
             await self._open_jobs()
@@ -135,7 +140,14 @@ class _Process:
                 if watch is not None:
                     watch.loop.start()
                     loops.push_async_callback(watch.loop.cancel)
-                self._announce(http_port, grpc_port, time.monotonic() - begun)
+                if self._worker is None:
+                    self._announce(http_port, grpc_port, time.monotonic() - begun)
+                else:
+                    telling = WakeLoop("telling the other workers", self._tell_siblings)
+                    telling.start()
+                    loops.push_async_callback(telling.cancel)
+                    self._worker.follow()
+                    self._worker.ready()
                 watched: set[asyncio.Future[Any]] = {stopping} if http is None else {stopping, http[1]}
                 await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             if not stopping.done():
@@ -155,6 +167,10 @@ class _Process:
                 if work.publishes is not None
             }
             await jobs.open(settle)
+
+    async def _tell_siblings(self) -> float:
+        await self._gateway.page.tell()
+        return SECONDS
 
     def _watch_storage(self) -> StorageWatch | None:
         jobs, folder = self._gateway.parts.jobs, self._gateway.settings.jobs.path
@@ -197,12 +213,14 @@ class _Process:
             )
 
     async def _start_http(self, listener: socket.socket) -> tuple[_HttpServer, asyncio.Task[None]]:
+        app = self._gateway.http_app()
         config = server_config(
-            self._gateway.http_app(),
+            app,
             self._gateway.http_settings(),
             host=self._server.host,
             port=listener.getsockname()[1],
             draining=lambda: self._plane.leaving,
+            door=app.door,
         )
         server = _HttpServer(config)
         task = asyncio.create_task(server.serve(sockets=[listener]), name="http-server")
@@ -317,29 +335,10 @@ def _settle_garbage() -> None:
     gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
 
 
-def _listen(host: str, port: int, flag: str) -> socket.socket:
-    """A socket bound to ``host:port``. Raises StartError if it cannot be."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror:
-        raise StartError(f"cannot listen on '{host}': there is no such address; see --host") from None
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        reason = (error.strerror or str(error)).lower()
-        raise StartError(f"cannot listen on {host}:{port}: {reason}; choose another with {flag}") from None
-    return listener
-
-
-def _bind_grpc(server: GrpcServer, host: str, port: int, flag: str) -> int:
+def _bind_grpc(server: GrpcServer, host: str, port: int, flag: str, beside_others: bool) -> int:
     """Bind the gRPC face; returns the port. Raises StartError."""
     # The library's own failure is several lines of log; a plain socket finds out quietly.
-    _listen(host, port, flag).close()
+    bound_socket(host, port, flag, beside_others=beside_others).close()
     try:
         return server.bind(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except OSError:

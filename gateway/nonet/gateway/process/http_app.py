@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable, Collection
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nonet.gateway.http.bodies import Bodies, Spooling
+from nonet.gateway.http.door import Door
 from nonet.gateway.http.guard import Observe, RequestGuard
 from nonet.gateway.http.hot_routes import HotRoutes, is_oip
 from nonet.gateway.http.origins import Origins
@@ -37,6 +39,17 @@ Exposition = Callable[[str], Awaitable[tuple[bytes, str]]]
 """Given an ``Accept`` header, the metrics as text and their content type."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class HttpApp:
+    """The ASGI application, and what refuses requests before they reach it, if anything does."""
+
+    app: ASGIApp
+    door: Door | None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
 def create_app(
     parts: FaceParts,
     settings: HttpSettings,
@@ -44,7 +57,7 @@ def create_app(
     metrics_endpoint: Exposition,
     observe: Observe | None = None,
     authenticated: bool = False,
-) -> ASGIApp:
+) -> HttpApp:
     """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
 
     Args:
@@ -79,6 +92,7 @@ def create_app(
             access_log=settings.access_log,
             observe=observe,
             origins=origins,
+            overload_status=settings.overload_status,
         )
 
     app.add_middleware(guard)
@@ -125,7 +139,9 @@ def create_app(
         settings.compress_from,
     )
     hot = {path: route for path, route in routes.items() if not path_parameters(path)}
-    served: ASGIApp = HotRoutes(oip, hot, guard, app)
+    hot_routes = HotRoutes(oip, hot, guard, app)
+    door = Door(hot_routes.way, bodies, origins, settings.access_log, observe, settings.overload_status)
+    served: ASGIApp = hot_routes
     if settings.cors_origins:
         served = CORSMiddleware(
             served,
@@ -134,7 +150,10 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["*"],
         )
-    return UnderRootPath(served, settings.root_path) if settings.root_path else served
+    if settings.root_path:
+        served = UnderRootPath(served, settings.root_path)
+    # What the layers above would add to an answer the door does not know.
+    return HttpApp(served, door if served is hot_routes else None)
 
 
 async def _routing_failed(request: Request, error: Exception) -> Response:

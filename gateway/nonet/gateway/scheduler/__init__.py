@@ -2,11 +2,13 @@
 
 from nonet.gateway.scheduler.devices import Batch, DeviceState
 from nonet.gateway.scheduler.latency import LatencyModel
-from nonet.gateway.scheduler.queue import Item, ItemState, ModelQueue, QueueKey
+from nonet.gateway.scheduler.queue import NOBODY, Caller, Item, ItemState, ModelQueue, QueueKey
 from nonet.gateway.scheduler.scheduler import Scheduler
 
 __all__ = [
+    "NOBODY",
     "Batch",
+    "Caller",
     "DeviceState",
     "Item",
     "ItemState",

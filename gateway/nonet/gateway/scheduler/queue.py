@@ -12,6 +12,7 @@ import dataclasses
 import enum
 import math
 import operator
+from collections import Counter
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -21,6 +22,18 @@ QueueKey = tuple[str, str]
 
 _rank = operator.attrgetter("rank")
 _priority = operator.attrgetter("priority")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose a request is: its tenant, "" where there are no keys, and the id under which it comes back if it
+    was refused, "" for none."""
+
+    tenant: str = ""
+    request_id: str = ""
+
+
+NOBODY = Caller()
 
 
 class ItemState(enum.Enum):
@@ -43,6 +56,8 @@ class Item:
         max_rows: largest batch its model takes (1: it is run alone).
         cost: work of its next execution in rows of the sample request; 0.0 stands for ``rows``.
         left: executions that it is expected to need from now on, >= 1; only predictions look at it.
+        predicted: seconds from its arrival to its answer, as predicted when it was queued; 0.0: nothing was.
+        caller: whose it is.
         payload: whatever the owner needs back; the scheduler never looks at it.
     """
 
@@ -55,6 +70,8 @@ class Item:
     max_rows: int
     cost: float = 0.0
     left: float = 1.0
+    predicted: float = 0.0
+    caller: Caller = NOBODY
     payload: Any = None
     state: ItemState = ItemState.WAITING
     started: float = 0.0
@@ -91,6 +108,7 @@ class ModelQueue:
         self.key = key
         self.rows = 0
         self.cost = 0.0
+        self.tenants: Counter[str] = Counter()  # rows of each
         self._items: list[Item] = []
 
     def __len__(self) -> int:
@@ -106,6 +124,7 @@ class ModelQueue:
     def add(self, item: Item) -> None:
         bisect.insort(self._items, item, key=_rank)
         self.rows += item.rows
+        self.tenants[item.caller.tenant] += item.rows
         self.cost += item.cost
 
     def remove(self, item: Item) -> bool:
@@ -114,6 +133,7 @@ class ModelQueue:
         if place < len(self._items) and self._items[place] is item:
             del self._items[place]
             self.rows -= item.rows
+            self.tenants[item.caller.tenant] -= item.rows
             self.cost = self.cost - item.cost if self._items else 0.0
             return True
         return False

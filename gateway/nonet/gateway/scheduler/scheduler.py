@@ -28,8 +28,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 from nonet.gateway.scheduler.devices import Batch, DeviceState
+from nonet.gateway.scheduler.expected import Expected
 from nonet.gateway.scheduler.latency import LatencyModel
-from nonet.gateway.scheduler.queue import Item, ItemState, ModelQueue, QueueKey
+from nonet.gateway.scheduler.promises import Promises
+from nonet.gateway.scheduler.queue import NOBODY, Caller, Item, ItemState, ModelQueue, QueueKey
 from nonet.gateway.scheduler.turns import seconds_in_turns
 from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, Unavailable
@@ -51,6 +53,8 @@ class Scheduler:
         self._overhead = overhead
         self.devices: dict[str, DeviceState] = {device.name: device for device in devices}
         self.queues: dict[QueueKey, ModelQueue] = {}
+        self.expected = Expected()
+        self._promises = Promises()
         self._sequence = 0
 
     # -- entering -------------------------------------------------------------------------------
@@ -64,7 +68,15 @@ class Scheduler:
             DeadlineUnattainable: no device can finish it in time; ``retry_after`` is the time after which
                 the work ahead of it will have gone.
         """
-        self.check(item.key, item.priority, item.deadline, now, cost=item.cost, left=item.left)
+        predicted = self.check(
+            item.key, item.priority, item.deadline, now, cost=item.cost, left=item.left, caller=item.caller
+        )
+        item.predicted = predicted if item.left <= 1.0 else 0.0
+        self._promises.redeem(item)
+        seconds = self._fastest(item.key, item.cost, now)
+        shares, tenant = self._promises.shares, item.caller.tenant
+        item.due = shares.due(tenant, item.deadline, seconds, now)
+        shares.queued(tenant, seconds, now)
         if item.sequence < 0:
             item.sequence = self._sequence
             self._sequence += 1
@@ -80,30 +92,44 @@ class Scheduler:
         *,
         cost: float = 1.0,
         left: float = 1.0,
-    ) -> None:
-        """Whether an item of ``cost`` and ``left`` executions could be submitted now; raises what
-        :meth:`submit` would."""
+        caller: Caller = NOBODY,
+    ) -> float:
+        """Whether an item of ``cost`` and ``left`` executions could be submitted now: the seconds it is
+        predicted to take, 0.0 if it has no deadline; raises what :meth:`submit` would. What
+        ``caller`` is for, :mod:`.kept_places` and :mod:`.fair_shares` tell."""
         if deadline <= now:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
         able = self._able(key)
         if not able:
             raise Unavailable(f"no healthy device serves model '{key[0]}'", code="NO_DEVICE", retry_after=1.0)
         queue = self.queues.get(key)
-        if queue is not None and len(queue) >= self._limits.max_queue:
+        room = self._promises.room(caller, queue.tenants if queue is not None else {}, now)
+        if queue is not None and len(queue) >= self._limits.max_queue * (1.0 - room):
             raise Unavailable(
                 f"the queue of model '{key[0]}' is full ({len(queue)} requests wait)",
                 code="QUEUE_FULL",
                 retry_after=max(self._wait(able, key, priority, math.inf, now), 0.05),
             )
-        if deadline < math.inf:
-            end = self._estimate(able, key, cost, left, priority, deadline, now)
-            if end > deadline:
-                late = end - deadline
-                raise DeadlineUnattainable(
-                    f"the answer would come in {(end - now) * 1e3:.0f} ms, "
-                    f"{late * 1e3:.0f} ms after the deadline; allow more time or retry later",
-                    retry_after=max(late, 0.05),
-                )
+        if deadline == math.inf:
+            return 0.0
+        alone = self._fastest(key, cost, now) * left
+        due = self._promises.shares.due(caller.tenant, deadline, alone, now)
+        predicted = self._predicted(able, key, cost, left, priority, due, now)
+        end = now + predicted + self._overhead
+        if predicted > alone * self._limits.safety_factor:  # a lane that idles is kept for nobody
+            room = max(room, self._promises.kept(key, caller, now))
+            end += self._promises.seconds(key, predicted, now) - predicted + room * (deadline - now)
+        if end > deadline:
+            late = end - deadline
+            rate = sum(
+                device.lanes / max(device.model(key).predict(cost * left, now), 1e-9) for device in able
+            )
+            raise DeadlineUnattainable(
+                f"the answer would come in {(end - now) * 1e3:.0f} ms, "
+                f"{late * 1e3:.0f} ms after the deadline; allow more time or retry later",
+                retry_after=self._promises.keep(key, caller, late, alone, deadline - now, rate, now),
+            )
+        return predicted
 
     def estimate(
         self, key: QueueKey, cost: float, priority: int, deadline: float, now: float, *, left: float = 1.0
@@ -114,13 +140,14 @@ class Scheduler:
         ``math.inf`` if no healthy device serves the model. While a model's latency is unknown its share
         counts as nothing.
         """
-        return self._estimate(self._able(key), key, cost, left, priority, deadline, now)
+        predicted = self._predicted(self._able(key), key, cost, left, priority, deadline, now)
+        return now + self._promises.seconds(key, predicted, now) + self._overhead
 
     def _able(self, key: QueueKey) -> list[DeviceState]:
         """The devices that can run ``key`` now."""
         return [device for device in self.devices.values() if device.can_run(key)]
 
-    def _estimate(
+    def _predicted(
         self,
         able: Sequence[DeviceState],
         key: QueueKey,
@@ -134,7 +161,7 @@ class Scheduler:
         wait = self._wait(able, key, priority, deadline, now)
         if left > 1.0:
             run = max(run, seconds_in_turns(able, self.queues, key, cost, left, priority, now) - wait)
-        return now + wait + run * self._limits.safety_factor + self._overhead
+        return wait + run * self._limits.safety_factor
 
     def _wait(
         self, able: Sequence[DeviceState], key: QueueKey, priority: int, deadline: float, now: float
@@ -158,8 +185,12 @@ class Scheduler:
         return 1.0 / rate if rate else math.inf
 
     def _work_ahead(self, device: DeviceState, rank: tuple[int, float, int], now: float) -> float:
-        """Device-seconds of the waiting items more urgent than ``rank`` that this device would run."""
+        """Device-seconds of the items more urgent than ``rank`` that wait or are expected, and that this
+        device would run."""
         total = 0.0
+        for key, count in self.expected.counts(rank[0], now).items():
+            if device.can_run(key):
+                total += device.model(key).predict(float(count), now)
         for key, queue in self.queues.items():
             if not queue or not device.can_run(key):
                 continue
@@ -203,6 +234,7 @@ class Scheduler:
         for item in hopeless:
             self._take(item)
             item.state = ItemState.DONE
+            self._promises.ended(item, now, answered=False)
         return hopeless
 
     def share(self, item: Item, priority: int, deadline: float) -> None:
@@ -246,6 +278,8 @@ class Scheduler:
         device.running.remove(batch)
         for item in batch.items:
             item.state = ItemState.DONE
+            if seconds is not None:
+                self._promises.ended(item, now, answered=True)
         # A version that has left meanwhile was forgotten, and stays so.
         if seconds is not None and (latency := device.latency.get(batch.key)) is not None:
             latency.observe(batch.cost, seconds, now)
@@ -261,6 +295,12 @@ class Scheduler:
         item.again(turn, self._sequence, now)
         self._sequence += 1
         self.requeue(item)
+
+    def forget(self, key: QueueKey) -> None:
+        """A version has left: what was learnt of it goes, too."""
+        self._promises.forget(key)
+        for device in self.devices.values():
+            device.latency.pop(key, None)
 
     # -- inside ---------------------------------------------------------------------------------
 

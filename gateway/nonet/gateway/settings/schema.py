@@ -68,6 +68,15 @@ class ServerSettings(Section):
     grpc_port: Port = Field(
         default=8001, description="TCP port of the gRPC face. 0 takes a free one (printed in the ready line)."
     )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Gateway processes that serve the two ports side by side, each with the models in its "
+        "own memory; one that dies is replaced, unnoticed by callers of the others. 1 needs least memory "
+        "and batches best; more are for a machine whose cores one event loop cannot keep busy. See "
+        "docs/operating.md for what they do not share.",
+    )
     max_body_bytes: int = Field(
         default=64 * MIB,
         ge=KIB,
@@ -112,6 +121,12 @@ class ServerSettings(Section):
         ge=0,
         description="Open HTTP connections. A newcomer takes the place of the one that has been idle the "
         "longest, and gets 503 if none is idle. 0 takes what the file-descriptor limit (ulimit -n) allows.",
+    )
+    overload_status: Literal[429, 503] = Field(
+        default=503,
+        description="HTTP status of a refusal because of too much work (deadline unattainable, queue full, "
+        "too many bytes in flight); Retry-After and the code in the body are the same for both. 429 where a "
+        "balancer takes servers that answer 5xx for broken and would send their work to the others.",
     )
     hosts: tuple[HostName, ...] = Field(
         default=(),

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from nonet.gateway.core.call_headers import Call
+from nonet.gateway.core.call import Call
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.runtime.errors import InvalidArgument
@@ -38,9 +38,20 @@ class Asking:
         self._plane: DataPlane = parts.plane
         self._host = parts.host
 
-    def admit(self, call: Call) -> contextlib.AbstractContextManager[None]:
-        """Let a call in, or refuse it, by its headers alone; see :meth:`DataPlane.admit`."""
-        return self._plane.admit(task=self._task.name, deadline=call.deadline, priority=call.priority)
+    def admit(self, call: Call, model: str = "") -> contextlib.AbstractContextManager[None]:
+        """Let a call in, or refuse it, by its headers alone; ``model`` is what the caller calls the model, ""
+        if only the body tells. See :meth:`DataPlane.admit`."""
+        return self._plane.admit(
+            task=self._task.name,
+            model=model,
+            deadline=call.deadline,
+            priority=call.priority,
+            caller=call.caller,
+        )
+
+    def check(self, call: Call, model: str = "") -> None:
+        """Raises what :meth:`admit` would."""
+        self._plane.check(self._task.name, model, "", call.deadline, call.priority, call.caller)
 
     async def find(self, parameters: Mapping[str, Any]) -> ModelInfo | None:
         """The model that the path names, given the parameters in it; None if the fields name it. Raises what

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
+from urllib.parse import unquote_plus
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive
 
-from nonet.gateway.core.call_headers import Call, answer_headers
+from nonet.gateway.core.call import Call
+from nonet.gateway.core.call_headers import answer_headers
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.gateway.http.accept_header import preferred
 from nonet.gateway.http.bodies import Bodies, Spooling
@@ -34,6 +37,9 @@ EVENT_STREAM: RawHeaders = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+_MODEL_FIELD = re.compile(rb"(?:^|&)model=([^&]*)")
 
 
 class TaskRoute:
@@ -65,6 +71,21 @@ class TaskRoute:
             return None
         return Spooling(self._submits.largest(self.task), self._reader.goes_to_disk)
 
+    def check(self, context: RequestContext, query: bytes) -> None:
+        """Raises what a request is refused with by its headers: who, quota, queue, deadline. One that becomes
+        a job has no such limits but who and quota."""
+        call = self._calls.read(context)
+        if self._submits is None or not (self._always or prefers_async(context)):
+            self._asking.check(call, self._named(query))
+
+    def _named(self, query: bytes) -> str:
+        """The model as far as the query names it: where it stands in the body, that counts instead, and the
+        path of a task may name it, too."""
+        if b"model=" not in query:
+            return ""
+        found = _MODEL_FIELD.search(query)
+        return unquote_plus(found[1].decode("latin-1")) if found else ""
+
     async def __call__(
         self,
         context: RequestContext,
@@ -80,7 +101,7 @@ class TaskRoute:
         with contextlib.ExitStack() as admission:
             # Let in with its headers: an upload that is under way when the server is told to stop is
             # finished.
-            admission.enter_context(asking.admit(call))
+            admission.enter_context(asking.admit(call, self._named(query)))
             kind = self._reader.media_type(context)
             if self.task.work is not None:
                 read_key(context.given(b"idempotency-key"))  # of no use here, but it must be one

@@ -1,0 +1,76 @@
+"""How much later than predicted answers come, at a high percentile: what a promise must leave room for.
+
+A prediction is a mean, and half of what is promised by a mean comes too late. So for each answer the time it
+took is held against the time that was predicted when it was queued, and the percentile of that ratio is
+followed with one multiplication an answer (stochastic approximation, after Robbins and Monro, 1951): up by a
+share of itself for each ratio above it, down by so much less for each below that the two balance where the
+wanted share lies above. Each octave of predicted seconds has its own, since what disturbs an answer of five
+milliseconds is nothing to one of a second.
+"""
+
+from __future__ import annotations
+
+import math
+
+HALF_LIFE = 30.0
+"""Seconds without an answer after which half of what was learnt is forgotten, so that a ratio that refuses
+everything is tested again."""
+
+LATE_SHARE = 0.005
+"""Of the answers that may take longer than they were given: half of one in a hundred, since as much again may
+be late for what happens outside the scheduler."""
+
+_STEP = 0.05
+_MOST = 4.0
+_SHORTEST = 1e-4  # seconds; below it all predictions are one octave
+
+
+class _Percentile:
+    """The ratio in one octave."""
+
+    __slots__ = ("_ratio", "_seen")
+
+    def __init__(self) -> None:
+        self._ratio = 1.0
+        self._seen = 0.0
+
+    def at(self, now: float) -> float:
+        kept: float = 0.5 ** (max(now - self._seen, 0.0) / HALF_LIFE)
+        return 1.0 + (self._ratio - 1.0) * kept
+
+    def observe(self, ratio: float, now: float) -> None:
+        current = self.at(now)
+        self._seen = now
+        down = _STEP * LATE_SHARE / (1.0 - LATE_SHARE)
+        current *= 1.0 + _STEP if ratio > current else 1.0 - down
+        self._ratio = min(max(current, 1.0), _MOST)
+
+
+class Punctuality:
+    """See the module's text. Of one model."""
+
+    __slots__ = ("_octaves",)
+
+    def __init__(self) -> None:
+        self._octaves: dict[int, _Percentile] = {}
+
+    def ratio(self, predicted: float, now: float) -> float:
+        """Actual over ``predicted`` seconds that nearly all answers stay below, 1 to 4. What was learnt of
+        the nearest octave stands in for one without answers."""
+        if not self._octaves:
+            return 1.0
+        octave = _octave(predicted)
+        known = self._octaves.get(octave)
+        if known is None:
+            known = self._octaves[min(self._octaves, key=lambda other: abs(other - octave))]
+        return known.at(now)
+
+    def observe(self, predicted: float, seconds: float, now: float) -> None:
+        """An answer that was predicted to take ``predicted`` seconds has come after ``seconds``, or
+        (``math.inf``) was given up."""
+        known = self._octaves.setdefault(_octave(predicted), _Percentile())
+        known.observe(seconds / max(predicted, _SHORTEST), now)
+
+
+def _octave(seconds: float) -> int:
+    return math.frexp(max(seconds, _SHORTEST))[1]
