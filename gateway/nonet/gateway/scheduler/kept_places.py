@@ -7,6 +7,9 @@ cost nothing while nobody takes them: as long as some are due, newcomers may use
 their deadlines but a part of it, and that part of the queue is what is left for those who come back. They
 are known by the id of their request, which a refusal has told them (``X-Request-Id``); who comes back under
 no id or another is a newcomer.
+
+Most callers may never come back. So it is followed how many do, and the fewer they are, the more places are
+promised for the same time, and the less of it newcomers must leave.
 """
 
 from __future__ import annotations
@@ -25,6 +28,11 @@ _HORIZON = 60
 _PATIENCE = 2.0
 """Seconds for which a place is kept after the promised instant."""
 
+_LEAST = 0.1
+"""Of those who were promised a place that are taken to come back, however few did."""
+
+_WEIGHT = 0.05  # of one promise in the share of those that were taken up
+
 _SLOTS = 10
 """In a second; each has places of its own, or all would come at its beginning."""
 
@@ -35,7 +43,14 @@ class KeptPlaces:
     def __init__(self) -> None:
         self._instants: dict[str, float] = {}
         self._given: dict[int, int] = {}
+        self._came: set[str] = set()
+        self._returning = 1.0
         self._swept = -math.inf
+
+    @property
+    def left(self) -> float:
+        """Of the time before its deadline that a newcomer leaves while places are due."""
+        return LEFT * self._returning
 
     def promise(self, caller: str, after: float, rate: float, now: float) -> float:
         """Seconds, a whole number of at least ``after``, after which ``caller`` has a place; ``after``,
@@ -49,7 +64,7 @@ class KeptPlaces:
         """
         self._sweep(now)
         earliest = max(math.ceil(after), 1)
-        most = max(SHARE * rate / _SLOTS, 1.0)
+        most = max(SHARE * rate / _SLOTS / self._returning, 1.0)
         for seconds in range(earliest, _HORIZON + 1):
             slot = _slot(now + seconds)
             given = self._given.get(slot, 0)
@@ -63,10 +78,15 @@ class KeptPlaces:
         """Whether a place is kept for ``caller`` now."""
         instant = self._instants.get(caller)
         # A client's clock need not run as ours does.
-        return instant is not None and instant - 1.0 / _SLOTS <= now < instant + _PATIENCE
+        held = instant is not None and instant - 1.0 / _SLOTS <= now < instant + _PATIENCE
+        if held and caller not in self._came:
+            self._came.add(caller)
+            self._learn(1.0)
+        return held
 
     def take(self, caller: str) -> None:
         """``caller`` has come and was let in: its place is used up."""
+        self._came.discard(caller)
         instant = self._instants.pop(caller, None)
         if instant is not None and (slot := _slot(instant)) in self._given:
             self._given[slot] -= 1
@@ -82,8 +102,15 @@ class KeptPlaces:
             return
         self._swept = now
         over = now - _PATIENCE
-        self._instants = {caller: instant for caller, instant in self._instants.items() if instant > over}
+        for caller in [caller for caller, instant in self._instants.items() if instant <= over]:
+            del self._instants[caller]
+            if caller not in self._came:
+                self._learn(0.0)
+            self._came.discard(caller)
         self._given = {slot: count for slot, count in self._given.items() if slot >= _slot(over)}
+
+    def _learn(self, came: float) -> None:
+        self._returning = max(self._returning + _WEIGHT * (came - self._returning), _LEAST)
 
 
 def _slot(instant: float) -> int:

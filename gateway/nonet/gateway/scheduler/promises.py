@@ -43,11 +43,9 @@ class Promises:
     def kept(self, key: QueueKey, caller: Caller, now: float) -> float:
         """The part of the time before its deadline that a newcomer leaves to those who come back."""
         places = self._kept.get(key)
-        return (
-            LEFT
-            if places is not None and places.due(now) and not places.holds(caller.request_id, now)
-            else 0.0
-        )
+        if places is None or places.holds(caller.request_id, now) or not places.due(now):
+            return 0.0
+        return places.left
 
     def keep(
         self, key: QueueKey, caller: Caller, late: float, alone: float, left: float, rate: float, now: float
