@@ -15,8 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+from nonet.gateway.cache import cache_key
 from nonet.gateway.core.executions import executions
 from nonet.gateway.core.records import BatchRecord, Observer
+from nonet.gateway.core.suspects import Quarantine, Suspects
+from nonet.gateway.core.ticket import Ticket, lost, model_failed
 from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device
 from nonet.gateway.scheduler import (
     Batch,
@@ -32,35 +35,16 @@ from nonet.runtime.catalog import Lease
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import (
     DeadlineUnattainable,
-    Internal,
     ServingError,
     Unavailable,
 )
-from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outcome, Timings
+from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outcome
 
 logger = logging.getLogger(__name__)
 
 _TICK = 0.02  # seconds between looks at the queues while something waits
+_TOGETHER = 1.0  # seconds in which what a device had in flight is told to have gone with it
 _EXPIRE_EVERY = 0.01  # seconds between searches for waiting items that can no longer make it
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class Ticket:
-    """One request on its way through the queue; ``done`` holds its outcome. Owns its lease.
-
-    ``deliver`` takes the partial answers and says whether anybody reads them; what it raises fails the
-    request, and what was read is not tried a second time. ``waited`` and ``computed`` are
-    the seconds of the steps that it has taken.
-    """
-
-    request: InferRequest
-    lease: Lease
-    item: Item
-    done: asyncio.Future[InferResponse | ServingError]
-    deliver: Callable[[InferResponse], bool]
-    retried: bool = False
-    waited: float = 0.0
-    computed: float = 0.0
 
 
 class Dispatcher:
@@ -88,6 +72,9 @@ class Dispatcher:
         self._last_expire = -math.inf
         self._running: dict[int, tuple[Batch, Callable[[], object]]] = {}
         self._stepping: Counter[QueueKey] = Counter()
+        self._crashes: dict[str, float] = {}
+        self._quarantine = Quarantine()
+        self._suspects: Suspects[Ticket] = Suspects(self._begin_trial, self._given_up)
         for device in devices:
             device.on_health = self._health_changed
 
@@ -102,6 +89,8 @@ class Dispatcher:
         for queue in list(self.scheduler.queues.values()):
             for item in list(queue):
                 self._refuse(item, Unavailable("the server has shut down", code="SHUTTING_DOWN"))
+        for ticket in self._suspects.take(lambda ticket: True):
+            self._end(ticket, Unavailable("the server has shut down", code="SHUTTING_DOWN"))
         for device in self.devices.values():
             await device.stop()
 
@@ -143,6 +132,8 @@ class Dispatcher:
         ticket = Ticket(request, lease, item, asyncio.get_running_loop().create_future(), deliver)
         item.payload = ticket
         try:
+            if not self._quarantine.empty:
+                self._quarantine.check(cache_key(request, info), now)
             self.scheduler.submit(item, now)
         except BaseException:
             self._end(ticket)
@@ -241,7 +232,8 @@ class Dispatcher:
         else:
             taken = 0
             for ticket, outcome in zip(tickets, result, strict=True):
-                if isinstance(outcome, BackendCrashed) and self._retry(ticket):
+                if isinstance(outcome, BackendCrashed):
+                    self._crashed(batch, ticket, outcome)
                     continue
                 if isinstance(outcome, Continued):
                     taken += 1
@@ -249,10 +241,10 @@ class Dispatcher:
                     continue
                 if isinstance(outcome, InferResponse):
                     taken += ticket.item.steps > 0
-                    outcome = _described(outcome, batch, ticket, seconds, final=True)
+                    outcome = ticket.described(outcome, batch, seconds, final=True)
                 elif not isinstance(cast(object, outcome), ServingError):
                     logger.error("model %s gave something that is no outcome", batch.key[0])
-                    outcome = _model_failed()
+                    outcome = model_failed()
                 self._end(ticket, outcome)
             if taken:
                 self._steps_changed(batch.key, taken)
@@ -268,7 +260,7 @@ class Dispatcher:
             self._end(ticket)
             return
         if not self._servable(item.key):
-            self._end(ticket, _lost(item.key))
+            self._end(ticket, lost(item.key))
             return
         ticket.waited += max(batch.started - item.arrival, 0.0)
         ticket.computed += seconds
@@ -282,12 +274,12 @@ class Dispatcher:
         if ticket.done.done():
             return
         try:
-            if ticket.deliver(_described(partial, batch, ticket, seconds, final=False)):
+            if ticket.deliver(ticket.described(partial, batch, seconds, final=False)):
                 ticket.retried = True
         except Exception as error:  # its peers and its lease are not to stay behind
             if not isinstance(error, ServingError):
                 logger.exception("model %s gave a partial answer that is none", batch.key[0])
-                error = _model_failed()
+                error = model_failed()
             self._settle(ticket, error)
             self._abandon_if_nobody_waits(ticket)
 
@@ -296,7 +288,8 @@ class Dispatcher:
         split = len(tickets) > 1 and not isinstance(error, ServingError)
         servable = self._servable(batch.key)
         for ticket in tickets:
-            if isinstance(error, BackendCrashed) and self._retry(ticket):
+            if isinstance(error, BackendCrashed):
+                self._crashed(batch, ticket, error)
                 continue
             if split and servable and not ticket.done.done():
                 # Apart from the rest of the queue, so that a bad item takes no new peers down with it.
@@ -306,15 +299,44 @@ class Dispatcher:
             else:
                 if not isinstance(error, ServingError):
                     logger.error("model %s failed a batch", batch.key[0], exc_info=error)
-                self._end(ticket, error if isinstance(error, ServingError) else _model_failed())
+                self._end(ticket, error if isinstance(error, ServingError) else model_failed())
 
-    def _retry(self, ticket: Ticket) -> bool:
-        """Try a request again whose device went away with it: once, and only if somebody still waits."""
+    def _crashed(self, batch: Batch, ticket: Ticket, error: ServingError) -> None:
+        """A device went away with a request: it is tried again once, if somebody still waits, and may be to
+        blame; see :mod:`.suspects`."""
+        now = self._clock.now()
+        before = self._crashes.get(batch.device, -math.inf)
+        self._crashes[batch.device] = now
+        running = self.scheduler.devices[batch.device].running
+        alone = len(batch.items) == 1 and not running and now - before > _TOGETHER
+        if alone or self._suspects.is_on_trial(ticket):
+            content = cache_key(ticket.request, ticket.lease.info)
+            self._quarantine.blame(content, now)
+            try:
+                self._quarantine.check(content, now)
+            except ServingError as quarantined:
+                self._end(ticket, quarantined)
+                return
         if ticket.retried or ticket.done.done() or not self._servable(ticket.item.key):
-            return False
+            self._end(ticket, error)
+            return
         ticket.retried = True
-        self.scheduler.requeue(ticket.item)
-        return True
+        ticket.item.group = ("after a crash", ticket.item.sequence)
+        ticket.item.max_rows = ticket.item.rows
+        self._suspects.add(ticket)
+
+    def _begin_trial(self, ticket: Ticket) -> None:
+        if self._servable(ticket.item.key):
+            self.scheduler.requeue(ticket.item)
+            self._pump_soon()
+        else:
+            self._end(ticket, lost(ticket.item.key))
+
+    def _given_up(self, ticket: Ticket) -> bool:
+        if ticket.done.done():
+            self._end(ticket)
+            return True
+        return False
 
     def _refuse(self, item: Item, error: ServingError) -> None:
         """Resolve a waiting item with an error; it has left, or now leaves, its queue."""
@@ -332,6 +354,7 @@ class Dispatcher:
         by."""
         ticket.lease.release()
         ticket.item.payload = None
+        self._suspects.ended(ticket)
         if ticket.item.steps:
             self._stepping[ticket.item.key] -= 1
             self._steps_changed(ticket.item.key, 0)
@@ -357,7 +380,9 @@ class Dispatcher:
         for key, queue in list(self.scheduler.queues.items()):
             if not self._servable(key):
                 for item in list(queue):
-                    self._refuse(item, _lost(key))
+                    self._refuse(item, lost(key))
+        for ticket in self._suspects.take(lambda ticket: not self._servable(ticket.item.key)):
+            self._end(ticket, lost(ticket.item.key))
         self._pump_soon()
 
     def _steps_changed(self, key: QueueKey, taken: int) -> None:
@@ -372,27 +397,3 @@ class Dispatcher:
         depth = len(queue) if queue is not None else 0
         for observer in self._observers:
             observer.on_queue_depth(*key, depth)
-
-
-def _model_failed() -> Internal:
-    return Internal("the model failed on this request", code="MODEL_FAILED")
-
-
-def _lost(key: QueueKey) -> BackendCrashed:
-    return BackendCrashed(f"no healthy device serves model '{key[0]}' any more")
-
-
-def _described(
-    response: InferResponse, batch: Batch, ticket: Ticket, seconds: float, *, final: bool
-) -> InferResponse:
-    """``response`` with what is known of how it came about, all steps together."""
-    timings = response.timings
-    waited = ticket.waited + max(batch.started - ticket.item.arrival, 0.0)
-    compute = ticket.computed + (timings.compute or seconds)
-    return dataclasses.replace(
-        response,
-        device=batch.device,
-        batch_size=batch.rows,
-        timings=Timings(timings.decode, waited, compute, timings.encode),
-        final=final,
-    )

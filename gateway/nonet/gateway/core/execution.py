@@ -8,11 +8,12 @@ import functools
 
 from nonet.gateway.cache import ResponseCache, cache_key
 from nonet.gateway.core.admission import queued
-from nonet.gateway.core.dispatcher import Dispatcher, Ticket
+from nonet.gateway.core.dispatcher import Dispatcher
 from nonet.gateway.core.executions import executions
 from nonet.gateway.core.partial_answers import PartialAnswers
 from nonet.gateway.core.protocol_parameters import selected
 from nonet.gateway.core.records import ANSWERED_BY_CACHE, RequestRecord, unsure_rows
+from nonet.gateway.core.ticket import Ticket
 from nonet.gateway.scheduler import ItemState
 from nonet.runtime.catalog import Lease
 from nonet.runtime.clock import Clock
