@@ -129,8 +129,6 @@ class DataPlane:
         self._stopped = True
         self._model_events.stop()
         self._calibrator.stop()
-        if self.shadows is not None:
-            self.shadows.stop()
         await self._dispatcher.stop()
         if self._cache is not None:
             await self._cache.close()
@@ -329,7 +327,7 @@ class DataPlane:
             self._admission.check_memory()
             response = await self._serve(request, progress)
             progress.stage = "done"
-            if self.shadows is not None:
+            if self.shadows:
                 self.shadows.answered(request, response, progress)
             return response
         except ServingError as error:

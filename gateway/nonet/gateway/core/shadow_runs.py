@@ -163,11 +163,6 @@ class ShadowRuns:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def stop(self) -> None:
-        """Withdraw the copies that wait or run."""
-        for task in self._tasks:
-            task.cancel()
-
     async def _compare(
         self, copy: InferRequest, served: InferResponse, rows: int, shadow: ModelInfo, known: _Comparison
     ) -> None:
