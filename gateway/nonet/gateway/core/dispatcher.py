@@ -20,7 +20,7 @@ from nonet.gateway.core.executions import executions
 from nonet.gateway.core.records import BatchRecord, Observer
 from nonet.gateway.core.suspects import Quarantine, Suspects
 from nonet.gateway.core.ticket import Ticket, lost, model_failed
-from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device
+from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device, NotReached
 from nonet.gateway.scheduler import (
     Batch,
     Caller,
@@ -33,11 +33,7 @@ from nonet.gateway.scheduler import (
 from nonet.gateway.settings.schema import SchedulerSettings
 from nonet.runtime.catalog import Lease
 from nonet.runtime.clock import Clock
-from nonet.runtime.errors import (
-    DeadlineUnattainable,
-    ServingError,
-    Unavailable,
-)
+from nonet.runtime.errors import DeadlineUnattainable, ServingError, Unavailable
 from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outcome
 
 logger = logging.getLogger(__name__)
@@ -309,7 +305,8 @@ class Dispatcher:
         self._crashes[batch.device] = now
         running = self.scheduler.devices[batch.device].running
         alone = len(batch.items) == 1 and not running and now - before > _TOGETHER
-        if alone or self._suspects.is_on_trial(ticket):
+        reached = not isinstance(error, NotReached)
+        if reached and (alone or self._suspects.is_on_trial(ticket)):
             content = cache_key(ticket.request, ticket.lease.info)
             self._quarantine.blame(content, now)
             try:
@@ -321,22 +318,24 @@ class Dispatcher:
             self._end(ticket, error)
             return
         ticket.retried = True
+        if not reached:
+            self.scheduler.requeue(ticket.item)
+            return
         ticket.item.group = ("after a crash", ticket.item.sequence)
         ticket.item.max_rows = ticket.item.rows
         self._suspects.add(ticket)
 
     def _begin_trial(self, ticket: Ticket) -> None:
-        if self._servable(ticket.item.key):
-            self.scheduler.requeue(ticket.item)
-            self._pump_soon()
-        else:
+        if not self._servable(ticket.item.key):
             self._end(ticket, lost(ticket.item.key))
+            return
+        self.scheduler.requeue(ticket.item)
+        self._pump_soon()
 
     def _given_up(self, ticket: Ticket) -> bool:
-        if ticket.done.done():
+        if gone := ticket.done.done():
             self._end(ticket)
-            return True
-        return False
+        return gone
 
     def _refuse(self, item: Item, error: ServingError) -> None:
         """Resolve a waiting item with an error; it has left, or now leaves, its queue."""

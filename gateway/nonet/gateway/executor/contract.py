@@ -18,6 +18,10 @@ class BackendCrashed(Unavailable):
     default_code = "BACKEND_CRASHED"
 
 
+class NotReached(BackendCrashed):
+    """It was gone before the batch had reached it, so the batch was not the reason."""
+
+
 class VersionGone(NotFound):
     """The service no longer has the version it told of; it may have a newer one."""
 

@@ -24,7 +24,7 @@ import grpc
 import grpc.aio
 from google.protobuf import json_format
 
-from nonet.gateway.executor.contract import BackendCrashed, BatchJob, VersionGone
+from nonet.gateway.executor.contract import BackendCrashed, BatchJob, NotReached, VersionGone
 from nonet.gateway.executor.errors import from_status
 from nonet.gateway.scheduler import QueueKey
 from nonet.gateway.settings.topology import RemoteService
@@ -56,6 +56,11 @@ _FAILURES = 2
 """Looks in a row that must fail before the service counts as dead."""
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
+
+_NOT_SENT = "failed to connect"
+"""In what gRPC says of a call for which it found no connection."""
+_GONE = (BackendCrashed, NotReached)
+"""What takes a service out; their other kinds are of one model of it."""
 
 
 class RemoteServable:
@@ -170,7 +175,7 @@ class RemoteDevice:
                 result = ClientClosed("the batch was abandoned: nobody waits for it any more")
         except Exception as error:
             result = error
-        if isinstance(result, list) and any(type(outcome) is BackendCrashed for outcome in result):
+        if isinstance(result, list) and any(type(outcome) in _GONE for outcome in result):
             # Out of every decision at once; the next probe that is answered brings it back.
             self._set_health(False)
         job.finished(result, time.monotonic() - started)
@@ -190,6 +195,8 @@ class RemoteDevice:
             return _answer(await self._call(request, timeout, metadata), request)
         except grpc.aio.AioRpcError as error:
             failure = self._failure(error, (request.model, request.version))
+            if failure is None and _NOT_SENT in (error.details() or ""):
+                return NotReached("the service behind this model does not answer")
             if failure is None:
                 return BackendCrashed("the service behind this model went away during the request")
             if isinstance(failure, NotFound):
