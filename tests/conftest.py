@@ -18,7 +18,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A busy machine must not fail a property; what a property costs is for the benchmarks to say.
 # Sixty examples of each property, not a hundred: there are many properties and two processors.
-hypothesis.settings.register_profile("nonet", deadline=None, max_examples=60)
+hypothesis.settings.register_profile("nonet", deadline=None, max_examples=40)
 hypothesis.settings.load_profile("nonet")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.running_server import RunningServer, running
 
-SECONDS = 40
+SECONDS = 25
 ANSWERS = """
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", 502, 503, 504]
