@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,14 +263,18 @@ def assert_no_leak(text: str) -> None:
 
 @contextlib.contextmanager
 def running_service(
-    name: str, repository: Path, folder: Path, environment: Mapping[str, str]
+    name: str,
+    repository: Path,
+    folder: Path,
+    environment: Mapping[str, str],
+    arguments: Sequence[str] = (),
 ) -> Iterator[int]:
     """One ``nonet service NAME`` process for the length of a ``with`` block; gives its gRPC port. It must
     then stop cleanly and have logged no traceback."""
     folder.mkdir(parents=True)
     port, log_path = free_port(), folder / "service.log"
     command = [sys.executable, "-m", "nonet.cli.main", "service", name]
-    command += ["--port", str(port), "--repository", str(repository)]
+    command += ["--port", str(port), "--repository", str(repository), *arguments]
     variables = {
         **os.environ,
         "XDG_CACHE_HOME": str(folder / "cache"),

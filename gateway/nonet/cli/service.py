@@ -35,6 +35,17 @@ def service(
         Path | None,
         typer.Option(help="Folder of the models, in Triton's layout.  [default: model_repository]"),
     ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="Serve this checkpoint of the library transformers too, under that name (grounding: "
+            "Grounding DINO, Florence-2, Qwen-VL); may be repeated. Needs the extra open-models.",
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where checkpoints run, as PyTorch names it, e.g. cuda:0.")
+    ] = "cpu",
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings; see 'nonet settings --reference'.")
     ] = None,
@@ -49,6 +60,7 @@ def service(
 
     if name not in (known := service_names()):
         raise typer.BadParameter(f"unknown service '{name}'; known: {', '.join(known)}")
+    named = [_named(each) for each in checkpoint or ()]
     given_server = {
         "host": host,
         "grpc_port": port,
@@ -63,9 +75,25 @@ def service(
     from nonet.gateway.settings.schema import SettingsError
 
     try:
-        status = run_service(name, settings, http=http_port is not None)
+        status = run_service(
+            name, settings, http=http_port is not None, checkpoints=[(*each, device) for each in named]
+        )
     except SettingsError as error:
         raise wrongly_given(error.mistakes) from None
     except StartError as error:
         raise CommandFailed(str(error)) from None
     raise typer.Exit(status)
+
+
+def _named(given: str) -> tuple[str, Path]:
+    from nonet.runtime.repository.layout import is_model_name
+
+    name, _, folder = given.partition("=")
+    if not folder or not is_model_name(name):
+        raise typer.BadParameter(
+            f"'{given}' is not NAME=FOLDER, with letters, digits, '_', '.' and '-' in NAME",
+            param_hint="--checkpoint",
+        )
+    if not Path(folder).is_dir():
+        raise typer.BadParameter(f"there is no folder '{folder}'", param_hint="--checkpoint")
+    return name, Path(folder)

@@ -366,6 +366,9 @@ class Service:
         derive: given the operator's limits, what makes its servables of a network (none for networks of
             other tasks).
         descriptors: a compiled descriptor set of its ``.proto``, if that is not one of the project's own.
+        opener: ``module:function`` that makes a servable of the folder of a checkpoint as another library
+            keeps it, given its name, the folder, a device of PyTorch and the operator's limits; "" if the
+            service takes none. Imported only where an operator names such a folder. It raises ModelRefused.
     """
 
     name: str
@@ -373,3 +376,4 @@ class Service:
     derive: Callable[[ServiceLimits], Callable[[Servable], Sequence[Servable]]]
     resources: tuple[Resource, ...] = ()
     descriptors: bytes = b""
+    opener: str = ""

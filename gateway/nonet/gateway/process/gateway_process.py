@@ -21,7 +21,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import server_config
 from nonet.gateway.metrics.siblings import SECONDS
-from nonet.gateway.process.compose import Gateway, compose
+from nonet.gateway.process.checkpoints import Checkpoint, open_into
+from nonet.gateway.process.compose import Gateway, compose, service_limits
 from nonet.gateway.process.logs import set_up_logging
 from nonet.gateway.process.process_exit import exit_at_last, exit_now, stop_signal
 from nonet.gateway.process.services import works
@@ -66,13 +67,22 @@ def run(settings: Settings, remote: Sequence[RemoteService] = (), worker: Worker
     return uvloop.run(_Process(compose(settings, remote, worker=worker), http=True, worker=worker).serve())
 
 
-def run_service(name: str, settings: Settings, *, http: bool = False) -> int:
-    """Serve one service over gRPC, with its own scheduler; with ``http`` also the HTTP face (metrics).
+def run_service(
+    name: str, settings: Settings, *, http: bool = False, checkpoints: Sequence[Checkpoint] = ()
+) -> int:
+    """Serve one service over gRPC, with its own scheduler; with ``http`` also the HTTP face (metrics), and
+    with ``checkpoints`` what the service makes of them.
 
-    Returns and raises as :func:`run`.
+    Returns and raises as :func:`run`; StartError for a checkpoint that cannot be served.
     """
     set_up_logging(settings.logging)
-    return uvloop.run(_Process(compose(settings, only=name), http=http, grpc_flag="--port").serve())
+    gateway = compose(settings, only=name)
+
+    def opening() -> None:
+        for checkpoint in checkpoints:
+            open_into(gateway.catalog, name, checkpoint, service_limits(settings))
+
+    return uvloop.run(_Process(gateway, http=http, grpc_flag="--port", opening=opening).serve())
 
 
 class _HttpServer(uvicorn.Server):
@@ -92,9 +102,16 @@ class _Process:
     """One run of a gateway, from the first socket to the last."""
 
     def __init__(
-        self, gateway: Gateway, *, http: bool, grpc_flag: str = "--grpc-port", worker: Worker | None = None
+        self,
+        gateway: Gateway,
+        *,
+        http: bool,
+        grpc_flag: str = "--grpc-port",
+        worker: Worker | None = None,
+        opening: Callable[[], None] | None = None,
     ) -> None:
         self._worker = worker
+        self._opening = opening
         self._gateway = gateway
         self._grpc_flag = grpc_flag
         self._plane = gateway.plane
@@ -206,6 +223,8 @@ class _Process:
             await control.run(repository.load_all)
         except OSError as error:
             raise _unreadable(repository.root, error) from None
+        if self._opening is not None:
+            await asyncio.to_thread(self._opening)
         if not self._gateway.catalog.infos():
             logger.warning(
                 "no model is loaded from %s; get one with: nonet models pull efficientnet_lite0",

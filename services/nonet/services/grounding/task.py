@@ -228,4 +228,9 @@ def _derive(limits: ServiceLimits) -> Callable[[Servable], Sequence[Servable]]:
     return lambda network: derive(network, limits)
 
 
-SERVICE = Service(name="grounding", tasks=(GROUND,), derive=_derive)
+SERVICE = Service(
+    name="grounding",
+    tasks=(GROUND,),
+    derive=_derive,
+    opener=f"{__package__}.open_models:open_checkpoint",
+)
