@@ -146,6 +146,7 @@ def test_inputs_and_outputs_in_shared_memory(caller: Caller, region: Region) -> 
             "shared_memory_region": "taken",
             "shared_memory_byte_size": 12,
             "shared_memory_offset": 64,
+            "binary_data_size": 0,
         }
         assert "data" not in told
     else:

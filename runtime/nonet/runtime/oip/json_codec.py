@@ -273,7 +273,8 @@ def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
             "shape": list(tensor.shape),
         }
         if tensor.name in in_memory:
-            entry["parameters"] = in_memory[tensor.name]
+            # Triton's client in C++ reads no parameters of an output without this one.
+            entry["parameters"] = in_memory[tensor.name] | {"binary_data_size": 0}
         elif forms.get(tensor.name, preference):
             payload.append(raw.encode(tensor.datatype, tensor.data))
             entry["parameters"] = {"binary_data_size": len(payload[-1])}
