@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nonet.runtime.errors import ModelOutputInvalid
+from nonet.runtime.oip import metadata
 from nonet.runtime.oip.finite import is_finite
 from nonet.runtime.oip.validation import check_outputs, validate
 from nonet.runtime.requests import InferRequest, InferResponse, RequestedOutput
@@ -45,6 +46,22 @@ def test_what_fits_is_accepted_in_any_order() -> None:
     check(ones("a", 2, 3), b(2, 5))
     check(b(4, 1), ones("a", 4, 3), Tensor.of_bytes("c", [b""] * 4, (4, 1)))
     check(ones("a", 1, 3), b(1, 1), outputs=(RequestedOutput("text"), RequestedOutput("sum", 2)))
+
+
+def test_an_input_of_the_batch_alone_may_have_one_column() -> None:
+    specs = [TensorSpec("time", DataType.FP32, (-1,)), TensorSpec("x", DataType.FP32, (-1, 1))]
+    info = model(inputs=specs, outputs=[], max_batch_size=4)
+    shown = metadata.model_metadata_json(info, ["1"])["inputs"]
+    assert [each["shape"] for each in shown] == [[-1, 1], [-1, 1]]
+    for time in (ones("time", 3, 1), ones("time", 3)):
+        taken = validate(InferRequest(info.name, (time, ones("x", 3, 1))), info)
+        assert [each.shape for each in taken.inputs] == [(3,), (3, 1)]
+    with refused("time", "expects shape [-1]", "got [3, 2]"):
+        check(ones("time", 3, 2), ones("x", 3, 1), info=info)
+    whole = model(inputs=[TensorSpec("v", DataType.FP32, (-1,))], outputs=[], max_batch_size=0)
+    assert metadata.model_metadata_json(whole, ["1"])["inputs"][0]["shape"] == [-1]
+    with refused("v", "expects shape [-1]"):
+        check(ones("v", 3, 1), info=whole)
 
 
 def test_another_datatype_is_refused_with_both() -> None:

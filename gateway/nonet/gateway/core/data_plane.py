@@ -362,7 +362,7 @@ class DataPlane:
             progress.model, progress.version = info.name, info.version
             parameters, asked, priority = normalised(request, arrival)
             progress.deadline = asked
-            validation.validate(request, info)
+            request = validation.validate(request, info)
             progress.rows = rows = request.inputs[0].shape[0] if info.max_batch_size else 1
             deadline = arrival + self._limits.default_timeout if asked is None else asked
             deadline = min(deadline, arrival + self._limits.max_timeout)
@@ -384,7 +384,7 @@ class DataPlane:
                 with limit:
                     if self._composer.concerns(info):
                         request = await self._composer.complete(request, info)
-                        validation.validate(request, info)
+                        request = validation.validate(request, info)
                     response = await self._execution.answer(request, lease, deadline, progress)
             except TimeoutError:
                 if not limit.passed:

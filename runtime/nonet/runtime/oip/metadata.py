@@ -43,13 +43,20 @@ def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype.value, "shape": list(spec.shape)}
 
 
+def _input_metadata(spec: TensorSpec, info: ModelInfo) -> dict[str, Any]:
+    """An input with the dimension of the batch alone is shown with one column, as Triton shows those that it
+    reshapes: load generators make nothing for an input that is nothing beside its batch."""
+    alone = info.max_batch_size > 0 and spec.shape == (-1,)
+    return _tensor_metadata(spec) | ({"shape": [-1, 1]} if alone else {})
+
+
 def model_metadata_json(info: ModelInfo, versions: Sequence[str]) -> dict[str, Any]:
     """The body of ``GET /v2/models/{model}``; ``versions`` are the ready ones."""
     return {
         "name": info.name,
         "versions": list(versions),
         "platform": info.platform,
-        "inputs": [_tensor_metadata(spec) for spec in info.inputs],
+        "inputs": [_input_metadata(spec, info) for spec in info.inputs],
         "outputs": [_tensor_metadata(spec) for spec in info.outputs],
     }
 

@@ -7,6 +7,7 @@ the model takes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -23,17 +24,33 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
-def validate(request: InferRequest, info: ModelInfo) -> None:
-    """Whether the model described by ``info`` can take ``request``.
+def validate(request: InferRequest, info: ModelInfo) -> InferRequest:
+    """The request as the model described by ``info`` takes it.
+
+    An input that has the dimension of the batch alone may come as [N] or, as metadata shows it, as [N, 1].
 
     Raises:
         InvalidArgument: duplicate, unknown or missing inputs; wrong data type or shape; an empty or too large
             batch, or inputs that disagree about its size; NaN or infinity unless the model allows them;
             duplicate or unknown requested outputs; classes asked of an output that has none.
     """
+    if info.max_batch_size > 0 and any(tensor.shape[1:] == (1,) for tensor in request.inputs):
+        request = dataclasses.replace(request, inputs=_without_columns(request.inputs, info))
     _check_inputs(request, info)
     if request.outputs:
         _check_requested(request, info)
+    return request
+
+
+def _without_columns(inputs: Sequence[Tensor], info: ModelInfo) -> tuple[Tensor, ...]:
+    """The inputs, those of one column as rows where the model knows no columns."""
+    rows = {spec.name for spec in info.inputs if len(spec.shape) == 1}
+    return tuple(
+        Tensor(each.name, each.datatype, each.data.reshape(-1))
+        if each.name in rows and each.shape[1:] == (1,)
+        else each
+        for each in inputs
+    )
 
 
 def _specs(specs: Sequence[TensorSpec]) -> dict[str, TensorSpec]:
