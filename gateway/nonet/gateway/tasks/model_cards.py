@@ -29,6 +29,7 @@ _PUBLIC = (
     "preprocessing",
     "data",
     "measured_latencies",
+    "variant",
 )
 
 
