@@ -104,8 +104,8 @@ def main() -> None:
         "# Engines and variants against fp32 ONNX Runtime",
         "",
         f"`python bench/variants.py --rounds {given.rounds}`, {datetime.date.today()}; {cpu_name()}, "
-        f"{', '.join(cpu_features())}; one thread; least CPU milliseconds of the rounds, all in turns, and in "
-        "brackets the speed against fp32 ONNX Runtime.",
+        f"{', '.join(cpu_features())}; one thread; least CPU milliseconds of the rounds, all in turns, and "
+        "in brackets the speed against fp32 ONNX Runtime.",
         "",
         "| model | engine | precision | batch 1 | batch 8 | top-1, % | answers |",
         "|---|---|---|---|---|---|---|",
