@@ -45,6 +45,7 @@ from nonet.gateway.tasks.host import GatewayHost
 from nonet.gateway.tasks.submits import Submits
 from nonet.runtime import hardware
 from nonet.runtime.backends.contract import BackendOptions
+from nonet.runtime.backends.residency import MemoryBudget
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock, MonotonicClock
 from nonet.runtime.release import VERSION
@@ -158,7 +159,9 @@ def compose(
     )
     metrics = Metrics()
     plane.add_observer(metrics)
-    repository = None if remote else _repository(settings, catalog, services, only, lanes)
+    budget = MemoryBudget(limit) if (limit := settings.repository.max_resident_bytes) else None
+    options = BackendOptions(engine=settings.repository.engine, concurrency=lanes, budget=budget)
+    repository = None if remote else _repository(settings, catalog, services, only, options)
     control = None if repository is None else RepositoryControl(repository, repository.root)
     jobs = (
         None
@@ -204,6 +207,10 @@ def compose(
             "nonet_models_failed": repository.failed if repository is not None else 0,
             "nonet_build_info": {VERSION: 1},
         }
+        if budget is not None:
+            facts["nonet_resident_bytes"] = budget.held
+            facts["nonet_network_loads"] = budget.loads
+            facts["nonet_network_evictions"] = budget.evictions
         if watch is not None:
             facts["nonet_versions_put_back"] = watch.put_back
         if plane.shadows is not None:
@@ -224,7 +231,11 @@ def compose(
 
 
 def _repository(
-    settings: Settings, catalog: Catalog, services: Mapping[str, Service], only: str, lanes: int
+    settings: Settings,
+    catalog: Catalog,
+    services: Mapping[str, Service],
+    only: str,
+    options: BackendOptions,
 ) -> RepositoryManager:
     """The models of all services; or of one, those of the tasks it asks, and those that are no service's."""
     served = [services[only]] if only else list(services.values())
@@ -235,7 +246,7 @@ def _repository(
     return RepositoryManager(
         settings.repository.path,
         catalog,
-        options=BackendOptions(engine=settings.repository.engine, concurrency=lanes),
+        options=options,
         derivations=[service.derive(service_limits(settings)) for service in here],
         strict=settings.repository.strict,
         foreign_tasks={task.name for each in services.values() for task in each.tasks} - tasks,

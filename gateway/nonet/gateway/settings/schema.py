@@ -306,6 +306,13 @@ class RepositorySettings(Section):
         "fastest that agrees with fp32, and onnxruntime where nothing was measured. The last three need an "
         "NVIDIA GPU and are unverified.",
     )
+    max_resident_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Memory for loaded networks in bytes, counted by their weight files. Beyond it the least "
+        "recently used that do not run are put out of memory, and loaded back before their next execution, "
+        "which takes that much longer. 0 keeps all loaded. See docs/devices.md.",
+    )
     preferred_families: tuple[str, ...] = Field(
         default=("imagenet", "coco"),
         description="Families that `model: auto` tries, in order, before the others by name.",

@@ -18,10 +18,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nonet.runtime.hardware import lanes
 from nonet.runtime.tensors import Array, TensorSpec
+
+if TYPE_CHECKING:
+    from nonet.runtime.backends.residency import MemoryBudget
 
 ENGINES = ("onnxruntime", "openvino", "onnxruntime_cuda", "onnxruntime_tensorrt", "tensorrt")
 """Engines by name; ``onnxruntime`` is always installed, the others are extras. The last three need a GPU and
@@ -64,6 +67,7 @@ class BackendOptions:
         concurrency: executions that may run at once; 0 means as many as the process has CPUs.
         largest_batch: rows of the network's largest batch, for engines that are built for it; 0 if it does
             not batch. The loader sets it.
+        budget: within which networks stay in memory; None keeps them all.
 
     Raises ValueError for anything else.
     """
@@ -73,6 +77,7 @@ class BackendOptions:
     threads: int = 1
     concurrency: int = 0
     largest_batch: int = 0
+    budget: MemoryBudget | None = None
 
     def __post_init__(self) -> None:
         if self.engine not in ("auto", *ENGINES):
