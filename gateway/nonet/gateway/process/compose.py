@@ -34,6 +34,7 @@ from nonet.gateway.metrics.exposition import MetricsPage
 from nonet.gateway.metrics.siblings import Siblings
 from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.compose_peers import compose_peers
+from nonet.gateway.process.engine_measuring import EngineMeasuring
 from nonet.gateway.process.http_app import HttpApp, create_app
 from nonet.gateway.process.service_absence import service_absence
 from nonet.gateway.process.services import installed_services, works
@@ -62,7 +63,7 @@ logger = logging.getLogger(__name__)
 class Gateway:
     """The parts of one gateway process; ``repository`` is None when every service runs elsewhere, ``peers``
     when nothing is shared with other gateways, ``alone`` says that this process is one service, ``worker``
-    that it is one of several on the same ports."""
+    that it is one of several on the same ports, ``measuring`` is None unless engines are measured."""
 
     settings: Settings
     catalog: Catalog
@@ -74,6 +75,7 @@ class Gateway:
     peers: GatewayPeers | None = None
     alone: bool = False
     worker: Worker | None = None
+    measuring: EngineMeasuring | None = None
 
     def http_settings(self) -> HttpSettings:
         """The limits of the HTTP face."""
@@ -180,6 +182,14 @@ def compose(
     if jobs is not None and settings.repository.keep_versions:
         publishing = {task.name for task, work in works().values() if work.publishes is not None}
         VersionPruner(catalog, settings.repository.path, settings.repository.keep_versions, publishing)
+    measuring = None
+    seconds = settings.repository.measure_seconds if options.engine == "auto" else 0.0
+    # Of several processes on the same ports one measures; the others find what it stored.
+    if repository is not None and seconds and (worker is None or worker.index == 0):
+        measuring = EngineMeasuring(
+            catalog, repository, options, seconds, busy=lambda: any(plane.utilisation().values())
+        )
+        plane.add_observer(measuring)
     watch = _watch(settings, catalog, repository, jobs is not None)
     if watch is not None:
         plane.add_observer(watch)
@@ -227,7 +237,9 @@ def compose(
 
     siblings = None if worker is None else Siblings(worker.folder, os.getpid())
     page = MetricsPage(metrics, state, siblings)
-    return Gateway(settings, catalog, plane, repository, metrics, page, parts, peers, bool(only), worker)
+    return Gateway(
+        settings, catalog, plane, repository, metrics, page, parts, peers, bool(only), worker, measuring
+    )
 
 
 def _repository(

@@ -62,6 +62,7 @@ def profile_version(
     batch_sizes: Sequence[int] | None = None,
     budget: float = 1.0,
     progress: Callable[[str], None] = lambda text: None,
+    pause: Callable[[], None] = lambda: None,
 ) -> ModelProfile:
     """Measure every installed engine and precision on a version and choose one.
 
@@ -72,6 +73,7 @@ def profile_version(
         batch_sizes: sizes to measure; by default a range up to the largest the version takes.
         budget: seconds spent per engine and batch size.
         progress: told what is measured next.
+        pause: called before each load and execution that is measured; it may wait, or raise to give up.
 
     Raises ModelRefused if the version cannot be loaded by the default engine or its check set is damaged.
     """
@@ -85,6 +87,7 @@ def profile_version(
         is_default = (engine.name, precision) == (DEFAULT_ENGINE, DEFAULT_PRECISION)
         progress(f"{prepared.name} version {prepared.version}: {engine.name} {precision}")
         latencies: dict[int, float] = {}
+        pause()
         try:
             servable = load_with(prepared, engine.name, precision, options)
         except ModelRefused as refused:
@@ -98,7 +101,7 @@ def profile_version(
                     verdict = _judge_default(servable, check, reference, prepared.manifest)
                 else:
                     verdict = _judge(servable, check, reference, precision, prepared.manifest)
-                latencies = measure_latency(servable, sizes, budget=budget)
+                latencies = measure_latency(servable, sizes, budget=budget, pause=pause)
             except ServingError as error:
                 if is_default:
                     raise ModelRefused(f"it fails on its own check set: {error.message}") from error
