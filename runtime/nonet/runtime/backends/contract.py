@@ -16,15 +16,12 @@ Their messages are for the log: engines put paths and internals into them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from nonet.runtime.hardware import lanes
 from nonet.runtime.tensors import Array, TensorSpec
-
-if TYPE_CHECKING:
-    from nonet.runtime.backends.residency import MemoryBudget
 
 ENGINES = ("onnxruntime", "openvino", "onnxruntime_cuda", "onnxruntime_tensorrt", "tensorrt")
 """Engines by name; ``onnxruntime`` is always installed, the others are extras. The last three need a GPU and
@@ -77,7 +74,7 @@ class BackendOptions:
     threads: int = 1
     concurrency: int = 0
     largest_batch: int = 0
-    budget: MemoryBudget | None = None
+    budget: NetworkBudget | None = None
 
     def __post_init__(self) -> None:
         if self.engine not in ("auto", *ENGINES):
@@ -127,6 +124,20 @@ class LoadedNetwork(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """JSON-able facts: ``engine``, ``engine_version``, ``precision``, ``threads``."""
+        ...
+
+
+class NetworkBudget(Protocol):
+    """Who decides which networks stay in memory."""
+
+    @property
+    def limit(self) -> int:
+        """Bytes that networks may take together."""
+        ...
+
+    def load(self, size: int, load: Callable[[], LoadedNetwork]) -> LoadedNetwork:
+        """A network that counts with ``size`` bytes and is loaded with ``load``, now and whenever it has to
+        come back. Raises what ``load`` does."""
         ...
 
 

@@ -23,11 +23,11 @@ from nonet.runtime.backends.contract import (
     BackendOptions,
     LoadedNetwork,
     LoadError,
+    NetworkBudget,
     OutOfMemory,
 )
 from nonet.runtime.backends.network import NetworkServable
 from nonet.runtime.backends.registry import backend
-from nonet.runtime.backends.residency import MemoryBudget
 from nonet.runtime.backends.samples import SampleInputs
 from nonet.runtime.errors import ModelRefused
 from nonet.runtime.profile import EngineProfile, ProfileStore
@@ -210,7 +210,7 @@ def load_with(
 
 
 def _within(
-    budget: MemoryBudget, prepared: PreparedVersion, load: Callable[[], LoadedNetwork]
+    budget: NetworkBudget, prepared: PreparedVersion, load: Callable[[], LoadedNetwork]
 ) -> LoadedNetwork:
     """Load as a network of the budget, which reads the files again later: only those that were verified."""
     names = [fact[0] for fact in prepared.weights]
