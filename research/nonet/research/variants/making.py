@@ -106,9 +106,9 @@ def make_variant(
     images = check.inputs[port.name]
     _check_batches(after, images, prepared.name)
     expected, answers = run(before, images)[0], run(after, images)[0]
-    error = max(relative_error(got[None], want[None]) for got, want in zip(answers, expected, strict=True))
+    apart = max(relative_error(got[None], want[None]) for got, want in zip(answers, expected, strict=True))
     speedup = {rows: _speedup(before, after, images[:rows]) for rows in (1, len(images))}
-    made = Made(pair, error, speedup, "")
+    made = Made(pair, apart, speedup, "")
     if not publish or pair.loss > wanted.allowed_loss:
         return made
     new = _manifest(prepared, manifest, wanted, found, made, agreement, len(chosen))

@@ -28,7 +28,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 __all__ = ["quantise"]
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
+class _Reader(CalibrationDataReader):
     """The calibration inputs, one at a time, as the library asks for them."""
 
     def __init__(self, inputs: Iterator[Mapping[str, np.ndarray]]) -> None:
