@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,34 +21,9 @@ from nonet.runtime.errors import Unavailable
 from nonet.runtime.profile import ProfileStore
 from nonet.runtime.repository import RepositoryManager
 from nonet.runtime.requests import InferRequest, InferResponse, Outcome
-from nonet.runtime.tensors import Array, Tensor
+from nonet.runtime.tensors import Tensor
 from tests.support import handmade_networks
-
-
-class Scale:
-    """A network that multiplies, and notices when it is run after it was unloaded."""
-
-    def __init__(self, factor: int) -> None:
-        self.factor = factor
-        self.unloaded = False
-
-    def warm_up(self, inputs: Mapping[str, Array]) -> None:
-        self.infer(inputs, ["y"])
-
-    def infer(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        if self.unloaded:
-            raise BackendError("run after it was unloaded")
-        return {"y": inputs["x"] * self.factor}
-
-    def release_memory(self, inputs: Mapping[str, Array]) -> None:
-        assert not self.unloaded
-
-    def unload(self) -> None:
-        assert not self.unloaded
-        self.unloaded = True
-
-    def describe(self) -> dict[str, Any]:
-        return {"factor": self.factor}
+from tests.support.scaling_network import Scale
 
 
 def run(network: ResidentNetwork, value: float = 1.0) -> float:
