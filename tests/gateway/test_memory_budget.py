@@ -1,4 +1,4 @@
-"""repository.max_resident_bytes: more networks than fit, every request is answered, and a load teaches nothing
+"""repository.max_resident_bytes: more networks than fit, every request is answered; and a load teaches nothing
 of how long a model takes."""
 
 from __future__ import annotations
