@@ -1,5 +1,5 @@
-"""repository.max_resident_bytes: more networks than fit, every request is answered; and a load teaches nothing
-of how long a model takes."""
+"""repository.max_resident_bytes: more networks than fit, every request is answered; and a load teaches
+nothing of how long a model takes."""
 
 from __future__ import annotations
 
