@@ -15,6 +15,7 @@ import numpy as np
 from nonet.gateway.executor import EmbeddedDevice
 from nonet.gateway.executor.contract import BatchJob
 from nonet.runtime.backends.residency import MemoryBudget, ResidentNetwork
+from nonet.runtime.repository.loader import MEMORY_OF_WEIGHTS
 from nonet.runtime.requests import InferRequest, InferResponse, Outcome
 from tests.support import handmade_networks
 from tests.support import misbehaving_servables as bad
@@ -66,7 +67,7 @@ def test_more_networks_than_fit_are_all_served_within_the_budget(tmp_path: Path)
     root = tmp_path / "models"
     for name in NAMES:
         handmade_networks.add_heavy(root, name, 4)
-    size = (root / "one" / "1" / "model.onnx").stat().st_size
+    size = round(MEMORY_OF_WEIGHTS * (root / "one" / "1" / "model.onnx").stat().st_size)
     settings = {
         "repository": {"max_resident_bytes": size + size // 2, "poll_seconds": 0.0},
         "cache": {"enabled": False},

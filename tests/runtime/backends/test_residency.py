@@ -20,6 +20,7 @@ from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import Unavailable
 from nonet.runtime.profile import ProfileStore
 from nonet.runtime.repository import RepositoryManager
+from nonet.runtime.repository.loader import MEMORY_OF_WEIGHTS
 from nonet.runtime.requests import InferRequest, InferResponse, Outcome
 from nonet.runtime.tensors import Tensor
 from tests.support import handmade_networks
@@ -179,7 +180,7 @@ def test_real_networks_come_back_from_files_that_did_not_change(tmp_path: Path) 
     root = tmp_path / "models"
     for name in ("one", "two"):
         handmade_networks.add_heavy(root, name, 1)
-    size = (root / "one" / "1" / "model.onnx").stat().st_size
+    size = round(MEMORY_OF_WEIGHTS * (root / "one" / "1" / "model.onnx").stat().st_size)
     budget = MemoryBudget(size + 1)
     catalog = Catalog()
     options = BackendOptions(concurrency=1, budget=budget)

@@ -105,7 +105,7 @@ _OF_THE_PROCESS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("nonet_models_failed", "gauge", (),
      "Model versions that could not be loaded from the files they have; the index says why"),
     ("nonet_resident_bytes", "gauge", (),
-     "Weights of the networks that are in memory, where repository.max_resident_bytes bounds them"),
+     "Estimated memory of the networks that are loaded, where repository.max_resident_bytes bounds it"),
     ("nonet_network_loads", "counter", (), "Networks loaded into that memory, the first times included"),
     ("nonet_network_evictions", "counter", (), "Networks put out of that memory for others"),
     ("nonet_versions_put_back", "counter", ("model",),

@@ -316,9 +316,9 @@ class RepositorySettings(Section):
     max_resident_bytes: int = Field(
         default=0,
         ge=0,
-        description="Memory for loaded networks in bytes, counted by their weight files. Beyond it the least "
-        "recently used that do not run are put out of memory, and loaded back before their next execution, "
-        "which takes that much longer. 0 keeps all loaded. See docs/devices.md.",
+        description="Memory for loaded networks in bytes, each taken to need 3.5 times its weight files. "
+        "Beyond it the least recently used that do not run are put out of memory, and loaded back before "
+        "their next execution, which takes that much longer. 0 keeps all loaded. See docs/devices.md.",
     )
     preferred_families: tuple[str, ...] = Field(
         default=("imagenet", "coco"),

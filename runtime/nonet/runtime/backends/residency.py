@@ -8,8 +8,7 @@ memory and loads itself before it runs. Guarantees of a :class:`MemoryBudget`:
 - no run waits for another network's: where all that is held is in use, the budget is exceeded, and what is
   too much is unloaded as soon as it is idle.
 
-A network counts with the size of its weight files, which is what an engine holds of it between runs, give or
-take the copies that it arranges for its kernels. What a run needs besides is not in the budget.
+What a network counts with is estimated by who loads it. What a run needs besides is not in the budget.
 """
 
 from __future__ import annotations
