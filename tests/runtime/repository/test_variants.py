@@ -15,7 +15,7 @@ from nonet.runtime.errors import ModelRefused
 from nonet.runtime.repository.config import read_config
 from nonet.runtime.repository.integrity import FileHasher
 from nonet.runtime.repository.layout import CONFIG_FILE, scan
-from nonet.runtime.repository.loader import PreparedVersion, prepare_version
+from nonet.runtime.repository.loader import PreparedVersion, load_with, prepare_version
 from nonet.runtime.repository.selection import check_version, profile_version
 from tests.support import handmade_networks
 
@@ -88,6 +88,14 @@ def test_a_variant_is_verified_within_its_own_error(tmp_path: Path) -> None:
     assert verdict.accepted, verdict.reason
     assert verdict.error is not None
     assert 0.05 < verdict.error < 0.1
+
+
+def test_a_variant_tells_callers_its_own_precision(tmp_path: Path) -> None:
+    add_variant(tmp_path)
+    servable = load_with(prepared(tmp_path), "onnxruntime", "fp32", BackendOptions(concurrency=1))
+    assert servable.info.details["precision"] == "int8"
+    assert servable.info.details["variant"]["of"] == "net"
+    servable.close()
 
 
 @pytest.mark.parametrize(

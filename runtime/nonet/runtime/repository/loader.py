@@ -51,8 +51,8 @@ from nonet.runtime.servable import ModelInfo
 logger = logging.getLogger(__name__)
 
 MEMORY_OF_WEIGHTS = 3.5
-"""Memory that ONNX Runtime holds of an idle network, as a multiple of its weight files: 2.9 to 3.7 for five of
-2.6 to 22 MB (resident memory before and after loading, version 1.32, 2026-12-01)."""
+"""Memory that ONNX Runtime holds of an idle network, as a multiple of its weight files: 2.9 to 3.7 for five
+of 2.6 to 22 MB (resident memory before and after loading, version 1.32, 2026-12-01)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -256,6 +256,8 @@ def _info(
             if isinstance(value, int | float) and math.isfinite(value)
         }
         details |= manifest.model_dump(mode="json", exclude={"files", "schema_version", "task", "owner"})
+        if manifest.variant is not None:  # the engine computes in what the file says, which it calls fp32
+            details["precision"] = manifest.variant.precision
     return ModelInfo(
         name=prepared.name,
         version=prepared.version,
