@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
+from nonet.gateway.tasks.model_cards import public_facts
 from nonet.runtime.backends import BackendOptions
 from nonet.runtime.errors import ModelRefused
 from nonet.runtime.repository.config import read_config
@@ -50,8 +51,8 @@ def add_variant(
     (folder / "manifest.json").write_bytes(handmade_networks.manifest(files, **facts))
 
 
-def prepared(root: Path) -> PreparedVersion:
-    model = scan(root)["net_int8"]
+def prepared(root: Path, name: str = "net_int8") -> PreparedVersion:
+    model = scan(root)[name]
     config = read_config(model.path / CONFIG_FILE)
     return prepare_version(root, model, model.versions[-1], config, hasher=FileHasher())
 
@@ -90,12 +91,17 @@ def test_a_variant_is_verified_within_its_own_error(tmp_path: Path) -> None:
     assert 0.05 < verdict.error < 0.1
 
 
-def test_a_variant_tells_callers_its_own_precision(tmp_path: Path) -> None:
+def test_callers_are_told_the_variants_own_precision(tmp_path: Path) -> None:
     add_variant(tmp_path)
-    servable = load_with(prepared(tmp_path), "onnxruntime", "fp32", BackendOptions(concurrency=1))
-    assert servable.info.details["precision"] == "int8"
-    assert servable.info.details["variant"]["of"] == "net"
-    servable.close()
+    facts = {}
+    for name in ("net", "net_int8"):
+        servable = load_with(prepared(tmp_path, name), "onnxruntime", "fp32", BackendOptions(concurrency=1))
+        facts[name] = public_facts(servable.info)
+        servable.close()
+    assert facts["net_int8"]["precision"] == "int8"
+    assert facts["net_int8"]["variant"]["of"] == "net"
+    assert facts["net"]["precision"] == "fp32"
+    assert "variant" not in facts["net"]
 
 
 @pytest.mark.parametrize(

@@ -256,8 +256,6 @@ def _info(
             if isinstance(value, int | float) and math.isfinite(value)
         }
         details |= manifest.model_dump(mode="json", exclude={"files", "schema_version", "task", "owner"})
-        if manifest.variant is not None:  # the engine computes in what the file says, which it calls fp32
-            details["precision"] = manifest.variant.precision
     return ModelInfo(
         name=prepared.name,
         version=prepared.version,
