@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nonet.cli.main import main
+from nonet.research.fasternet.evaluation import graph_size
 from nonet.research.fasternet.onnx_session import open_session
 from nonet.research.fasternet.onnx_session import run as run_graph
 from nonet.research.variants.paired import compare
@@ -75,6 +76,7 @@ def test_a_variant_is_made_measured_published_and_verified(
     assert manifest["variant"]["loss"] == pytest.approx(made["loss"], abs=1e-4)
     types = {tensor.data_type for tensor in onnx.load(folder / "model.onnx").graph.initializer}
     assert onnx.TensorProto.INT8 in types
+    assert graph_size(folder / "model.onnx") == graph_size(repository / "net" / "1" / "model.onnx")
     status, out, err = run(capsys, "verify", "net_int8", *place)
     assert status == 0, err
     assert "ok" in out
