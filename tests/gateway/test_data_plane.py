@@ -10,6 +10,7 @@ import pytest
 from nonet.runtime.errors import (
     DeadlineExceeded,
     DeadlineUnattainable,
+    InsufficientStorage,
     Internal,
     InvalidArgument,
     ModelOutputInvalid,
@@ -81,6 +82,13 @@ async def test_a_batch_too_large_for_memory_is_halved_until_it_fits() -> None:
     async with serving(servable, cached=False) as (plane, _):
         answers = await asyncio.gather(*(plane.infer(bad.doubling_request(float(i))) for i in range(8)))
         assert [value_of(answer) for answer in answers] == [2.0 * i for i in range(8)]
+
+
+async def test_what_does_not_fit_in_memory_alone_says_so() -> None:
+    async with serving(bad.OutOfMemoryServable(rows_that_fit=0), cached=False) as (plane, _):
+        with pytest.raises(InsufficientStorage) as caught:
+            await plane.infer(bad.doubling_request(1.0))
+        assert caught.value.code == "OUT_OF_MEMORY"
 
 
 @pytest.mark.parametrize("how", bad.GarbageServable.WAYS)

@@ -13,6 +13,7 @@ import typer
 from nonet.cli.failure import CommandFailed, WronglyGiven
 from nonet.cli.import_network import import_model, say_published
 from nonet.cli.long_work import long_work
+from nonet.cli.quantise import quantise
 
 if TYPE_CHECKING:
     from nonet.runtime.profile import ModelProfile
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="The model repository: list, show, verify, pull, import, profile.\n\nExample: nonet models list",
+    help="The model repository: list, show, verify, pull, import, quantise, profile.\n\n"
+    "Example: nonet models list",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -206,6 +208,15 @@ def pull(
 
 
 app.command("import")(import_model)
+app.command("quantise")(quantise)
+
+
+def newest_sound(repository: Path, model: str) -> PreparedVersion:
+    """The newest version of a model. Raises CommandFailed if there is none or its files are not whole."""
+    entries = list(_entries(repository, model))
+    if not entries:
+        raise CommandFailed(f"model '{model}' has no version")
+    return _sound(entries[-1])
 
 
 def _entries_of(repository: Path, models: list[str] | None) -> Iterator[Entry]:

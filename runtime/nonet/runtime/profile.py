@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -126,18 +126,21 @@ def measure_latency(
     *,
     repeats: int = 7,
     budget: float = 1.0,
+    pause: Callable[[], None] = lambda: None,
 ) -> dict[int, float]:
     """Seconds of one execution, by batch size: the fastest of several, which other load disturbs least.
 
     Each size runs once unmeasured, then up to ``repeats`` times, fewer once ``budget`` seconds went into that
     size; the first run counts and is the only one if it alone took longer. The servable must be loaded;
-    nothing else should run meanwhile. Raises ServingError if it fails on its own sample request.
+    nothing else should run meanwhile. ``pause`` is called before each run and may wait or raise. Raises
+    ServingError if the servable fails on its own sample request.
     """
     latencies = {}
     for rows in batch_sizes:
         request = servable.sample_request(rows)
         durations: list[float] = []
         for attempt in range(repeats + 1):
+            pause()
             started = time.perf_counter()
             outcome = servable.execute([request])[0]
             elapsed = time.perf_counter() - started

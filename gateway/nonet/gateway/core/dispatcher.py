@@ -295,7 +295,7 @@ class Dispatcher:
             else:
                 if not isinstance(error, ServingError):
                     logger.error("model %s failed a batch", batch.key[0], exc_info=error)
-                self._end(ticket, error if isinstance(error, ServingError) else model_failed())
+                self._end(ticket, error if isinstance(error, ServingError) else model_failed(error))
 
     def _crashed(self, batch: Batch, ticket: Ticket, error: ServingError) -> None:
         """A device went away with a request: it is tried again once, if somebody still waits, and may be to

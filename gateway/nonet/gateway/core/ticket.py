@@ -8,15 +8,19 @@ from collections.abc import Callable
 
 from nonet.gateway.executor.contract import BackendCrashed
 from nonet.gateway.scheduler import Batch, Item, QueueKey
+from nonet.runtime.backends.contract import OutOfMemory
 from nonet.runtime.catalog import Lease
-from nonet.runtime.errors import Internal, ServingError
+from nonet.runtime.errors import InsufficientStorage, Internal, ServingError
 from nonet.runtime.requests import InferRequest, InferResponse, Timings
 
 __all__ = ["Ticket", "lost", "model_failed"]
 
 
-def model_failed() -> Internal:
-    """What a caller hears of a model's own failure."""
+def model_failed(error: BaseException | None = None) -> ServingError:
+    """What a caller hears of a model's own failure, ``error`` where it is known."""
+    if isinstance(error, MemoryError | OutOfMemory):
+        message = "the model ran out of memory on this request; send less at once"
+        return InsufficientStorage(message, code="OUT_OF_MEMORY")
     return Internal("the model failed on this request", code="MODEL_FAILED")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from nonet.gateway.executor.contract import BatchJob
 from nonet.gateway.scheduler import QueueKey
+from nonet.runtime.backends.residency import take_loading_seconds
 from nonet.runtime.errors import Internal
 from nonet.runtime.requests import Outcome
 
@@ -77,7 +78,8 @@ class EmbeddedDevice:
                 if not isinstance(error, Exception):
                     logger.exception("a lane caught %s", type(error).__name__)
                 result = error
-            seconds = time.monotonic() - started
+            # What teaches how long a model takes leaves out its way back into memory.
+            seconds = max(time.monotonic() - started - take_loading_seconds(), 0.0)
             loop = self._loop
             try:
                 if loop is not None:

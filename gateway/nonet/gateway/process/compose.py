@@ -34,6 +34,7 @@ from nonet.gateway.metrics.exposition import MetricsPage
 from nonet.gateway.metrics.siblings import Siblings
 from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.compose_peers import compose_peers
+from nonet.gateway.process.engine_measuring import EngineMeasuring
 from nonet.gateway.process.http_app import HttpApp, create_app
 from nonet.gateway.process.service_absence import service_absence
 from nonet.gateway.process.services import installed_services, works
@@ -45,6 +46,7 @@ from nonet.gateway.tasks.host import GatewayHost
 from nonet.gateway.tasks.submits import Submits
 from nonet.runtime import hardware
 from nonet.runtime.backends.contract import BackendOptions
+from nonet.runtime.backends.residency import MemoryBudget
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock, MonotonicClock
 from nonet.runtime.release import VERSION
@@ -61,7 +63,7 @@ logger = logging.getLogger(__name__)
 class Gateway:
     """The parts of one gateway process; ``repository`` is None when every service runs elsewhere, ``peers``
     when nothing is shared with other gateways, ``alone`` says that this process is one service, ``worker``
-    that it is one of several on the same ports."""
+    that it is one of several on the same ports, ``measuring`` is None unless engines are measured."""
 
     settings: Settings
     catalog: Catalog
@@ -73,6 +75,7 @@ class Gateway:
     peers: GatewayPeers | None = None
     alone: bool = False
     worker: Worker | None = None
+    measuring: EngineMeasuring | None = None
 
     def http_settings(self) -> HttpSettings:
         """The limits of the HTTP face."""
@@ -158,7 +161,9 @@ def compose(
     )
     metrics = Metrics()
     plane.add_observer(metrics)
-    repository = None if remote else _repository(settings, catalog, services, only, lanes)
+    budget = MemoryBudget(limit) if (limit := settings.repository.max_resident_bytes) else None
+    options = BackendOptions(engine=settings.repository.engine, concurrency=lanes, budget=budget)
+    repository = None if remote else _repository(settings, catalog, services, only, options)
     control = None if repository is None else RepositoryControl(repository, repository.root)
     jobs = (
         None
@@ -177,6 +182,14 @@ def compose(
     if jobs is not None and settings.repository.keep_versions:
         publishing = {task.name for task, work in works().values() if work.publishes is not None}
         VersionPruner(catalog, settings.repository.path, settings.repository.keep_versions, publishing)
+    measuring = None
+    seconds = settings.repository.measure_seconds if options.engine == "auto" else 0.0
+    # Of several processes on the same ports one measures; the others find what it stored.
+    if repository is not None and seconds and (worker is None or worker.index == 0):
+        measuring = EngineMeasuring(
+            catalog, repository, options, seconds, busy=lambda: any(plane.utilisation().values())
+        )
+        plane.add_observer(measuring)
     watch = _watch(settings, catalog, repository, jobs is not None)
     if watch is not None:
         plane.add_observer(watch)
@@ -204,6 +217,10 @@ def compose(
             "nonet_models_failed": repository.failed if repository is not None else 0,
             "nonet_build_info": {VERSION: 1},
         }
+        if budget is not None:
+            facts["nonet_resident_bytes"] = budget.held
+            facts["nonet_network_loads"] = budget.loads
+            facts["nonet_network_evictions"] = budget.evictions
         if watch is not None:
             facts["nonet_versions_put_back"] = watch.put_back
         if plane.shadows is not None:
@@ -220,11 +237,17 @@ def compose(
 
     siblings = None if worker is None else Siblings(worker.folder, os.getpid())
     page = MetricsPage(metrics, state, siblings)
-    return Gateway(settings, catalog, plane, repository, metrics, page, parts, peers, bool(only), worker)
+    return Gateway(
+        settings, catalog, plane, repository, metrics, page, parts, peers, bool(only), worker, measuring
+    )
 
 
 def _repository(
-    settings: Settings, catalog: Catalog, services: Mapping[str, Service], only: str, lanes: int
+    settings: Settings,
+    catalog: Catalog,
+    services: Mapping[str, Service],
+    only: str,
+    options: BackendOptions,
 ) -> RepositoryManager:
     """The models of all services; or of one, those of the tasks it asks, and those that are no service's."""
     served = [services[only]] if only else list(services.values())
@@ -235,7 +258,7 @@ def _repository(
     return RepositoryManager(
         settings.repository.path,
         catalog,
-        options=BackendOptions(engine=settings.repository.engine, concurrency=lanes),
+        options=options,
         derivations=[service.derive(service_limits(settings)) for service in here],
         strict=settings.repository.strict,
         foreign_tasks={task.name for each in services.values() for task in each.tasks} - tasks,

@@ -154,6 +154,9 @@ class _Process:
                     follow = _following(repository, control, poll)
                     follow.start(poll)
                     loops.push_async_callback(follow.cancel)
+                if self._gateway.measuring is not None:
+                    self._gateway.measuring.start()
+                    loops.callback(self._gateway.measuring.stop)
                 if watch is not None:
                     watch.loop.start()
                     loops.push_async_callback(watch.loop.cancel)

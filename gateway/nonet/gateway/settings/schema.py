@@ -306,6 +306,20 @@ class RepositorySettings(Section):
         "fastest that agrees with fp32, and onnxruntime where nothing was measured. The last three need an "
         "NVIDIA GPU and are unverified.",
     )
+    measure_seconds: Seconds = Field(
+        default=0.0,
+        description="Seconds after a start in which the engines are measured in the background, as `nonet "
+        "models profile` does by hand, for models without a current measurement on this machine, the most "
+        "used first; only while nothing is executed, and with engine auto. What it chooses serves at once, "
+        "with answers that differ in their last digits: 0, the default, leaves that to the operator.",
+    )
+    max_resident_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Memory for loaded networks in bytes, each taken to need 3.5 times its weight files. "
+        "Beyond it the least recently used that do not run are put out of memory, and loaded back before "
+        "their next execution, which takes that much longer. 0 keeps all loaded. See docs/devices.md.",
+    )
     preferred_families: tuple[str, ...] = Field(
         default=("imagenet", "coco"),
         description="Families that `model: auto` tries, in order, before the others by name.",

@@ -29,6 +29,7 @@ _PUBLIC = (
     "preprocessing",
     "data",
     "measured_latencies",
+    "variant",
 )
 
 
@@ -87,8 +88,18 @@ def _card(plane: DataPlane, info: ModelInfo) -> ModelCard:
         classes=len(info.labels),
         service=info.name,
         network=info.network,
-        details=json_facts({name: info.details[name] for name in _PUBLIC if name in info.details}),
+        details=public_facts(info),
     )
+
+
+def public_facts(info: ModelInfo) -> dict[str, Any]:
+    """What callers are told of a version beyond its card's own fields. The precision of a variant is its own:
+    its engine computes in what the file says, and calls that fp32."""
+    facts = {name: info.details[name] for name in _PUBLIC if name in info.details}
+    variant = facts.pop("variant", None)
+    if variant is not None:
+        facts |= {"variant": variant, "precision": variant["precision"]}
+    return json_facts(facts)
 
 
 def _family_card(name: str, members: list[ModelCard], rank: str) -> ModelCard:

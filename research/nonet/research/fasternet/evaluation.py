@@ -115,6 +115,9 @@ def graph_size(path: Path) -> tuple[int, int]:
         value.name: [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]
         for value in (*model.graph.value_info, *model.graph.output)
     }
+    for node in model.graph.node:  # the weights of a quantised graph stand before such a node
+        if node.op_type == "DequantizeLinear" and node.input[0] in sizes:
+            sizes[node.output[0]] = sizes[node.input[0]]
     weights = macs = 0
     for node in model.graph.node:
         if node.op_type == "Conv":

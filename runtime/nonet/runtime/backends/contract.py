@@ -16,7 +16,7 @@ Their messages are for the log: engines put paths and internals into them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,6 +64,7 @@ class BackendOptions:
         concurrency: executions that may run at once; 0 means as many as the process has CPUs.
         largest_batch: rows of the network's largest batch, for engines that are built for it; 0 if it does
             not batch. The loader sets it.
+        budget: within which networks stay in memory; None keeps them all.
 
     Raises ValueError for anything else.
     """
@@ -73,6 +74,7 @@ class BackendOptions:
     threads: int = 1
     concurrency: int = 0
     largest_batch: int = 0
+    budget: NetworkBudget | None = None
 
     def __post_init__(self) -> None:
         if self.engine not in ("auto", *ENGINES):
@@ -122,6 +124,20 @@ class LoadedNetwork(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """JSON-able facts: ``engine``, ``engine_version``, ``precision``, ``threads``."""
+        ...
+
+
+class NetworkBudget(Protocol):
+    """Who decides which networks stay in memory."""
+
+    @property
+    def limit(self) -> int:
+        """Bytes that networks may take together."""
+        ...
+
+    def load(self, size: int, load: Callable[[], LoadedNetwork]) -> LoadedNetwork:
+        """A network that counts with ``size`` bytes and is loaded with ``load``, now and whenever it has to
+        come back. Raises what ``load`` does."""
         ...
 
 

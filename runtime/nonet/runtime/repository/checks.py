@@ -9,15 +9,18 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from nonet.runtime.errors import ModelRefused
+from nonet.runtime.repository.variants import original_answers
 from nonet.runtime.tensors import Array, TensorSpec
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class CheckSet:
-    """Arrays by tensor name; all share the leading (batch) size."""
+    """Arrays by tensor name; all share the leading (batch) size. ``original``: of a variant, what the version
+    it was made of answered; else empty."""
 
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
+    original: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -63,4 +66,5 @@ def read_check_set(path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[Te
     return CheckSet(
         {spec.name: arrays[spec.name] for spec in inputs if spec.name in arrays},
         {spec.name: arrays[spec.name] for spec in outputs},
+        original_answers(arrays),
     )

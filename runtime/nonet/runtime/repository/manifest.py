@@ -78,6 +78,33 @@ class Preprocessing(_Strict):
         return self
 
 
+class Variant(_Strict):
+    """What a version in a cheaper precision lost against the version it was made of.
+
+    ``of``, ``version``: that version, the original; ``precision``: of the variant's arithmetic; ``figure``: a
+    key of ``quality``, the larger the better; ``loss``: the original's figure less the variant's, measured on
+    the same examples, negative for a gain; ``allowed_loss``: the largest that is served; ``allowed_error``:
+    largest difference from the original's answers on the check set, as a fraction of their largest value.
+    """
+
+    of: str = Field(min_length=1)
+    version: str = Field(pattern=r"^[1-9][0-9]*$")
+    precision: Literal["int8"]
+    figure: str = Field(min_length=1)
+    loss: float = Field(allow_inf_nan=False)
+    allowed_loss: float = Field(ge=0, allow_inf_nan=False)
+    allowed_error: float = Field(gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _worth_serving(self) -> Variant:
+        if self.loss > self.allowed_loss:
+            raise ValueError(
+                f"the {self.precision} variant of {self.of} version {self.version} loses {self.loss:.4g} of "
+                f"{self.figure}, more than the {self.allowed_loss:.4g} allowed"
+            )
+        return self
+
+
 class Manifest(_Strict):
     """The manifest of one version; ``files`` is enforced at every load.
 
@@ -98,6 +125,9 @@ class Manifest(_Strict):
             callers, before it may take its place; 0: it takes it at once.
         created: ISO 8601 date or time.
         owner: tenant whose model it is, "" if everybody's; never shown to callers.
+        variant: for a version made of another one in a cheaper precision, what that cost; else None.
+
+    Raises pydantic's ValidationError for anything else, and for a variant that lost more than it may.
     """
 
     schema_version: int = Field(default=1, alias="schema", ge=1, le=1)
@@ -116,6 +146,17 @@ class Manifest(_Strict):
     shadow_rows: int = Field(default=0, ge=0, le=1_000_000)
     created: str = ""
     owner: str = ""
+    variant: Variant | None = None
+
+    @model_validator(mode="after")
+    def _variant_is_measured(self) -> Manifest:
+        if self.variant is None:
+            return self
+        if isinstance(self.quality.get(self.variant.figure, ""), str):
+            raise ValueError(f"variant: quality holds no figure '{self.variant.figure}'")
+        if not self.check_set:
+            raise ValueError("variant: it needs a check_set to be compared with its original")
+        return self
 
     def to_json(self) -> str:
         """The text of ``manifest.json``, keys in the order of this class, with a final newline."""

@@ -8,6 +8,9 @@ fp32 ONNX Runtime on this machine,
 The fastest accepted one is chosen, by the geometric mean over the batch sizes of its latency relative to
 fp32 ONNX Runtime, which stays unless it is beaten by 5 %. Without a check set nothing can be judged, and it
 stays too.
+
+For a variant (:mod:`.variants`) the first tolerance is the ``allowed_error`` of its manifest, and its
+original's answers must be met within it as well.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from nonet.runtime.errors import ModelRefused, ServingError
 from nonet.runtime.profile import EngineProfile, ModelProfile, measure_latency
 from nonet.runtime.repository.checks import CheckSet, read_check_set
 from nonet.runtime.repository.loader import PreparedVersion, load_with
+from nonet.runtime.repository.manifest import Manifest
 from nonet.runtime.requests import InferRequest, InferResponse
 from nonet.runtime.tensors import Array, Tensor, TensorSpec
 
@@ -58,6 +62,7 @@ def profile_version(
     batch_sizes: Sequence[int] | None = None,
     budget: float = 1.0,
     progress: Callable[[str], None] = lambda text: None,
+    pause: Callable[[], None] = lambda: None,
 ) -> ModelProfile:
     """Measure every installed engine and precision on a version and choose one.
 
@@ -68,6 +73,7 @@ def profile_version(
         batch_sizes: sizes to measure; by default a range up to the largest the version takes.
         budget: seconds spent per engine and batch size.
         progress: told what is measured next.
+        pause: called before each load and execution that is measured; it may wait, or raise to give up.
 
     Raises ModelRefused if the version cannot be loaded by the default engine or its check set is damaged.
     """
@@ -81,6 +87,7 @@ def profile_version(
         is_default = (engine.name, precision) == (DEFAULT_ENGINE, DEFAULT_PRECISION)
         progress(f"{prepared.name} version {prepared.version}: {engine.name} {precision}")
         latencies: dict[int, float] = {}
+        pause()
         try:
             servable = load_with(prepared, engine.name, precision, options)
         except ModelRefused as refused:
@@ -91,10 +98,10 @@ def profile_version(
             try:
                 if is_default:
                     reference = _alone(servable, check) if check else None
-                    verdict = _judge_default(servable, check, reference)
+                    verdict = _judge_default(servable, check, reference, prepared.manifest)
                 else:
-                    verdict = _judge(servable, check, reference, precision)
-                latencies = measure_latency(servable, sizes, budget=budget)
+                    verdict = _judge(servable, check, reference, precision, prepared.manifest)
+                latencies = measure_latency(servable, sizes, budget=budget, pause=pause)
             except ServingError as error:
                 if is_default:
                     raise ModelRefused(f"it fails on its own check set: {error.message}") from error
@@ -136,7 +143,7 @@ def check_version(prepared: PreparedVersion, options: BackendOptions) -> Verdict
         if prepared.check_set is None:
             return None
         check = read_check_set(prepared.check_set, config.inputs, config.outputs)
-        return _judge_default(servable, check, _alone(servable, check))
+        return _judge_default(servable, check, _alone(servable, check), prepared.manifest)
     except ServingError as error:
         raise ModelRefused(f"it fails on its own check set: {error.message}") from error
     finally:
@@ -158,34 +165,63 @@ def relative_error(answer: Array, expected: Array) -> float:
     return float(np.abs(got - want).max()) / (scale or 1.0)
 
 
-def _judge_default(servable: NetworkServable, check: CheckSet | None, alone: list[Answers] | None) -> Verdict:
+def _judge_default(
+    servable: NetworkServable, check: CheckSet | None, alone: list[Answers] | None, manifest: Manifest | None
+) -> Verdict:
     """The default engine is the reference; its verdict says how it compares with the stored answers."""
     if check is None or alone is None:
         return Verdict(True)
-    expected = _expected(check, servable.info.outputs, batches=servable.info.max_batch_size > 0)
+    expected = _expected(check, check.outputs, batches=servable.info.max_batch_size > 0)
     error = _largest(alone, expected)
-    tolerance = ANSWER_TOLERANCE["fp32"]
+    tolerance = _tolerance(DEFAULT_PRECISION, manifest)
     reason = (
         "" if error <= tolerance else f"differs from its check set by {error:.1e} (up to {tolerance:.0e})"
     )
+    reason = reason or _unlike_original(alone, check, manifest)
     return Verdict(not reason, reason, error, _largest(_together(servable, check), alone))
 
 
 def _judge(
-    servable: NetworkServable, check: CheckSet | None, reference: list[Answers] | None, precision: str
+    servable: NetworkServable,
+    check: CheckSet | None,
+    reference: list[Answers] | None,
+    precision: str,
+    manifest: Manifest | None,
 ) -> Verdict:
     if check is None or reference is None:
         return Verdict(False, "the version has no check set to judge it by")
     alone = _alone(servable, check)
     error, batch_error = _largest(alone, reference), _largest(_together(servable, check), alone)
+    tolerance = _tolerance(precision, manifest)
     reason = ""
     if servable.info.task == "classification" and not _same_top1(alone, reference, servable.info.outputs[0]):
         reason = "another top-1 class than fp32 on the check set"
-    elif error > ANSWER_TOLERANCE[precision]:
-        reason = f"differs from fp32 by {error:.1e} (up to {ANSWER_TOLERANCE[precision]:.0e})"
+    elif error > tolerance:
+        reason = f"differs from fp32 by {error:.1e} (up to {tolerance:.0e})"
     elif batch_error > BATCH_TOLERANCE[precision]:
         reason = f"depends on the batch by {batch_error:.1e} (up to {BATCH_TOLERANCE[precision]:.0e})"
+    else:
+        reason = _unlike_original(alone, check, manifest)
     return Verdict(not reason, reason, error, batch_error)
+
+
+def _tolerance(precision: str, manifest: Manifest | None) -> float:
+    """Largest difference from the expected answers, as a fraction of their largest value."""
+    variant = manifest.variant if manifest else None
+    return ANSWER_TOLERANCE[precision] if variant is None else variant.allowed_error
+
+
+def _unlike_original(alone: Sequence[Answers], check: CheckSet, manifest: Manifest | None) -> str:
+    """Why a variant's answers are not its original's; "" if they are, or if it is no variant."""
+    variant = manifest.variant if manifest else None
+    if variant is None:
+        return ""
+    if not check.original:
+        return "its check set holds no answers of the original that it is a variant of"
+    error = _largest(alone, _expected(check, check.original, batches=True))
+    if error <= variant.allowed_error:
+        return ""
+    return f"differs from its original {variant.of} by {error:.1e} (up to {variant.allowed_error:.0e})"
 
 
 def _alone(servable: NetworkServable, check: CheckSet) -> list[Answers]:
@@ -227,12 +263,10 @@ def _requests(servable: NetworkServable, check: CheckSet) -> list[InferRequest]:
     ]
 
 
-def _expected(check: CheckSet, outputs: Sequence[TensorSpec], *, batches: bool) -> list[Answers]:
+def _expected(check: CheckSet, answers: Answers, *, batches: bool) -> list[Answers]:
     if not batches:
-        return [{spec.name: check.outputs[spec.name] for spec in outputs}]
-    return [
-        {spec.name: check.outputs[spec.name][row : row + 1] for spec in outputs} for row in range(check.rows)
-    ]
+        return [dict(answers)]
+    return [{name: array[row : row + 1] for name, array in answers.items()} for row in range(check.rows)]
 
 
 def _largest(answers: Sequence[Answers], expected: Sequence[Answers]) -> float:
