@@ -15,12 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-from nonet.gateway.cache import cache_key
 from nonet.gateway.core.executions import executions
 from nonet.gateway.core.records import BatchRecord, Observer
-from nonet.gateway.core.suspects import Quarantine, Suspects
+from nonet.gateway.core.second_chances import SecondChances
 from nonet.gateway.core.ticket import Ticket, lost, model_failed
-from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device, NotReached
+from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device, Hung
 from nonet.gateway.scheduler import (
     Batch,
     Caller,
@@ -39,7 +38,7 @@ from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outco
 logger = logging.getLogger(__name__)
 
 _TICK = 0.02  # seconds between looks at the queues while something waits
-_TOGETHER = 1.0  # seconds in which what a device had in flight is told to have gone with it
+_HUNG = 5.0  # times its predicted seconds, at least, before an execution counts as hung
 _EXPIRE_EVERY = 0.01  # seconds between searches for waiting items that can no longer make it
 
 
@@ -60,6 +59,7 @@ class Dispatcher:
         self.scheduler = Scheduler(
             limits, [DeviceState(device.name, device.lanes, device.serves) for device in devices]
         )
+        self._execution_limit = limits.execution_limit
         self.in_steps = any(device.steps for device in devices)
         self._clock = clock
         self._observers = observers
@@ -68,9 +68,7 @@ class Dispatcher:
         self._last_expire = -math.inf
         self._running: dict[int, tuple[Batch, Callable[[], object]]] = {}
         self._stepping: Counter[QueueKey] = Counter()
-        self._crashes: dict[str, float] = {}
-        self._quarantine = Quarantine()
-        self._suspects: Suspects[Ticket] = Suspects(self._begin_trial, self._given_up)
+        self._chances = SecondChances(self.scheduler, self._servable, self._end, self._pump_soon)
         for device in devices:
             device.on_health = self._health_changed
 
@@ -85,8 +83,7 @@ class Dispatcher:
         for queue in list(self.scheduler.queues.values()):
             for item in list(queue):
                 self._refuse(item, Unavailable("the server has shut down", code="SHUTTING_DOWN"))
-        for ticket in self._suspects.take(lambda ticket: True):
-            self._end(ticket, Unavailable("the server has shut down", code="SHUTTING_DOWN"))
+        self._chances.refuse(lambda _: Unavailable("the server has shut down", code="SHUTTING_DOWN"))
         for device in self.devices.values():
             await device.stop()
 
@@ -128,8 +125,7 @@ class Dispatcher:
         ticket = Ticket(request, lease, item, asyncio.get_running_loop().create_future(), deliver)
         item.payload = ticket
         try:
-            if not self._quarantine.empty:
-                self._quarantine.check(cache_key(request, info), now)
+            self._chances.check(request, info, now)
             self.scheduler.submit(item, now)
         except BaseException:
             self._end(ticket)
@@ -200,12 +196,13 @@ class Dispatcher:
         tickets: list[Ticket] = [item.payload for item in batch.items]
         device = self.devices[batch.device]
         job = BatchJob(
-            tickets[0].lease.servable,
+            tickets[0].lease,
             [ticket.request for ticket in tickets],
             lambda result, seconds: self._finished(batch, result, seconds),
             lambda index, partial: self._partial(
                 batch, tickets[index], partial, self._clock.now() - batch.started
             ),
+            max(self._execution_limit, _HUNG * batch.predicted),
         )
         self._depth_changed(batch.key)
         self._running[id(batch)] = (batch, device.submit(job))
@@ -219,17 +216,25 @@ class Dispatcher:
             isinstance(each, InferResponse | Continued) for each in result
         )
         self.scheduler.finish(batch, now, seconds if answered else None)
-        record = BatchRecord(*batch.key, batch.device, len(batch.items), batch.rows, seconds, failed=failed)
+        record = BatchRecord(
+            *batch.key,
+            batch.device,
+            len(batch.items),
+            batch.rows,
+            seconds,
+            failed=failed,
+            hung=isinstance(result, Hung),
+        )
         for observer in self._observers:
             observer.on_batch(record)
         tickets: list[Ticket] = [item.payload for item in batch.items]
         if isinstance(result, BaseException):
-            self._batch_failed(batch, tickets, result)
+            self._batch_failed(batch, tickets, result, now)
         else:
             taken = 0
             for ticket, outcome in zip(tickets, result, strict=True):
                 if isinstance(outcome, BackendCrashed):
-                    self._crashed(batch, ticket, outcome)
+                    self._chances.crashed(batch, ticket, outcome, now)
                     continue
                 if isinstance(outcome, Continued):
                     taken += 1
@@ -279,13 +284,13 @@ class Dispatcher:
             self._settle(ticket, error)
             self._abandon_if_nobody_waits(ticket)
 
-    def _batch_failed(self, batch: Batch, tickets: list[Ticket], error: BaseException) -> None:
+    def _batch_failed(self, batch: Batch, tickets: list[Ticket], error: BaseException, now: float) -> None:
         """Give what may be innocent another chance: elsewhere after a crash, in halves after a failure."""
         split = len(tickets) > 1 and not isinstance(error, ServingError)
         servable = self._servable(batch.key)
         for ticket in tickets:
             if isinstance(error, BackendCrashed):
-                self._crashed(batch, ticket, error)
+                self._chances.crashed(batch, ticket, error, now)
                 continue
             if split and servable and not ticket.done.done():
                 # Apart from the rest of the queue, so that a bad item takes no new peers down with it.
@@ -296,46 +301,6 @@ class Dispatcher:
                 if not isinstance(error, ServingError):
                     logger.error("model %s failed a batch", batch.key[0], exc_info=error)
                 self._end(ticket, error if isinstance(error, ServingError) else model_failed())
-
-    def _crashed(self, batch: Batch, ticket: Ticket, error: ServingError) -> None:
-        """A device went away with a request: it is tried again once, if somebody still waits, and may be to
-        blame; see :mod:`.suspects`."""
-        now = self._clock.now()
-        before = self._crashes.get(batch.device, -math.inf)
-        self._crashes[batch.device] = now
-        running = self.scheduler.devices[batch.device].running
-        alone = len(batch.items) == 1 and not running and now - before > _TOGETHER
-        reached = not isinstance(error, NotReached)
-        if reached and (alone or self._suspects.is_on_trial(ticket)):
-            content = cache_key(ticket.request, ticket.lease.info)
-            self._quarantine.blame(content, now)
-            try:
-                self._quarantine.check(content, now)
-            except ServingError as quarantined:
-                self._end(ticket, quarantined)
-                return
-        if ticket.retried or ticket.done.done() or not self._servable(ticket.item.key):
-            self._end(ticket, error)
-            return
-        ticket.retried = True
-        if not reached:
-            self.scheduler.requeue(ticket.item)
-            return
-        ticket.item.group = ("after a crash", ticket.item.sequence)
-        ticket.item.max_rows = ticket.item.rows
-        self._suspects.add(ticket)
-
-    def _begin_trial(self, ticket: Ticket) -> None:
-        if not self._servable(ticket.item.key):
-            self._end(ticket, lost(ticket.item.key))
-            return
-        self.scheduler.requeue(ticket.item)
-        self._pump_soon()
-
-    def _given_up(self, ticket: Ticket) -> bool:
-        if gone := ticket.done.done():
-            self._end(ticket)
-        return gone
 
     def _refuse(self, item: Item, error: ServingError) -> None:
         """Resolve a waiting item with an error; it has left, or now leaves, its queue."""
@@ -353,7 +318,7 @@ class Dispatcher:
         by."""
         ticket.lease.release()
         ticket.item.payload = None
-        self._suspects.ended(ticket)
+        self._chances.ended(ticket)
         if ticket.item.steps:
             self._stepping[ticket.item.key] -= 1
             self._steps_changed(ticket.item.key, 0)
@@ -380,8 +345,9 @@ class Dispatcher:
             if not self._servable(key):
                 for item in list(queue):
                     self._refuse(item, lost(key))
-        for ticket in self._suspects.take(lambda ticket: not self._servable(ticket.item.key)):
-            self._end(ticket, lost(ticket.item.key))
+        self._chances.refuse(
+            lambda ticket: None if self._servable(ticket.item.key) else lost(ticket.item.key)
+        )
         self._pump_soon()
 
     def _steps_changed(self, key: QueueKey, taken: int) -> None:

@@ -53,7 +53,8 @@ class RequestRecord:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """One execution on a device: model, version, requests and rows in it, seconds, and whether it failed."""
+    """One execution on a device: model, version, requests and rows in it, seconds, whether it failed, and
+    whether that was because it hung."""
 
     model: str
     version: str
@@ -62,6 +63,7 @@ class BatchRecord:
     rows: int
     seconds: float
     failed: bool
+    hung: bool = False
 
 
 def unsure_rows(response: InferResponse, rows: int) -> int | None:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from nonet.runtime.catalog import Catalog
-from nonet.runtime.errors import NotFound, ServingError, Unavailable
+from nonet.runtime.errors import Conflict, NotFound, ServingError, Unavailable
 from nonet.runtime.servable import ModelInfo
 from nonet.runtime.task_index import TaskIndex
 
@@ -63,15 +63,17 @@ class Router:
         deadline: float | None,
         priority: int = 1,
         answered_at: Callable[[ModelInfo, int, float], float | None] | None = None,
+        floor: float | None = None,
     ) -> ModelInfo:
         """The service to call for ``model``; see the module's text.
 
         ``answered_at`` predicts for the very request, where more is known of it than that it is one; None for
-        a service that does not take it, which is passed over if another does.
+        a service that does not take it, which is passed over if another does. ``floor``: the least of the
+        task's quality figure that will do; what has no such figure is below every floor.
 
-        Raises NotFound, naming what there is, for an unknown name; Unavailable for a model that is known but
-        not ready (``MODEL_NOT_READY``), or if the task has no model at all (``NO_MODEL``, or what the
-        router was given as the reason).
+        Raises Conflict (``ACCURACY_FLOOR``) if nothing is as good as ``floor``; NotFound, naming what there
+        is, for an unknown name; Unavailable for a model that is known but not ready (``MODEL_NOT_READY``), or
+        if the task has no model at all (``NO_MODEL``, or what the router was given as the reason).
         """
         figure = self.rank(task)
         members, services = self._catalog.find(task, lambda index: self._look(index, model or AUTO, figure))
@@ -93,6 +95,8 @@ class Router:
                 param="model",
                 code="MODEL_NOT_FOUND",
             )
+        if floor is not None:
+            members = self._above(members, figure, floor)
         if deadline is None or len(members) == 1:
             return members[0]
         ends: list[float] = []
@@ -102,6 +106,20 @@ class Router:
             if end is not None and end <= deadline:
                 return info
         return members[ends.index(min(ends))]
+
+    @staticmethod
+    def _above(members: Sequence[ModelInfo], figure: str, floor: float) -> Sequence[ModelInfo]:
+        """The members that are as good as ``floor``. Raises Conflict if none is."""
+        good = [info for info in members if info.quality.get(figure, -math.inf) >= floor]
+        if good:
+            return good
+        best = max((info.quality[figure] for info in members if figure in info.quality), default=None)
+        there = f"the best there is has {best:g}" if best is not None else "nothing there has been measured"
+        raise Conflict(
+            f"no model has a {figure} of at least {floor:g} (X-Accuracy-Floor); {there}",
+            param="X-Accuracy-Floor",
+            code="ACCURACY_FLOOR",
+        )
 
     def rank(self, task: str) -> str:
         """The quality figure that orders the families of a task."""

@@ -125,6 +125,10 @@ class RemoteDevice:
     def healthy(self) -> bool:
         return self._healthy
 
+    @property
+    def why_unhealthy(self) -> str:
+        return f"the service {self.group} does not answer"
+
     def serves(self, key: QueueKey) -> bool:
         return key in self._models
 

@@ -97,6 +97,7 @@ class ModelCounters:
     deadlines_missed: int = 0
     devices: defaultdict[str, int] = dataclasses.field(default_factory=lambda: defaultdict(int))
     batch_failures: int = 0
+    hung: int = 0
     judged: int = 0
     unsure: int = 0
     latency: Histogram = dataclasses.field(default_factory=_latency)
@@ -176,6 +177,7 @@ class Metrics(Observer):
         counters = self._counters(record.model, record.version)
         if record.failed:
             counters.batch_failures += 1
+            counters.hung += record.hung
             return
         counters.executions += 1
         counters.batch_size.add(record.rows)

@@ -141,7 +141,7 @@ def compose(
     lanes = settings.scheduler.lanes or hardware.lanes()
     devices: list[Device] = _remote_devices(remote, catalog, settings)
     if not devices:
-        devices = [EmbeddedDevice(lanes)]
+        devices = [EmbeddedDevice(lanes, max_lost=settings.scheduler.max_lost_lanes)]
     # A service asked by a gateway would wait for the very answer that the gateway waits for.
     peers = None if only else compose_peers(settings, clock)
     plane = DataPlane(
@@ -199,6 +199,7 @@ def compose(
     def state() -> dict[str, Any]:
         facts: dict[str, Any] = {
             "nonet_device_utilisation_ratio": plane.utilisation(),
+            "nonet_lost_lanes": plane.lost_lanes(),
             "nonet_ready": int(plane.ready()),
             "nonet_models_loaded": len(catalog.infos()),
             "nonet_models_failed": repository.failed if repository is not None else 0,

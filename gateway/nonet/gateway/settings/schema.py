@@ -219,6 +219,22 @@ class SchedulerSettings(Section):
         "values refuse earlier and miss fewer deadlines on a machine shared with others.",
     )
 
+    execution_limit: PositiveSeconds = Field(
+        default=60.0,
+        description="Seconds after which an execution in this process counts as hung, but at least five "
+        "times what was predicted for it: its requests are answered 503 (EXECUTION_HUNG), another thread "
+        "takes its lane. Above the longest honest execution, which is one step of a model that works in "
+        "steps.",
+    )
+    max_lost_lanes: int = Field(
+        default=4,
+        ge=0,
+        le=1024,
+        description="Hung executions that may go on in threads of their own before the process says that "
+        "it is not ready and takes no more work for its lanes. Each may hold a core and the memory of its "
+        "model; only a restart of the process ends it.",
+    )
+
     @model_validator(mode="after")
     def _default_is_allowed(self) -> SchedulerSettings:
         if self.default_timeout > self.max_timeout:

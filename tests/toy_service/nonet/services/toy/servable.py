@@ -1,9 +1,14 @@
-"""Brightness as a service that works in steps: each looks at a further share of the image's bytes."""
+"""Brightness as a service that works in steps: each looks at a further share of the image's bytes.
+
+An image that begins with ``wait:`` and the name of a file hangs the execution until that file is there.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -51,6 +56,9 @@ class MeasureServable:
 
     def _answer(self, request: InferRequest, share: float) -> InferResponse:
         scale = float(request.parameters.get("scale", 1.0))
+        for row in request.inputs[0].data:
+            while row.startswith(b"wait:") and not Path(row[5:].decode()).exists():
+                time.sleep(0.01)
         rows = [np.frombuffer(row, np.uint8) for row in request.inputs[0].data]
         means = [float(row[: max(1, int(len(row) * share))].mean()) * scale for row in rows]
         tensor = Tensor("brightness", DataType.FP64, np.array(means, np.float64))

@@ -1,0 +1,88 @@
+"""Chooses the service that answers a task's request, by what that request costs and when it is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nonet.gateway.core.costs import Costs
+from nonet.gateway.core.dispatcher import Dispatcher
+from nonet.gateway.core.executions import executions
+from nonet.gateway.core.routing import Absence, Router
+from nonet.runtime.catalog import Catalog
+from nonet.runtime.clock import Clock
+from nonet.runtime.errors import ServingError
+from nonet.runtime.requests import InferRequest
+from nonet.runtime.servable import ModelInfo
+
+
+class Chooser:
+    """See the module's text.
+
+    Attributes:
+        router: knows the families.
+
+    Args:
+        catalog: what is ready.
+        dispatcher: predicts when a request would be answered.
+        costs: tells what a request costs.
+        clock: of the deadlines.
+        default_timeout: seconds for a caller who gives none.
+        preferred_families, ranks, absence: as of :class:`Router`.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        dispatcher: Dispatcher,
+        costs: Costs,
+        clock: Clock,
+        default_timeout: float,
+        preferred_families: Sequence[str],
+        ranks: dict[str, str],
+        absence: Absence,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._costs = costs
+        self._clock = clock
+        self._default_timeout = default_timeout
+        self.router = Router(catalog, self._least_answered_at, preferred_families, ranks, absence)
+
+    def choose(
+        self, task: str, model: str, request: InferRequest, *, floor: float | None = None
+    ) -> ModelInfo:
+        """The service for what a caller of a task calls ``model``; what is asked of it is the same for each.
+
+        Where the task tells what requests cost, one that takes the request and can do so much in time is
+        preferred, in the default time if the caller has given none. ``floor``: the least quality that will
+        do. Raises as :meth:`Router.choose`.
+        """
+        priority, deadline = request.priority, request.deadline
+        if task not in self._costs:
+            return self.router.choose(task, model, deadline=deadline, priority=priority, floor=floor)
+        if deadline is None:
+            deadline = self._clock.now() + self._default_timeout
+
+        def answered_at(info: ModelInfo, priority: int, deadline: float) -> float | None:
+            return self.answered_at(info, request, deadline)
+
+        return self.router.choose(
+            task, model, deadline=deadline, priority=priority, answered_at=answered_at, floor=floor
+        )
+
+    def answered_at(self, info: ModelInfo, request: InferRequest, deadline: float) -> float | None:
+        """Predicted instant of the answer to a request, None if the service does not take it."""
+        rows = request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 1
+        try:
+            cost = self._costs.of(request, info, rows)
+        except ServingError:
+            return None
+        each, left = executions(info, rows, cost, self._dispatcher.in_steps)
+        key = (info.name, info.version)
+        return self._dispatcher.scheduler.estimate(
+            key, each, request.priority, deadline, self._clock.now(), left=left
+        )
+
+    def _least_answered_at(self, info: ModelInfo, priority: int, deadline: float) -> float:
+        return self._dispatcher.scheduler.estimate(
+            (info.name, info.version), 1.0, priority, deadline, self._clock.now()
+        )
