@@ -8,6 +8,7 @@ from nonet.gateway.core.costs import Costs
 from nonet.gateway.core.dispatcher import Dispatcher
 from nonet.gateway.core.executions import executions
 from nonet.gateway.core.routing import Absence, Router
+from nonet.gateway.scheduler import DeviceState
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import ServingError
@@ -69,20 +70,30 @@ class Chooser:
             task, model, deadline=deadline, priority=priority, answered_at=answered_at, floor=floor
         )
 
-    def answered_at(self, info: ModelInfo, request: InferRequest, deadline: float) -> float | None:
-        """Predicted instant of the answer to a request, None if the service does not take it."""
-        rows = request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 1
+    def answered_at(
+        self, info: ModelInfo, request: InferRequest, deadline: float, on: DeviceState | None = None
+    ) -> float | None:
+        """Predicted instant of the answer to a request, of one device if it is given; None if the service
+        does not take the request."""
+        rows = _rows(request)
         try:
             cost = self._costs.of(request, info, rows)
         except ServingError:
             return None
         each, left = executions(info, rows, cost, self._dispatcher.in_steps)
-        key = (info.name, info.version)
         return self._dispatcher.scheduler.estimate(
-            key, each, request.priority, deadline, self._clock.now(), left=left
+            (info.name, info.version), each, request.priority, deadline, self._clock.now(), left=left, on=on
         )
+
+    def cost_of(self, info: ModelInfo, request: InferRequest) -> float:
+        """Work of a request that the service takes, in rows of its sample request."""
+        return self._costs.of(request, info, _rows(request))
 
     def _least_answered_at(self, info: ModelInfo, priority: int, deadline: float) -> float:
         return self._dispatcher.scheduler.estimate(
             (info.name, info.version), 1.0, priority, deadline, self._clock.now()
         )
+
+
+def _rows(request: InferRequest) -> int:
+    return request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 1

@@ -23,6 +23,7 @@ from nonet.gateway.core.composing import Composer
 from nonet.gateway.core.costs import Cost, Costs
 from nonet.gateway.core.dispatcher import Dispatcher
 from nonet.gateway.core.execution import Execution, RequestProgress
+from nonet.gateway.core.explaining import Explainer
 from nonet.gateway.core.model_events import ModelEvents
 from nonet.gateway.core.partial_answers import PartialAnswers, streamed
 from nonet.gateway.core.protocol_parameters import normalised
@@ -50,7 +51,8 @@ class DataPlane:
     Attributes:
         leaving: set from the first signal to stop on: readiness says no, requests are still served.
         chooser: chooses the services of task requests, and ``choose`` is its method.
-        router: knows their families.
+        explainer: tells why a request was placed where it was.
+        router: knows the families of services.
         shadows: tries new versions on live requests, None where none are.
         trouble: what else keeps the process from being ready, "" if nothing; requests are still served.
 
@@ -108,6 +110,7 @@ class DataPlane:
             absence,
         )
         self.choose = self.chooser.choose
+        self.explainer = Explainer(self.chooser, self._dispatcher.scheduler, clock)
         self.router = self.chooser.router
         self._admission = Admission(
             catalog, self.router, self._dispatcher.scheduler, clock, max_in_flight_bytes

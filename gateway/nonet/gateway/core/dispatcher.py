@@ -57,7 +57,11 @@ class Dispatcher:
     ) -> None:
         self.devices = {device.name: device for device in devices}
         self.scheduler = Scheduler(
-            limits, [DeviceState(device.name, device.lanes, device.serves) for device in devices]
+            limits,
+            [
+                DeviceState(device.name, device.lanes, device.serves, device.rates, device.group)
+                for device in devices
+            ],
         )
         self._execution_limit = limits.execution_limit
         self.in_steps = any(device.steps for device in devices)

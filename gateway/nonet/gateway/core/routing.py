@@ -96,7 +96,7 @@ class Router:
                 code="MODEL_NOT_FOUND",
             )
         if floor is not None:
-            members = self._above(members, figure, floor)
+            members = self.above(members, task, floor)
         if deadline is None or len(members) == 1:
             return members[0]
         ends: list[float] = []
@@ -107,9 +107,10 @@ class Router:
                 return info
         return members[ends.index(min(ends))]
 
-    @staticmethod
-    def _above(members: Sequence[ModelInfo], figure: str, floor: float) -> Sequence[ModelInfo]:
-        """The members that are as good as ``floor``. Raises Conflict if none is."""
+    def above(self, members: Sequence[ModelInfo], task: str, floor: float) -> Sequence[ModelInfo]:
+        """The members that are as good as ``floor``, in their order. Raises Conflict (``ACCURACY_FLOOR``) if
+        none is."""
+        figure = self.rank(task)
         good = [info for info in members if info.quality.get(figure, -math.inf) >= floor]
         if good:
             return good

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from nonet.gateway.scheduler import QueueKey
+from nonet.gateway.scheduler import QueueKey, Rates
 from nonet.runtime.catalog import Lease
 from nonet.runtime.errors import NotFound, Unavailable
 from nonet.runtime.requests import InferRequest, InferResponse, Outcome
@@ -67,14 +67,15 @@ class Device(Protocol):
     """Runs batches on its lanes.
 
     ``healthy`` False takes it out of every decision; devices of one ``group`` stand in for each other, and
-    the server is ready only while each group has a healthy one. ``steps`` says whether a request of several
-    steps comes back after each of them, instead of being run to its end at once. ``on_health`` is set by the
-    dispatcher and called, on the event loop, when ``healthy`` changes.
+    the server is ready only while each group has a healthy one. ``rates`` say what it costs. ``steps`` says
+    whether a request of several steps comes back after each of them, instead of being run to its end at
+    once. ``on_health`` is set by the dispatcher and called, on the event loop, when ``healthy`` changes.
     """
 
     name: str
     lanes: int
     group: str
+    rates: Rates
     steps: bool
     on_health: Callable[[], None]
 

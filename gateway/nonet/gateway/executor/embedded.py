@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 
 from nonet.gateway.executor.contract import BatchJob, Hung
-from nonet.gateway.scheduler import QueueKey
+from nonet.gateway.scheduler import QueueKey, Rates
+from nonet.gateway.scheduler.devices import NO_RATES
 from nonet.runtime.catalog import Lease
 from nonet.runtime.errors import Internal
 from nonet.runtime.requests import Outcome
@@ -50,14 +51,16 @@ class EmbeddedDevice:
         lanes: threads; the processor quota of the process is the natural number.
         name: the name shown in ``X-Device`` and metrics.
         max_lost: lanes that may be lost before the device is unhealthy.
+        rates: what it costs.
     """
 
     group = "embedded"
     steps = True
 
-    def __init__(self, lanes: int, name: str = "cpu", max_lost: int = 4) -> None:
+    def __init__(self, lanes: int, name: str = "cpu", max_lost: int = 4, rates: Rates = NO_RATES) -> None:
         self.name = name
         self.lanes = lanes
+        self.rates = rates
         self.lost = 0
         self.on_health: Callable[[], None] = lambda: None
         self._max_lost = max_lost

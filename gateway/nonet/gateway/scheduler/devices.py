@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 from nonet.gateway.scheduler.latency import LatencyModel
 from nonet.gateway.scheduler.queue import Item, QueueKey
+from nonet.gateway.scheduler.rates import Rates
+
+NO_RATES = Rates()
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -29,14 +32,25 @@ class DeviceState:
         name: unique name, e.g. ``cpu`` or ``remote:<service>-<number>``.
         lanes: batches it runs at a time, >= 1.
         serves: whether it can run a model version now.
+        rates: what it costs while it computes.
+        group: devices of one group stand in for each other.
     """
 
-    def __init__(self, name: str, lanes: int, serves: Callable[[QueueKey], bool]) -> None:
+    def __init__(
+        self,
+        name: str,
+        lanes: int,
+        serves: Callable[[QueueKey], bool],
+        rates: Rates = NO_RATES,
+        group: str = "",
+    ) -> None:
         if lanes < 1:
             raise ValueError(f"device {name} needs at least one lane, got {lanes}")
         self.name = name
         self.lanes = lanes
         self.serves = serves
+        self.rates = rates
+        self.group = group or name
         self.healthy = True
         self.running: list[Batch] = []
         self.latency: dict[QueueKey, LatencyModel] = {}

@@ -132,15 +132,24 @@ class Scheduler:
         return predicted
 
     def estimate(
-        self, key: QueueKey, cost: float, priority: int, deadline: float, now: float, *, left: float = 1.0
+        self,
+        key: QueueKey,
+        cost: float,
+        priority: int,
+        deadline: float,
+        now: float,
+        *,
+        left: float = 1.0,
+        on: DeviceState | None = None,
     ) -> float:
         """The instant at which a request of ``left`` executions of ``cost`` arriving now would be answered,
-        at the best device.
+        by all devices, or as if there were only the one that it is to be ``on``.
 
         ``math.inf`` if no healthy device serves the model. While a model's latency is unknown its share
         counts as nothing.
         """
-        predicted = self._predicted(self._able(key), key, cost, left, priority, deadline, now)
+        able = self._able(key) if on is None else [on]
+        predicted = self._predicted(able, key, cost, left, priority, deadline, now)
         return now + self._promises.seconds(key, predicted, now) + self._overhead
 
     def _able(self, key: QueueKey) -> list[DeviceState]:
