@@ -10,7 +10,8 @@ from nonet.gateway.cache import MemoryStore, ResponseCache
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.records import BatchRecord, RequestRecord
 from nonet.gateway.executor import EmbeddedDevice
-from nonet.gateway.settings.schema import CacheSettings, SchedulerSettings
+from nonet.gateway.settings.scheduler_settings import SchedulerSettings
+from nonet.gateway.settings.schema import CacheSettings
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import MonotonicClock
 from nonet.runtime.composition import Composition

@@ -35,7 +35,7 @@ from nonet.gateway.core.time_limit import TimeLimit
 from nonet.gateway.executor.contract import Device, VersionGone
 from nonet.gateway.executor.embedded import EmbeddedDevice
 from nonet.gateway.scheduler import NOBODY, Caller, QueueKey
-from nonet.gateway.settings.schema import SchedulerSettings
+from nonet.gateway.settings.scheduler_settings import SchedulerSettings
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock
 from nonet.runtime.composition import Composition

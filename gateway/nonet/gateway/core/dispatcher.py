@@ -29,7 +29,7 @@ from nonet.gateway.scheduler import (
     QueueKey,
     Scheduler,
 )
-from nonet.gateway.settings.schema import SchedulerSettings
+from nonet.gateway.settings.scheduler_settings import SchedulerSettings
 from nonet.runtime.catalog import Lease
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineUnattainable, ServingError, Unavailable
@@ -220,6 +220,7 @@ class Dispatcher:
             isinstance(each, InferResponse | Continued) for each in result
         )
         self.scheduler.finish(batch, now, seconds if answered else None)
+        device = self.scheduler.devices[batch.device]
         record = BatchRecord(
             *batch.key,
             batch.device,
@@ -228,6 +229,8 @@ class Dispatcher:
             seconds,
             failed=failed,
             hung=isinstance(result, Hung),
+            joules=device.rates.joules(seconds, device.lanes),
+            cost=device.rates.cost(seconds, device.lanes),
         )
         for observer in self._observers:
             observer.on_batch(record)

@@ -87,6 +87,10 @@ _OF_MODELS: tuple[tuple[str, str, str, Callable[[ModelCounters], Any], str], ...
      "Requests that had a deadline, by whether they were answered in time"),
     ("nonet_batch_failures", "counter", "", lambda of: of.batch_failures,
      "Executions that failed as a whole"),
+    ("nonet_energy_joules", "counter", "device", lambda of: of.joules,
+     "Energy of executions: measured where the processor tells it, else by the watts declared"),
+    ("nonet_cost", "counter", "device", lambda of: of.cost,
+     "Price of executions by what an hour of the device is declared to cost, in that currency"),
     ("nonet_hung_executions", "counter", "", lambda of: of.hung,
      "Executions that took so long that they were given up"),
     ("nonet_judged_rows", "counter", "", lambda of: of.judged,
@@ -140,13 +144,14 @@ class _GatewayCollector(Collector):
     """The numbers of the moment at which it is made, which another thread may read."""
 
     def __init__(self, metrics: Metrics, state: State) -> None:
+        looked = state()  # which may add to the counters
         now = metrics.copy()
         self._models = sorted(now.models.items())
         self._process: dict[str, Any] = {
             "nonet_request_duration_seconds": now.routes,
             "nonet_requests": now.statuses,
             "nonet_cancelled": now.cancelled,
-            **state(),
+            **looked,
         }
 
     def collect(self) -> Iterator[Metric]:

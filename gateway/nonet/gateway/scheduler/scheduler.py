@@ -12,7 +12,8 @@ that wait at that moment, on all devices and for all models.
 
 Guarantees (tested in simulated time): every submitted item leaves exactly once, through a batch, `cancel`,
 `expire` or a refusal; no batch exceeds its model's rows; order within a queue is by urgency; nothing waits
-while a device that can run it in time idles; an item of many steps holds no other of its priority up by more
+while a device that can run it in time idles, unless a cheaper one can, too, and that is wanted
+(:mod:`.placement`); an item of many steps holds no other of its priority up by more
 than one of them.
 
 Limits: priorities are strict, so a flood of priority 0 starves the rest until their deadlines drop them; for
@@ -25,15 +26,16 @@ comes later. The online correction absorbs the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from nonet.gateway.scheduler.devices import Batch, DeviceState
 from nonet.gateway.scheduler.expected import Expected
 from nonet.gateway.scheduler.latency import LatencyModel
+from nonet.gateway.scheduler.placement import Placement
 from nonet.gateway.scheduler.promises import Promises
 from nonet.gateway.scheduler.queue import NOBODY, Caller, Item, ItemState, ModelQueue, QueueKey
 from nonet.gateway.scheduler.turns import seconds_in_turns
-from nonet.gateway.settings.schema import SchedulerSettings
+from nonet.gateway.settings.scheduler_settings import SchedulerSettings
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, Unavailable
 
 
@@ -55,6 +57,7 @@ class Scheduler:
         self.queues: dict[QueueKey, ModelQueue] = {}
         self.expected = Expected()
         self._promises = Promises()
+        self._placement = Placement(limits.placement, limits.safety_factor)
         self._sequence = 0
 
     # -- entering -------------------------------------------------------------------------------
@@ -265,12 +268,15 @@ class Scheduler:
         device = self.devices[name]
         if not device.healthy or device.free_lanes < 1:
             return None
+        left = self._placement.leaves(device, self.devices.values(), self.queues, now)
         candidates = []
         for key, queue in self.queues.items():
             if not queue or not device.serves(key):
                 continue
             latency = device.model(key)
-            head = next((item for item in queue if self._in_time(latency, item, now)), None)
+            head = next(
+                (item for item in queue if item not in left and self._in_time(latency, item, now)), None
+            )
             if head is not None:
                 # A turn is later than what it is behind, whatever that takes.
                 start_by = head.due - (0.0 if head.steps else latency.predict(head.cost, now))
@@ -278,7 +284,7 @@ class Scheduler:
         if not candidates:
             return None
         head = min(candidates, key=lambda candidate: candidate[:3])[3]
-        return self._form(device, head, now)
+        return self._form(device, head, now, left)
 
     def finish(self, batch: Batch, now: float, seconds: float | None = None) -> None:
         """A batch has ended; its lane is free. ``seconds`` of execution corrects the profile; None (a
@@ -313,7 +319,7 @@ class Scheduler:
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _form(self, device: DeviceState, head: Item, now: float) -> Batch:
+    def _form(self, device: DeviceState, head: Item, now: float, left: Collection[Item]) -> Batch:
         latency = device.model(head.key)
         queue = self.queues[head.key]
         limit = max(head.max_rows, head.rows)
@@ -327,6 +333,8 @@ class Scheduler:
             if rows >= limit:
                 break
             if item is head or item.group != head.group or rows + item.rows > limit:
+                continue
+            if item in left:
                 continue
             end = self._end(latency, cost + item.cost, now)
             if end > earliest:
