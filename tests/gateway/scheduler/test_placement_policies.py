@@ -67,7 +67,7 @@ def test_a_cheap_device_that_stalls_is_left_to_itself() -> None:
 
 
 @given(loads)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_cheap_placement_costs_two_deadlines_in_a_hundred_at_most(
     load: tuple[float, int, float, float],
 ) -> None:
@@ -82,7 +82,7 @@ def test_cheap_placement_costs_two_deadlines_in_a_hundred_at_most(
 
 
 @given(st.floats(0.5, 6.0), st.integers(0, 10_000), st.floats(0.5, 3.0))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_under_a_light_load_it_never_costs_more(rate: float, seed: int, within: float) -> None:
     times = arrivals(rate, 150, seed)
     fastest = simulate([EDGE, GPU], "fastest", times, lambda _: within)

@@ -221,6 +221,15 @@ class DataPlane:
         devices = self._dispatcher.devices.values()
         return {device.name: device.lost for device in devices if isinstance(device, EmbeddedDevice)}
 
+    def placement_facts(self) -> dict[str, Mapping[str, int]]:
+        """By the names of their metrics: hedges by outcome, devices that are ejected now, and how often."""
+        ejection = self._dispatcher.scheduler.ejection
+        return {
+            "nonet_hedges": self._dispatcher.hedging.outcomes,
+            "nonet_device_ejected": ejection.resting(self.clock.now()),
+            "nonet_device_ejections": ejection.ejections,
+        }
+
     def keeps_answers(self, info: ModelInfo) -> bool:
         """Whether the answers of a version are kept."""
         return info.cacheable and self._cache is not None and self._cache.keeps

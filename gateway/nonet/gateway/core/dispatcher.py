@@ -11,15 +11,16 @@ import asyncio
 import dataclasses
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any
 
+from nonet.gateway.core.batch_facts import BatchFacts, Result, broken
 from nonet.gateway.core.executions import executions
-from nonet.gateway.core.records import BatchRecord, Observer
+from nonet.gateway.core.hedging import Hedging
+from nonet.gateway.core.records import Observer
 from nonet.gateway.core.second_chances import SecondChances
 from nonet.gateway.core.ticket import Ticket, lost, model_failed
-from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device, Hung
+from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device
 from nonet.gateway.scheduler import (
     Batch,
     Caller,
@@ -32,8 +33,8 @@ from nonet.gateway.scheduler import (
 from nonet.gateway.settings.scheduler_settings import SchedulerSettings
 from nonet.runtime.catalog import Lease
 from nonet.runtime.clock import Clock
-from nonet.runtime.errors import DeadlineUnattainable, ServingError, Unavailable
-from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outcome
+from nonet.runtime.errors import ClientClosed, DeadlineUnattainable, ServingError, Unavailable
+from nonet.runtime.requests import Continued, InferRequest, InferResponse
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +67,13 @@ class Dispatcher:
         self._execution_limit = limits.execution_limit
         self.in_steps = any(device.steps for device in devices)
         self._clock = clock
-        self._observers = observers
+        self._facts = BatchFacts(self.scheduler, observers)
         self._pump_due = False
         self._tick_due = False
         self._last_expire = -math.inf
-        self._running: dict[int, tuple[Batch, Callable[[], object]]] = {}
-        self._stepping: Counter[QueueKey] = Counter()
+        self._running: dict[Batch, tuple[list[Ticket], Callable[[], object]]] = {}
         self._chances = SecondChances(self.scheduler, self._servable, self._end, self._pump_soon)
+        self.hedging = Hedging(self.scheduler, clock, self._launch, limits.hedging)
         for device in devices:
             device.on_health = self._health_changed
 
@@ -134,7 +135,7 @@ class Dispatcher:
         except BaseException:
             self._end(ticket)
             raise
-        self._depth_changed(key)
+        self._facts.depth_changed(key)
         self._pump_soon()
         return ticket
 
@@ -142,7 +143,7 @@ class Dispatcher:
         """The caller has left. True if the work had not begun (and now never will)."""
         waiting = self.scheduler.cancel(ticket.item)
         if waiting:
-            self._depth_changed(ticket.item.key)
+            self._facts.depth_changed(ticket.item.key)
             self._end(ticket)
         self._settle(ticket, None)
         if not waiting:
@@ -160,6 +161,7 @@ class Dispatcher:
     def forget(self, key: QueueKey) -> None:
         """A version left the catalog: drop its profile. What waits holds a lease and still runs."""
         self.scheduler.forget(key)
+        self.hedging.forget(key)
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -202,62 +204,70 @@ class Dispatcher:
         job = BatchJob(
             tickets[0].lease,
             [ticket.request for ticket in tickets],
-            lambda result, seconds: self._finished(batch, result, seconds),
+            lambda result, seconds: self._finished(batch, tickets, result, seconds),
             lambda index, partial: self._partial(
                 batch, tickets[index], partial, self._clock.now() - batch.started
             ),
             max(self._execution_limit, _HUNG * batch.predicted),
         )
-        self._depth_changed(batch.key)
-        self._running[id(batch)] = (batch, device.submit(job))
+        self._facts.depth_changed(batch.key)
+        for ticket in tickets:
+            ticket.flights += 1
+        self._running[batch] = (tickets, device.submit(job))
+        self.hedging.launched(batch, tickets[0])
 
-    def _finished(self, batch: Batch, result: list[Outcome] | BaseException, seconds: float) -> None:
-        self._running.pop(id(batch), None)
-        failed = isinstance(result, BaseException)
+    def _finished(self, batch: Batch, tickets: list[Ticket], result: Result, seconds: float) -> None:
+        del self._running[batch]
         now = self._clock.now()
         # Only true answers teach how long the model takes: errors are often quicker.
         answered = isinstance(result, list) and all(
             isinstance(each, InferResponse | Continued) for each in result
         )
-        self.scheduler.finish(batch, now, seconds if answered else None)
-        device = self.scheduler.devices[batch.device]
-        record = BatchRecord(
-            *batch.key,
-            batch.device,
-            len(batch.items),
-            batch.rows,
-            seconds,
-            failed=failed,
-            hung=isinstance(result, Hung),
-            joules=device.rates.joules(seconds, device.lanes),
-            cost=device.rates.cost(seconds, device.lanes),
-        )
-        for observer in self._observers:
-            observer.on_batch(record)
-        tickets: list[Ticket] = [item.payload for item in batch.items]
-        if isinstance(result, BaseException):
-            self._batch_failed(batch, tickets, result, now)
-        else:
-            taken = 0
-            for ticket, outcome in zip(tickets, result, strict=True):
-                if isinstance(outcome, BackendCrashed):
-                    self._chances.crashed(batch, ticket, outcome, now)
-                    continue
-                if isinstance(outcome, Continued):
-                    taken += 1
-                    self._step(batch, ticket, outcome, seconds, now)
-                    continue
+        cancelled = isinstance(result, ClientClosed)
+        self.scheduler.finish(batch, now, seconds if answered else None, failed=broken(result))
+        self.hedging.ended(batch, seconds if answered or cancelled else None, answered=answered)
+        if not cancelled or not all(ticket.ended for ticket in tickets):  # else it lost against its hedge
+            self._facts.executed(batch, seconds, result)
+        self._resolve(batch, tickets, result, seconds, now)
+        self._pump()
+
+    def _resolve(
+        self, batch: Batch, tickets: list[Ticket], result: Result, seconds: float, now: float
+    ) -> None:
+        """Give each request of an ended batch its outcome, or another chance. One that a second execution has
+        answered has ended; one that a second execution may still answer does not fail yet."""
+        outcomes: Sequence[Any] = [result] * len(tickets) if isinstance(result, BaseException) else result
+        waiting: list[Ticket] = []
+        taken = 0
+        for ticket, outcome in zip(tickets, outcomes, strict=True):
+            ticket.flights -= 1
+            if ticket.ended:
+                if not ticket.flights:
+                    ticket.lease.release()
+            elif ticket.flights and not isinstance(outcome, InferResponse):
+                continue  # the other execution may still answer
+            elif isinstance(result, BaseException):
+                waiting.append(ticket)
+            elif isinstance(outcome, BackendCrashed):
+                self._chances.crashed(batch, ticket, outcome, now)
+            elif isinstance(outcome, Continued):
+                taken += 1
+                self._step(batch, ticket, outcome, seconds, now)
+            else:
                 if isinstance(outcome, InferResponse):
                     taken += ticket.item.steps > 0
                     outcome = ticket.described(outcome, batch, seconds, final=True)
-                elif not isinstance(cast(object, outcome), ServingError):
+                elif not isinstance(outcome, ServingError):
                     logger.error("model %s gave something that is no outcome", batch.key[0])
                     outcome = model_failed()
                 self._end(ticket, outcome)
-            if taken:
-                self._steps_changed(batch.key, taken)
-                self._depth_changed(batch.key)
-        self._pump()
+                if ticket.flights:
+                    self._abandon_if_nobody_waits(ticket)
+        if isinstance(result, BaseException):
+            self._batch_failed(batch, waiting, result, now)
+        if taken:
+            self._facts.steps_changed(batch.key, taken)
+            self._facts.depth_changed(batch.key)
 
     def _step(self, batch: Batch, ticket: Ticket, outcome: Continued, seconds: float, now: float) -> None:
         """A request has taken a step: on to the next, unless nobody waits for it any more."""
@@ -274,7 +284,7 @@ class Dispatcher:
         ticket.computed += seconds
         ticket.request = dataclasses.replace(ticket.request, state=outcome.state)
         if not item.steps:
-            self._stepping[item.key] += 1
+            self._facts.stepping[item.key] += 1
         self.scheduler.requeue_step(item, now)
 
     def _partial(self, batch: Batch, ticket: Ticket, partial: InferResponse, seconds: float) -> None:
@@ -313,7 +323,7 @@ class Dispatcher:
         """Resolve a waiting item with an error; it has left, or now leaves, its queue."""
         self.scheduler.cancel(item)
         ticket: Ticket = item.payload
-        self._depth_changed(item.key)
+        self._facts.depth_changed(item.key)
         self._end(ticket, error)
 
     def _servable(self, key: QueueKey) -> bool:
@@ -323,12 +333,14 @@ class Dispatcher:
         """It will not run (again): settle it if there is an outcome, give the lease back, and let go of the
         item. The two hold each other, so what was sent would be in memory until the garbage collector came
         by."""
-        ticket.lease.release()
+        ticket.ended = True
+        if not ticket.flights:  # else the execution that still runs gives it back
+            ticket.lease.release()
         ticket.item.payload = None
         self._chances.ended(ticket)
         if ticket.item.steps:
-            self._stepping[ticket.item.key] -= 1
-            self._steps_changed(ticket.item.key, 0)
+            self._facts.stepping[ticket.item.key] -= 1
+            self._facts.steps_changed(ticket.item.key, 0)
         if outcome is not None:
             self._settle(ticket, outcome)
 
@@ -340,10 +352,9 @@ class Dispatcher:
                 ticket.done.set_result(outcome)
 
     def _abandon_if_nobody_waits(self, ticket: Ticket) -> None:
-        for batch, abandon in self._running.values():
-            if ticket.item in batch.items and all(item.payload.done.done() for item in batch.items):
+        for tickets, abandon in list(self._running.values()):
+            if ticket in tickets and all(each.done.done() for each in tickets):
                 abandon()
-                return
 
     def _health_changed(self) -> None:
         for name, device in self.devices.items():
@@ -356,16 +367,3 @@ class Dispatcher:
             lambda ticket: None if self._servable(ticket.item.key) else lost(ticket.item.key)
         )
         self._pump_soon()
-
-    def _steps_changed(self, key: QueueKey, taken: int) -> None:
-        requests = self._stepping[key]
-        if not requests:
-            del self._stepping[key]
-        for observer in self._observers:
-            observer.on_steps(*key, taken=taken, requests=requests)
-
-    def _depth_changed(self, key: QueueKey) -> None:
-        queue = self.scheduler.queues.get(key)
-        depth = len(queue) if queue is not None else 0
-        for observer in self._observers:
-            observer.on_queue_depth(*key, depth)

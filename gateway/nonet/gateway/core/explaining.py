@@ -95,10 +95,12 @@ class Explainer:
             return {**fact, "excluded": "unhealthy"}
         if not device.serves(key):
             return {**fact, "excluded": "not_served"}
+        if device not in self._scheduler.able(key, now):
+            return {**fact, "excluded": "ejected"}
         end = self._chooser.answered_at(info, request, deadline, on=device)
         if end is None:
             return {**fact, "excluded": "capability"}
-        seconds = device.model(key).predict(self._chooser.cost_of(info, request), now)
+        seconds = device.model(key).usual(self._chooser.cost_of(info, request), now)
         fact["predicted_ms"] = max(end - now, 0.0) * 1e3
         fact["joules"] = device.rates.joules(seconds, device.lanes)
         fact["cost"] = device.rates.cost(seconds, device.lanes)
@@ -114,7 +116,7 @@ class Explainer:
         reasons = [device["excluded"] for device in devices]
         if "" in reasons:
             return ""
-        for reason in ("deadline", "capability", "unhealthy"):
+        for reason in ("deadline", "capability", "ejected", "unhealthy"):
             if reason in reasons:
                 return reason
         return "not_served"

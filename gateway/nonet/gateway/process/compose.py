@@ -213,6 +213,7 @@ def compose(
         facts: dict[str, Any] = {
             "nonet_device_utilisation_ratio": plane.utilisation(),
             "nonet_lost_lanes": plane.lost_lanes(),
+            **plane.placement_facts(),
             "nonet_ready": int(plane.ready()),
             "nonet_models_loaded": len(catalog.infos()),
             "nonet_models_failed": repository.failed if repository is not None else 0,

@@ -14,7 +14,8 @@ NO_RATES = Rates()
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Batch:
-    """Items taken together by one lane of one device."""
+    """Items taken together by one lane of one device; ``usual`` are its seconds by all that was learnt, be it
+    long ago, 0.0 if nothing was."""
 
     key: QueueKey
     device: str
@@ -23,6 +24,7 @@ class Batch:
     cost: float
     started: float
     predicted: float
+    usual: float
 
 
 class DeviceState:
@@ -65,6 +67,15 @@ class DeviceState:
         if found is None:
             found = self.latency[key] = LatencyModel()
         return found
+
+    def begin(self, key: QueueKey, items: list[Item], now: float) -> Batch:
+        """A free lane runs ``items`` from now on."""
+        rows, cost = sum(item.rows for item in items), sum(item.cost for item in items)
+        latency = self.model(key)
+        predicted, usual = latency.predict(cost, now), latency.usual(cost, now)
+        batch = Batch(key, self.name, items, rows, cost, now, predicted, usual)
+        self.running.append(batch)
+        return batch
 
     def can_run(self, key: QueueKey) -> bool:
         return self.healthy and self.serves(key)

@@ -61,12 +61,12 @@ class Placement:
         for item in heapq.merge(*queues.values(), key=_rank):
             own = float("inf")
             if device.serves(item.key):
-                own = self._cost(device, device.model(item.key).predict(item.cost, now))
+                own = self._cost(device, device.model(item.key).usual(item.cost, now))
             best: tuple[float, float, _Plan] | None = None
             for plan in others:
                 if not plan.device.serves(item.key):
                     continue
-                seconds = plan.device.model(item.key).predict(item.cost, now)
+                seconds = plan.device.model(item.key).usual(item.cost, now)
                 cost = self._cost(plan.device, seconds)
                 end = now + plan.ends(item, now, self._safety) + _LOOKS
                 if cost < own and end <= item.deadline and (best is None or cost < best[0]):
@@ -99,8 +99,8 @@ class _Plan:
         model = self.device.model(item.key)
         first = max(self._free, (self._work if self._batches else 0.0) / self.device.lanes)
         _, cost = self._joined(item)
-        each = model.predict(cost, now)
-        alone = model.predict(item.cost, now)
+        each = model.usual(cost, now)
+        alone = model.usual(item.cost, now)
         return (first + each + (item.left - 1.0) * alone) * safety
 
     def give(self, item: Item, now: float) -> None:
@@ -108,9 +108,9 @@ class _Plan:
         model = self.device.model(item.key)
         rows, cost = self._joined(item)
         joined = cost > item.cost
-        before = model.predict(cost - item.cost, now) if joined else 0.0
-        more = (item.left - 1.0) * model.predict(item.cost, now)
-        self._work += model.predict(cost, now) - before + more
+        before = model.usual(cost - item.cost, now) if joined else 0.0
+        more = (item.left - 1.0) * model.usual(item.cost, now)
+        self._work += model.usual(cost, now) - before + more
         self._batches[item.key] = (rows, cost)
 
     def _joined(self, item: Item) -> tuple[int, float]:

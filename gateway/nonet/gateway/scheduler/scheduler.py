@@ -29,6 +29,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 
 from nonet.gateway.scheduler.devices import Batch, DeviceState
+from nonet.gateway.scheduler.ejection import Ejection
 from nonet.gateway.scheduler.expected import Expected
 from nonet.gateway.scheduler.latency import LatencyModel
 from nonet.gateway.scheduler.placement import Placement
@@ -56,6 +57,7 @@ class Scheduler:
         self.devices: dict[str, DeviceState] = {device.name: device for device in devices}
         self.queues: dict[QueueKey, ModelQueue] = {}
         self.expected = Expected()
+        self.ejection = Ejection(self.devices, limits.ejection)
         self._promises = Promises()
         self._placement = Placement(limits.placement, limits.safety_factor)
         self._sequence = 0
@@ -102,7 +104,7 @@ class Scheduler:
         ``caller`` is for, :mod:`.kept_places` and :mod:`.fair_shares` tell."""
         if deadline <= now:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
-        able = self._able(key)
+        able = self.able(key, now)
         if not able:
             raise Unavailable(f"no healthy device serves model '{key[0]}'", code="NO_DEVICE", retry_after=1.0)
         queue = self.queues.get(key)
@@ -151,13 +153,16 @@ class Scheduler:
         ``math.inf`` if no healthy device serves the model. While a model's latency is unknown its share
         counts as nothing.
         """
-        able = self._able(key) if on is None else [on]
+        able = self.able(key, now) if on is None else [on]
         predicted = self._predicted(able, key, cost, left, priority, deadline, now)
         return now + self._promises.seconds(key, predicted, now) + self._overhead
 
-    def _able(self, key: QueueKey) -> list[DeviceState]:
-        """The devices that can run ``key`` now."""
-        return [device for device in self.devices.values() if device.can_run(key)]
+    def able(self, key: QueueKey, now: float) -> list[DeviceState]:
+        """The devices that are to run ``key`` now: those that can, without the ejected, if any is left."""
+        able = [device for device in self.devices.values() if device.can_run(key)]
+        if len(able) < 2 or not self.ejection.enabled:
+            return able
+        return [device for device in able if not self.ejection.rests(device.name, now)] or able
 
     def _predicted(
         self,
@@ -268,10 +273,12 @@ class Scheduler:
         device = self.devices[name]
         if not device.healthy or device.free_lanes < 1:
             return None
-        left = self._placement.leaves(device, self.devices.values(), self.queues, now)
+        rests = self.ejection.enabled and self.ejection.rests(name, now)
+        others = (each for each in self.devices.values() if not self.ejection.rests(each.name, now))
+        left = self._placement.leaves(device, others, self.queues, now)
         candidates = []
         for key, queue in self.queues.items():
-            if not queue or not device.serves(key):
+            if not queue or not device.serves(key) or (rests and device not in self.able(key, now)):
                 continue
             latency = device.model(key)
             head = next(
@@ -286,11 +293,13 @@ class Scheduler:
         head = min(candidates, key=lambda candidate: candidate[:3])[3]
         return self._form(device, head, now, left)
 
-    def finish(self, batch: Batch, now: float, seconds: float | None = None) -> None:
+    def finish(self, batch: Batch, now: float, seconds: float | None = None, *, failed: bool = False) -> None:
         """A batch has ended; its lane is free. ``seconds`` of execution corrects the profile; None (a
-        failure) teaches nothing."""
+        failure) teaches nothing. ``failed``: and the device is to blame."""
         device = self.devices[batch.device]
         device.running.remove(batch)
+        ratio = seconds / batch.usual if seconds is not None and batch.usual > 0.0 else None
+        self.ejection.observe(batch.device, ratio, failed, now)
         for item in batch.items:
             item.state = ItemState.DONE
             if seconds is not None:
@@ -352,9 +361,7 @@ class Scheduler:
             item.started = now
         if not queue:
             del self.queues[head.key]
-        batch = Batch(head.key, device.name, chosen, rows, cost, now, latency.predict(cost, now))
-        device.running.append(batch)
-        return batch
+        return device.begin(head.key, chosen, now)
 
     def _take(self, item: Item) -> None:
         queue = self.queues[item.key]
@@ -380,6 +387,6 @@ class Scheduler:
     def _fastest(self, key: QueueKey, cost: float, now: float) -> float:
         """Seconds that the quickest healthy device needs for ``cost``; 0.0 if there is none."""
         return min(
-            (device.model(key).predict(cost, now) for device in self.devices.values() if device.can_run(key)),
+            (device.model(key).predict(cost, now) for device in self.able(key, now)),
             default=0.0,
         )

@@ -1,4 +1,4 @@
-"""Settings of the scheduler: what may wait, how careful it is, where work is placed and when it is given up."""
+"""Settings of the scheduler: what may wait, how careful it is, where work goes and when it is given up."""
 
 from __future__ import annotations
 
@@ -63,6 +63,17 @@ class SchedulerSettings(Section):
         le=1e6,
         description="What an hour of this machine costs with all lanes busy, in any one currency. 0 for not "
         "known.",
+    )
+    hedging: bool = Field(
+        default=True,
+        description="Whether an execution that is later than 99 of 100 is run on a second device, too, if "
+        "one is free and would be in time; the first answer counts. At most 2 in 100 executions are, and "
+        "none where there is one device only.",
+    )
+    ejection: bool = Field(
+        default=True,
+        description="Whether a device that is slow or fails beyond its peers is left alone for a while: 5 "
+        "seconds, twice as long each further time, at most half of the devices of a service.",
     )
     execution_limit: PositiveSeconds = Field(
         default=60.0,
