@@ -22,6 +22,7 @@ from nonet.runtime.clock import Clock
 SHARE = 0.02
 """Of the executions, those that may be hedges."""
 
+_LEAST = 0.005  # seconds of delay; a shorter one is not worth a second execution
 _MOST_TOKENS = 5.0
 _LATE_SHARE = 0.01
 _STEP = 0.05
@@ -78,9 +79,8 @@ class Hedging:
         single = not info.decoupled and all(item.left <= 1.0 and not item.steps for item in batch.items)
         if single and info.cacheable and batch.usual > 0.0:
             tail = self._tails.setdefault(batch.key, Tail())
-            self._timers[batch] = asyncio.get_running_loop().call_later(
-                batch.usual * tail.ratio, self._late, batch
-            )
+            late = max(batch.usual * tail.ratio, batch.usual + _LEAST)
+            self._timers[batch] = asyncio.get_running_loop().call_later(late, self._late, batch)
 
     def ended(self, batch: Batch, seconds: float | None, *, answered: bool) -> None:
         """A batch has ended. ``seconds``: that it took, at least, None if it failed."""
