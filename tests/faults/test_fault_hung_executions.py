@@ -86,6 +86,7 @@ def test_a_model_that_hangs_is_unloaded_only_when_its_execution_has_ended(
         unloading = callers.submit(server.http.post, "/v2/repository/models/good/unload")
         eventually(lambda: measure(server, b"\1").status_code != 200, "it takes nothing more")
         assert server.metric("nonet_lost_lanes") == 1
+        assert not unloading.done()
         end.touch()
         assert unloading.result().status_code == 200
     assert measure(server, b"\1", "poor").status_code == 200

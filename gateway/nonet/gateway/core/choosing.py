@@ -15,6 +15,9 @@ from nonet.runtime.errors import ServingError
 from nonet.runtime.requests import InferRequest
 from nonet.runtime.servable import ModelInfo
 
+_CROWDED = 0.5
+"""Of the time to a deadline, what may be spent waiting for a member of a family that is not its fastest."""
+
 
 class Chooser:
     """See the module's text.
@@ -46,7 +49,9 @@ class Chooser:
         self._costs = costs
         self._clock = clock
         self._default_timeout = default_timeout
-        self.router = Router(catalog, self._least_answered_at, preferred_families, ranks, absence)
+        self.router = Router(
+            catalog, self._least_answered_at, preferred_families, ranks, absence, self._crowded
+        )
 
     def choose(
         self, task: str, model: str, request: InferRequest, *, floor: float | None = None
@@ -88,6 +93,11 @@ class Chooser:
     def cost_of(self, info: ModelInfo, request: InferRequest) -> float:
         """Work of a request that the service takes, in rows of its sample request."""
         return self._costs.of(request, info, _rows(request))
+
+    def _crowded(self, info: ModelInfo, priority: int, deadline: float) -> bool:
+        key, now = (info.name, info.version), self._clock.now()
+        wait = self._dispatcher.scheduler.wait(key, priority, deadline, now)
+        return wait > _CROWDED * (deadline - now)
 
     def _least_answered_at(self, info: ModelInfo, priority: int, deadline: float) -> float:
         return self._dispatcher.scheduler.estimate(

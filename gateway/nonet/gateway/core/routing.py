@@ -3,7 +3,9 @@
 Algorithm: the candidates are the ready services of the task that match the name (``auto``: those of the first
 preferred family that is there; a family's name: its members; a network's or a service's own name: that one).
 Of several, the best by measured quality that can answer before the deadline is taken; if none can, the
-fastest, and admission then says no with the reason.
+fastest, and admission then says no with the reason. Where what waits takes up half of the time to the
+deadline, the fastest is taken, too: else the better ones fill the queues up to the deadline, and who comes
+next is refused by all.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ class Router:
         preferred_families: the families ``auto`` tries, in order, before the others by name.
         ranks: by task, the quality figure that orders a family; :data:`RANK` for a task that is not in it.
         absence: says of a task without a model what is missing, if it is more than the model.
+        crowded: whether what waits before a request with the given priority and deadline takes up half of its
+            time.
     """
 
     def __init__(
@@ -48,12 +52,14 @@ class Router:
         preferred_families: Sequence[str],
         ranks: Mapping[str, str] | None = None,
         absence: Absence = no_more_than_a_model,
+        crowded: Callable[[ModelInfo, int, float], bool] = lambda info, priority, deadline: False,
     ) -> None:
         self._catalog = catalog
         self._answered_at = answered_at
         self._preferred = tuple(preferred_families)
         self._ranks = dict(ranks or {})
         self._absence = absence
+        self._crowded = crowded
 
     def choose(
         self,
@@ -103,7 +109,7 @@ class Router:
         for info in members:
             end = (answered_at or self._answered_at)(info, priority, deadline)
             ends.append(math.inf if end is None else end)
-            if end is not None and end <= deadline:
+            if end is not None and end <= deadline and not self._crowded(info, priority, deadline):
                 return info
         return members[ends.index(min(ends))]
 

@@ -157,6 +157,10 @@ class Scheduler:
         predicted = self._predicted(able, key, cost, left, priority, deadline, now)
         return now + self._promises.seconds(key, predicted, now) + self._overhead
 
+    def wait(self, key: QueueKey, priority: int, deadline: float, now: float) -> float:
+        """Seconds until a lane would turn to a request that arrives now; infinite if nothing serves it."""
+        return self._wait(self.able(key, now), key, priority, deadline, now)
+
     def able(self, key: QueueKey, now: float) -> list[DeviceState]:
         """The devices that are to run ``key`` now: those that can, without the ejected, if any is left."""
         able = [device for device in self.devices.values() if device.can_run(key)]
