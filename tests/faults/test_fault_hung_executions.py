@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -75,6 +76,24 @@ def test_a_hung_execution_is_given_up_and_those_behind_it_are_answered(
     end.touch()
     eventually(lambda: lost(server) == 0, "the thread is back, its late answer dropped")
     assert measure(server, waiting_for(end)).status_code == 200
+
+
+def test_time_in_which_the_process_was_stopped_does_not_count(
+    server: RunningServer, hangs: Callable[[], Path]
+) -> None:
+    end = hangs()
+    before = server.metric("nonet_hung_executions_total")
+    with ThreadPoolExecutor(1) as callers:
+        asked = callers.submit(measure, server, waiting_for(end))
+        eventually(lambda: server.metric("nonet_device_utilisation_ratio", device="cpu") == 1, "it runs")
+        server.process.suspend()
+        try:
+            time.sleep(1.5)  # longer than an execution may take
+            end.touch()
+        finally:
+            server.process.resume()
+        assert asked.result().status_code == 200
+    assert server.metric("nonet_hung_executions_total") == before
 
 
 def test_a_model_that_hangs_is_unloaded_only_when_its_execution_has_ended(

@@ -104,6 +104,13 @@ def test_an_explanation_is_asked_for_in_a_header_a_query_and_metadata(toy: Runni
     _, said = call(toy, ("x-explain", "true"))
     assert Placement.model_validate_json(said["x-placement"]).model == "good"
     assert "x-placement" not in call(toy)[1]
+    with grpc.insecure_channel(toy.grpc_address) as channel:
+        watching = channel.unary_stream(
+            "/toy.v1.Toy/WatchMeasure", request_serializer=lambda sent: sent.SerializeToString()
+        )(message("toy.v1.MeasureRequest")(image=fresh()), metadata=(("x-explain", "true"),), timeout=30)
+        assert len(list(watching)) == 1
+        said = {key: str(value) for key, value in watching.trailing_metadata()}
+        assert Placement.model_validate_json(said["x-placement"]).model == "good"
     events = measure(toy, fresh(), fields={"stream": "true"}, X_Explain="true")
     assert Placement.model_validate_json(events.headers["X-Placement"]).model == "good"
 

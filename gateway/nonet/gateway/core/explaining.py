@@ -61,9 +61,12 @@ class Explainer:
                 "devices": devices,
             }
             candidates.append(candidate)
+        better = "crowded"  # one that could answer in time, and would take the time of those that come next
         for candidate in candidates:
-            if not candidate["chosen"] and not candidate["excluded"]:
-                candidate["excluded"] = "not_best"
+            if candidate["chosen"]:
+                better = "not_best"
+            elif not candidate["excluded"]:
+                candidate["excluded"] = better
         return {
             "model": chosen.network or chosen.name,
             "version": chosen.version,

@@ -30,7 +30,8 @@ _LOOK_EVERY = 0.25
 
 class _Lane:
     """What a thread does now: its job and since when, or None. Written by the thread, but for ``lease``,
-    which the event loop sets with the lock held when it writes the lane off."""
+    which the event loop sets with the lock held when it writes the lane off, and ``started``, which it moves
+    when the process was stopped meanwhile."""
 
     __slots__ = ("job", "lease", "lock", "started")
 
@@ -68,6 +69,7 @@ class EmbeddedDevice:
         self._lanes: dict[_Lane, threading.Thread] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._look: asyncio.TimerHandle | None = None
+        self._looked = 0.0
 
     @property
     def healthy(self) -> bool:
@@ -85,6 +87,7 @@ class EmbeddedDevice:
         self._loop = asyncio.get_running_loop()
         for _ in range(self.lanes):
             self._begin_lane()
+        self._looked = time.monotonic()
         self._look = self._loop.call_later(_LOOK_EVERY, self._look_for_hung)
 
     def submit(self, job: BatchJob) -> Callable[[], object]:
@@ -112,6 +115,11 @@ class EmbeddedDevice:
         assert self._loop is not None
         self._look = self._loop.call_later(_LOOK_EVERY, self._look_for_hung)
         now = time.monotonic()
+        slept = now - self._looked - _LOOK_EVERY
+        self._looked = now
+        if slept > _LOOK_EVERY:  # the process was stopped, or the machine slept: no execution went on
+            for lane in self._lanes:
+                lane.started += slept
         for lane in list(self._lanes):
             job = lane.job
             if job is not None and now - lane.started > job.limit:

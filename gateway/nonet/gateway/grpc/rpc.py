@@ -125,6 +125,16 @@ class Rpc:
             )
         )
 
+    def explain(self, placement: dict[str, Any] | None) -> None:
+        """Say in the trailing metadata of a stream why it was placed where it was, if that was asked."""
+        if placement is not None:
+            self.context.set_trailing_metadata(
+                (
+                    ("x-request-id", self.request_context.request_id),
+                    ("x-placement", compact(placement).decode("ascii")),
+                )
+            )
+
     async def refuse(self, error: ServingError) -> None:
         """End the call with the error's status; the exact cause goes into the trailing metadata."""
         trailing = [("x-request-id", self.request_context.request_id), (ERROR_CODE, printable(error.code))]

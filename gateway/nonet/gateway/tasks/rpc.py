@@ -123,6 +123,7 @@ class TaskCalls:
 
     async def _stream(self, method: Method, raw: bytes, rpc: Rpc) -> None:
         question = await self._question(method, raw, rpc)
+        rpc.explain(question.placement)
         async with contextlib.aclosing(self._asking.events(question)) as answers:
             async for response, event in answers:
                 rpc.model = response.model

@@ -77,7 +77,15 @@ class PlacementCandidate(Strict):
     predicted_ms: float | None = Field(description="Milliseconds to the answer on its best device.")
     chosen: bool
     excluded: Literal[
-        "", "accuracy_floor", "deadline", "capability", "ejected", "unhealthy", "not_served", "not_best"
+        "",
+        "accuracy_floor",
+        "capability",
+        "crowded",
+        "deadline",
+        "ejected",
+        "not_best",
+        "not_served",
+        "unhealthy",
     ] = Field(description="What speaks against it; empty if nothing.")
     devices: list[PlacementDevice] = Field(default=[], description="Left out where a header is too short.")
 
