@@ -132,11 +132,13 @@ async def test_a_failure_does_not_count_while_the_other_may_answer() -> None:
         await warm(plane)
         asking = asyncio.create_task(plane.infer(bad.doubling_request(LATE)))
         await until(lambda: model.waiting == 2)
+        hedges = outcomes(plane)
         model.release.set()  # the first one fails, the second waits for a second release
         await until(lambda: model.waiting == 1)
         assert not asking.done()
         model.again.set()
         assert value_of(await asking) == 2 * LATE
+        assert outcomes(plane) == {**hedges, "won": hedges["won"] + 1}
         assert not [record.code for record in recorder.requests if record.code]
 
 

@@ -90,10 +90,10 @@ class Hedging:
             self._tails.setdefault(batch.key, Tail()).observe(seconds / batch.usual)
         if (other := self._hedges.pop(batch, None)) is None:
             return
-        if answered and other in self._hedges:
+        if answered:
             self.outcomes["won" if batch.started > other.started else "lost"] += 1
-            del self._hedges[other]
-        elif not answered and other not in self._hedges:
+            self._hedges.pop(other, None)
+        elif other not in self._hedges:
             self.outcomes["failed"] += 1
 
     def forget(self, key: QueueKey) -> None:
