@@ -167,10 +167,13 @@ def test_a_replica_that_becomes_slow_is_left_alone(gateway: RunningServer, site:
         with Load(gateway, 1000, "poor") as load:
             load.more(20, EDGE)
             site.paces(edge=300.0)
-            load.more(60, QUICK)
+            ejections = {"name": "nonet_device_ejections_total", "device": EDGE}
+            eventually(lambda: gateway.metric(**ejections) > 0, "the edge stands out, by what was given up")
             before = len(load.answers)
             load.more(40)
             settled = load.answers[before:]
+            site.paces()
+            load.more(5, EDGE)
     finally:
         site.paces()
     met = sum(status == 200 for status, _ in settled) / len(settled)

@@ -108,6 +108,25 @@ def test_an_ejected_device_gets_nothing_but_what_no_other_can_run() -> None:
     assert taken.key == KEY
 
 
+def test_what_was_given_up_teaches_that_it_takes_longer() -> None:
+    devices = replicas(2)
+    scheduler = Scheduler(SchedulerSettings(), devices.values(), overhead=0.0)
+    history(scheduler.ejection, "d1", 1.0, 20, 0.0)
+    for number in range(20):
+        now = float(number)
+        scheduler.submit(Item(KEY, 1, "same", now + 10.0, 1, now, max_rows=8), now)
+        batch = scheduler.pull("d0", now)
+        if batch is None:
+            break
+        before = devices["d0"].model(KEY).predict(1.0, now)
+        scheduler.finish(batch, now, 0.001, at_least=True)  # given up early: nothing is known
+        assert devices["d0"].model(KEY).predict(1.0, now) == before
+        devices["d0"].running.append(batch)
+        scheduler.finish(batch, now, 0.2, at_least=True)
+        assert devices["d0"].model(KEY).predict(1.0, now) > before
+    assert scheduler.ejection.rests("d0", now)
+
+
 def test_when_the_others_die_an_ejected_device_serves_again() -> None:
     devices = replicas(2)
     scheduler = Scheduler(SchedulerSettings(), devices.values(), overhead=0.0)

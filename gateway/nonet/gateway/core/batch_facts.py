@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from nonet.gateway.core.records import BatchRecord, Observer
 from nonet.gateway.executor.contract import BackendCrashed, Hung
 from nonet.gateway.scheduler import Batch, QueueKey, Scheduler
-from nonet.runtime.errors import Internal, ServingError
+from nonet.runtime.errors import ClientClosed, DeadlineExceeded, Internal, ServingError
 from nonet.runtime.requests import Outcome
 
 Result = list[Outcome] | BaseException
@@ -62,6 +62,13 @@ class BatchFacts:
         depth = len(queue) if queue is not None else 0
         for observer in self._observers:
             observer.on_queue_depth(*key, depth)
+
+
+def cut_short(result: Result) -> bool:
+    """Whether an execution was given up before its end: it would have taken longer."""
+    if isinstance(result, BaseException):
+        return isinstance(result, ClientClosed | DeadlineExceeded)
+    return any(isinstance(each, DeadlineExceeded) for each in result)
 
 
 def broken(result: Result) -> bool:

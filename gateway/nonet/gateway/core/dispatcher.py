@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nonet.gateway.core.batch_facts import BatchFacts, Result, broken
+from nonet.gateway.core.batch_facts import BatchFacts, Result, broken, cut_short
 from nonet.gateway.core.executions import executions
 from nonet.gateway.core.hedging import Hedging
 from nonet.gateway.core.records import Observer
@@ -224,8 +224,11 @@ class Dispatcher:
             isinstance(each, InferResponse | Continued) for each in result
         )
         cancelled = isinstance(result, ClientClosed)
-        self.scheduler.finish(batch, now, seconds if answered else None, failed=broken(result))
-        self.hedging.ended(batch, seconds if answered or cancelled else None, answered=answered)
+        known = answered or cut_short(result)
+        self.scheduler.finish(
+            batch, now, seconds if known else None, failed=broken(result), at_least=not answered
+        )
+        self.hedging.ended(batch, seconds if known else None, answered=answered)
         if not cancelled or not all(ticket.ended for ticket in tickets):  # else it lost against its hedge
             self._facts.executed(batch, seconds, result)
         self._resolve(batch, tickets, result, seconds, now)
