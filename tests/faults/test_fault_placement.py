@@ -19,7 +19,7 @@ import pytest
 from tests.support.running_server import RunningServer, eventually, running
 from tests.support.toy_gateway import ToyReplica, add_toy_models, toy_environment
 
-GOOD, POOR = 0.3, 0.01
+GOOD, POOR = 0.3, 0.04
 """Seconds of the family's members on the quick replica; the edge is four times as slow."""
 QUICK, EDGE = "remote:toy-1", "remote:toy-2"
 
@@ -166,7 +166,7 @@ def test_a_replica_that_becomes_slow_is_left_alone(gateway: RunningServer, site:
     try:
         with Load(gateway, 1000, "poor") as load:
             load.more(20, EDGE)
-            site.paces(edge=300.0)
+            site.paces(edge=75.0)
             ejections = {"name": "nonet_device_ejections_total", "device": EDGE}
             eventually(lambda: gateway.metric(**ejections) > 0, "the edge stands out, by what was given up")
             before = len(load.answers)
