@@ -260,6 +260,23 @@ RESOURCES = Dashboard(
             [Query('nonet_device_utilisation_ratio{job=~"$job"}', "{{instance}} {{device}}")],
         ),
         Panel(
+            "Lanes lost to executions that hang",
+            "short",
+            [Query('nonet_lost_lanes{job=~"$job"}', "{{instance}} {{device}}")],
+        ),
+        Panel(
+            "Devices left alone",
+            "short",
+            [Query('nonet_device_ejected{job=~"$job"}', "{{instance}} {{device}}")],
+            note="1 while a device is slow or fails beyond its peers.",
+        ),
+        Panel(
+            "Late executions run twice",
+            "cps",
+            [Query(_rate("nonet_hedges_total", 'job=~"$job"', "outcome"), "{{outcome}}")],
+            note="won: the second device answered first.",
+        ),
+        Panel(
             "Memory",
             "bytes",
             [Query('process_resident_memory_bytes{job=~"$job"}', "{{instance}}")],

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from nonet.gateway.cache import MemoryStore, ResponseCache
 from nonet.gateway.core.data_plane import DataPlane
 from nonet.gateway.core.records import BatchRecord, RequestRecord
-from nonet.gateway.executor import EmbeddedDevice
-from nonet.gateway.settings.schema import CacheSettings, SchedulerSettings
+from nonet.gateway.executor import Device, EmbeddedDevice
+from nonet.gateway.settings.scheduler_settings import SchedulerSettings
+from nonet.gateway.settings.schema import CacheSettings
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import MonotonicClock
 from nonet.runtime.composition import Composition
@@ -53,6 +54,7 @@ async def serving(
     waiting: int = 200,
     costs: Mapping[str, Callable[[InferRequest], float]] | None = None,
     compositions: Mapping[str, Composition] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> AsyncIterator[tuple[DataPlane, Recorder]]:
     catalog, clock = Catalog(), MonotonicClock()
     if calibrate:
@@ -61,7 +63,7 @@ async def serving(
     cache = ResponseCache(MemoryStore(CacheSettings(), clock)) if cached else None
     plane = DataPlane(
         catalog,
-        [EmbeddedDevice(lanes)],
+        devices or [EmbeddedDevice(lanes)],
         clock=clock,
         limits=SchedulerSettings(max_queue=waiting, default_timeout=20.0),
         cache=cache,

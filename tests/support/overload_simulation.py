@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from nonet.gateway.scheduler import Batch, Caller, DeviceState, Item, LatencyModel, Scheduler
-from nonet.gateway.settings.schema import SchedulerSettings
+from nonet.gateway.settings.scheduler_settings import SchedulerSettings
 from nonet.runtime.errors import DeadlineUnattainable, Unavailable
 
 KEY = ("model", "1")

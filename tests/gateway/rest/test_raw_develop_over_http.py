@@ -190,3 +190,13 @@ def test_the_description_names_every_field_and_picture(darkroom) -> None:
     assert {"raw", "cfa", "black_level", "white_level", "output", "noise", "render", "uncertainty"} <= set(
         form["properties"]
     )
+
+
+def test_why_a_picture_came_from_where_it_did_is_in_a_header(darkroom) -> None:
+    reply = darkroom.post(
+        "/v1/raw/develop?explain=true", files={"raw": ("capture.bin", CAPTURE)}, data={"cfa": "RGGB"}
+    )
+    assert reply.content == develop(darkroom).content
+    assert "X-Placement" not in develop(darkroom).headers
+    placement = json.loads(reply.headers["X-Placement"])
+    assert (placement["model"], placement["device"]) == ("stand_in", reply.headers["X-Device"])

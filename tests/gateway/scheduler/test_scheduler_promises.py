@@ -19,7 +19,7 @@ from nonet.gateway.scheduler import (
     LatencyModel,
     Scheduler,
 )
-from nonet.gateway.settings.schema import SchedulerSettings
+from nonet.gateway.settings.scheduler_settings import SchedulerSettings
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, ServingError, Unavailable
 
 KEYS = [("small", "1"), ("large", "1")]

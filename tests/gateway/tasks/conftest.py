@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import handmade_networks
 from tests.support.running_server import RunningServer, eventually, running, running_service
-
-TOY = Path(__file__).parents[2] / "toy_service"
+from tests.support.toy_gateway import add_toy_models, toy_environment
 
 
 @pytest.fixture(scope="package")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with two networks of the task that measures, and one of the task that asks it."""
-    root = tmp_path_factory.mktemp("toy") / "models"
-    root.mkdir()
-    for name, truth in (("poor", 0.1), ("good", 0.9)):
-        facts = {"task": "brightness", "family": "eyes", "quality": {"truth": truth}}
-        handmade_networks.add_identity(root, name, "FP32", (-1,), facts=facts)
-    handmade_networks.add_identity(root, "sharp", "FP32", (-1,), facts={"task": "contrast"})
-    return root
+    return add_toy_models(tmp_path_factory.mktemp("toy") / "models")
 
 
 @pytest.fixture(scope="package")
 def environment() -> dict[str, str]:
     """With the toy service on the path."""
-    return {"PYTHONPATH": os.pathsep.join([str(TOY), *filter(None, [os.environ.get("PYTHONPATH", "")])])}
+    return toy_environment()
 
 
 @pytest.fixture(scope="package")

@@ -21,8 +21,8 @@ import tritonclient.grpc as tritongrpc
 import tritonclient.http as triton
 
 from nonet.runtime.oip.messages import add_descriptors, message
-from tests.gateway.tasks.conftest import TOY
 from tests.support.running_server import RunningServer, assert_refused, eventually
+from tests.support.toy_gateway import TOY
 
 ROOT = Path(__file__).parents[3]
 FOLDER = TOY / "nonet" / "services" / "toy"

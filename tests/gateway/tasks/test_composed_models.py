@@ -11,8 +11,8 @@ import pytest
 import tritonclient.grpc as tritongrpc
 
 from nonet.runtime.oip.messages import add_descriptors, message
-from tests.gateway.tasks.conftest import TOY
 from tests.support.running_server import RunningServer, assert_refused, running_service
+from tests.support.toy_gateway import TOY
 
 PATH = "/v1/toy/compare"
 

@@ -18,6 +18,8 @@ class Call:
         priority: 0 is the highest.
         use_cache, store_in_cache: from ``Cache-Control``.
         request_id: under which a caller who was refused comes back.
+        floor: the least quality of a family's member that will do, in the figure of the task; None for any.
+        explain: whether the answer says why it was placed where it was.
     """
 
     tenant: str
@@ -26,6 +28,8 @@ class Call:
     use_cache: bool
     store_in_cache: bool
     request_id: str = ""
+    floor: float | None = None
+    explain: bool = False
 
     @property
     def caller(self) -> Caller:
@@ -37,4 +41,6 @@ class Call:
         return {field.name: getattr(self, field.name) for field in _HANDLING}
 
 
-_HANDLING = [field for field in dataclasses.fields(Call) if field.name != "request_id"]
+_HANDLING = [
+    field for field in dataclasses.fields(Call) if field.name not in ("request_id", "floor", "explain")
+]

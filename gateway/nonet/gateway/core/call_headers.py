@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 
@@ -65,7 +66,11 @@ class CallReader:
             directives = {part.strip() for part in context.header(b"cache-control").lower().split(",")}
             store_in_cache = "no-store" not in directives
             use_cache = store_in_cache and "no-cache" not in directives
-        call = Call(tenant, deadline, priority, use_cache, store_in_cache, context.request_id)
+        floor: float | None = None
+        if b"x-accuracy-floor" in headers:
+            floor = _floor(context.header(b"x-accuracy-floor"))
+        explain = b"x-explain" in headers and asks_to_explain(context.header(b"x-explain"), "X-Explain")
+        call = Call(tenant, deadline, priority, use_cache, store_in_cache, context.request_id, floor, explain)
         if arrived is None:
             context.call = call
         return call
@@ -104,6 +109,22 @@ def _priority(text: str) -> int:
             param="X-Priority",
         )
     return int(text)
+
+
+def _floor(text: str) -> float:
+    if _NUMBER.fullmatch(text) is None or not math.isfinite(float(text)):
+        raise InvalidArgument(
+            f"X-Accuracy-Floor must be a number, the least quality that will do, got {text[:40]!r}",
+            param="X-Accuracy-Floor",
+        )
+    return float(text)
+
+
+def asks_to_explain(text: str, name: str) -> bool:
+    """Whether ``true`` or ``false`` was sent. Raises InvalidArgument for anything else."""
+    if text.lower() not in ("true", "false"):
+        raise InvalidArgument(f"{name} must be true or false, got {text[:40]!r}", param=name)
+    return text.lower() == "true"
 
 
 def answer_headers(response: InferResponse, decode: float, encode: float) -> RawHeaders:

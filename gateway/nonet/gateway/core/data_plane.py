@@ -18,22 +18,24 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from nonet.gateway.cache import ResponseCache
 from nonet.gateway.core.admission import Admission, InFlight, Place
 from nonet.gateway.core.calibration import Calibrator
+from nonet.gateway.core.choosing import Chooser
 from nonet.gateway.core.composing import Composer
 from nonet.gateway.core.costs import Cost, Costs
 from nonet.gateway.core.dispatcher import Dispatcher
 from nonet.gateway.core.execution import Execution, RequestProgress
-from nonet.gateway.core.executions import executions
+from nonet.gateway.core.explaining import Explainer
 from nonet.gateway.core.model_events import ModelEvents
 from nonet.gateway.core.partial_answers import PartialAnswers, streamed
 from nonet.gateway.core.protocol_parameters import normalised
 from nonet.gateway.core.records import ModelStatistics, Observer
-from nonet.gateway.core.routing import Absence, Router, no_more_than_a_model
+from nonet.gateway.core.routing import Absence, no_more_than_a_model
 from nonet.gateway.core.shadow_runs import ShadowRuns
 from nonet.gateway.core.statistics import StatisticsKeeper
 from nonet.gateway.core.time_limit import TimeLimit
 from nonet.gateway.executor.contract import Device, VersionGone
+from nonet.gateway.executor.embedded import EmbeddedDevice
 from nonet.gateway.scheduler import NOBODY, Caller, QueueKey
-from nonet.gateway.settings.schema import SchedulerSettings
+from nonet.gateway.settings.scheduler_settings import SchedulerSettings
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.clock import Clock
 from nonet.runtime.composition import Composition
@@ -48,7 +50,9 @@ class DataPlane:
 
     Attributes:
         leaving: set from the first signal to stop on: readiness says no, requests are still served.
-        router: chooses the services of task requests.
+        chooser: chooses the services of task requests, and ``choose`` is its method.
+        explainer: tells why a request was placed where it was.
+        router: knows the families of services.
         shadows: tries new versions on live requests, None where none are.
         trouble: what else keeps the process from being ready, "" if nothing; requests are still served.
 
@@ -94,12 +98,24 @@ class DataPlane:
         self._dispatcher = Dispatcher(devices, self._limits, clock, self._observers)
         self._calibrator = Calibrator(catalog, self._dispatcher)
         self._model_events = ModelEvents(catalog, self._dispatcher, self._observers)
-        self.router = Router(catalog, self._answered_at, preferred_families, ranks, absence)
+        self._costs = Costs(costs or {})
+        self.chooser = Chooser(
+            catalog,
+            self._dispatcher,
+            self._costs,
+            clock,
+            self._limits.default_timeout,
+            preferred_families,
+            dict(ranks or {}),
+            absence,
+        )
+        self.choose = self.chooser.choose
+        self.explainer = Explainer(self.chooser, self._dispatcher.scheduler, clock)
+        self.router = self.chooser.router
         self._admission = Admission(
             catalog, self.router, self._dispatcher.scheduler, clock, max_in_flight_bytes
         )
         self._execution = Execution(self._dispatcher, cache, clock)
-        self._costs = Costs(costs or {})
         self._composer = Composer(
             compositions or {}, self.choose, catalog.info, functools.partial(self.infer, admitted=True)
         )
@@ -153,11 +169,10 @@ class DataPlane:
             return self.trouble
         if not self.accepting:
             return "its models are being loaded" if not self._admission.begun else "it is draining"
-        groups: dict[str, bool] = {}
-        for device in self._dispatcher.devices.values():
-            groups[device.group] = groups.get(device.group, False) or device.healthy
-        if dead := [group for group, healthy in groups.items() if not healthy]:
-            return f"the service {dead[0]} does not answer"
+        devices = self._dispatcher.devices.values()
+        alive = {device.group for device in devices if device.healthy}
+        if dead := [device.why_unhealthy for device in devices if device.group not in alive]:
+            return dead[0]
         return "no model is loaded" if self.catalog.empty else ""
 
     def model_ready(self, name: str, version: str = "") -> bool:
@@ -199,6 +214,20 @@ class DataPlane:
         return {
             state.name: len(state.running) / state.lanes
             for state in self._dispatcher.scheduler.devices.values()
+        }
+
+    def lost_lanes(self) -> dict[str, int]:
+        """Threads of each device of this process that an execution has held for too long."""
+        devices = self._dispatcher.devices.values()
+        return {device.name: device.lost for device in devices if isinstance(device, EmbeddedDevice)}
+
+    def placement_facts(self) -> dict[str, Mapping[str, int]]:
+        """By the names of their metrics: hedges by outcome, devices that are ejected now, and how often."""
+        ejection = self._dispatcher.scheduler.ejection
+        return {
+            "nonet_hedges": self._dispatcher.hedging.outcomes,
+            "nonet_device_ejected": ejection.resting(self.clock.now()),
+            "nonet_device_ejections": ejection.ejections,
         }
 
     def keeps_answers(self, info: ModelInfo) -> bool:
@@ -256,32 +285,6 @@ class DataPlane:
             for observer in self._observers:
                 observer.on_request(progress)
             raise
-
-    def choose(self, task: str, model: str, request: InferRequest) -> ModelInfo:
-        """The service for what a caller of a task calls ``model``; what is asked of it is the same for each.
-
-        Where the task tells what requests cost, one that takes the request and can do so much in time is
-        preferred, in the default time if the caller has given none. Raises as :meth:`Router.choose`.
-        """
-        priority, deadline = request.priority, request.deadline
-        if task not in self._costs:
-            return self.router.choose(task, model, deadline=deadline, priority=priority)
-        rows = request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 1
-
-        def answered_at(info: ModelInfo, priority: int, deadline: float) -> float | None:
-            try:
-                cost = self._costs.of(request, info, rows)
-            except ServingError:
-                return None
-            each, left = executions(info, rows, cost, self._dispatcher.in_steps)
-            key = (info.name, info.version)
-            return self._dispatcher.scheduler.estimate(
-                key, each, priority, deadline, self.clock.now(), left=left
-            )
-
-        if deadline is None:
-            deadline = self.clock.now() + self._limits.default_timeout
-        return self.router.choose(task, model, deadline=deadline, priority=priority, answered_at=answered_at)
 
     async def infer(self, request: InferRequest, *, admitted: bool = False) -> InferResponse:
         """Answer ``request`` (of a model that works in steps, the final answer). Cancelling withdraws it.
@@ -393,8 +396,3 @@ class DataPlane:
         if response.id == request.id and response.cache == progress.cache:
             return response
         return dataclasses.replace(response, id=request.id, cache=progress.cache)
-
-    def _answered_at(self, info: ModelInfo, priority: int, deadline: float) -> float:
-        return self._dispatcher.scheduler.estimate(
-            (info.name, info.version), 1.0, priority, deadline, self.clock.now()
-        )

@@ -11,16 +11,16 @@ import asyncio
 import dataclasses
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any
 
-from nonet.gateway.cache import cache_key
+from nonet.gateway.core.batch_facts import BatchFacts, Result, broken, cut_short
 from nonet.gateway.core.executions import executions
-from nonet.gateway.core.records import BatchRecord, Observer
-from nonet.gateway.core.suspects import Quarantine, Suspects
+from nonet.gateway.core.hedging import Hedging
+from nonet.gateway.core.records import Observer
+from nonet.gateway.core.second_chances import SecondChances
 from nonet.gateway.core.ticket import Ticket, lost, model_failed
-from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device, NotReached
+from nonet.gateway.executor.contract import BackendCrashed, BatchJob, Device
 from nonet.gateway.scheduler import (
     Batch,
     Caller,
@@ -30,16 +30,16 @@ from nonet.gateway.scheduler import (
     QueueKey,
     Scheduler,
 )
-from nonet.gateway.settings.schema import SchedulerSettings
+from nonet.gateway.settings.scheduler_settings import SchedulerSettings
 from nonet.runtime.catalog import Lease
 from nonet.runtime.clock import Clock
-from nonet.runtime.errors import DeadlineUnattainable, ServingError, Unavailable
-from nonet.runtime.requests import Continued, InferRequest, InferResponse, Outcome
+from nonet.runtime.errors import ClientClosed, DeadlineUnattainable, ServingError, Unavailable
+from nonet.runtime.requests import Continued, InferRequest, InferResponse
 
 logger = logging.getLogger(__name__)
 
 _TICK = 0.02  # seconds between looks at the queues while something waits
-_TOGETHER = 1.0  # seconds in which what a device had in flight is told to have gone with it
+_HUNG = 5.0  # times its predicted seconds, at least, before an execution counts as hung
 _EXPIRE_EVERY = 0.01  # seconds between searches for waiting items that can no longer make it
 
 
@@ -58,19 +58,22 @@ class Dispatcher:
     ) -> None:
         self.devices = {device.name: device for device in devices}
         self.scheduler = Scheduler(
-            limits, [DeviceState(device.name, device.lanes, device.serves) for device in devices]
+            limits,
+            [
+                DeviceState(device.name, device.lanes, device.serves, device.rates, device.group)
+                for device in devices
+            ],
         )
+        self._execution_limit = limits.execution_limit
         self.in_steps = any(device.steps for device in devices)
         self._clock = clock
-        self._observers = observers
+        self._facts = BatchFacts(self.scheduler, observers)
         self._pump_due = False
         self._tick_due = False
         self._last_expire = -math.inf
-        self._running: dict[int, tuple[Batch, Callable[[], object]]] = {}
-        self._stepping: Counter[QueueKey] = Counter()
-        self._crashes: dict[str, float] = {}
-        self._quarantine = Quarantine()
-        self._suspects: Suspects[Ticket] = Suspects(self._begin_trial, self._given_up)
+        self._running: dict[Batch, tuple[list[Ticket], Callable[[], object]]] = {}
+        self._chances = SecondChances(self.scheduler, self._servable, self._end, self._pump_soon)
+        self.hedging = Hedging(self.scheduler, clock, self._launch, limits.hedging)
         for device in devices:
             device.on_health = self._health_changed
 
@@ -85,8 +88,7 @@ class Dispatcher:
         for queue in list(self.scheduler.queues.values()):
             for item in list(queue):
                 self._refuse(item, Unavailable("the server has shut down", code="SHUTTING_DOWN"))
-        for ticket in self._suspects.take(lambda ticket: True):
-            self._end(ticket, Unavailable("the server has shut down", code="SHUTTING_DOWN"))
+        self._chances.refuse(lambda _: Unavailable("the server has shut down", code="SHUTTING_DOWN"))
         for device in self.devices.values():
             await device.stop()
 
@@ -128,13 +130,12 @@ class Dispatcher:
         ticket = Ticket(request, lease, item, asyncio.get_running_loop().create_future(), deliver)
         item.payload = ticket
         try:
-            if not self._quarantine.empty:
-                self._quarantine.check(cache_key(request, info), now)
+            self._chances.check(request, info, now)
             self.scheduler.submit(item, now)
         except BaseException:
             self._end(ticket)
             raise
-        self._depth_changed(key)
+        self._facts.depth_changed(key)
         self._pump_soon()
         return ticket
 
@@ -142,7 +143,7 @@ class Dispatcher:
         """The caller has left. True if the work had not begun (and now never will)."""
         waiting = self.scheduler.cancel(ticket.item)
         if waiting:
-            self._depth_changed(ticket.item.key)
+            self._facts.depth_changed(ticket.item.key)
             self._end(ticket)
         self._settle(ticket, None)
         if not waiting:
@@ -160,6 +161,7 @@ class Dispatcher:
     def forget(self, key: QueueKey) -> None:
         """A version left the catalog: drop its profile. What waits holds a lease and still runs."""
         self.scheduler.forget(key)
+        self.hedging.forget(key)
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -200,52 +202,75 @@ class Dispatcher:
         tickets: list[Ticket] = [item.payload for item in batch.items]
         device = self.devices[batch.device]
         job = BatchJob(
-            tickets[0].lease.servable,
+            tickets[0].lease,
             [ticket.request for ticket in tickets],
-            lambda result, seconds: self._finished(batch, result, seconds),
+            lambda result, seconds: self._finished(batch, tickets, result, seconds),
             lambda index, partial: self._partial(
                 batch, tickets[index], partial, self._clock.now() - batch.started
             ),
+            max(self._execution_limit, _HUNG * batch.predicted),
         )
-        self._depth_changed(batch.key)
-        self._running[id(batch)] = (batch, device.submit(job))
+        self._facts.depth_changed(batch.key)
+        for ticket in tickets:
+            ticket.flights += 1
+        self._running[batch] = (tickets, device.submit(job))
+        self.hedging.launched(batch, tickets[0])
 
-    def _finished(self, batch: Batch, result: list[Outcome] | BaseException, seconds: float) -> None:
-        self._running.pop(id(batch), None)
-        failed = isinstance(result, BaseException)
+    def _finished(self, batch: Batch, tickets: list[Ticket], result: Result, seconds: float) -> None:
+        del self._running[batch]
         now = self._clock.now()
         # Only true answers teach how long the model takes: errors are often quicker.
         answered = isinstance(result, list) and all(
             isinstance(each, InferResponse | Continued) for each in result
         )
-        self.scheduler.finish(batch, now, seconds if answered else None)
-        record = BatchRecord(*batch.key, batch.device, len(batch.items), batch.rows, seconds, failed=failed)
-        for observer in self._observers:
-            observer.on_batch(record)
-        tickets: list[Ticket] = [item.payload for item in batch.items]
-        if isinstance(result, BaseException):
-            self._batch_failed(batch, tickets, result)
-        else:
-            taken = 0
-            for ticket, outcome in zip(tickets, result, strict=True):
-                if isinstance(outcome, BackendCrashed):
-                    self._crashed(batch, ticket, outcome)
-                    continue
-                if isinstance(outcome, Continued):
-                    taken += 1
-                    self._step(batch, ticket, outcome, seconds, now)
-                    continue
+        cancelled = isinstance(result, ClientClosed)
+        known = answered or cut_short(result)
+        self.scheduler.finish(
+            batch, now, seconds if known else None, failed=broken(result), at_least=not answered
+        )
+        self.hedging.ended(batch, seconds if known else None, answered=answered)
+        if not cancelled or not all(ticket.ended for ticket in tickets):  # else it lost against its hedge
+            self._facts.executed(batch, seconds, result)
+        self._resolve(batch, tickets, result, seconds, now)
+        self._pump()
+
+    def _resolve(
+        self, batch: Batch, tickets: list[Ticket], result: Result, seconds: float, now: float
+    ) -> None:
+        """Give each request of an ended batch its outcome, or another chance. One that a second execution has
+        answered has ended; one that a second execution may still answer does not fail yet."""
+        outcomes: Sequence[Any] = [result] * len(tickets) if isinstance(result, BaseException) else result
+        waiting: list[Ticket] = []
+        taken = 0
+        for ticket, outcome in zip(tickets, outcomes, strict=True):
+            ticket.flights -= 1
+            if ticket.ended:
+                if not ticket.flights:
+                    ticket.lease.release()
+            elif ticket.flights and not isinstance(outcome, InferResponse):
+                continue  # the other execution may still answer
+            elif isinstance(result, BaseException):
+                waiting.append(ticket)
+            elif isinstance(outcome, BackendCrashed):
+                self._chances.crashed(batch, ticket, outcome, now)
+            elif isinstance(outcome, Continued):
+                taken += 1
+                self._step(batch, ticket, outcome, seconds, now)
+            else:
                 if isinstance(outcome, InferResponse):
                     taken += ticket.item.steps > 0
                     outcome = ticket.described(outcome, batch, seconds, final=True)
-                elif not isinstance(cast(object, outcome), ServingError):
+                elif not isinstance(outcome, ServingError):
                     logger.error("model %s gave something that is no outcome", batch.key[0])
                     outcome = model_failed()
                 self._end(ticket, outcome)
-            if taken:
-                self._steps_changed(batch.key, taken)
-                self._depth_changed(batch.key)
-        self._pump()
+                if ticket.flights:
+                    self._abandon_if_nobody_waits(ticket)
+        if isinstance(result, BaseException):
+            self._batch_failed(batch, waiting, result, now)
+        if taken:
+            self._facts.steps_changed(batch.key, taken)
+            self._facts.depth_changed(batch.key)
 
     def _step(self, batch: Batch, ticket: Ticket, outcome: Continued, seconds: float, now: float) -> None:
         """A request has taken a step: on to the next, unless nobody waits for it any more."""
@@ -262,7 +287,7 @@ class Dispatcher:
         ticket.computed += seconds
         ticket.request = dataclasses.replace(ticket.request, state=outcome.state)
         if not item.steps:
-            self._stepping[item.key] += 1
+            self._facts.stepping[item.key] += 1
         self.scheduler.requeue_step(item, now)
 
     def _partial(self, batch: Batch, ticket: Ticket, partial: InferResponse, seconds: float) -> None:
@@ -279,13 +304,13 @@ class Dispatcher:
             self._settle(ticket, error)
             self._abandon_if_nobody_waits(ticket)
 
-    def _batch_failed(self, batch: Batch, tickets: list[Ticket], error: BaseException) -> None:
+    def _batch_failed(self, batch: Batch, tickets: list[Ticket], error: BaseException, now: float) -> None:
         """Give what may be innocent another chance: elsewhere after a crash, in halves after a failure."""
         split = len(tickets) > 1 and not isinstance(error, ServingError)
         servable = self._servable(batch.key)
         for ticket in tickets:
             if isinstance(error, BackendCrashed):
-                self._crashed(batch, ticket, error)
+                self._chances.crashed(batch, ticket, error, now)
                 continue
             if split and servable and not ticket.done.done():
                 # Apart from the rest of the queue, so that a bad item takes no new peers down with it.
@@ -297,51 +322,11 @@ class Dispatcher:
                     logger.error("model %s failed a batch", batch.key[0], exc_info=error)
                 self._end(ticket, error if isinstance(error, ServingError) else model_failed(error))
 
-    def _crashed(self, batch: Batch, ticket: Ticket, error: ServingError) -> None:
-        """A device went away with a request: it is tried again once, if somebody still waits, and may be to
-        blame; see :mod:`.suspects`."""
-        now = self._clock.now()
-        before = self._crashes.get(batch.device, -math.inf)
-        self._crashes[batch.device] = now
-        running = self.scheduler.devices[batch.device].running
-        alone = len(batch.items) == 1 and not running and now - before > _TOGETHER
-        reached = not isinstance(error, NotReached)
-        if reached and (alone or self._suspects.is_on_trial(ticket)):
-            content = cache_key(ticket.request, ticket.lease.info)
-            self._quarantine.blame(content, now)
-            try:
-                self._quarantine.check(content, now)
-            except ServingError as quarantined:
-                self._end(ticket, quarantined)
-                return
-        if ticket.retried or ticket.done.done() or not self._servable(ticket.item.key):
-            self._end(ticket, error)
-            return
-        ticket.retried = True
-        if not reached:
-            self.scheduler.requeue(ticket.item)
-            return
-        ticket.item.group = ("after a crash", ticket.item.sequence)
-        ticket.item.max_rows = ticket.item.rows
-        self._suspects.add(ticket)
-
-    def _begin_trial(self, ticket: Ticket) -> None:
-        if not self._servable(ticket.item.key):
-            self._end(ticket, lost(ticket.item.key))
-            return
-        self.scheduler.requeue(ticket.item)
-        self._pump_soon()
-
-    def _given_up(self, ticket: Ticket) -> bool:
-        if gone := ticket.done.done():
-            self._end(ticket)
-        return gone
-
     def _refuse(self, item: Item, error: ServingError) -> None:
         """Resolve a waiting item with an error; it has left, or now leaves, its queue."""
         self.scheduler.cancel(item)
         ticket: Ticket = item.payload
-        self._depth_changed(item.key)
+        self._facts.depth_changed(item.key)
         self._end(ticket, error)
 
     def _servable(self, key: QueueKey) -> bool:
@@ -351,12 +336,14 @@ class Dispatcher:
         """It will not run (again): settle it if there is an outcome, give the lease back, and let go of the
         item. The two hold each other, so what was sent would be in memory until the garbage collector came
         by."""
-        ticket.lease.release()
+        ticket.ended = True
+        if not ticket.flights:  # else the execution that still runs gives it back
+            ticket.lease.release()
         ticket.item.payload = None
-        self._suspects.ended(ticket)
+        self._chances.ended(ticket)
         if ticket.item.steps:
-            self._stepping[ticket.item.key] -= 1
-            self._steps_changed(ticket.item.key, 0)
+            self._facts.stepping[ticket.item.key] -= 1
+            self._facts.steps_changed(ticket.item.key, 0)
         if outcome is not None:
             self._settle(ticket, outcome)
 
@@ -368,10 +355,9 @@ class Dispatcher:
                 ticket.done.set_result(outcome)
 
     def _abandon_if_nobody_waits(self, ticket: Ticket) -> None:
-        for batch, abandon in self._running.values():
-            if ticket.item in batch.items and all(item.payload.done.done() for item in batch.items):
+        for tickets, abandon in list(self._running.values()):
+            if ticket in tickets and all(each.done.done() for each in tickets):
                 abandon()
-                return
 
     def _health_changed(self) -> None:
         for name, device in self.devices.items():
@@ -380,19 +366,7 @@ class Dispatcher:
             if not self._servable(key):
                 for item in list(queue):
                     self._refuse(item, lost(key))
-        for ticket in self._suspects.take(lambda ticket: not self._servable(ticket.item.key)):
-            self._end(ticket, lost(ticket.item.key))
+        self._chances.refuse(
+            lambda ticket: None if self._servable(ticket.item.key) else lost(ticket.item.key)
+        )
         self._pump_soon()
-
-    def _steps_changed(self, key: QueueKey, taken: int) -> None:
-        requests = self._stepping[key]
-        if not requests:
-            del self._stepping[key]
-        for observer in self._observers:
-            observer.on_steps(*key, taken=taken, requests=requests)
-
-    def _depth_changed(self, key: QueueKey) -> None:
-        queue = self.scheduler.queues.get(key)
-        depth = len(queue) if queue is not None else 0
-        for observer in self._observers:
-            observer.on_queue_depth(*key, depth)

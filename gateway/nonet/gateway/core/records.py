@@ -53,7 +53,8 @@ class RequestRecord:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """One execution on a device: model, version, requests and rows in it, seconds, and whether it failed."""
+    """One execution on a device: model, version, requests and rows in it, seconds, whether it failed, whether
+    that was because it hung, and what it cost in energy and money as declared (0.0: not known)."""
 
     model: str
     version: str
@@ -62,6 +63,9 @@ class BatchRecord:
     rows: int
     seconds: float
     failed: bool
+    hung: bool = False
+    joules: float = 0.0
+    cost: float = 0.0
 
 
 def unsure_rows(response: InferResponse, rows: int) -> int | None:

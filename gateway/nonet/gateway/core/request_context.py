@@ -40,6 +40,8 @@ _SINGLE = frozenset(
         b"last-event-id",
         b"origin",
         b"sec-fetch-site",
+        b"x-accuracy-floor",
+        b"x-explain",
         b"x-priority",
         b"x-request-timeout-ms",
     }

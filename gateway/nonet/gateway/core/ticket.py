@@ -35,7 +35,8 @@ class Ticket:
 
     ``deliver`` takes the partial answers and says whether anybody reads them; what it raises fails the
     request, and what was read is not tried a second time. ``waited`` and ``computed`` are
-    the seconds of the steps that it has taken.
+    the seconds of the steps that it has taken. ``flights`` are the executions that it is in now,
+    ``ended`` says that no further one will answer it.
     """
 
     request: InferRequest
@@ -46,6 +47,8 @@ class Ticket:
     retried: bool = False
     waited: float = 0.0
     computed: float = 0.0
+    flights: int = 0
+    ended: bool = False
 
     def described(
         self, response: InferResponse, batch: Batch, seconds: float, *, final: bool

@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import grpc
@@ -26,7 +26,8 @@ from google.protobuf import json_format
 
 from nonet.gateway.executor.contract import BackendCrashed, BatchJob, NotReached, VersionGone
 from nonet.gateway.executor.errors import from_status
-from nonet.gateway.scheduler import QueueKey
+from nonet.gateway.executor.remote_servable import RemoteServable
+from nonet.gateway.scheduler import QueueKey, Rates
 from nonet.gateway.settings.topology import RemoteService
 from nonet.runtime.catalog import Catalog
 from nonet.runtime.errors import (
@@ -63,31 +64,6 @@ _GONE = (BackendCrashed, NotReached)
 """What takes a service out; their other kinds are of one model of it."""
 
 
-class RemoteServable:
-    """A model version that another process serves: only its description is here."""
-
-    def __init__(self, info: ModelInfo) -> None:
-        self._info = info
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._info
-
-    def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
-        """Raises BackendCrashed: a device sends the batch; this process cannot run it."""
-        raise BackendCrashed(f"model '{self._info.name}' does not run in this process")
-
-    def sample_request(self, rows: int) -> InferRequest:
-        """Raises Internal: the service measures its own models."""
-        raise Internal(f"model '{self._info.name}' does not run in this process")
-
-    def warm_up(self) -> None:
-        """Nothing: the service has warmed up before it said it was ready."""
-
-    def close(self) -> None:
-        """Nothing is held here."""
-
-
 class RemoteDevice:
     """A replica of a service; see the module's text. Replicas of one service stand in for each other.
 
@@ -109,6 +85,7 @@ class RemoteDevice:
         self.name = f"remote:{service.name}-{number}"
         self.group = service.name
         self.lanes = service.lanes
+        self.rates = Rates(service.watts, service.price)
         self.on_health: Callable[[], None] = lambda: None
         self._healthy = False
         self._failures = 0
@@ -124,6 +101,10 @@ class RemoteDevice:
     @property
     def healthy(self) -> bool:
         return self._healthy
+
+    @property
+    def why_unhealthy(self) -> str:
+        return f"the service {self.group} does not answer"
 
     def serves(self, key: QueueKey) -> bool:
         return key in self._models

@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 
 from nonet.gateway.core.call import Call
 from nonet.gateway.core.call_headers import CallReader, answer_headers
+from nonet.gateway.core.explaining import compact
 from nonet.gateway.core.request_context import RequestContext, request_id, trace_id
 from nonet.gateway.core.upload_budget import Hold, UploadBudget
 from nonet.gateway.executor.errors import ERROR_CODE, RETRY_AFTER
@@ -104,8 +105,15 @@ class Rpc:
         """The tenant, without counting against its quota. Raises Unauthenticated."""
         return self._face.reader.identify(self.request_context)
 
-    def describe_answer(self, response: InferResponse, decode: float, encode: float) -> None:
-        """Say in the trailing metadata how the request was handled, under the names of the HTTP headers."""
+    def describe_answer(
+        self,
+        response: InferResponse,
+        decode: float,
+        encode: float,
+        placement: dict[str, Any] | None = None,
+    ) -> None:
+        """Say in the trailing metadata how the request was handled, under the names of the HTTP headers, and
+        why it was placed there, if that was asked."""
         self.context.set_trailing_metadata(
             (
                 ("x-request-id", self.request_context.request_id),
@@ -113,8 +121,19 @@ class Rpc:
                     (name.decode(), value.decode())
                     for name, value in answer_headers(response, decode, encode)
                 ),
+                *([] if placement is None else [("x-placement", compact(placement).decode("ascii"))]),
             )
         )
+
+    def explain(self, placement: dict[str, Any] | None) -> None:
+        """Say in the trailing metadata of a stream why it was placed where it was, if that was asked."""
+        if placement is not None:
+            self.context.set_trailing_metadata(
+                (
+                    ("x-request-id", self.request_context.request_id),
+                    ("x-placement", compact(placement).decode("ascii")),
+                )
+            )
 
     async def refuse(self, error: ServingError) -> None:
         """End the call with the error's status; the exact cause goes into the trailing metadata."""

@@ -97,6 +97,9 @@ class ModelCounters:
     deadlines_missed: int = 0
     devices: defaultdict[str, int] = dataclasses.field(default_factory=lambda: defaultdict(int))
     batch_failures: int = 0
+    hung: int = 0
+    joules: defaultdict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
+    cost: defaultdict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
     judged: int = 0
     unsure: int = 0
     latency: Histogram = dataclasses.field(default_factory=_latency)
@@ -109,12 +112,15 @@ class ModelCounters:
         return dataclasses.replace(self, **own)
 
 
-_OBJECTS = ("cache", "failures", "shed", "devices", "latency", "queue_time", "batch_size")
+_OBJECTS = ("cache", "failures", "shed", "devices", "joules", "cost", "latency", "queue_time", "batch_size")
 """Attributes of :class:`ModelCounters` that are no plain numbers."""
 
 
 class Metrics(Observer):
     """An observer that adds up.
+
+    Attributes:
+        metered: devices whose energy is measured, and told with :meth:`add_energy`.
 
     Args:
         max_models: (model, version) pairs and (route, model) pairs that get labels of their own; further
@@ -127,6 +133,7 @@ class Metrics(Observer):
         self.models: dict[tuple[str, str], ModelCounters] = {}
         self.routes: dict[tuple[str, str], Histogram] = {}
         self.statuses: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.metered: set[str] = set()
         self.cancelled: dict[str, int] = {"admission": 0, "queued": 0, "executing": 0}
 
     def copy(self) -> Metrics:
@@ -174,11 +181,20 @@ class Metrics(Observer):
 
     def on_batch(self, record: BatchRecord) -> None:
         counters = self._counters(record.model, record.version)
+        if record.cost:
+            counters.cost[record.device] += record.cost
+        if record.joules and record.device not in self.metered:
+            counters.joules[record.device] += record.joules
         if record.failed:
             counters.batch_failures += 1
+            counters.hung += record.hung
             return
         counters.executions += 1
         counters.batch_size.add(record.rows)
+
+    def add_energy(self, model: str, version: str, device: str, joules: float) -> None:
+        """So much energy was measured for the executions of a version."""
+        self._counters(model, version).joules[device] += joules
 
     def on_queue_depth(self, model: str, version: str, requests: int) -> None:
         self._counters(model, version).pending = requests

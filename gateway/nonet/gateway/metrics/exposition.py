@@ -87,6 +87,12 @@ _OF_MODELS: tuple[tuple[str, str, str, Callable[[ModelCounters], Any], str], ...
      "Requests that had a deadline, by whether they were answered in time"),
     ("nonet_batch_failures", "counter", "", lambda of: of.batch_failures,
      "Executions that failed as a whole"),
+    ("nonet_energy_joules", "counter", "device", lambda of: of.joules,
+     "Energy of executions: measured where the processor tells it, else by the watts declared"),
+    ("nonet_cost", "counter", "device", lambda of: of.cost,
+     "Price of executions by what an hour of the device is declared to cost, in that currency"),
+    ("nonet_hung_executions", "counter", "", lambda of: of.hung,
+     "Executions that took so long that they were given up"),
     ("nonet_judged_rows", "counter", "", lambda of: of.judged,
      "Rows answered by a model that says of each whether it is unsure of it"),
     ("nonet_unsure_rows", "counter", "", lambda of: of.unsure,
@@ -100,6 +106,13 @@ _OF_THE_PROCESS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("nonet_requests", "counter", ("route", "status"), "Calls answered, by route and status"),
     ("nonet_cancelled", "counter", ("stage",), "Requests whose caller left, by the stage they had reached"),
     ("nonet_device_utilisation_ratio", "gauge", ("device",), "Share of a device's lanes that execute now"),
+    ("nonet_lost_lanes", "gauge", ("device",),
+     "Threads of this process that are still in an execution that was given up"),
+    ("nonet_hedges", "counter", ("outcome",),
+     "Late executions that were run on a second device, too, by whether that one answered first"),
+    ("nonet_device_ejected", "gauge", ("device",),
+     "1 while a device is left alone because it is slow or fails beyond its peers"),
+    ("nonet_device_ejections", "counter", ("device",), "How often a device was so left alone"),
     ("nonet_ready", "gauge", (), "1 if the gateway takes traffic, 0 while it starts or drains"),
     ("nonet_models_loaded", "gauge", (), "Model versions that can be called"),
     ("nonet_models_failed", "gauge", (),
@@ -140,13 +153,14 @@ class _GatewayCollector(Collector):
     """The numbers of the moment at which it is made, which another thread may read."""
 
     def __init__(self, metrics: Metrics, state: State) -> None:
+        looked = state()  # which may add to the counters
         now = metrics.copy()
         self._models = sorted(now.models.items())
         self._process: dict[str, Any] = {
             "nonet_request_duration_seconds": now.routes,
             "nonet_requests": now.statuses,
             "nonet_cancelled": now.cancelled,
-            **state(),
+            **looked,
         }
 
     def collect(self) -> Iterator[Metric]:

@@ -6,6 +6,7 @@ topology file).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -31,6 +32,7 @@ from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import HttpSettings
 from nonet.gateway.metrics.counters import Metrics
 from nonet.gateway.metrics.exposition import MetricsPage
+from nonet.gateway.metrics.processor_energy import EnergyMeter
 from nonet.gateway.metrics.siblings import Siblings
 from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.compose_peers import compose_peers
@@ -39,6 +41,7 @@ from nonet.gateway.process.http_app import HttpApp, create_app
 from nonet.gateway.process.service_absence import service_absence
 from nonet.gateway.process.services import installed_services, works
 from nonet.gateway.process.worker import Worker
+from nonet.gateway.scheduler import Rates
 from nonet.gateway.settings.schema import Settings, SettingsError
 from nonet.gateway.settings.topology import RemoteService
 from nonet.gateway.tasks.face_parts import FaceParts
@@ -144,7 +147,9 @@ def compose(
     lanes = settings.scheduler.lanes or hardware.lanes()
     devices: list[Device] = _remote_devices(remote, catalog, settings)
     if not devices:
-        devices = [EmbeddedDevice(lanes)]
+        wanted = settings.scheduler
+        rates = Rates(wanted.watts, wanted.price)
+        devices = [EmbeddedDevice(lanes, max_lost=wanted.max_lost_lanes, rates=rates)]
     # A service asked by a gateway would wait for the very answer that the gateway waits for.
     peers = None if only else compose_peers(settings, clock)
     plane = DataPlane(
@@ -209,9 +214,19 @@ def compose(
         root_path=settings.server.root_path,
     )
 
+    meter = None
+    if not remote:
+        with contextlib.suppress(OSError, ValueError):  # most machines, and all containers, tell no energy
+            meter = EnergyMeter(metrics, devices[0].name, lanes, clock)
+            plane.add_observer(meter)
+
     def state() -> dict[str, Any]:
+        if meter is not None:
+            meter.settle()
         facts: dict[str, Any] = {
             "nonet_device_utilisation_ratio": plane.utilisation(),
+            "nonet_lost_lanes": plane.lost_lanes(),
+            **plane.placement_facts(),
             "nonet_ready": int(plane.ready()),
             "nonet_models_loaded": len(catalog.infos()),
             "nonet_models_failed": repository.failed if repository is not None else 0,

@@ -3,6 +3,7 @@
 from nonet.gateway.scheduler.devices import Batch, DeviceState
 from nonet.gateway.scheduler.latency import LatencyModel
 from nonet.gateway.scheduler.queue import NOBODY, Caller, Item, ItemState, ModelQueue, QueueKey
+from nonet.gateway.scheduler.rates import Rates
 from nonet.gateway.scheduler.scheduler import Scheduler
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "LatencyModel",
     "ModelQueue",
     "QueueKey",
+    "Rates",
     "Scheduler",
 ]

@@ -20,10 +20,13 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 HALF_LIFE = 5.0
 """Seconds without an execution after which half of what executions taught is forgotten."""
+
+USUAL_HALF_LIFE = 60.0
+"""The same, for what devices are compared by: one that nobody asked for a while is not taken to be quick."""
 
 _WEIGHT = 0.1  # of a new observation; about the last ten batches count
 _BOUNDS = (0.2, 5.0)  # of the factor in the measured range
@@ -46,10 +49,15 @@ class _Correction:
         self.count = 0
         self.unit = unit
 
-    def faded(self, now: float) -> float:
+    def faded(self, now: float, half_life: float = HALF_LIFE) -> float:
         """The factor with the share of it that is still remembered at ``now``."""
-        kept: float = 0.5 ** (max(now - self.seen, 0.0) / HALF_LIFE)
+        kept: float = 0.5 ** (max(now - self.seen, 0.0) / half_life)
         return self.factor * kept if self.unit else 1.0 + (self.factor - 1.0) * kept
+
+    def usual(self, now: float) -> float:
+        """The factor as it is long remembered: what was measured comes back slowly, what was only learnt
+        stays."""
+        return self.factor if self.unit else self.faded(now, USUAL_HALF_LIFE)
 
     def observe(self, ratio: float, now: float, weight: float, bounds: tuple[float, float]) -> None:
         if not self.unit:
@@ -94,18 +102,26 @@ class LatencyModel:
     def predict(self, cost: float, now: float) -> float:
         """Expected seconds for a batch of ``cost`` at the instant ``now``; 0.0 while nothing is known
         (nothing is refused)."""
+        return self._predict(cost, lambda correction: correction.faded(now))
+
+    def _predict(self, cost: float, factor: Callable[[_Correction], float]) -> float:
         if self._costs:
             base = self._base(cost)
             octave = self._octave(cost) if self._octaves else 0
             correction = self._octaves.get(octave, self._main) if octave else self._main
-            return base * correction.faded(now)
+            return base * factor(correction)
         if not self._octaves:
             return 0.0
         octave = self._octave(cost)
         known = self._octaves.get(octave)
         if known is None:
             known = self._octaves[min(self._octaves, key=lambda other: abs(other - octave))]
-        return known.unit * cost * known.faded(now)
+        return known.unit * cost * factor(known)
+
+    def usual(self, cost: float, now: float) -> float:
+        """Seconds for a batch of ``cost`` as devices are compared by: :meth:`predict`, but what was learnt is
+        remembered longer, and never becomes unknown again."""
+        return self._predict(cost, lambda correction: correction.usual(now))
 
     def observe(self, cost: float, seconds: float, now: float) -> None:
         """Learn from one execution of ``cost`` that took ``seconds`` and ended at ``now``."""

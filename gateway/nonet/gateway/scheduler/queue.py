@@ -138,7 +138,7 @@ class ModelQueue:
             return True
         return False
 
-    def rows_ahead(self, rank: tuple[int, float, int]) -> int:
+    def rows_ahead(self, rank: tuple[int, float, float]) -> int:
         """Rows of the items more urgent than ``rank``; estimated from the mean size of the items."""
         if not self._items:
             return 0

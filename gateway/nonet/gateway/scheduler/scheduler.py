@@ -12,7 +12,8 @@ that wait at that moment, on all devices and for all models.
 
 Guarantees (tested in simulated time): every submitted item leaves exactly once, through a batch, `cancel`,
 `expire` or a refusal; no batch exceeds its model's rows; order within a queue is by urgency; nothing waits
-while a device that can run it in time idles; an item of many steps holds no other of its priority up by more
+while a device that can run it in time idles, unless a cheaper one can, too, and that is wanted
+(:mod:`.placement`); an item of many steps holds no other of its priority up by more
 than one of them.
 
 Limits: priorities are strict, so a flood of priority 0 starves the rest until their deadlines drop them; for
@@ -25,15 +26,17 @@ comes later. The online correction absorbs the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from nonet.gateway.scheduler.devices import Batch, DeviceState
+from nonet.gateway.scheduler.ejection import Ejection
 from nonet.gateway.scheduler.expected import Expected
+from nonet.gateway.scheduler.forecast import Forecast
 from nonet.gateway.scheduler.latency import LatencyModel
+from nonet.gateway.scheduler.placement import Placement
 from nonet.gateway.scheduler.promises import Promises
 from nonet.gateway.scheduler.queue import NOBODY, Caller, Item, ItemState, ModelQueue, QueueKey
-from nonet.gateway.scheduler.turns import seconds_in_turns
-from nonet.gateway.settings.schema import SchedulerSettings
+from nonet.gateway.settings.scheduler_settings import SchedulerSettings
 from nonet.runtime.errors import DeadlineExceeded, DeadlineUnattainable, Unavailable
 
 
@@ -54,7 +57,10 @@ class Scheduler:
         self.devices: dict[str, DeviceState] = {device.name: device for device in devices}
         self.queues: dict[QueueKey, ModelQueue] = {}
         self.expected = Expected()
+        self.ejection = Ejection(self.devices, limits.ejection)
+        self._forecast = Forecast(self.queues, self.expected, limits.safety_factor)
         self._promises = Promises()
+        self._placement = Placement(limits.placement, limits.safety_factor)
         self._sequence = 0
 
     # -- entering -------------------------------------------------------------------------------
@@ -99,7 +105,7 @@ class Scheduler:
         ``caller`` is for, :mod:`.kept_places` and :mod:`.fair_shares` tell."""
         if deadline <= now:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
-        able = self._able(key)
+        able = self.able(key, now)
         if not able:
             raise Unavailable(f"no healthy device serves model '{key[0]}'", code="NO_DEVICE", retry_after=1.0)
         queue = self.queues.get(key)
@@ -108,13 +114,13 @@ class Scheduler:
             raise Unavailable(
                 f"the queue of model '{key[0]}' is full ({len(queue)} requests wait)",
                 code="QUEUE_FULL",
-                retry_after=max(self._wait(able, key, priority, math.inf, now), 0.05),
+                retry_after=max(self._forecast.wait(able, priority, math.inf, now), 0.05),
             )
         if deadline == math.inf:
             return 0.0
         alone = self._fastest(key, cost, now) * left
         due = self._promises.shares.due(caller.tenant, deadline, alone, now)
-        predicted = self._predicted(able, key, cost, left, priority, due, now)
+        predicted = self._forecast.answer(able, key, cost, left, priority, due, now)
         end = now + predicted + self._overhead
         if predicted > alone * self._limits.safety_factor:  # a lane that idles is kept for nobody
             room = max(room, self._promises.kept(key, caller, now))
@@ -132,80 +138,36 @@ class Scheduler:
         return predicted
 
     def estimate(
-        self, key: QueueKey, cost: float, priority: int, deadline: float, now: float, *, left: float = 1.0
+        self,
+        key: QueueKey,
+        cost: float,
+        priority: int,
+        deadline: float,
+        now: float,
+        *,
+        left: float = 1.0,
+        on: DeviceState | None = None,
     ) -> float:
         """The instant at which a request of ``left`` executions of ``cost`` arriving now would be answered,
-        at the best device.
+        by all devices, or as if there were only the one that it is to be ``on``.
 
         ``math.inf`` if no healthy device serves the model. While a model's latency is unknown its share
         counts as nothing.
         """
-        predicted = self._predicted(self._able(key), key, cost, left, priority, deadline, now)
+        able = self.able(key, now) if on is None else [on]
+        predicted = self._forecast.answer(able, key, cost, left, priority, deadline, now)
         return now + self._promises.seconds(key, predicted, now) + self._overhead
 
-    def _able(self, key: QueueKey) -> list[DeviceState]:
-        """The devices that can run ``key`` now."""
-        return [device for device in self.devices.values() if device.can_run(key)]
+    def wait(self, key: QueueKey, priority: int, deadline: float, now: float) -> float:
+        """Seconds until a lane would turn to a request that arrives now; infinite if nothing serves it."""
+        return self._forecast.wait(self.able(key, now), priority, deadline, now)
 
-    def _predicted(
-        self,
-        able: Sequence[DeviceState],
-        key: QueueKey,
-        cost: float,
-        left: float,
-        priority: int,
-        deadline: float,
-        now: float,
-    ) -> float:
-        run = min([device.model(key).predict(cost, now) for device in able], default=math.inf) * left
-        wait = self._wait(able, key, priority, deadline, now)
-        if left > 1.0:
-            run = max(run, seconds_in_turns(able, self.queues, key, cost, left, priority, now) - wait)
-        return wait + run * self._limits.safety_factor
-
-    def _wait(
-        self, able: Sequence[DeviceState], key: QueueKey, priority: int, deadline: float, now: float
-    ) -> float:
-        """Seconds until a lane would turn to a request of this urgency: the work ahead of it, over the
-        devices that could take it, as parallel servers."""
-        rank = (priority, deadline, self._sequence)
-        rate = 0.0
-        for device in able:
-            ahead = self._work_ahead(device, rank, now)
-            busy = sum([max(batch.started + batch.predicted - now, 0.0) for batch in device.running])
-            if device.free_lanes > 0 and ahead == 0.0:
-                return 0.0
-            if device.free_lanes == 0 and ahead == 0.0:
-                # The next lane to end is the one that will take it.
-                first = min(max(batch.started + batch.predicted - now, 0.0) for batch in device.running)
-                pending = first * device.lanes
-            else:
-                pending = ahead + busy
-            rate += device.lanes / max(pending, 1e-9)
-        return 1.0 / rate if rate else math.inf
-
-    def _work_ahead(self, device: DeviceState, rank: tuple[int, float, int], now: float) -> float:
-        """Device-seconds of the items more urgent than ``rank`` that wait or are expected, and that this
-        device would run."""
-        total = 0.0
-        for key, count in self.expected.counts(rank[0], now).items():
-            if device.can_run(key):
-                total += device.model(key).predict(float(count), now)
-        for key, queue in self.queues.items():
-            if not queue or not device.can_run(key):
-                continue
-            rows = queue.rows_ahead(rank)
-            if rows:
-                head = queue.head
-                full = head.max_rows if head is not None else 1
-                latency = device.model(key)
-                batches, rest = divmod(rows, full)
-                each = queue.cost / queue.rows
-                if batches:
-                    total += batches * latency.predict(full * each, now)
-                if rest:
-                    total += latency.predict(rest * each, now)
-        return total
+    def able(self, key: QueueKey, now: float) -> list[DeviceState]:
+        """The devices that are to run ``key`` now: those that can, without the ejected, if any is left."""
+        able = [device for device in self.devices.values() if device.can_run(key)]
+        if len(able) < 2 or not self.ejection.enabled:
+            return able
+        return [device for device in able if not self.ejection.rests(device.name, now)] or able
 
     # -- leaving --------------------------------------------------------------------------------
 
@@ -256,12 +218,17 @@ class Scheduler:
         device = self.devices[name]
         if not device.healthy or device.free_lanes < 1:
             return None
+        rests = self.ejection.enabled and self.ejection.rests(name, now)
+        others = (each for each in self.devices.values() if not self.ejection.rests(each.name, now))
+        left = self._placement.leaves(device, others, self.queues, now)
         candidates = []
         for key, queue in self.queues.items():
-            if not queue or not device.serves(key):
+            if not queue or not device.serves(key) or (rests and device not in self.able(key, now)):
                 continue
             latency = device.model(key)
-            head = next((item for item in queue if self._in_time(latency, item, now)), None)
+            head = next(
+                (item for item in queue if item not in left and self._in_time(latency, item, now)), None
+            )
             if head is not None:
                 # A turn is later than what it is behind, whatever that takes.
                 start_by = head.due - (0.0 if head.steps else latency.predict(head.cost, now))
@@ -269,17 +236,30 @@ class Scheduler:
         if not candidates:
             return None
         head = min(candidates, key=lambda candidate: candidate[:3])[3]
-        return self._form(device, head, now)
+        return self._form(device, head, now, left)
 
-    def finish(self, batch: Batch, now: float, seconds: float | None = None) -> None:
+    def finish(
+        self,
+        batch: Batch,
+        now: float,
+        seconds: float | None = None,
+        *,
+        failed: bool = False,
+        at_least: bool = False,
+    ) -> None:
         """A batch has ended; its lane is free. ``seconds`` of execution corrects the profile; None (a
-        failure) teaches nothing."""
+        failure) teaches nothing. ``at_least``: it was given up after so long, which teaches something if it
+        is longer than predicted. ``failed``: and the device is to blame."""
         device = self.devices[batch.device]
         device.running.remove(batch)
         for item in batch.items:
             item.state = ItemState.DONE
-            if seconds is not None:
+            if seconds is not None and not at_least:
                 self._promises.ended(item, now, answered=True)
+        if at_least and seconds is not None and seconds <= max(batch.predicted, batch.usual):
+            seconds = None
+        ratio = seconds / batch.usual if seconds is not None and batch.usual > 0.0 else None
+        self.ejection.observe(batch.device, ratio, failed, now)
         # A version that has left meanwhile was forgotten, and stays so.
         if seconds is not None and (latency := device.latency.get(batch.key)) is not None:
             latency.observe(batch.cost, seconds, now)
@@ -304,7 +284,7 @@ class Scheduler:
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _form(self, device: DeviceState, head: Item, now: float) -> Batch:
+    def _form(self, device: DeviceState, head: Item, now: float, left: Collection[Item]) -> Batch:
         latency = device.model(head.key)
         queue = self.queues[head.key]
         limit = max(head.max_rows, head.rows)
@@ -318,6 +298,8 @@ class Scheduler:
             if rows >= limit:
                 break
             if item is head or item.group != head.group or rows + item.rows > limit:
+                continue
+            if item in left:
                 continue
             end = self._end(latency, cost + item.cost, now)
             if end > earliest:
@@ -335,9 +317,7 @@ class Scheduler:
             item.started = now
         if not queue:
             del self.queues[head.key]
-        batch = Batch(head.key, device.name, chosen, rows, cost, now, latency.predict(cost, now))
-        device.running.append(batch)
-        return batch
+        return device.begin(head.key, chosen, now)
 
     def _take(self, item: Item) -> None:
         queue = self.queues[item.key]
@@ -363,6 +343,6 @@ class Scheduler:
     def _fastest(self, key: QueueKey, cost: float, now: float) -> float:
         """Seconds that the quickest healthy device needs for ``cost``; 0.0 if there is none."""
         return min(
-            (device.model(key).predict(cost, now) for device in self.devices.values() if device.can_run(key)),
+            (device.model(key).predict(cost, now) for device in self.able(key, now)),
             default=0.0,
         )

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from nonet.gateway.settings.grpc_settings import GrpcSettings
 from nonet.gateway.settings.job_settings import JobSettings
 from nonet.gateway.settings.redis_settings import RedisSettings
+from nonet.gateway.settings.scheduler_settings import SchedulerSettings
 from nonet.gateway.settings.shared_memory_settings import SharedMemorySettings
 from nonet.gateway.settings.types import (
     KIB,
@@ -184,46 +185,6 @@ class ImageSettings(Section):
         "content_policy_violation). 0 looks at none. The classifier is a photograph's and takes tens of "
         "milliseconds a picture; 0.8 is where its authors are confident. Needs the extra safety.",
     )
-
-
-class SchedulerSettings(Section):
-    """How work is queued, batched and spread over this machine's cores."""
-
-    lanes: int = Field(
-        default=0,
-        ge=0,
-        le=1024,
-        description="Executions that run at the same time on the CPU, one thread each. 0 takes the CPU quota "
-        "of the container (cgroup) or the cores this process may use. More than that adds latency only.",
-    )
-    max_queue: int = Field(
-        default=1024,
-        ge=1,
-        description="Waiting requests per model; one more is refused with 503 and Retry-After. Deadlines "
-        "normally refuse earlier; this bounds memory when callers give none.",
-    )
-    default_timeout: PositiveSeconds = Field(
-        default=30.0,
-        description="Deadline in seconds for callers that give none (X-Request-Timeout-Ms, gRPC deadline). "
-        "Never unlimited: a forgotten request must not wait for ever.",
-    )
-    max_timeout: PositiveSeconds = Field(
-        default=600.0,
-        description="Longest deadline a caller may ask for, in seconds; a longer one is answered 400.",
-    )
-    safety_factor: float = Field(
-        default=1.05,
-        ge=1.0,
-        le=10.0,
-        description="Predicted times are multiplied by this before they are held against a deadline. Larger "
-        "values refuse earlier and miss fewer deadlines on a machine shared with others.",
-    )
-
-    @model_validator(mode="after")
-    def _default_is_allowed(self) -> SchedulerSettings:
-        if self.default_timeout > self.max_timeout:
-            raise ValueError(f"default_timeout must not exceed max_timeout, {self.max_timeout}")
-        return self
 
 
 class CacheSettings(Section):

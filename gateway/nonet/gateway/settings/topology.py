@@ -57,6 +57,8 @@ class RemoteService:
             ``models`` when it lacks them, and to load a model again that answers no more.
         shared_memory: bytes of a shared memory region for each lane of a Triton server on this machine,
             through which tensors go that fit; 0 sends all in messages.
+        watts: power that the machine behind it draws while all lanes are busy; 0 for not known.
+        price: of an hour of it, in any one currency; 0 for not known.
 
     Raises ValidationError, a ValueError, for a value that is not accepted.
     """
@@ -75,6 +77,8 @@ class RemoteService:
     shared_memory: int = Field(
         default=0, ge=0, le=1 << 30, strict=True, description="an integer in 0..1073741824"
     )
+    watts: float = Field(default=0.0, ge=0.0, le=1e6, description="a number in 0..1000000")
+    price: float = Field(default=0.0, ge=0.0, le=1e6, description="a number in 0..1000000")
 
     @pydantic.model_validator(mode="after")
     def _only_of_triton(self) -> RemoteService:

@@ -18,11 +18,12 @@ from nonet.runtime.task import Answer, Event, Task
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of which model, and the fields it was made of."""
+    """What is asked of which model, the fields it was made of, and why that model, where the caller asks."""
 
     info: ModelInfo
     request: InferRequest
     fields: Any
+    placement: dict[str, Any] | None = None
 
 
 class Asking:
@@ -71,10 +72,18 @@ class Asking:
         request = InferRequest(model="", inputs=asked.inputs, parameters=asked.parameters, **call.handling())
         if asked.drawn:
             request = dataclasses.replace(request, use_cache=False, store_in_cache=False)
-        info = info or self._plane.choose(task.name, fields.model or "auto", request)
+        named = fields.model or "auto" if info is None else ""
+        if info is None:
+            info = self._plane.choose(task.name, named, request, floor=call.floor)
+        elif call.floor is not None:
+            self._plane.router.above((info,), task.name, call.floor)
+        placement = None
+        if call.explain:
+            placement = self._plane.explainer.explain(task.name, named, request, call.floor, info)
         # Of a family any version that serves will do.
         version = info.version if exact else ""
-        return Question(info, dataclasses.replace(request, model=info.name, version=version), fields)
+        asking = dataclasses.replace(request, model=info.name, version=version)
+        return Question(info, asking, fields, placement)
 
     async def response(self, question: Question) -> InferResponse:
         """The model's answer to a question that was let in, with failures in the words of the task's
@@ -87,6 +96,13 @@ class Asking:
             if not field or error.param not in (question.request.inputs[0].name, None):
                 raise
             raise InvalidArgument(error.message, param=field, code=error.code) from None
+
+    def placement(self, question: Question, response: InferResponse) -> dict[str, Any] | None:
+        """Why the answer came from where it did, None if the caller does not ask."""
+        if question.placement is None:
+            return None
+        shape = question.request.inputs[0].shape if question.request.inputs else ()
+        return self._plane.explainer.concluded(question.placement, response, shape[0] if shape else 1)
 
     def answer(self, question: Question, response: InferResponse) -> Answer:
         """What the caller is told of a model's answer."""

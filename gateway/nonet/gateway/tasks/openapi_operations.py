@@ -12,18 +12,21 @@ from nonet.gateway.tasks.jobs_schemas import IDEMPOTENCY_KEY, SUBMIT_HEADERS, WE
 from nonet.gateway.tasks.openapi_parts import (
     CALL_HEADERS,
     CALL_PARAMETERS,
+    PLACEMENT_HEADER,
     REQUEST_ID,
+    TASK_PARAMETERS,
     error_responses,
     header,
     parameter,
 )
+from nonet.gateway.tasks.schemas import Placement
 from nonet.runtime.task import BlobDescription, FilePart, Resource, Service, Task
 
 REF = "#/components/schemas/{model}"
 _BYTES: dict[str, Any] = {"type": "string", "format": "binary", "minLength": 1}
 _JSON = "application/json"
 _TASK_FAILURES = (415, 422, 504)
-_MODEL_FAILURES = (404, 502, 507)
+_MODEL_FAILURES = (404, 409, 502, 507)
 _WORK_FAILURES = (409, 501, 507)
 _PREFER = parameter(
     "header",
@@ -58,7 +61,10 @@ def _task(task: Task, schemas: dict[str, Any]) -> dict[str, Any]:
     job, always = task.work is not None, task.work is not None and task.work.always
     failures = {*_TASK_FAILURES, *task.statuses}
     failures.update(() if always else _MODEL_FAILURES, _WORK_FAILURES if job else ())
-    parameters = [*_in_path(task.path), *(CALL_PARAMETERS[:2] if always else CALL_PARAMETERS)]
+    parameters = [
+        *_in_path(task.path),
+        *(CALL_PARAMETERS[:2] if always else [*CALL_PARAMETERS, *TASK_PARAMETERS]),
+    ]
     if job and not always:
         parameters.append(_PREFER)
     if job:
@@ -70,7 +76,11 @@ def _task(task: Task, schemas: dict[str, Any]) -> dict[str, Any]:
         ]
     responses: dict[str, Any] = {}
     if not always:
-        responses["200"] = _answer(task.response, schemas, task.streams, accepts=task.accepts)
+        headers = {**CALL_HEADERS, **PLACEMENT_HEADER}
+        responses["200"] = _answer(task.response, schemas, task.streams, headers, accepts=task.accepts)
+        if not isinstance(task.response, BlobDescription):
+            placement = {**model_schema(Placement, schemas), "description": "Only if asked for (X-Explain)."}
+            schemas[task.response.__name__]["properties"]["placement"] = placement
     if job:
         responses["202"] = _job(always)
     return {
@@ -86,7 +96,7 @@ def _task(task: Task, schemas: dict[str, Any]) -> dict[str, Any]:
 def _resource(resource: Resource, schemas: dict[str, Any]) -> dict[str, Any]:
     answer = {"204": {"description": "It is gone."}}
     if resource.response is not None:
-        answer = {"200": _answer(resource.response, schemas, False, headers={})}
+        answer = {"200": _answer(resource.response, schemas, False, {})}
     return {
         "tags": [resource.tag],
         "summary": resource.title,
@@ -107,7 +117,7 @@ def _answer(
     response: Any,
     schemas: dict[str, Any],
     streams: bool,
-    headers: Mapping[str, Any] = CALL_HEADERS,
+    headers: Mapping[str, Any],
     accepts: Iterable[str] = (),
 ) -> dict[str, Any]:
     if isinstance(response, BlobDescription):

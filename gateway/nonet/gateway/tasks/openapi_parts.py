@@ -80,6 +80,29 @@ CALL_PARAMETERS: list[dict[str, Any]] = [
     ),
 ]
 
+TASK_PARAMETERS: list[dict[str, Any]] = [
+    parameter(
+        "header",
+        "X-Accuracy-Floor",
+        "Least quality of the model, in the figure that orders the task's families (e.g. top1). Nothing so "
+        "good is answered 409.",
+        {"type": "number"},
+    ),
+    parameter(
+        "header",
+        "X-Explain",
+        "`true` adds `placement` to the answer, of a file or a stream the header `X-Placement`: which models "
+        "and devices there were, and why this one.",
+        {"type": "boolean"},
+    ),
+    parameter("query", "explain", "As `X-Explain`.", {"type": "boolean"}),
+]
+"""Of a request that chooses a model and is answered at once."""
+
+PLACEMENT_HEADER = {
+    "X-Placement": header("Only if asked for: `Placement` as compact JSON, at most 4096 bytes."),
+}
+
 CALL_HEADERS: dict[str, Any] = {
     "X-Request-Id": header("Id of the request."),
     "X-Model-Version": header("Version that answered."),

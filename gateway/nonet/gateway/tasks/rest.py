@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import re
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -16,7 +17,8 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import Receive
 
 from nonet.gateway.core.call import Call
-from nonet.gateway.core.call_headers import answer_headers
+from nonet.gateway.core.call_headers import answer_headers, asks_to_explain
+from nonet.gateway.core.explaining import compact
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
 from nonet.gateway.http.accept_header import preferred
 from nonet.gateway.http.bodies import Bodies, Spooling
@@ -95,6 +97,8 @@ class TaskRoute:
     ) -> Reply:
         """The answer to one request. Raises every ServingError of the failure model."""
         call = self._calls.read(context)
+        if b"explain=" in query:
+            query, call = _without_explain(query, call)
         if self._submits is not None and (self._always or prefers_async(context)):
             return await self._submit(self._submits, context, call, receive, query, parameters or {})
         asking = self._asking
@@ -118,10 +122,18 @@ class TaskRoute:
             decoded = time.perf_counter()
             if self._streams and fields.stream:
                 events = event_pieces(asking.events(question))
-                return StreamedReply(EVENT_STREAM, events, admission.pop_all())
+                return StreamedReply(
+                    [*EVENT_STREAM, *_placement_header(question.placement)], events, admission.pop_all()
+                )
             response = await asking.response(question)
             inferred = time.perf_counter()
-        reply = answer_reply(asking.answer(question, response))
+        answer = asking.answer(question, response)
+        placement = asking.placement(question, response)
+        if placement is not None and not isinstance(answer, Blob):
+            answer = {**answer, "placement": placement}
+        reply = answer_reply(answer)
+        if isinstance(answer, Blob):
+            reply.headers += _placement_header(placement)
         reply.headers += answer_headers(response, decoded - start, time.perf_counter() - inferred)
         return reply
 
@@ -154,7 +166,7 @@ class TaskRoute:
                     hold.take(path.stat().st_size)
                 self._calls.in_time(call)
                 values = {**sent.values, **parameters}
-                submission = Submission(path, values, sent.filename, call.tenant, key, beside)
+                submission = Submission(path, values, sent.filename, call.tenant, key, beside, call.floor)
                 if submission.given.get("webhook") == "":
                     raise InvalidArgument("webhook must be a URL; leave it out for none", param="webhook")
                 job, fresh = await submits.submit(task, self.fields, submission)
@@ -165,6 +177,22 @@ class TaskRoute:
         if not fresh:
             reply.headers.append((b"idempotency-replayed", b"true"))
         return reply
+
+
+def _without_explain(query: bytes, call: Call) -> tuple[bytes, Call]:
+    """A query without the parameter ``explain``, and the call with what it says."""
+    kept = []
+    for pair in query.split(b"&"):
+        name, _, value = pair.partition(b"=")
+        if name == b"explain":
+            call = dataclasses.replace(call, explain=asks_to_explain(value.decode("latin-1"), "explain"))
+        else:
+            kept.append(pair)
+    return b"&".join(kept), call
+
+
+def _placement_header(placement: dict[str, Any] | None) -> RawHeaders:
+    return [] if placement is None else [(b"x-placement", compact(placement))]
 
 
 def answer_reply(answer: Answer) -> Reply:

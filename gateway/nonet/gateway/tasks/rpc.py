@@ -117,11 +117,13 @@ class TaskCalls:
         else:
             known = self._task.to_message(answer)
             fill(reply, {name: value for name, value in known.items() if name not in ("model", "version")})
-        rpc.describe_answer(response, inferring - started, time.perf_counter() - inferred)
+        placement = self._asking.placement(question, response)
+        rpc.describe_answer(response, inferring - started, time.perf_counter() - inferred, placement)
         return reply
 
     async def _stream(self, method: Method, raw: bytes, rpc: Rpc) -> None:
         question = await self._question(method, raw, rpc)
+        rpc.explain(question.placement)
         async with contextlib.aclosing(self._asking.events(question)) as answers:
             async for response, event in answers:
                 rpc.model = response.model

@@ -52,3 +52,54 @@ class ModelList(Strict):
 
     object: Literal["list"]
     data: list[ModelCard]
+
+
+class PlacementDevice(Strict):
+    """A device that might have computed an answer, as predicted when the request came."""
+
+    device: str
+    predicted_ms: float | None = Field(
+        description="Milliseconds to the answer; null if it cannot compute it."
+    )
+    joules: float | None = Field(description="Energy; 0 where the device's watts are not known.")
+    cost: float | None = Field(description="Price; 0 where the device's price is not known.")
+    excluded: Literal["", "unhealthy", "not_served", "capability", "deadline", "ejected"] = Field(
+        description="What speaks against it; empty if nothing."
+    )
+
+
+class PlacementCandidate(Strict):
+    """A model that might have answered."""
+
+    model: str
+    version: str
+    quality: float | None = Field(description="Its figure; null if it was not measured.")
+    predicted_ms: float | None = Field(description="Milliseconds to the answer on its best device.")
+    chosen: bool
+    excluded: Literal[
+        "",
+        "accuracy_floor",
+        "capability",
+        "crowded",
+        "deadline",
+        "ejected",
+        "not_best",
+        "not_served",
+        "unhealthy",
+    ] = Field(description="What speaks against it; empty if nothing.")
+    devices: list[PlacementDevice] = Field(default=[], description="Left out where a header is too short.")
+
+
+class Placement(Strict):
+    """Why a request was placed where it was."""
+
+    model: str = Field(description="The one that was chosen.")
+    version: str
+    device: str = Field(default="", description="Where it was computed; `cache` for an answer that was kept.")
+    joules: float = Field(default=0.0, description="Energy of this request's part of its batch.")
+    cost: float = Field(default=0.0, description="Price of this request's part of its batch.")
+    figure: str = Field(description="The quality figure that orders the family.")
+    floor: float | None = Field(description="The least of it that will do (X-Accuracy-Floor).")
+    deadline_ms: float | None = Field(description="Milliseconds that were left; null without a deadline.")
+    candidates: list[PlacementCandidate] = Field(description="Best quality first.")
+    truncated: bool = Field(default=False, description="Whether something did not fit into a header.")

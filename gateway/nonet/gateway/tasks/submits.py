@@ -43,6 +43,7 @@ class Submission:
         tenant: whose it is.
         key: idempotency key, "" for none.
         query: fields that count where the body has none of that name.
+        floor: the least quality of the model, None for any.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Submission:
     tenant: str
     key: str
     query: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    floor: float | None = None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -115,7 +117,9 @@ class Submits:
         model = None
         if work.chooses_model:
             named = given.get("model") if checked is None else getattr(checked, "model", None)
-            model = self._plane.router.choose(task.name, str(named or "auto"), deadline=None)
+            model = self._plane.router.choose(
+                task.name, str(named or "auto"), deadline=None, floor=sent.floor
+            )
         await self.check(work, given, sent.tenant)
         job, files = new_job_id(), self.jobs.files
         folder = await asyncio.to_thread(files.make_folder, job)

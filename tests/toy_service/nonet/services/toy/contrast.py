@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from nonet.runtime.requests import InferRequest, InferResponse, Outcome
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.task import FilePart, ModelChoice, Question, Task
 from nonet.runtime.tensors import DataType, Tensor, TensorSpec
+from nonet.services.toy.servable import pause, wait
 
 CONTRAST_TASK = "contrast"
 IMAGE, BRIGHTNESS = "image", "brightness"
@@ -43,6 +45,7 @@ class ContrastServable:
         )
 
     def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
+        pause(self.info.network)
         return [self._answer(request) for request in batch]
 
     def _answer(self, request: InferRequest) -> Outcome:
@@ -50,6 +53,9 @@ class ContrastServable:
         assert images is not None
         if brightness is None:
             return InvalidArgument("brightness is missing", param=BRIGHTNESS)
+        for image in images.data:
+            if image.startswith(b"once:"):
+                _wait_once(Path(image[5:].decode()))
         most = np.array([max(image) for image in images.data], np.float64)
         tensor = Tensor("contrast", DataType.FP64, most - brightness.data)
         return InferResponse(self.info.name, self.info.version, (tensor,))
@@ -63,6 +69,15 @@ class ContrastServable:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _wait_once(file: Path) -> None:
+    """The first execution waits until ``file`` is there; a second one does not."""
+    try:
+        file.with_suffix(".taken").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    wait(file)
 
 
 async def _complete(request: InferRequest, info: ModelInfo, ask: Ask) -> InferRequest:

@@ -1,9 +1,16 @@
-"""Brightness as a service that works in steps: each looks at a further share of the image's bytes."""
+"""Brightness as a service that works in steps: each looks at a further share of the image's bytes.
+
+An image that begins with ``wait:`` and the name of a file hangs the execution until that file is there.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +21,18 @@ from nonet.runtime.tensors import DataType, Tensor, TensorSpec
 TASK = "brightness"
 SERVICE_PREFIX = "measure."
 INPUT = "image"
+
+
+def wait(file: Path) -> None:
+    """Until ``file`` is there."""
+    while not file.exists():
+        time.sleep(0.01)
+
+
+def pause(network: str) -> None:
+    """As long as the file TOY_PACE says, in JSON, that an execution of ``network`` takes."""
+    if pace := os.environ.get("TOY_PACE"):
+        time.sleep(json.loads(Path(pace).read_text()).get(network, 0.0))
 
 
 class MeasureServable:
@@ -39,6 +58,7 @@ class MeasureServable:
         )
 
     def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
+        pause(self.info.network)
         return [self._step(request) for request in batch]
 
     def _step(self, request: InferRequest) -> Outcome:
@@ -51,6 +71,9 @@ class MeasureServable:
 
     def _answer(self, request: InferRequest, share: float) -> InferResponse:
         scale = float(request.parameters.get("scale", 1.0))
+        for row in request.inputs[0].data:
+            if row.startswith(b"wait:"):
+                wait(Path(row[5:].decode()))
         rows = [np.frombuffer(row, np.uint8) for row in request.inputs[0].data]
         means = [float(row[: max(1, int(len(row) * share))].mean()) * scale for row in rows]
         tensor = Tensor("brightness", DataType.FP64, np.array(means, np.float64))
