@@ -65,8 +65,9 @@ proto: $(VENV)/.test  ## compile proto/ into the descriptors that the gateway ma
 
 lock: $(VENV)/.uv  ## resolve the dependencies anew and write requirements/*.lock
 	$(LOCK) --upgrade pyproject.toml requirements/build.in requirements/research.in \
-	    --extra test --extra openvino --extra floors --extra images -o requirements/test.lock
+	    --extra test --extra openvino --extra floors --extra images --extra tracing -o requirements/test.lock
 	$(LOCK) --upgrade pyproject.toml requirements/build.in --extra redis --extra floors --extra images \
+	    --extra tracing \
 	    -c requirements/test.lock -o requirements/serve.lock
 	$(LOCK) --upgrade requirements/generator.in -o requirements/generator.lock
 	$(LOCK) --upgrade requirements/validators.in -o requirements/validators.lock

@@ -19,6 +19,7 @@ from nonet.gateway.settings.grpc_settings import GrpcSettings
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.jobs_rpc import JobCalls
 from nonet.gateway.tasks.rpc import service_handlers, service_names
+from nonet.gateway.tracing import Tracer
 from nonet.runtime.errors import NotImplementedHere
 from nonet.runtime.oip.messages import JOBS, OPEN_INFERENCE, methods
 
@@ -33,6 +34,7 @@ class GrpcServer:
             pieces together; a caller that is slower is sent away with DEADLINE_EXCEEDED.
         repository_control: whether callers may load and unload models.
         observe: told of each RPC when it is over.
+        tracer: follows them; None records none.
         describe_models: whether this process is the remote service of a gateway, which is told all of them.
         beside_others: whether other processes listen on the same port.
     """
@@ -45,12 +47,13 @@ class GrpcServer:
         message_timeout: float = 60.0,
         repository_control: bool = True,
         observe: Observe | None = None,
+        tracer: Tracer | None = None,
         describe_models: bool = False,
         beside_others: bool = False,
     ) -> None:
         plane, jobs = parts.plane, parts.jobs
         self._face = face = RpcFace(
-            parts.calls, plane.clock, parts.uploads, lambda _: plane.admit(), message_timeout, observe
+            parts.calls, plane.clock, parts.uploads, lambda _: plane.admit(), message_timeout, observe, tracer
         )
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=limits.max_concurrent_rpcs,

@@ -34,6 +34,7 @@ from nonet.gateway.metrics.exposition import MetricsPage
 from nonet.gateway.metrics.siblings import Siblings
 from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.compose_peers import compose_peers
+from nonet.gateway.process.compose_tracing import compose_tracing
 from nonet.gateway.process.http_app import HttpApp, create_app
 from nonet.gateway.process.service_absence import service_absence
 from nonet.gateway.process.services import installed_services, works
@@ -53,6 +54,7 @@ from nonet.runtime.task import Service, ServiceLimits
 
 if TYPE_CHECKING:
     from nonet.gateway.peers import GatewayPeers
+    from nonet.gateway.process.compose_tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ logger = logging.getLogger(__name__)
 class Gateway:
     """The parts of one gateway process; ``repository`` is None when every service runs elsewhere, ``peers``
     when nothing is shared with other gateways, ``alone`` says that this process is one service, ``worker``
-    that it is one of several on the same ports."""
+    that it is one of several on the same ports, ``tracing`` is None when requests are not traced."""
 
     settings: Settings
     catalog: Catalog
@@ -73,6 +75,7 @@ class Gateway:
     peers: GatewayPeers | None = None
     alone: bool = False
     worker: Worker | None = None
+    tracing: Tracing | None = None
 
     def http_settings(self) -> HttpSettings:
         """The limits of the HTTP face."""
@@ -90,6 +93,7 @@ class Gateway:
             self.http_settings(),
             metrics_endpoint=self.page.answer,
             observe=self.metrics.observe_route,
+            tracer=None if self.tracing is None else self.tracing.tracer,
             authenticated=bool(self.settings.auth.keys),
         )
 
@@ -101,6 +105,7 @@ class Gateway:
             message_timeout=self.settings.server.body_timeout,
             repository_control=self.settings.repository.control,
             observe=self.metrics.observe_route,
+            tracer=None if self.tracing is None else self.tracing.tracer,
             describe_models=self.alone,
             beside_others=self.worker is not None,
         )
@@ -158,6 +163,9 @@ def compose(
     )
     metrics = Metrics()
     plane.add_observer(metrics)
+    tracing = compose_tracing(settings.tracing)
+    if tracing is not None:
+        plane.add_observer(tracing.tracer)
     repository = None if remote else _repository(settings, catalog, services, only, lanes)
     control = None if repository is None else RepositoryControl(repository, repository.root)
     jobs = (
@@ -216,11 +224,15 @@ def compose(
             facts["nonet_jobs_unserved"] = jobs.stuck.counts()
         if peers is not None:
             facts.update(peers.facts())
+        if tracing is not None:
+            facts.update(tracing.exporter.facts())
         return facts
 
     siblings = None if worker is None else Siblings(worker.folder, os.getpid())
     page = MetricsPage(metrics, state, siblings)
-    return Gateway(settings, catalog, plane, repository, metrics, page, parts, peers, bool(only), worker)
+    return Gateway(
+        settings, catalog, plane, repository, metrics, page, parts, peers, bool(only), worker, tracing
+    )
 
 
 def _repository(

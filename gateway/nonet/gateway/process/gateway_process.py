@@ -283,6 +283,8 @@ class _Process:
             await self._plane.stop()
         if self._gateway.peers is not None:
             await self._gateway.peers.close()
+        if self._gateway.tracing is not None:
+            await self._gateway.tracing.exporter.close()
         if self._gateway.parts.repository is not None:
             self._gateway.parts.repository.close()
         logger.info("left")
