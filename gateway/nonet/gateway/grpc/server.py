@@ -27,6 +27,10 @@ from nonet.runtime.oip.messages import JOBS, OPEN_INFERENCE, methods
 class GrpcServer:
     """Start it, :meth:`drain` it, stop it. To be made inside the event loop it is to run in.
 
+    Attributes:
+        open_inference: the handlers of the Open Inference Protocol by method, for whoever owns the connection
+            instead of this server.
+
     Args:
         parts: what is served.
         limits: of calls and connections.
@@ -79,13 +83,12 @@ class GrpcServer:
         stream = InferenceStream(plane, inference, limits.stream_window, face.closing, parts.uploads)
         names = [OPEN_INFERENCE, *service_names(parts.services), *([JOBS] if jobs is not None else [])]
         self.health = Health(plane.ready, names)
+        described = plane.catalog if describe_models else None
+        self.open_inference = _open_inference(
+            face, inference, stream, operation_handlers(operations, described)
+        )
         handlers = [
-            _open_inference(
-                face,
-                inference,
-                stream,
-                operation_handlers(operations, plane.catalog if describe_models else None),
-            ),
+            service(OPEN_INFERENCE, self.open_inference),
             self.health.handler(face),
             *Reflection([*names, HEALTH]).handlers(face),
         ]
@@ -117,16 +120,13 @@ class GrpcServer:
 
 def _open_inference(
     face: RpcFace, inference: Inference, stream: InferenceStream, operations: Mapping[str, Handler]
-) -> grpc.GenericRpcHandler:
+) -> dict[str, grpc.RpcMethodHandler]:
     path = f"/{OPEN_INFERENCE}/ModelStreamInfer"
-    return service(
-        OPEN_INFERENCE,
-        {
-            **_unary(face, OPEN_INFERENCE, operations),
-            **_unary(face, OPEN_INFERENCE, {"ModelInfer": inference.model_infer}, inference.admit),
-            "ModelStreamInfer": face.stream(path, stream.serve, request_streaming=True),
-        },
-    )
+    return {
+        **_unary(face, OPEN_INFERENCE, operations),
+        **_unary(face, OPEN_INFERENCE, {"ModelInfer": inference.model_infer}, inference.admit),
+        "ModelStreamInfer": face.stream(path, stream.serve, request_streaming=True),
+    }
 
 
 def _job_service(face: RpcFace, calls: JobCalls) -> grpc.GenericRpcHandler:

@@ -26,7 +26,7 @@ from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.core.version_pruning import VersionPruner
 from nonet.gateway.core.version_watch import VersionWatch
-from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice, TritonDevice
+from nonet.gateway.executor import Device, EmbeddedDevice, RayServeDevice, RemoteDevice, TritonDevice
 from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import HttpSettings
 from nonet.gateway.metrics.counters import Metrics
@@ -299,12 +299,15 @@ def _memory(settings: Settings) -> SharedMemory | None:
     return SharedMemory(wanted)
 
 
+_DEVICES = {"nonet": RemoteDevice, "ray": RayServeDevice, "triton": TritonDevice}
+
+
 def _remote_devices(remote: Sequence[RemoteService], catalog: Catalog, settings: Settings) -> list[Device]:
     limit = max(settings.server.max_decoded_bytes, settings.grpc.max_message_bytes)
     replicas: Counter[str] = Counter()
     devices: list[Device] = []
     for service in remote:
         replicas[service.name] += 1
-        kind = TritonDevice if service.kind == "triton" else RemoteDevice
-        devices.append(kind(service, catalog, replicas[service.name], limit))
+        make = _DEVICES[service.kind]
+        devices.append(make(service, catalog, replicas[service.name], limit))
     return devices

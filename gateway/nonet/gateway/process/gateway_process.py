@@ -28,13 +28,13 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import server_config
 from nonet.gateway.metrics.siblings import SECONDS
 from nonet.gateway.process.compose import Gateway, compose
 from nonet.gateway.process.logs import set_up_logging
 from nonet.gateway.process.process_exit import exit_at_last, exit_now, stop_signal
+from nonet.gateway.process.repository_following import following
 from nonet.gateway.process.services import works
 from nonet.gateway.process.start_error import StartError, bound_socket
 from nonet.gateway.process.storage_watch import StorageWatch
@@ -44,7 +44,6 @@ from nonet.gateway.settings.topology import RemoteService
 from nonet.jobs.wake_loop import WakeLoop
 from nonet.runtime.backends.memory import return_freed_memory
 from nonet.runtime.release import VERSION
-from nonet.runtime.repository import RepositoryManager
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +133,7 @@ class _Process:
             control = self._gateway.parts.repository
             async with contextlib.AsyncExitStack() as loops:
                 if repository is not None and control is not None and poll > 0:
-                    follow = _following(repository, control, poll)
+                    follow = following(repository, control, poll)
                     follow.start(poll)
                     loops.push_async_callback(follow.cancel)
                 if watch is not None:
@@ -305,26 +304,6 @@ async def _stop_http(http: tuple[_HttpServer, asyncio.Task[None]] | None, grace:
     server.config.timeout_graceful_shutdown = math.ceil(grace)
     server.should_exit = True
     await task
-
-
-def _following(repository: RepositoryManager, control: RepositoryControl, seconds: float) -> WakeLoop:
-    """Looks for changed models every ``seconds``."""
-    trouble = ""
-
-    async def look() -> float:
-        nonlocal trouble
-        reason = ""
-        try:
-            await control.run(repository.refresh)
-        except OSError as error:
-            # The models that are loaded keep serving; said once, not at every look.
-            reason = error.strerror or type(error).__name__
-            if reason != trouble:
-                logger.warning("the model repository cannot be read: %s", reason)
-        trouble = reason
-        return seconds
-
-    return WakeLoop("looking for changed models", look, seconds)
 
 
 def _settle_garbage() -> None:
