@@ -8,6 +8,7 @@ BENCH := $(VENV)/bench
 GENERATOR := $(VENV)/generator
 VALIDATORS := $(VENV)/validators
 TRITON := $(VENV)/triton
+RAY := $(VENV)/ray
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The build of PyTorch is the machine's choice (pip takes what its configuration offers); the release is ours.
 TORCH := torch==2.13.0
@@ -28,7 +29,7 @@ run: $(VENV)/.serve  ## serve the models on ports 8000 (HTTP) and 8001 (gRPC)
 
 # Most tests of servers wait for real processes, so three workers keep two processors busy. What fails beside
 # others on a busy machine must pass alone: only then it was the company and not the code.
-test: lint $(GENERATOR)/.ready $(VALIDATORS)/.ready $(TRITON)/.ready  ## lint, then all tests
+test: lint $(GENERATOR)/.ready $(VALIDATORS)/.ready $(TRITON)/.ready $(RAY)/.ready  ## lint, then all tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS) || \
 	    { test $$? -eq 1 && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
@@ -74,6 +75,8 @@ lock: $(VENV)/.uv  ## resolve the dependencies anew and write requirements/*.loc
 	$(LOCK) --upgrade --no-deps requirements/helm.in -o requirements/helm.lock
 	$(filter-out --universal,$(LOCK)) --upgrade requirements/triton.in -o requirements/triton.lock
 	$(LOCK) --upgrade --no-deps requirements/tritonserver.in -o requirements/tritonserver.lock
+	$(LOCK) --upgrade pyproject.toml requirements/build.in requirements/ray.in --extra tracing \
+	    -c requirements/serve.lock -o requirements/ray.lock
 
 clean:  ## remove caches (the environment stays)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
@@ -125,6 +128,15 @@ $(TRITON)/.ready: requirements/triton.lock requirements/tritonserver.lock .ci/pr
 	$(TRITON)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps \
 	    -r requirements/tritonserver.lock && \
 	$(TRITON)/bin/python .ci/prepare_triton.py . ; } || echo "no Triton here: the tests with it are skipped"
+	@touch $@
+
+# Nodes of a Ray cluster: tests skip without.
+$(RAY)/.ready: requirements/ray.lock pyproject.toml | $(BIN)/python
+	$(PYTHON) -m venv $(RAY)
+	{ $(RAY)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes \
+	    -r requirements/ray.lock && \
+	$(RAY)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation \
+	    --editable . ; } || echo "no Ray here: the tests with it are skipped"
 	@touch $@
 
 # The peers come from timm, which wants torchvision for a data pipeline that is not used here.

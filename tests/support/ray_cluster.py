@@ -1,7 +1,7 @@
 """A real Ray cluster of two nodes on this machine with a service on it; the second node can be killed.
 
 The cluster runs in the environment that has Ray, as a program: ``python ray_cluster.py CONFIG``. It says
-``serving`` when every replica is up, and takes the line ``kill`` for the second node.
+``serving`` when every replica is up, and takes lines that say what is to be killed.
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ class RayCluster:
             raise RuntimeError("the cluster ended:\n" + "\n".join(lines[-40:]))
         return word in lines
 
-    def kill_second_node(self) -> None:
-        """Ask for it; :meth:`said` ``killed`` when it is done."""
+    def kill(self, what: str) -> None:
+        """Ask for the death of the ``replica`` on the second node, or of the ``node`` with all on it;
+        :meth:`said` ``killed replica`` when it is done."""
         assert self.popen.stdin is not None
-        self.popen.stdin.write(b"kill\n")
+        self.popen.stdin.write(f"{what}\n".encode())
         self.popen.stdin.flush()
 
     def close(self) -> None:
@@ -96,7 +97,6 @@ def serving(config: Path, folder: Path, second_port: int, second_http_port: int)
 def _main(config: str) -> None:
     import psutil
     import ray
-    from ray import serve
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False}
@@ -107,24 +107,41 @@ def _main(config: str) -> None:
             ["serve", "run", "--non-blocking", "--address", cluster.address, config], check=True, timeout=90
         )
         ray.init(address=cluster.address, log_to_driver=False)
-        while True:
-            status = serve.status()
-            applications, proxies = status.applications.values(), status.proxies.values()
-            if all(each.status == "RUNNING" for each in applications) and len(proxies) == 2:
-                break
-            time.sleep(0.1)
+        _wait_until_up()
         sys.stdout.write("serving\n")
         sys.stdout.flush()
         for line in sys.stdin:
-            if line.strip() == "kill":
-                raylet = psutil.Process(second.all_processes["raylet"][0].process.pid)
-                for process in [*raylet.children(recursive=True), raylet]:
+            what = line.strip()
+            _wait_until_up()  # what was killed before has been replaced
+            raylet = psutil.Process(second.all_processes["raylet"][0].process.pid)
+            workers = raylet.children(recursive=True)
+            if what == "replica":
+                (replica,) = [each for each in workers if "ServeReplica" in " ".join(each.cmdline())]
+                replica.kill()
+            if what == "node":
+                for process in [*workers, raylet]:
                     process.kill()
-                sys.stdout.write("killed\n")
-                sys.stdout.flush()
+            sys.stdout.write(f"killed {what}\n")
+            sys.stdout.flush()
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def _wait_until_up() -> None:
+    """Both nodes have an ingress and a replica."""
+    from ray import serve
+
+    while True:
+        status = serve.status()
+        up = [
+            deployment.replica_states.get("RUNNING", 0) == 2
+            for application in status.applications.values()
+            for deployment in application.deployments.values()
+        ]
+        if up and all(up) and len(status.proxies) == 2:
+            return
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":
