@@ -36,7 +36,7 @@ output {{ name: "logits" data_type: TYPE_FP32 dims: [{CLASSES}] }}
 dynamic_batching {{ default_queue_policy {{ allow_timeout_override: true timeout_action: REJECT }} }}
 instance_group {{ kind: KIND_CPU count: 1 }}
 """
-TRITON_MODEL = '''\
+TRITON_MODEL = """\
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb
@@ -55,7 +55,7 @@ class TritonPythonModel:
         (logits,) = self.session.run(None, {"image": np.concatenate(rows)})
         parts = np.split(logits, np.cumsum([len(each) for each in rows])[:-1])
         return [pb.InferenceResponse([pb.Tensor("logits", part)]) for part in parts]
-'''
+"""
 
 
 def main(folder: Path) -> None:

@@ -26,11 +26,17 @@ class Served(Model):
         logits = await loop.run_in_executor(self.pool, self.network.run_array, rows)
         output = InferOutput("logits", list(logits.shape), "FP32")
         output.set_data_from_numpy(logits, binary_data=True)
-        return InferResponse(payload.id, self.name, [output])
+        return InferResponse(
+            payload.id or "",
+            self.name,
+            [output],
+            use_binary_outputs=payload.use_binary_outputs,
+            requested_outputs=payload.request_outputs,
+        )
 
 
 if __name__ == "__main__":
     server = ModelServer(
-        http_port=int(sys.argv[2]), grpc_port=int(sys.argv[3]), workers=1, access_log_format=None
+        http_port=int(sys.argv[2]), grpc_port=int(sys.argv[3]), workers=1, enable_latency_logging=False
     )
     server.start([Served("fasternet_t0", sys.argv[1])])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from mosec import Server, Worker
 from session import Model
 
-PATH = sys.argv.pop(1)
+PATH = "PEER_MODEL"
+"""Variable with the model's path: the processes of the workers are started anew."""
 
 
 class Network(Worker):
@@ -17,7 +19,7 @@ class Network(Worker):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = Model(PATH)
+        self.model = Model(os.environ[PATH])
 
     def deserialize(self, data: bytes) -> bytes:
         return data
@@ -30,6 +32,7 @@ class Network(Worker):
 
 
 if __name__ == "__main__":
+    os.environ[PATH] = sys.argv.pop(1)
     server = Server()
     server.append_worker(Network, num=1, max_batch_size=16, max_wait_time=1)
     server.run()
