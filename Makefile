@@ -15,7 +15,7 @@ TORCH := torch==2.13.0
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test lint format bench bench-overload bench-catalog bench-fasternet docs proto lock clean
+.PHONY: help run check test lint format bench bench-overload bench-catalog bench-fasternet bench-peers docs proto lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -56,6 +56,11 @@ bench-catalog: $(VENV)/.serve  ## what choosing a service costs among 4 to 10,00
 
 bench-fasternet: $(BENCH)/.ready  ## FasterNet against its peers on this CPU (about half an hour)
 	PYTHONPATH=. $(BENCH)/bin/python bench/fasternet.py $(ARGS)
+
+bench-peers: $(VENV)/.test $(TRITON)/.ready $(RAY)/.ready  ## the same network behind seven servers (ten minutes)
+	$(BIN)/python bench/peers/environments.py
+	$(BIN)/python bench/peers/run.py $(ARGS)
+	$(BIN)/python bench/peers/report.py
 
 docs: $(VENV)/.serve  ## write the generated pages of docs/
 	$(BIN)/nonet settings --reference > docs/settings.md

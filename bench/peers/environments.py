@@ -1,7 +1,7 @@
 """Makes the environments of the peers, one each: ``python bench/peers/environments.py [NAME ...]``.
 
-They are no part of the product and are made on demand. Triton and Ray have theirs from the Makefile, since tests
-use them too. What is installed already is left as it is.
+They are no part of the product and are made on demand. Triton and Ray have theirs from the Makefile, since
+tests use them too. What is installed already is left as it is.
 """
 
 from __future__ import annotations

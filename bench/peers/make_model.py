@@ -2,8 +2,8 @@
 
     python bench/peers/make_model.py FOLDER
 
-The weights are those of ``fasternet_t0_grocery``, which was trained at 128; the network takes any size, and what
-its answers are worth at this one does not matter here. A picture is 602 KB as FP32.
+The weights are those of ``fasternet_t0_grocery``, which was trained at 128; the network takes any size, and
+what its answers are worth at this one does not matter here. A picture is 602 KB as FP32.
 """
 
 from __future__ import annotations

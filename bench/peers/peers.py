@@ -41,6 +41,7 @@ class Peer:
         path: where a picture is posted; it is posted raw, or as a request of the Open Inference Protocol.
         oip: whether it speaks that protocol.
         grpc: whether over gRPC too.
+        always: headers, or metadata, of each request.
         headers: with each request that has a deadline.
         parameters: in each request of the protocol that has a deadline.
         variables: of its environment.
@@ -53,6 +54,7 @@ class Peer:
     path: str = "/predict"
     oip: bool = False
     grpc: bool = False
+    always: dict[str, str] = dataclasses.field(default_factory=dict)
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     parameters: dict[str, int] = dataclasses.field(default_factory=dict)
     variables: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -65,7 +67,11 @@ class Peer:
 
     def body(self, picture: bytes, *, deadline: bool) -> tuple[bytes, dict[str, str]]:
         """What is posted, and its headers."""
-        headers = {"Content-Type": "application/octet-stream", **(self.headers if deadline else {})}
+        headers = {
+            "Content-Type": "application/octet-stream",
+            **self.always,
+            **(self.headers if deadline else {}),
+        }
         if not self.oip:
             return picture, headers
         tensor = {
@@ -126,10 +132,11 @@ PEERS = [
         _nonet,
         oip=True,
         grpc=True,
+        # Equal pictures in flight would be computed once.
+        always={"cache-control": "no-store"},
         headers={"X-Request-Timeout-Ms": str(DEADLINE_MS)},
         variables={
             "NONET_SCHEDULER__LANES": "1",
-            "NONET_CACHE__ENABLED": "false",
             "NONET_REPOSITORY__POLL_SECONDS": "0",
         },
         source="onnxruntime",

@@ -1,19 +1,20 @@
 """The same network behind Nonet and its peers, measured in turn by the same client. ``make bench-peers``.
 
-    python bench/peers/run.py [--rounds 2] [--seconds 2.5] [--only NAME ...] [--again] [--rehearse]
+    python bench/peers/run.py [--rounds 2] [--seconds 2] [--only NAME ...] [--again] [--rehearse]
 
-Protocol. FasterNet-T0 at 224 x 224 (``make_model.py``), one thread; a picture is a tensor of 602 KB, sent by
-HTTP/1.1 as its server takes tensors: raw, or as binary data of the Open Inference Protocol; over gRPC too where
-there is one. All processes of a server have processor 0, the client has processor 1. In a round the peers come in
-turn, each started anew: first, closed loops of 1, 4 and 16 clients (answers a second; processor time of the
-server's whole process tree, user and system, for each answer), then open loops at 0.7, 1, 2 and 4 times the rate
-that it had with 16 clients (Poisson), each request with a deadline of 200 ms. Goodput is what was answered within
-200 ms of its planned instant, so that a client that falls behind cannot hide a server that does. Servers that can
-be told the deadline are told; all others let work wait that nobody will take.
+Protocol. FasterNet-T0 at 224 x 224 (``make_model.py``), one thread; a picture is a tensor of 602 KB, sent
+by HTTP/1.1 as its server takes tensors: raw, or as binary data of the Open Inference Protocol; over gRPC
+too where there is one. All processes of a server have processor 0, the client has processor 1. In a round
+the peers come in turn, each started anew: first, closed loops of 1, 4 and 16 clients (answers a second;
+processor time of the server's whole process tree, user and system, for each answer), then open loops at
+0.7, 1, 2 and 4 times the rate that it had with 16 clients (Poisson), each request with a deadline of 200
+ms. Goodput is what was answered within 200 ms of its planned instant, so that a client that falls behind
+cannot hide a server that does. Servers that can be told the deadline are told; all others let work wait
+that nobody will take.
 
-A round of a peer is one file in ``docs/results/peers``; what is there is not measured again (``--again`` does), so
-an interrupted run goes on where it was. ``report.py`` makes the page of them. ``--rehearse`` sends twenty requests to
-each, checks the answers, and writes nothing.
+A round of a peer is one file in ``docs/results/peers``; what is there is not measured again (``--again``
+does), so an interrupted run goes on where it was. ``report.py`` makes the page of them. ``--rehearse``
+sends twenty requests to each, checks the answers, and writes nothing.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ def processor_seconds(root: psutil.Process) -> float:
 
 @contextlib.contextmanager
 def started(peer: Peer, place: Place) -> Iterator[psutil.Process]:
-    """A peer's process for the time of a block, pinned to its processor; its whole tree is gone afterwards."""
-    log = tempfile.TemporaryFile()
+    """A peer's process for the time of a block, pinned to its processor; its tree is gone afterwards."""
+    log = tempfile.TemporaryFile()  # noqa: SIM115
     command = ["taskset", "-c", str(SERVER_CPU), *peer.command(peer.python, place)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", **peer.variables}
     if peer.name != "Nonet":
@@ -156,11 +157,12 @@ class Client:
             sent.append(request.SerializeToString())
         limit = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         async with grpc.aio.insecure_channel(f"{HOST}:{self.place.grpc}", options=limit) as channel:
+            metadata = tuple(self.peer.always.items())
             call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
 
             async def exchange(index: int) -> tuple[int, bytes]:
                 reply = message("inference.ModelInferResponse").FromString(
-                    await call(sent[index % len(sent)])
+                    await call(sent[index % len(sent)], metadata=metadata)
                 )
                 data = reply.raw_output_contents
                 if data:
@@ -280,11 +282,11 @@ def _named(statuses: dict[int, int]) -> dict[str, int]:
 
 
 async def settle(client: Client) -> None:
-    """Wait until what was left behind has been worked off: an answer comes as quickly as on an idle server."""
+    """Wait until what was left behind has been worked off: an answer comes as from an idle server."""
     connection = Connection(HOST, client.place.http)
     body = client.bodies(deadline=False)[0]
-    for _ in range(200):
-        begun = time.perf_counter()
+    ends = time.perf_counter() + 5.0
+    while (begun := time.perf_counter()) < ends:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await connection.exchange(body)
             if time.perf_counter() - begun < 0.05:
@@ -337,10 +339,11 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=2.5)
+    parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--only", nargs="*", default=[peer.name for peer in PEERS])
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--rehearse", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the server that runs ends too
     os.sched_setaffinity(0, {CLIENT_CPU})
@@ -354,7 +357,7 @@ def main() -> None:
         pictures = [row.tobytes() for row in rows]
         for number in range(1 if arguments.rehearse else arguments.rounds):
             for peer in PEERS:
-                file = RESULTS / f"{peer.name.lower().replace(' ', '_')}-{number}.json"
+                file = arguments.results / f"{peer.name.lower().replace(' ', '_')}-{number}.json"
                 measured = file.is_file() and not arguments.again and not arguments.rehearse
                 if peer.name not in arguments.only or measured:
                     continue
@@ -375,7 +378,7 @@ def main() -> None:
                 except RuntimeError as error:
                     print(f"{peer.name}: {error}", flush=True)
                     continue
-                RESULTS.mkdir(parents=True, exist_ok=True)
+                arguments.results.mkdir(parents=True, exist_ok=True)
                 whole = {
                     "peer": peer.name,
                     "round": number,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import uvicorn
@@ -11,7 +13,6 @@ from fastapi import FastAPI, Request, Response
 from session import Model
 
 model = Model(sys.argv[1])
-app = FastAPI()
 pool = ThreadPoolExecutor(1)
 waiting: asyncio.Queue[tuple[bytes, asyncio.Future[bytes]]] = asyncio.Queue()
 
@@ -29,9 +30,15 @@ async def work() -> None:
                 answer.set_result(data)
 
 
-@app.on_event("startup")
-async def start() -> None:
-    app.state.worker = asyncio.create_task(work())
+@contextlib.asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """The worker lives as long as the server."""
+    worker = asyncio.create_task(work())
+    yield
+    worker.cancel()
+
+
+app = FastAPI(lifespan=lifespan)
 
 
 @app.post("/predict")
