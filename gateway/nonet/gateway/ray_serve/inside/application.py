@@ -13,8 +13,8 @@ import pydantic
 import ray
 from ray import serve
 
-from nonet.gateway.process.ray_replica import RayReplica, Reply
 from nonet.gateway.process.service_names import service_names
+from nonet.gateway.ray_serve.replica import RayReplica, Reply
 from nonet.gateway.settings.loader import load_settings
 from nonet.runtime.oip.messages import OPEN_INFERENCE, methods
 
@@ -39,7 +39,7 @@ class Service:
     """A replica as Ray makes it: its methods are those of the Open Inference Protocol, which are added below
     the class."""
 
-    async def __init__(self, arguments: Arguments) -> None:
+    async def __init__(self, arguments: Arguments) -> None:  # type: ignore[misc]  # Ray awaits it
         given = {section: dict(fields) for section, fields in arguments.settings.items()}
         given.setdefault("repository", {})["path"] = arguments.repository
         # As many executions side by side as the replica was given processors, not as many as the node has.
