@@ -36,12 +36,14 @@ class TraceReceiver:
         spans: everything that was received.
         status: what is answered; 0 answers nothing until the receiver is closed.
         asked: how many messages have come.
+        keys: the headers ``x-key`` of the messages, "" for none.
     """
 
     def __init__(self, status: int = 200, port: int = 0) -> None:
         self.spans: list[Span] = []
         self.status = status
         self.asked = 0
+        self.keys: set[str] = set()
         self._closed = threading.Event()
         receiver = self
 
@@ -49,6 +51,7 @@ class TraceReceiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.asked += 1
+                receiver.keys.add(self.headers.get("x-key", ""))
                 if receiver.status == 0:
                     receiver._closed.wait()
                     return

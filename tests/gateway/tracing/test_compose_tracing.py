@@ -1,4 +1,4 @@
-"""From the settings to what follows requests: off costs nothing, and what cannot work is said at the start."""
+"""From the settings to what follows requests: off imports nothing, and what cannot work is said early."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         compose_tracing(TracingSettings(endpoint=URL))
 
 
-@pytest.mark.parametrize("headers", ["key", "=value", "a=1,b", "a=1,,=2"])
+@pytest.mark.parametrize("headers", ["s3cret", "=s3cret", "a=1,s3cret"])
 def test_headers_that_are_none_are_refused_without_being_repeated(headers: str) -> None:
     with pytest.raises(SettingsError, match=r"tracing\.headers") as refused:
         compose_tracing(TracingSettings(endpoint=URL, headers=headers))  # type: ignore[arg-type]
-    assert headers not in str(refused.value)
+    assert "s3cret" not in str(refused.value)

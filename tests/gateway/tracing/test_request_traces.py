@@ -44,7 +44,7 @@ def gateway(
     folder = tmp_path_factory.mktemp("before")
     topology = folder / "topology.toml"
     topology.write_text(f'[[service]]\nname = "recognition"\naddress = "{service.grpc_address}"\n')
-    settings = {"tracing": {"endpoint": receiver.url, "service_name": "before"}}
+    settings = {"tracing": {"endpoint": receiver.url, "service_name": "before", "headers": "x-key=a%20b"}}
     with running(folder, folder / "own", settings, arguments=("--topology", str(topology))) as started:
         eventually(lambda: started.http.get("/v2/health/ready").status_code == 200, "the service is found")
         yield started
@@ -108,6 +108,7 @@ def test_a_request_through_a_service_is_one_trace_over_both_processes(
     execute = next(span for span in of_trace if (span.service, span.name) == ("before", "execute"))
     called = next(span for span in of_trace if span.name.endswith("ModelInfer"))
     assert (called.service, called.parent_id) == ("behind", execute.span_id)
+    assert receiver.keys == {"", "a b"}
 
 
 def test_who_is_not_traced_by_the_gateway_is_not_traced_by_its_services(
