@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-READY_GUARD = 100.0
+READY_GUARD = 180.0
 _STORE = 78 << 20  # the smallest that Ray takes
 
 
