@@ -8,13 +8,14 @@ BENCH := $(VENV)/bench
 GENERATOR := $(VENV)/generator
 VALIDATORS := $(VENV)/validators
 TRITON := $(VENV)/triton
+RAY := $(VENV)/ray
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The build of PyTorch is the machine's choice (pip takes what its configuration offers); the release is ours.
 TORCH := torch==2.13.0
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test lint format bench bench-overload bench-catalog bench-fasternet docs proto lock clean
+.PHONY: help run check test test-ray lint format bench bench-overload bench-catalog bench-fasternet bench-peers docs proto lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -31,6 +32,9 @@ run: $(VENV)/.serve  ## serve the models on ports 8000 (HTTP) and 8001 (gRPC)
 test: lint $(GENERATOR)/.ready $(VALIDATORS)/.ready $(TRITON)/.ready  ## lint, then all tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS) || \
 	    { test $$? -eq 1 && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
+
+test-ray: $(VENV)/.test $(RAY)/.ready  ## a real Ray cluster of two nodes, of which one is killed (two minutes)
+	$(BIN)/python -m pytest -q tests/ray_serve $(ARGS)
 
 check: lint  ## lint and the tests that need no server: under two minutes
 	$(BIN)/python -m pytest -q -m "not server and not slow" $(ARGS)
@@ -56,6 +60,11 @@ bench-catalog: $(VENV)/.serve  ## what choosing a service costs among 4 to 10,00
 bench-fasternet: $(BENCH)/.ready  ## FasterNet against its peers on this CPU (about half an hour)
 	PYTHONPATH=. $(BENCH)/bin/python bench/fasternet.py $(ARGS)
 
+bench-peers: $(VENV)/.test $(TRITON)/.ready $(RAY)/.ready  ## the same network behind seven servers (ten minutes)
+	$(BIN)/python bench/peers/environments.py
+	$(BIN)/python bench/peers/run.py $(ARGS)
+	$(BIN)/python bench/peers/report.py
+
 docs: $(VENV)/.serve  ## write the generated pages of docs/
 	$(BIN)/nonet settings --reference > docs/settings.md
 
@@ -65,14 +74,17 @@ proto: $(VENV)/.test  ## compile proto/ into the descriptors that the gateway ma
 
 lock: $(VENV)/.uv  ## resolve the dependencies anew and write requirements/*.lock
 	$(LOCK) --upgrade pyproject.toml requirements/build.in requirements/research.in \
-	    --extra test --extra openvino --extra floors --extra images -o requirements/test.lock
+	    --extra test --extra openvino --extra floors --extra images --extra tracing -o requirements/test.lock
 	$(LOCK) --upgrade pyproject.toml requirements/build.in --extra redis --extra floors --extra images \
+	    --extra tracing \
 	    -c requirements/test.lock -o requirements/serve.lock
 	$(LOCK) --upgrade requirements/generator.in -o requirements/generator.lock
 	$(LOCK) --upgrade requirements/validators.in -o requirements/validators.lock
 	$(LOCK) --upgrade --no-deps requirements/helm.in -o requirements/helm.lock
 	$(filter-out --universal,$(LOCK)) --upgrade requirements/triton.in -o requirements/triton.lock
 	$(LOCK) --upgrade --no-deps requirements/tritonserver.in -o requirements/tritonserver.lock
+	$(LOCK) --upgrade pyproject.toml requirements/build.in requirements/ray.in --extra tracing \
+	    -c requirements/serve.lock -o requirements/ray.lock
 
 clean:  ## remove caches (the environment stays)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
@@ -124,6 +136,15 @@ $(TRITON)/.ready: requirements/triton.lock requirements/tritonserver.lock .ci/pr
 	$(TRITON)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps \
 	    -r requirements/tritonserver.lock && \
 	$(TRITON)/bin/python .ci/prepare_triton.py . ; } || echo "no Triton here: the tests with it are skipped"
+	@touch $@
+
+# Nodes of a Ray cluster, for `make test-ray`: 134 MB of downloads, and a minute and a half of a processor.
+$(RAY)/.ready: requirements/ray.lock pyproject.toml | $(BIN)/python
+	$(PYTHON) -m venv $(RAY)
+	{ $(RAY)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes \
+	    -r requirements/ray.lock && \
+	$(RAY)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation \
+	    --editable . ; } || echo "no Ray here: the tests with it are skipped"
 	@touch $@
 
 # The peers come from timm, which wants torchvision for a data pipeline that is not used here.

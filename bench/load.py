@@ -54,12 +54,23 @@ class Connection:
         head = await reader.readuntil(b"\r\n\r\n")
         status = int(head[9:12])
         lower = head.lower()
-        place = lower.index(b"content-length:") + 15
-        length = int(lower[place : lower.index(b"\r", place)])
-        body = await reader.readexactly(length) if length else b""
+        if b"\r\ntransfer-encoding: chunked" in lower:
+            body = await self._chunks(reader)
+        else:
+            place = lower.index(b"\r\ncontent-length:") + 17
+            length = int(lower[place : lower.index(b"\r", place)])
+            body = await reader.readexactly(length) if length else b""
         if b"connection: close" in lower:
             await self.close()
         return status, body
+
+    async def _chunks(self, reader: asyncio.StreamReader) -> bytes:
+        """A body whose length was not known beforehand."""
+        body = b""
+        while length := int(await reader.readuntil(b"\r\n"), 16):
+            body += (await reader.readexactly(length + 2))[:-2]
+        await reader.readexactly(2)
+        return body
 
     async def close(self) -> None:
         if self._streams is not None:

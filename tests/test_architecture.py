@@ -224,14 +224,14 @@ def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
 
 def test_what_serves_never_holds_torch() -> None:
     """Import the whole serving process, every module of it, and look at what came along. What runs inside
-    Triton can be imported there only."""
+    Triton or Ray can be imported there only."""
     code = (
         "import sys, pkgutil, importlib\n"
         "import nonet.gateway.process.gateway_process, nonet.cli.main\n"
         "for wing in ('runtime', 'jobs', 'gateway', 'services'):\n"
         "    package = importlib.import_module('nonet.' + wing)\n"
         "    for info in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
-        "        if not info.name.endswith('.job') and '.triton.inside.' not in info.name:\n"
+        "        if not info.name.endswith('.job') and '.inside.' not in info.name:\n"
         "            importlib.import_module(info.name)\n"
         "print(*sys.modules)\n"
     )

@@ -18,13 +18,20 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 WANTED = {
-    "serve.lock": [*PROJECT["dependencies"], *EXTRAS["redis"], *EXTRAS["floors"], *EXTRAS["images"]],
+    "serve.lock": [
+        *PROJECT["dependencies"],
+        *EXTRAS["redis"],
+        *EXTRAS["floors"],
+        *EXTRAS["images"],
+        *EXTRAS["tracing"],
+    ],
     "test.lock": [
         *PROJECT["dependencies"],
         *EXTRAS["test"],
         *EXTRAS["openvino"],
         *EXTRAS["floors"],
         *EXTRAS["images"],
+        *EXTRAS["tracing"],
     ],
 }
 

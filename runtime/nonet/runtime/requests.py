@@ -77,6 +77,8 @@ class InferRequest:
             core, no part of the cache key.
         asked_by: names of the models for whose requests it is asked, the first caller's first; empty for a
             caller's own. Set by the core alone; no part of the cache key.
+        traceparent: W3C trace context for whoever executes it in another process; "" for none. Set by the
+            core alone; no part of the cache key.
     """
 
     model: str
@@ -93,6 +95,7 @@ class InferRequest:
     state: Any = None
     cost: float = 1.0
     asked_by: tuple[str, ...] = ()
+    traceparent: str = ""
 
     def input(self, name: str) -> Tensor | None:
         """The input called ``name``, or None."""

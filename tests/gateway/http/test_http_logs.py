@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nonet.gateway.http import JsonFormatter, PlainFormatter, RequestContext, request_id, trace_id
+from nonet.gateway.core.request_trace import current_trace
+from nonet.gateway.http import JsonFormatter, PlainFormatter, RequestContext, request_id
 from nonet.gateway.http.access_log import log_request, sanitise
 
 
@@ -40,12 +41,12 @@ def test_a_log_line_carries_the_request_and_its_trace() -> None:
             (b"traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ]
     )
-    tokens = request_id.set(context.request_id), trace_id.set(context.trace_id)
+    tokens = request_id.set(context.request_id), current_trace.set(context.trace)
     try:
         line = json.loads(JsonFormatter().format(record("hello", fields={"status": 200})))
     finally:
         request_id.reset(tokens[0])
-        trace_id.reset(tokens[1])
+        current_trace.reset(tokens[1])
     assert line["request_id"] == "abc-1"
     assert line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
     assert (line["message"], line["status"], line["level"]) == ("hello", 200, "info")

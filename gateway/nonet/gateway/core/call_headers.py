@@ -9,6 +9,7 @@ import time
 from nonet.gateway.core.call import Call
 from nonet.gateway.core.gatekeeper import Gatekeeper
 from nonet.gateway.core.request_context import RawHeaders, RequestContext
+from nonet.gateway.core.request_trace import current_trace
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import DeadlineExceeded, InvalidArgument
 from nonet.runtime.requests import InferResponse
@@ -128,12 +129,14 @@ def asks_to_explain(text: str, name: str) -> bool:
 
 
 def answer_headers(response: InferResponse, decode: float, encode: float) -> RawHeaders:
-    """The headers that say how a request was handled.
+    """The headers that say how a request was handled; its trace, if there is one, is told the same.
 
     Args:
         response: the answer.
         decode, encode: seconds the face itself took to read the request and to write the answer.
     """
+    if (trace := current_trace.get()) is not None:
+        trace.answered(decode, encode)
     timings = response.timings
     return [
         (b"x-model-version", _header_value(response.version)),

@@ -13,6 +13,7 @@ from nonet.gateway.core.executions import executions
 from nonet.gateway.core.partial_answers import PartialAnswers
 from nonet.gateway.core.protocol_parameters import selected
 from nonet.gateway.core.records import ANSWERED_BY_CACHE, RequestRecord, unsure_rows
+from nonet.gateway.core.request_trace import current_trace
 from nonet.gateway.core.ticket import Ticket
 from nonet.gateway.scheduler import ItemState
 from nonet.runtime.catalog import Lease
@@ -165,6 +166,11 @@ class Execution:
     ) -> InferResponse:
         """Queue the request, await its outcome, check it and give it the shape the caller asked for."""
         flight = progress.flight
+        trace = current_trace.get()
+        if trace is not None:
+            progress.span_id = trace.new_span()
+            request = dataclasses.replace(request, traceparent=trace.header(progress.span_id))
+        progress.queued_at = self._clock.now()
 
         def deliver(partial: InferResponse) -> bool:
             readers = self._readers.get(flight, ()) if flight else (progress.partials,)
@@ -190,6 +196,9 @@ class Execution:
                 progress.stage = "executing"
             raise
         finally:
+            progress.executed_at = self._clock.now()
+            if begun := ticket.item.started:
+                progress.begun_at = progress.queued_at if ticket.item.steps else begun
             if flight:
                 self._tickets.pop(flight, None)
         if isinstance(outcome, ServingError):

@@ -31,6 +31,9 @@ class RequestRecord:
         deadline_met: True or False if it had a deadline, else None.
         unsure: of an answered request, how many of its rows the model says it is unsure of; None if the model
             does not say.
+        queued_at, begun_at, executed_at: instants at which it was queued, its execution began (of one of
+            several steps: it was queued) and ended; 0.0 where that did not come to pass.
+        span_id: of its execution, where it is traced.
     """
 
     model: str = ""
@@ -49,6 +52,10 @@ class RequestRecord:
     encode: float = 0.0
     deadline_met: bool | None = None
     unsure: int | None = None
+    queued_at: float = 0.0
+    begun_at: float = 0.0
+    executed_at: float = 0.0
+    span_id: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

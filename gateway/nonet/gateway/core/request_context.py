@@ -12,6 +12,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from nonet.gateway.core.call import Call
+from nonet.gateway.core.request_trace import RequestTrace
 from nonet.gateway.core.upload_budget import Hold
 
 Scope = MutableMapping[str, Any]
@@ -22,11 +23,8 @@ EXTENSION = "nonet.request_context"
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("nonet_request_id", default="")
 """Id of the request that is being handled; every log line written meanwhile carries it."""
-trace_id: contextvars.ContextVar[str] = contextvars.ContextVar("nonet_trace_id", default="")
-"""Trace id of the caller's ``traceparent``, or ""."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 # Headers of one value, of which another would make it another request.
@@ -59,7 +57,7 @@ class RequestContext:
         ambiguous: a header that says how the request is to be handled and was sent with two values; "" if
             there is none.
         request_id: the caller's ``X-Request-Id`` if it is sane, else one of ours.
-        trace_id: of the caller's ``traceparent``, or "".
+        trace: what the caller's ``traceparent`` says, or what is recorded; None where nobody follows it.
         route: the route's template for metrics, e.g. ``/v2/models/{model}/infer``; "" until it is known.
         received: whether the body has been read to its end.
         hold: what accounts for the memory that the body takes while the request is handled; None before.
@@ -72,7 +70,7 @@ class RequestContext:
     headers: dict[bytes, bytes] = dataclasses.field(default_factory=dict)
     ambiguous: str = ""
     request_id: str = ""
-    trace_id: str = ""
+    trace: RequestTrace | None = None
     route: str = ""
     received: bool = False
     hold: Hold | None = None
@@ -91,7 +89,7 @@ class RequestContext:
         return context
 
     def begin(self, raw_headers: list[tuple[bytes, bytes]]) -> None:
-        """Take in the headers: fills ``headers``, ``request_id`` and ``trace_id``."""
+        """Take in the headers: fills ``headers``, ``request_id`` and ``trace``."""
         self.headers = headers = dict(raw_headers)
         if len(headers) != len(raw_headers):
             self.ambiguous = _contradicted(raw_headers, headers)
@@ -100,8 +98,12 @@ class RequestContext:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         self.request_id = given if _SANE_ID.fullmatch(given) else os.urandom(16).hex()
         if (parent := headers.get(b"traceparent")) is not None:
-            match = _TRACEPARENT.fullmatch(parent.decode("latin-1"))
-            self.trace_id = match[1] if match else ""
+            self.trace = RequestTrace.of_header(parent.decode("latin-1"))
+
+    @property
+    def trace_id(self) -> str:
+        """Of the trace, "" where nobody follows it."""
+        return self.trace.trace_id if self.trace is not None else ""
 
     def header(self, name: bytes) -> str:
         """A header as text, "" if it is absent."""

@@ -170,7 +170,9 @@ class RemoteDevice:
         if request.deadline is not None:
             timeout = max(request.deadline - time.monotonic(), 0.001)
         try:
-            metadata = (("x-priority", str(request.priority)), ("cache-control", "no-store"))
+            metadata: Metadata = (("x-priority", str(request.priority)), ("cache-control", "no-store"))
+            if request.traceparent:
+                metadata = (*metadata, ("traceparent", request.traceparent))
             if job.servable.info.decoupled:
                 return await self._stream(request, timeout, metadata, functools.partial(job.tell, index))
             return _answer(await self._call(request, timeout, metadata), request)

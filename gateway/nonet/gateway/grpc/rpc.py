@@ -25,9 +25,11 @@ from google.protobuf.message import DecodeError
 from nonet.gateway.core.call import Call
 from nonet.gateway.core.call_headers import CallReader, answer_headers
 from nonet.gateway.core.explaining import compact
-from nonet.gateway.core.request_context import RequestContext, request_id, trace_id
+from nonet.gateway.core.request_context import RequestContext, request_id
+from nonet.gateway.core.request_trace import Attributes, current_trace
 from nonet.gateway.core.upload_budget import Hold, UploadBudget
 from nonet.gateway.executor.errors import ERROR_CODE, RETRY_AFTER
+from nonet.gateway.tracing import Tracer
 from nonet.runtime.clock import Clock
 from nonet.runtime.errors import Internal, InvalidArgument, RequestTimeout, ServingError
 from nonet.runtime.oip.messages import methods
@@ -42,6 +44,10 @@ Observe = Callable[[str, str, float, str], None]
 """Called once per RPC: route, status name, seconds, model ("" if none)."""
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
+# Statuses that are a failure of the server to OpenTelemetry.
+_SERVERS_FAULT = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -76,7 +82,9 @@ class Rpc:
             ]
         )
         request_id.set(self.request_context.request_id)
-        trace_id.set(self.request_context.trace_id)
+        if face.tracer is not None:
+            face.tracer.begin(self.request_context)
+        current_trace.set(self.request_context.trace)
 
     def read(self, arrived: float | None = None) -> Call:
         """Who calls, and how the request is to be handled: the metadata that the HTTP face calls headers, and
@@ -157,6 +165,7 @@ class RpcFace:
         admit: lets a call of many messages in for the time of its block; see :meth:`DataPlane.admit`.
         message_timeout: seconds that a call may take to send what it sends, one message or many.
         observe: told of each RPC when it is over.
+        tracer: follows the RPCs; None records none.
     """
 
     reader: CallReader
@@ -165,6 +174,7 @@ class RpcFace:
     admit: Admit
     message_timeout: float
     observe: Observe | None = None
+    tracer: Tracer | None = None
 
     def __post_init__(self) -> None:
         self.closing = asyncio.Event()
@@ -268,10 +278,17 @@ class RpcFace:
 
         return grpc.stream_stream_rpc_method_handler(behaviour)
 
-    def over(self, route: str, status: str, seconds: float, model: str) -> None:
+    def over(self, route: str, status: str, rpc: Rpc) -> None:
         """An RPC has ended."""
         if self.observe is not None:
-            self.observe(route, status, seconds, model)
+            self.observe(route, status, time.monotonic() - rpc.request_context.arrived, rpc.model)
+        if self.tracer is not None:
+            attributes: Attributes = {
+                "rpc.system": "grpc",
+                "rpc.method": route,
+                "rpc.response.status_code": status,
+            }
+            self.tracer.end(rpc.request_context, route, attributes, failed=status in _SERVERS_FAULT)
 
 
 class _Settled:
@@ -308,7 +325,9 @@ class _Settled:
         finally:
             if isinstance(error, ServingError):
                 error.told()
-            self._face.over(self._route, status, time.monotonic() - rpc.request_context.arrived, rpc.model)
+                if (trace := rpc.request_context.trace) is not None:
+                    trace.error = error.code
+            self._face.over(self._route, status, rpc)
 
 
 def parse(message_class: Any, raw: bytes) -> Any:

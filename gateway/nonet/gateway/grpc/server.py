@@ -19,12 +19,17 @@ from nonet.gateway.settings.grpc_settings import GrpcSettings
 from nonet.gateway.tasks.face_parts import FaceParts
 from nonet.gateway.tasks.jobs_rpc import JobCalls
 from nonet.gateway.tasks.rpc import service_handlers, service_names
+from nonet.gateway.tracing import Tracer
 from nonet.runtime.errors import NotImplementedHere
 from nonet.runtime.oip.messages import JOBS, OPEN_INFERENCE, methods
 
 
 class GrpcServer:
     """Start it, :meth:`drain` it, stop it. To be made inside the event loop it is to run in.
+
+    Attributes:
+        open_inference: the handlers of the Open Inference Protocol by method, for whoever owns the connection
+            instead of this server.
 
     Args:
         parts: what is served.
@@ -33,6 +38,7 @@ class GrpcServer:
             pieces together; a caller that is slower is sent away with DEADLINE_EXCEEDED.
         repository_control: whether callers may load and unload models.
         observe: told of each RPC when it is over.
+        tracer: follows them; None records none.
         describe_models: whether this process is the remote service of a gateway, which is told all of them.
         beside_others: whether other processes listen on the same port.
     """
@@ -45,12 +51,13 @@ class GrpcServer:
         message_timeout: float = 60.0,
         repository_control: bool = True,
         observe: Observe | None = None,
+        tracer: Tracer | None = None,
         describe_models: bool = False,
         beside_others: bool = False,
     ) -> None:
         plane, jobs = parts.plane, parts.jobs
         self._face = face = RpcFace(
-            parts.calls, plane.clock, parts.uploads, lambda _: plane.admit(), message_timeout, observe
+            parts.calls, plane.clock, parts.uploads, lambda _: plane.admit(), message_timeout, observe, tracer
         )
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=limits.max_concurrent_rpcs,
@@ -76,13 +83,12 @@ class GrpcServer:
         stream = InferenceStream(plane, inference, limits.stream_window, face.closing, parts.uploads)
         names = [OPEN_INFERENCE, *service_names(parts.services), *([JOBS] if jobs is not None else [])]
         self.health = Health(plane.ready, names)
+        described = plane.catalog if describe_models else None
+        self.open_inference = _open_inference(
+            face, inference, stream, operation_handlers(operations, described)
+        )
         handlers = [
-            _open_inference(
-                face,
-                inference,
-                stream,
-                operation_handlers(operations, plane.catalog if describe_models else None),
-            ),
+            service(OPEN_INFERENCE, self.open_inference),
             self.health.handler(face),
             *Reflection([*names, HEALTH]).handlers(face),
         ]
@@ -114,16 +120,13 @@ class GrpcServer:
 
 def _open_inference(
     face: RpcFace, inference: Inference, stream: InferenceStream, operations: Mapping[str, Handler]
-) -> grpc.GenericRpcHandler:
+) -> dict[str, grpc.RpcMethodHandler]:
     path = f"/{OPEN_INFERENCE}/ModelStreamInfer"
-    return service(
-        OPEN_INFERENCE,
-        {
-            **_unary(face, OPEN_INFERENCE, operations),
-            **_unary(face, OPEN_INFERENCE, {"ModelInfer": inference.model_infer}, inference.admit),
-            "ModelStreamInfer": face.stream(path, stream.serve, request_streaming=True),
-        },
-    )
+    return {
+        **_unary(face, OPEN_INFERENCE, operations),
+        **_unary(face, OPEN_INFERENCE, {"ModelInfer": inference.model_infer}, inference.admit),
+        "ModelStreamInfer": face.stream(path, stream.serve, request_streaming=True),
+    }
 
 
 def _job_service(face: RpcFace, calls: JobCalls) -> grpc.GenericRpcHandler:

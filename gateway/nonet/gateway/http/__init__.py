@@ -1,6 +1,6 @@
 """The HTTP connection and everything that holds for every request, whatever its route."""
 
-from nonet.gateway.core.request_context import RequestContext, request_id, trace_id
+from nonet.gateway.core.request_context import RequestContext, request_id
 from nonet.gateway.http.access_log import JsonFormatter, PlainFormatter
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.guard import RequestGuard
@@ -18,5 +18,4 @@ __all__ = [
     "guarded_protocol",
     "request_id",
     "server_config",
-    "trace_id",
 ]

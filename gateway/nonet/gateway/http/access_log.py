@@ -14,7 +14,8 @@ from typing import Any
 
 import orjson
 
-from nonet.gateway.core.request_context import RequestContext, request_id, trace_id
+from nonet.gateway.core.request_context import RequestContext, request_id
+from nonet.gateway.core.request_trace import current_trace
 from nonet.runtime.errors import ServingError
 
 access_logger = logging.getLogger("nonet.access")
@@ -72,8 +73,8 @@ class JsonFormatter(logging.Formatter):
         }
         if current := request_id.get():
             line["request_id"] = current
-        if trace := trace_id.get():
-            line["trace_id"] = trace
+        if trace := current_trace.get():
+            line["trace_id"] = trace.trace_id
         fields = getattr(record, "fields", None)
         if isinstance(fields, dict):
             line.update(fields)

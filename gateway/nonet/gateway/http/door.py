@@ -17,9 +17,10 @@ from starlette.types import Scope
 from nonet.gateway.core.request_context import RequestContext, request_id
 from nonet.gateway.http.access_log import log_request
 from nonet.gateway.http.bodies import Bodies
-from nonet.gateway.http.guard import Observe
+from nonet.gateway.http.guard import Observe, trace_answer
 from nonet.gateway.http.origins import Origins
 from nonet.gateway.http.problems import answer_bytes, error_status
+from nonet.gateway.tracing import Tracer
 from nonet.runtime.errors import ServingError
 
 Check = Callable[[RequestContext, bytes], None]
@@ -42,7 +43,7 @@ class Door:
     Args:
         way: given path and raw path, the template of the route and what checks a POST there; None if its
             headers decide nothing.
-        bodies, origins, access_log, observe, overload_status: as those of
+        bodies, origins, access_log, observe, overload_status, tracer: as those of
             :class:`~nonet.gateway.http.guard.RequestGuard`.
     """
 
@@ -52,6 +53,7 @@ class Door:
     access_log: bool
     observe: Observe | None
     overload_status: int
+    tracer: Tracer | None = None
 
     def refusal(
         self, scope: Scope, default_headers: Sequence[tuple[bytes, bytes]], *, keep_alive: bool
@@ -105,4 +107,9 @@ class Door:
             request_id.reset(token)
         if self.observe is not None:
             self.observe(context.route, status, time.monotonic() - context.arrived)
+        if self.tracer is not None:
+            self.tracer.begin(context)
+            if context.trace is not None:
+                context.trace.refused(error.code, context.arrived)
+            trace_answer(self.tracer, context, "POST", context.route, status)
         return Refusal(wire, keep_alive)

@@ -13,11 +13,13 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nonet.gateway.core.request_context import RequestContext, request_id, trace_id
+from nonet.gateway.core.request_context import RequestContext, request_id
+from nonet.gateway.core.request_trace import Attributes, current_trace
 from nonet.gateway.http.access_log import log_request
 from nonet.gateway.http.bodies import Bodies
 from nonet.gateway.http.origins import Origins
 from nonet.gateway.http.problems import JSON, error_body, error_headers, error_status
+from nonet.gateway.tracing import Tracer
 from nonet.runtime.errors import (
     ClientClosed,
     Internal,
@@ -52,6 +54,7 @@ class RequestGuard:
         observe: called once for each request when it is over.
         origins: judges by which name and from whose page a request comes; None lets all in.
         overload_status: of refusals because of too much work, see :func:`error_status`.
+        tracer: follows the requests; None records none.
     """
 
     app: ASGIApp
@@ -61,6 +64,7 @@ class RequestGuard:
     observe: Observe | None = None
     origins: Origins | None = None
     overload_status: int = 503
+    tracer: Tracer | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,7 +74,9 @@ class RequestGuard:
         if not context.request_id:  # else the door has read them
             context.begin(scope["headers"])
         request_id.set(context.request_id)
-        trace_id.set(context.trace_id)
+        if self.tracer is not None:
+            self.tracer.begin(context)
+        current_trace.set(context.trace)
         answer = _Answer(context, send, self.overload_status)
         context.attend()
         try:
@@ -86,6 +92,8 @@ class RequestGuard:
             except asyncio.CancelledError:
                 await self._cancelled(scope, context, answer)
             except ServingError as error:
+                if context.trace is not None:
+                    context.trace.error = error.code
                 await answer.fail(scope["path"], error)
                 error.told()
             except Exception:
@@ -120,9 +128,21 @@ class RequestGuard:
             log_request(
                 context, scope["method"], raw.decode("latin-1"), status, answer.sent, scope.get("client")
             )
+        route = context.route or getattr(scope.get("route"), "path", "") or "other"
         if self.observe is not None:
-            route = context.route or getattr(scope.get("route"), "path", "") or "other"
             self.observe(route, status, time.monotonic() - context.arrived)
+        if self.tracer is not None:
+            trace_answer(self.tracer, context, scope["method"], route, status)
+
+
+def trace_answer(tracer: Tracer, context: RequestContext, method: str, route: str, status: int) -> None:
+    """A request was answered: its span, with the attributes that OpenTelemetry has for HTTP."""
+    attributes: Attributes = {
+        "http.request.method": method,
+        "http.route": route,
+        "http.response.status_code": status,
+    }
+    tracer.end(context, f"{method} {route}", attributes, failed=status >= 500)
 
 
 class _Answer:

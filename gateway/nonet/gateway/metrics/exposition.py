@@ -139,6 +139,8 @@ _OF_THE_PROCESS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("nonet_redis_failures", "counter", ("kind",), "What went wrong with the Redis that gateways share"),
     ("nonet_redis_resting", "gauge", (),
      "1 while the Redis that gateways share is left alone because it does not answer"),
+    ("nonet_trace_spans", "counter", ("outcome",),
+     "Spans of traced requests, by whether they were sent, lost with their message or dropped before"),
     ("nonet_build_info", "gauge", ("version",), "Always 1; the version is the label"),
 )
 # fmt: on

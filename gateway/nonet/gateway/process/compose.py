@@ -27,7 +27,7 @@ from nonet.gateway.core.shared_memory import SharedMemory
 from nonet.gateway.core.upload_budget import UploadBudget, disk_budget
 from nonet.gateway.core.version_pruning import VersionPruner
 from nonet.gateway.core.version_watch import VersionWatch
-from nonet.gateway.executor import Device, EmbeddedDevice, RemoteDevice, TritonDevice
+from nonet.gateway.executor import Device, EmbeddedDevice, RayServeDevice, RemoteDevice, TritonDevice
 from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import HttpSettings
 from nonet.gateway.metrics.counters import Metrics
@@ -36,6 +36,7 @@ from nonet.gateway.metrics.processor_energy import EnergyMeter
 from nonet.gateway.metrics.siblings import Siblings
 from nonet.gateway.process.compose_jobs import compose_jobs
 from nonet.gateway.process.compose_peers import compose_peers
+from nonet.gateway.process.compose_tracing import compose_tracing
 from nonet.gateway.process.engine_measuring import EngineMeasuring
 from nonet.gateway.process.http_app import HttpApp, create_app
 from nonet.gateway.process.service_absence import service_absence
@@ -58,6 +59,7 @@ from nonet.runtime.task import Service, ServiceLimits
 
 if TYPE_CHECKING:
     from nonet.gateway.peers import GatewayPeers
+    from nonet.gateway.process.compose_tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,8 @@ logger = logging.getLogger(__name__)
 class Gateway:
     """The parts of one gateway process; ``repository`` is None when every service runs elsewhere, ``peers``
     when nothing is shared with other gateways, ``alone`` says that this process is one service, ``worker``
-    that it is one of several on the same ports, ``measuring`` is None unless engines are measured."""
+    that it is one of several on the same ports, ``measuring`` is None unless engines are measured,
+    ``tracing`` is None when requests are not traced."""
 
     settings: Settings
     catalog: Catalog
@@ -79,6 +82,7 @@ class Gateway:
     alone: bool = False
     worker: Worker | None = None
     measuring: EngineMeasuring | None = None
+    tracing: Tracing | None = None
 
     def http_settings(self) -> HttpSettings:
         """The limits of the HTTP face."""
@@ -96,6 +100,7 @@ class Gateway:
             self.http_settings(),
             metrics_endpoint=self.page.answer,
             observe=self.metrics.observe_route,
+            tracer=None if self.tracing is None else self.tracing.tracer,
             authenticated=bool(self.settings.auth.keys),
         )
 
@@ -107,6 +112,7 @@ class Gateway:
             message_timeout=self.settings.server.body_timeout,
             repository_control=self.settings.repository.control,
             observe=self.metrics.observe_route,
+            tracer=None if self.tracing is None else self.tracing.tracer,
             describe_models=self.alone,
             beside_others=self.worker is not None,
         )
@@ -166,6 +172,9 @@ def compose(
     )
     metrics = Metrics()
     plane.add_observer(metrics)
+    tracing = compose_tracing(settings.tracing)
+    if tracing is not None:
+        plane.add_observer(tracing.tracer)
     budget = MemoryBudget(limit) if (limit := settings.repository.max_resident_bytes) else None
     options = BackendOptions(engine=settings.repository.engine, concurrency=lanes, budget=budget)
     repository = None if remote else _repository(settings, catalog, services, only, options)
@@ -248,12 +257,25 @@ def compose(
             facts["nonet_jobs_unserved"] = jobs.stuck.counts()
         if peers is not None:
             facts.update(peers.facts())
+        if tracing is not None:
+            facts.update(tracing.exporter.facts())
         return facts
 
     siblings = None if worker is None else Siblings(worker.folder, os.getpid())
     page = MetricsPage(metrics, state, siblings)
     return Gateway(
-        settings, catalog, plane, repository, metrics, page, parts, peers, bool(only), worker, measuring
+        settings,
+        catalog,
+        plane,
+        repository,
+        metrics,
+        page,
+        parts,
+        peers,
+        bool(only),
+        worker,
+        measuring,
+        tracing,
     )
 
 
@@ -325,12 +347,15 @@ def _memory(settings: Settings) -> SharedMemory | None:
     return SharedMemory(wanted)
 
 
+_DEVICES = {"nonet": RemoteDevice, "ray": RayServeDevice, "triton": TritonDevice}
+
+
 def _remote_devices(remote: Sequence[RemoteService], catalog: Catalog, settings: Settings) -> list[Device]:
     limit = max(settings.server.max_decoded_bytes, settings.grpc.max_message_bytes)
     replicas: Counter[str] = Counter()
     devices: list[Device] = []
     for service in remote:
         replicas[service.name] += 1
-        kind = TritonDevice if service.kind == "triton" else RemoteDevice
-        devices.append(kind(service, catalog, replicas[service.name], limit))
+        make = _DEVICES[service.kind]
+        devices.append(make(service, catalog, replicas[service.name], limit))
     return devices

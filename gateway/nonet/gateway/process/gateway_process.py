@@ -28,7 +28,6 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from nonet.gateway.core.repository_control import RepositoryControl
 from nonet.gateway.grpc import GrpcServer
 from nonet.gateway.http import server_config
 from nonet.gateway.metrics.siblings import SECONDS
@@ -36,6 +35,7 @@ from nonet.gateway.process.checkpoints import Checkpoint, open_into
 from nonet.gateway.process.compose import Gateway, compose, service_limits
 from nonet.gateway.process.logs import set_up_logging
 from nonet.gateway.process.process_exit import exit_at_last, exit_now, stop_signal
+from nonet.gateway.process.repository_following import following
 from nonet.gateway.process.services import works
 from nonet.gateway.process.start_error import StartError, bound_socket
 from nonet.gateway.process.storage_watch import StorageWatch
@@ -45,7 +45,6 @@ from nonet.gateway.settings.topology import RemoteService
 from nonet.jobs.wake_loop import WakeLoop
 from nonet.runtime.backends.memory import return_freed_memory
 from nonet.runtime.release import VERSION
-from nonet.runtime.repository import RepositoryManager
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +150,7 @@ class _Process:
             control = self._gateway.parts.repository
             async with contextlib.AsyncExitStack() as loops:
                 if repository is not None and control is not None and poll > 0:
-                    follow = _following(repository, control, poll)
+                    follow = following(repository, control, poll)
                     follow.start(poll)
                     loops.push_async_callback(follow.cancel)
                 if self._gateway.measuring is not None:
@@ -305,6 +304,8 @@ class _Process:
             await self._plane.stop()
         if self._gateway.peers is not None:
             await self._gateway.peers.close()
+        if self._gateway.tracing is not None:
+            await self._gateway.tracing.exporter.close()
         if self._gateway.parts.repository is not None:
             self._gateway.parts.repository.close()
         logger.info("left")
@@ -325,26 +326,6 @@ async def _stop_http(http: tuple[_HttpServer, asyncio.Task[None]] | None, grace:
     server.config.timeout_graceful_shutdown = math.ceil(grace)
     server.should_exit = True
     await task
-
-
-def _following(repository: RepositoryManager, control: RepositoryControl, seconds: float) -> WakeLoop:
-    """Looks for changed models every ``seconds``."""
-    trouble = ""
-
-    async def look() -> float:
-        nonlocal trouble
-        reason = ""
-        try:
-            await control.run(repository.refresh)
-        except OSError as error:
-            # The models that are loaded keep serving; said once, not at every look.
-            reason = error.strerror or type(error).__name__
-            if reason != trouble:
-                logger.warning("the model repository cannot be read: %s", reason)
-        trouble = reason
-        return seconds
-
-    return WakeLoop("looking for changed models", look, seconds)
 
 
 def _settle_garbage() -> None:

@@ -32,6 +32,7 @@ from nonet.gateway.tasks.model_cards import model_router
 from nonet.gateway.tasks.openapi import describe
 from nonet.gateway.tasks.pages import page_router
 from nonet.gateway.tasks.rest import TaskRoute, service_router
+from nonet.gateway.tracing import Tracer
 from nonet.runtime.errors import InvalidArgument, MethodNotAllowed, NotFound, ServingError
 from nonet.runtime.release import VERSION
 
@@ -56,6 +57,7 @@ def create_app(
     *,
     metrics_endpoint: Exposition,
     observe: Observe | None = None,
+    tracer: Tracer | None = None,
     authenticated: bool = False,
 ) -> HttpApp:
     """The ASGI application; run it with :func:`nonet.gateway.http.server_config`.
@@ -65,6 +67,7 @@ def create_app(
         settings: limits.
         metrics_endpoint: answers ``/metrics``.
         observe: told of each answered request.
+        tracer: follows them; None records none.
         authenticated: whether keys are on, which the OpenAPI description then says.
     """
     plane, calls, services = parts.plane, parts.calls, parts.services
@@ -93,6 +96,7 @@ def create_app(
             observe=observe,
             origins=origins,
             overload_status=settings.overload_status,
+            tracer=tracer,
         )
 
     app.add_middleware(guard)
@@ -140,7 +144,9 @@ def create_app(
     )
     hot = {path: route for path, route in routes.items() if not path_parameters(path)}
     hot_routes = HotRoutes(oip, hot, guard, app)
-    door = Door(hot_routes.way, bodies, origins, settings.access_log, observe, settings.overload_status)
+    door = Door(
+        hot_routes.way, bodies, origins, settings.access_log, observe, settings.overload_status, tracer
+    )
     served: ASGIApp = hot_routes
     if settings.cors_origins:
         served = CORSMiddleware(

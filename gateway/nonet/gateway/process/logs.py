@@ -8,7 +8,7 @@ import sys
 from nonet.gateway.http import JsonFormatter, PlainFormatter
 from nonet.gateway.settings.schema import LoggingSettings
 
-_QUIET = ("uvicorn", "asyncio", "grpc")
+_QUIET = ("uvicorn", "asyncio", "grpc", "httpx")
 """Libraries whose remarks on normal operation help nobody."""
 
 

@@ -21,6 +21,7 @@ from nonet.gateway.settings.job_settings import JobSettings
 from nonet.gateway.settings.redis_settings import RedisSettings
 from nonet.gateway.settings.scheduler_settings import SchedulerSettings
 from nonet.gateway.settings.shared_memory_settings import SharedMemorySettings
+from nonet.gateway.settings.tracing_settings import TracingSettings
 from nonet.gateway.settings.types import (
     KIB,
     MIB,
@@ -332,6 +333,7 @@ class Settings(Section):
     shared_memory: SharedMemorySettings = SharedMemorySettings()
     jobs: JobSettings = JobSettings()
     logging: LoggingSettings = LoggingSettings()
+    tracing: TracingSettings = TracingSettings()
 
 
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:

@@ -49,7 +49,7 @@ class RemoteService:
         lanes: batches in flight to it at a time, 1 to 1024.
         key: API key to call it with, if it wants one.
         kind: ``nonet`` for ``nonet service`` and for other servers of the protocol, ``triton`` for a Triton
-            Inference Server.
+            Inference Server, ``ray`` for the gRPC ingress of Ray Serve, whose application has ``name``.
         hang_seconds: what is in flight to a server that has not answered for so long is tried elsewhere or
             fails, 1 to 3600.
         models: of a Triton server, those to serve; empty for all that it has.
@@ -70,7 +70,7 @@ class RemoteService:
     )
     lanes: int = Field(default=8, ge=1, le=1024, strict=True, description="an integer in 1..1024")
     key: str = Field(default="", pattern="^[ -~]*$", repr=False, description="printable ASCII characters")
-    kind: Literal["nonet", "triton"] = Field(default="nonet", description="nonet or triton")
+    kind: Literal["nonet", "triton", "ray"] = Field(default="nonet", description="nonet, triton or ray")
     hang_seconds: float = Field(default=10.0, ge=1.0, le=3600.0, description="a number in 1..3600")
     models: tuple[str, ...] = Field(default=(), description="a list of names of models")
     control: bool = Field(default=False, strict=True, description="true or false")

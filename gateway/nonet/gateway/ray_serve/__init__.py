@@ -1,0 +1,1 @@
+"""Services on a Ray cluster: what its ingress takes, and a service as a replica there."""

@@ -1,0 +1,1 @@
+"""What only the nodes of a Ray cluster import, since Ray is no part of the product."""
