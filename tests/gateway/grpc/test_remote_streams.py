@@ -152,7 +152,7 @@ async def test_what_runs_elsewhere_is_predicted_as_one_execution(server: Foreign
     server.pause.clear()
     answers = plane.stream(InferRequest(MODEL, (Tensor("count", DataType.INT32, np.array([2], np.int32)),)))
     await anext(answers)
-    ((batch, _),) = plane._dispatcher._running.values()
+    (batch,) = plane._dispatcher._running
     assert [(item.cost, item.left) for item in batch.items] == [(50.0, 1.0)]
     await answers.aclose()
     await plane.stop()

@@ -99,7 +99,8 @@ def public_facts(info: ModelInfo) -> dict[str, Any]:
     variant = facts.pop("variant", None)
     if variant is not None:
         facts |= {"variant": variant, "precision": variant["precision"]}
-    return json_facts(facts)
+    told: dict[str, Any] = json_facts(facts)
+    return told
 
 
 def _family_card(name: str, members: list[ModelCard], rank: str) -> ModelCard:
