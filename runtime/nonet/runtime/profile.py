@@ -135,20 +135,35 @@ def measure_latency(
     nothing else should run meanwhile. ``pause`` is called before each run and may wait or raise. Raises
     ServingError if the servable fails on its own sample request.
     """
-    latencies = {}
+    return measure_in_turns([servable], batch_sizes, repeats=repeats, budget=budget, pause=pause)[0]
+
+
+def measure_in_turns(
+    servables: Sequence[Servable],
+    batch_sizes: Sequence[int],
+    *,
+    repeats: int = 7,
+    budget: float = 1.0,
+    pause: Callable[[], None] = lambda: None,
+) -> list[dict[int, float]]:
+    """As :func:`measure_latency` for several that take turns, so that what else the machine does falls on all
+    of them; ``budget`` is of each."""
+    latencies: list[dict[int, float]] = [{} for _ in servables]
     for rows in batch_sizes:
-        request = servable.sample_request(rows)
-        durations: list[float] = []
+        requests = [servable.sample_request(rows) for servable in servables]
+        durations: list[list[float]] = [[] for _ in servables]
         for attempt in range(repeats + 1):
-            pause()
-            started = time.perf_counter()
-            outcome = servable.execute([request])[0]
-            elapsed = time.perf_counter() - started
-            if isinstance(outcome, ServingError):
-                raise outcome
-            if attempt > 0 or elapsed > budget:
-                durations.append(elapsed)
-                if sum(durations) >= budget:
-                    break
-        latencies[rows] = min(durations)
+            for servable, request, kept in zip(servables, requests, durations, strict=True):
+                if kept and sum(kept) >= budget:
+                    continue
+                pause()
+                started = time.perf_counter()
+                outcome = servable.execute([request])[0]
+                elapsed = time.perf_counter() - started
+                if isinstance(outcome, ServingError):
+                    raise outcome
+                if attempt > 0 or elapsed > budget:
+                    kept.append(elapsed)
+        for known, kept in zip(latencies, durations, strict=True):
+            known[rows] = min(kept)
     return latencies

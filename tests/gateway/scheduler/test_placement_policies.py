@@ -67,7 +67,7 @@ def test_a_cheap_device_that_stalls_is_left_to_itself() -> None:
 
 
 @given(loads)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_cheap_placement_costs_two_deadlines_in_a_hundred_at_most(
     load: tuple[float, int, float, float],
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,16 @@ from hypothesis.extra import numpy as hnp
 
 from nonet.runtime.backends import BackendOptions, installed_backends
 from nonet.runtime.catalog import Catalog
-from nonet.runtime.profile import EngineProfile, ModelProfile, ProfileStore
+from nonet.runtime.profile import EngineProfile, ModelProfile, ProfileStore, measure_in_turns
 from nonet.runtime.repository import ModelRefused, RepositoryManager
 from nonet.runtime.repository.config import read_config
 from nonet.runtime.repository.integrity import FileHasher
 from nonet.runtime.repository.layout import CONFIG_FILE, scan
 from nonet.runtime.repository.loader import PreparedVersion, choose_engine, prepare_version
-from nonet.runtime.repository.selection import check_version, profile_version, relative_error
+from nonet.runtime.repository.selection import check_version, fastest, profile_version, relative_error
+from nonet.runtime.requests import InferRequest, Outcome
 from tests.support import handmade_networks
+from tests.support.misbehaving_servables import DoublingServable
 
 OPTIONS = BackendOptions(concurrency=1)
 HAS_OPENVINO = any(engine.name == "openvino" for engine in installed_backends())
@@ -177,3 +180,41 @@ def test_the_relative_error_of_what_cannot_be_compared_is_infinite() -> None:
     assert relative_error(np.array([b"a"], object), np.array([b"b"], object)) == np.inf
     assert relative_error(np.array([b"a"], object), np.array([b"a"], object)) == 0.0
     assert relative_error(np.array([True]), np.array([False])) == np.inf
+
+
+def measured(latencies: dict[int, float], *, accepted: bool = True) -> EngineProfile:
+    return EngineProfile(
+        engine="any", engine_version="1", precision="fp32", latencies=latencies, accepted=accepted
+    )
+
+
+@pytest.mark.parametrize(
+    ("rival", "chosen"),
+    [
+        (measured({1: 0.8, 8: 4.0}), 1),
+        (measured({1: 0.8, 8: 4.0}, accepted=False), 0),
+        (measured({1: 0.97, 8: 7.9}), 0),  # not worth a change
+        (measured({1: 1.04, 8: 2.0}), 0),  # faster in the mean, slower for one row
+        (measured({1: 1.02, 8: 2.0}), 1),
+    ],
+)
+def test_the_choice_is_faster_in_the_mean_and_slower_at_no_size(rival: EngineProfile, chosen: int) -> None:
+    assert fastest([measured({1: 1.0, 8: 8.0}), rival]) == chosen
+
+
+def test_servables_take_turns(tmp_path: Path) -> None:
+    turns: list[str] = []
+
+    class Told(DoublingServable):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
+            turns.append(self.name)
+            return super().execute(batch)
+
+    pair = [Told("a"), Told("b")]
+    latencies = measure_in_turns(pair, [1, 4], repeats=2, budget=1e9)
+    assert turns == ["a", "b"] * 6
+    assert [sorted(each) for each in latencies] == [[1, 4], [1, 4]]
