@@ -49,7 +49,7 @@ def test_the_reasons_codes_and_metrics_that_it_names_are_there() -> None:
     assert len(reasons) > 4
     assert len(metrics) > 4
     for reason in reasons:
-        assert reason.replace("NAME", "{dead[0]}") in SOURCES, reason
+        assert reason.replace("NAME", "{self.group}") in SOURCES, reason
     for code in codes - {"", ", "}:
         assert f'"{code}"' in SOURCES, code
     for name in metrics:
