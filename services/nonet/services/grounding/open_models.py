@@ -13,28 +13,24 @@ import importlib
 import importlib.metadata
 import json
 import threading
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import PIL
+from PIL import Image
 
-from nonet.runtime.errors import InsufficientStorage, InvalidArgument, ModelRefused, ServingError
+from nonet.runtime.errors import InsufficientStorage, ModelRefused
 from nonet.runtime.extras import how_to_install
-from nonet.runtime.images import ImageLimits, decode_image
-from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
-from nonet.runtime.row_service import in_row, service_info
+from nonet.runtime.images import DecodedImage, ImageLimits
+from nonet.runtime.row_service import service_info
 from nonet.runtime.servable import ModelInfo, Servable
 from nonet.runtime.task import ServiceLimits
-from nonet.runtime.tensors import DataType, Tensor, TensorSpec
-from nonet.services.grounding.expressions import check_expressions
-from nonet.services.grounding.names import DETECTOR, EXPRESSIONS, GROUND_PREFIX, IMAGE, QUALITY, TASK
+from nonet.runtime.tensors import Array
+from nonet.services.grounding.names import GROUND_PREFIX, TASK
 from nonet.services.grounding.open_readers import READERS, Reader
-from nonet.services.grounding.outputs import OUTPUTS, Kept, best, outputs_of
-from nonet.services.grounding.sample import sample_picture
-from nonet.services.grounding.texts import decoded
+from nonet.services.grounding.outputs import OUTPUTS, Kept, best
+from nonet.services.grounding.picture_servable import TAKES, PictureServable
 
 __all__ = ["FAMILY", "OpenModelServable", "open_checkpoint"]
 
@@ -86,13 +82,12 @@ def open_checkpoint(name: str, folder: Path, device: str, limits: ServiceLimits)
     return OpenModelServable(network, reader, device, bounds)
 
 
-class OpenModelServable:
-    """``image`` BYTES [N] and ``expressions`` BYTES [N, E] to what every grounding service gives.
+class OpenModelServable(PictureServable[Image.Image]):
+    """``ground.<name>`` of a loaded checkpoint.
 
-    The model reads one picture and one expression at a time. A score is the model's own: of Grounding DINO
-    the largest probability of one of the expression's tokens; of a model that writes its boxes the geometric
-    mean of the probabilities of the tokens that a box is written with. "Nothing" is what the best box lacks
-    to 1; neither is calibrated.
+    A score is the model's own: of Grounding DINO the largest probability of one of the expression's tokens;
+    of a model that writes its boxes the geometric mean of the probabilities of the tokens that a box is
+    written with. "Nothing" is what the best box lacks to 1; neither is calibrated.
 
     Args:
         network: name, digest and kind of the checkpoint.
@@ -102,14 +97,10 @@ class OpenModelServable:
     """
 
     def __init__(self, network: ModelInfo, reader: Reader, device: str, limits: ImageLimits) -> None:
-        self._reader, self._limits = reader, limits
-        self._alone = (
-            threading.Lock()
-        )  # one execution at a time: its memory is the largest part of the process
         libraries = [
             [each, importlib.metadata.version(each)] for each in ("torch", "transformers", "tokenizers")
         ]
-        self.info = service_info(
+        info = service_info(
             network,
             GROUND_PREFIX,
             facts={
@@ -118,64 +109,22 @@ class OpenModelServable:
                 "libraries": [*libraries, ["pillow", PIL.__version__]],
                 "rules": _RULES,
             },
-            takes=(
-                TensorSpec(EXPRESSIONS, DataType.BYTES, (-1, -1)),
-                TensorSpec(IMAGE, DataType.BYTES, (-1,)),
-            ),
+            takes=TAKES,
             outputs=OUTPUTS,
             max_batch_size=1,
             details={"nothing": 1 - reader.threshold},
         )
+        super().__init__(info, limits)
+        self._reader = reader
+        self._alone = threading.Lock()  # two executions would need its memory twice
 
-    def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for request in batch:
-            try:
-                outcomes.append(self._answered(request))
-            except ServingError as error:
-                outcomes.append(error)
-        return outcomes
+    def _prepare(self, picture: DecodedImage) -> Image.Image:
+        return picture.image
 
-    def sample_request(self, rows: int) -> InferRequest:
-        expressions = Tensor.of_bytes(EXPRESSIONS, [b"the small one on the left"] * rows, (rows, 1))
-        return InferRequest(self.info.name, (expressions, Tensor.of_bytes(IMAGE, [sample_picture()] * rows)))
-
-    def warm_up(self) -> None:
-        """Run once."""
-        (outcome,) = self.execute([self.sample_request(1)])
-        if isinstance(outcome, ServingError):
-            raise outcome
-
-    def close(self) -> None:
-        """Nothing is held but memory."""
-
-    def _answered(self, request: InferRequest) -> InferResponse:
-        values = {tensor.name: tensor.data for tensor in request.inputs}
-        for name in (DETECTOR, QUALITY):
-            if name in request.parameters:
-                raise InvalidArgument(
-                    f"this model finds boxes itself, and one way: leave '{name}' out", param=name
-                )
-        texts = [check_expressions(decoded(row, EXPRESSIONS)) for row in values[EXPRESSIONS]]
-        kept: list[Kept] = []
-        sizes: list[tuple[int, int]] = []
-        started = time.perf_counter()
-        reading = 0.0
-        for row, (data, expressions) in enumerate(zip(values[IMAGE], texts, strict=True)):
-            begun = time.perf_counter()
-            with in_row(row, len(texts), IMAGE):
-                picture = decode_image(data, limits=self._limits)
-            sizes.append((picture.width, picture.height))
-            reading += time.perf_counter() - begun
-            kept += [self._found(picture.image, text) for text in expressions]
-        outputs = outputs_of(kept, values[EXPRESSIONS].shape, np.array(sizes, np.int64))
-        timings = Timings(decode=reading, compute=time.perf_counter() - started - reading)
-        return InferResponse(self.info.name, self.info.version, outputs, timings=timings)
-
-    def _found(self, picture: Any, text: str) -> Kept:
+    def _find(self, prepared: Image.Image, text: str, size: Array) -> Kept:
         try:
             with self._alone:
-                boxes, scores = self._reader.find(picture, text)
+                boxes, scores = self._reader.find(prepared, text)
         except (MemoryError, RuntimeError) as error:
             # PyTorch has one class for this on a GPU and a bare RuntimeError on a CPU.
             if isinstance(error, MemoryError) or "memory" in str(error).lower():
@@ -184,7 +133,7 @@ class OpenModelServable:
         sound = np.isfinite(boxes).all(1) & np.isfinite(scores)
         boxes, scores = boxes[sound], scores[sound]
         top = float(scores.max(initial=0.0))
-        return best(boxes, scores, [text.encode()] * len(boxes), 1 - top, np.array(picture.size))
+        return best(boxes, scores, [text.encode()] * len(boxes), 1 - top, size)
 
 
 def _kind(folder: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,18 +12,16 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from nonet.runtime.errors import InvalidArgument, ModelRefused, ServingError
+from nonet.runtime.errors import ModelRefused, ServingError
 from nonet.runtime.extras import how_to_install
-from nonet.runtime.images import ImageLimits, decode_image
-from nonet.runtime.requests import InferRequest, InferResponse, Outcome, Timings
-from nonet.runtime.row_service import in_row, service_info
+from nonet.runtime.images import DecodedImage, ImageLimits
+from nonet.runtime.requests import InferRequest, InferResponse
+from nonet.runtime.row_service import service_info
 from nonet.runtime.servable import ModelInfo, Servable
-from nonet.runtime.tensors import Array, DataType, Tensor, TensorSpec
-from nonet.services.grounding.expressions import check_expressions
-from nonet.services.grounding.names import DETECTOR, EXPRESSIONS, GROUND_PREFIX, IMAGE, QUALITY
-from nonet.services.grounding.outputs import OUTPUTS, Kept, best, outputs_of
-from nonet.services.grounding.sample import sample_picture
-from nonet.services.grounding.texts import decoded
+from nonet.runtime.tensors import Array, Tensor, TensorSpec
+from nonet.services.grounding.names import GROUND_PREFIX
+from nonet.services.grounding.outputs import OUTPUTS, Kept, best
+from nonet.services.grounding.picture_servable import TAKES, PictureServable
 
 __all__ = [
     "FAMILY",
@@ -130,10 +127,10 @@ def open_tokenizer(content: bytes, length: int) -> Any:
     return reader
 
 
-class PromptedServable:
-    """``image`` BYTES [N] and ``expressions`` BYTES [N, E] to what every grounding service gives.
+class PromptedServable(PictureServable[Array]):
+    """``ground.<network>`` of such a network.
 
-    The network runs for every expression of every picture: it reads both together. A box's score is the
+    It runs for every expression of every picture: it reads both together. A box's score is the
     largest probability of one of the expression's tokens, "nothing" what the best box lacks to 1.
 
     Args:
@@ -144,9 +141,7 @@ class PromptedServable:
     """
 
     def __init__(self, network: Servable, recipe: PromptRecipe, tokenizer: Any, limits: ImageLimits) -> None:
-        self._network, self._recipe, self._tokenizer, self._limits = network, recipe, tokenizer, limits
-        self._inputs = {spec.name: spec for spec in network.info.inputs}
-        self.info = service_info(
+        info = service_info(
             network.info,
             GROUND_PREFIX,
             facts={
@@ -155,61 +150,17 @@ class PromptedServable:
                 "limits": dataclasses.asdict(limits),
                 "decoder": ["pillow", PIL.__version__, _RULES],
             },
-            takes=(
-                TensorSpec(EXPRESSIONS, DataType.BYTES, (-1, -1)),
-                TensorSpec(IMAGE, DataType.BYTES, (-1,)),
-            ),
+            takes=TAKES,
             outputs=OUTPUTS,
             max_batch_size=1,
             details={"nothing": recipe.nothing},
         )
+        super().__init__(info, limits, recipe.longest)
+        self._network, self._recipe, self._tokenizer = network, recipe, tokenizer
+        self._inputs = {spec.name: spec for spec in network.info.inputs}
 
-    def execute(self, batch: Sequence[InferRequest]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for request in batch:
-            try:
-                outcomes.append(self._answered(request))
-            except ServingError as error:
-                outcomes.append(error)
-        return outcomes
-
-    def sample_request(self, rows: int) -> InferRequest:
-        expressions = Tensor.of_bytes(EXPRESSIONS, [b"the small one on the left"] * rows, (rows, 1))
-        return InferRequest(self.info.name, (expressions, Tensor.of_bytes(IMAGE, [sample_picture()] * rows)))
-
-    def warm_up(self) -> None:
-        """Run once: the network, whose sizes are free, is warm only then."""
-        (outcome,) = self.execute([self.sample_request(1)])
-        if isinstance(outcome, ServingError):
-            raise outcome
-
-    def close(self) -> None:
-        """The network is closed by its owner."""
-
-    def _answered(self, request: InferRequest) -> InferResponse:
-        values = {tensor.name: tensor.data for tensor in request.inputs}
-        for name in (DETECTOR, QUALITY):
-            if name in request.parameters:
-                raise InvalidArgument(
-                    f"this model finds boxes itself, and one way: leave '{name}' out", param=name
-                )
-        texts = [check_expressions(decoded(row, EXPRESSIONS)) for row in values[EXPRESSIONS]]
-        kept: list[Kept] = []
-        sizes: list[tuple[int, int]] = []
-        started = time.perf_counter()
-        reading = 0.0
-        for row, (data, expressions) in enumerate(zip(values[IMAGE], texts, strict=True)):
-            begun = time.perf_counter()
-            with in_row(row, len(texts), IMAGE):
-                side = self._recipe.longest
-                picture = decode_image(data, limits=self._limits, target=(side, side))
-            pixels = self._pixels(picture.image)
-            sizes.append((picture.width, picture.height))
-            reading += time.perf_counter() - begun
-            kept += [self._kept(pixels, text, np.array(sizes[-1])) for text in expressions]
-        outputs = outputs_of(kept, values[EXPRESSIONS].shape, np.array(sizes, np.int64))
-        timings = Timings(decode=reading, compute=time.perf_counter() - started - reading)
-        return InferResponse(self.info.name, self.info.version, outputs, timings=timings)
+    def _prepare(self, picture: DecodedImage) -> Array:
+        return self._pixels(picture.image)
 
     def _pixels(self, picture: Image.Image) -> Array:
         """FP32 [1, 3, H, W]."""
@@ -222,12 +173,12 @@ class PromptedServable:
         values = (np.asarray(resized, np.float32) / np.float32(255) - mean) / std
         return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
 
-    def _kept(self, pixels: Array, text: str, size: Array) -> Kept:
+    def _find(self, prepared: Array, text: str, size: Array) -> Kept:
         encoding = self._tokenizer.encode(_caption(text))
         ids = np.array([encoding.ids], np.int64)
         made: Mapping[str, Array] = {
-            PICTURE: pixels,
-            _PIXEL_MASK: np.ones((1, *pixels.shape[2:]), np.int64),
+            PICTURE: prepared,
+            _PIXEL_MASK: np.ones((1, *prepared.shape[2:]), np.int64),
             "input_ids": ids,
             "attention_mask": np.ones_like(ids),
             "token_type_ids": np.zeros_like(ids),
