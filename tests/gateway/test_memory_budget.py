@@ -15,6 +15,7 @@ import numpy as np
 from nonet.gateway.executor import EmbeddedDevice
 from nonet.gateway.executor.contract import BatchJob
 from nonet.runtime.backends.residency import MemoryBudget, ResidentNetwork
+from nonet.runtime.catalog import Catalog
 from nonet.runtime.repository.loader import MEMORY_OF_WEIGHTS
 from nonet.runtime.requests import InferRequest, InferResponse, Outcome
 from tests.support import handmade_networks
@@ -57,8 +58,12 @@ async def test_the_load_is_left_out_of_what_an_execution_took() -> None:
         assert isinstance(result[0], InferResponse)
         took.set_result(seconds)
 
-    device.submit(BatchJob(Doubling(network), [bad.doubling_request(1.0)], finished, lambda *_: None))
-    assert await took < LOAD_SECONDS
+    catalog = Catalog()
+    servable = Doubling(network)
+    catalog.publish(servable)
+    with catalog.lease(servable.info.name) as lease:
+        device.submit(BatchJob(lease, [bad.doubling_request(1.0)], finished, lambda *_: None))
+        assert await took < LOAD_SECONDS
     assert network.network is not None
     await device.stop()
 

@@ -25,7 +25,7 @@ from nonet.research.stablekd.pilot import (
 )
 from nonet.research.stablekd.schedule import end_to_end
 
-RATES = (0.03, 0.1, 0.3)
+RATES = (0.1, 0.3, 1.0)
 #: The seed of the runs that choose a rate; none of those that are reported.
 CHOOSING_SEED = 1000
 TEACHER_STEPS = 1000
